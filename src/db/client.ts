@@ -1,0 +1,62 @@
+import { Kysely, PostgresDialect } from 'kysely';
+import pg from 'pg';
+import type { Database } from './schema.ts';
+
+/** Type OIDs of pg_type.dat. */
+const INT8 = 20;
+const JSON_TYPE = 114;
+
+/**
+ * `json` columns stay the text they are: journalled events go from table to wire unparsed,
+ * and a stored `null` differs from no value. Bigints (seqs, fences) are numbers: 2^53
+ * events are out of reach.
+ */
+const types = {
+  getTypeParser(oid: number, format?: 'text' | 'binary') {
+    if (oid === JSON_TYPE) return (value: string) => value;
+    if (oid === INT8) return (value: string) => Number(value);
+    return pg.types.getTypeParser(oid, format as 'text');
+  },
+};
+
+export interface CreateDbOptions {
+  url: string;
+  maxConnections: number;
+  /** Shown in pg_stat_activity. */
+  applicationName: string;
+  /** Gets errors of idle connections; without a listener pg would end the process. */
+  onError(error: Error): void;
+}
+
+export interface Db {
+  readonly kysely: Kysely<Database>;
+  readonly pool: pg.Pool;
+  close(): Promise<void>;
+}
+
+/** The connection pool and Kysely on it. Connects on first use. */
+export function createDb(options: CreateDbOptions): Db {
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.maxConnections,
+    application_name: options.applicationName,
+    connectionTimeoutMillis: 5_000,
+    idleTimeoutMillis: 30_000,
+    keepAlive: true,
+    types,
+  });
+  pool.on('error', options.onError);
+  const kysely = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
+  let closing: Promise<void> | undefined;
+  return {
+    kysely,
+    pool,
+    close() {
+      // Kysely ends the pool, but only one it has used.
+      closing ??= kysely.destroy().then(async () => {
+        if (!pool.ending) await pool.end();
+      });
+      return closing;
+    },
+  };
+}

@@ -1,0 +1,757 @@
+/**
+ * Queries on `jobs` and `job_attempts`.
+ *
+ * Whatever changes a fence or ends a lease takes the row `for update`; `lockFence` takes it
+ * `for key share`. The two exclude each other, while a heartbeat (an update of no key
+ * column) passes beside the second: a long user transaction keeps its lease renewed, and
+ * nobody takes the job over in the middle of it.
+ */
+import { CompiledQuery, type Kysely, sql, type Transaction } from 'kysely';
+import type { StoredFailure } from '../errors.ts';
+import { type Run, segmentText } from './journal.ts';
+import type { Database } from './schema.ts';
+
+type Status = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
+type TerminalStatus = 'completed' | 'failed' | 'cancelled';
+
+/** How an attempt ended, as the ledger says it. */
+export type AttemptOutcome = 'completed' | 'error' | 'crash' | 'interruption' | 'cancelled' | 'poisoned';
+
+/** What the row keeps of how it was enqueued. */
+export interface RowOptions {
+  priority: number;
+  attempts: number;
+  backoff: { type: 'fixed' | 'exponential'; delayMs: number; maxDelayMs?: number | undefined; jitter?: number | undefined };
+}
+
+export interface NewJob {
+  id: string;
+  tenant: string;
+  name: string;
+  queue: string;
+  key: string | null;
+  fingerprint: string;
+  /** JSON text. */
+  input: string;
+  options: RowOptions;
+  delayMs: number;
+  deadlineMs: number | null;
+}
+
+/** Inserts several jobs in one statement; a key that is taken leaves its job out. @returns the inserted ids */
+export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]): Promise<Set<string>> {
+  const inputs = jobs.map((_, i) => `$${i + 10}`).join(',');
+  const result = await db.executeQuery<{ id: string }>(
+    CompiledQuery.raw(
+      `insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
+       select id, tenant, name, queue, key, fingerprint, options::json,
+         clock_timestamp() + delay_ms * interval '1 ms', clock_timestamp() + deadline_ms * interval '1 ms', input::json
+       from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], array[${inputs}]::text[])
+         as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input)
+       on conflict (tenant, name, idempotency_key) where not key_released do nothing
+       returning id`,
+      [
+        jobs.map((job) => job.id),
+        jobs.map((job) => job.tenant),
+        jobs.map((job) => job.name),
+        jobs.map((job) => job.queue),
+        jobs.map((job) => job.key),
+        jobs.map((job) => job.fingerprint),
+        jobs.map((job) => JSON.stringify(job.options)),
+        jobs.map((job) => job.delayMs),
+        jobs.map((job) => job.deadlineMs),
+        ...jobs.map((job) => job.input),
+      ],
+    ),
+  );
+  return new Set(result.rows.map((row) => row.id));
+}
+
+export interface KeyedJob {
+  id: string;
+  fingerprint: string;
+  status: Status;
+  /** Its outcome is past its TTL: the key may start anew. */
+  expired: boolean;
+}
+
+/** The one predicate that says an outcome is past its TTL. */
+const EXPIRED = sql<boolean>`(finished_at is not null and expires_at <= clock_timestamp())`;
+
+/** The jobs that hold several keys at present, in the order asked; a key nobody holds gives undefined. */
+export async function findJobsByKey(
+  db: Kysely<Database>,
+  keys: readonly { tenant: string; name: string; key: string }[],
+): Promise<(KeyedJob | undefined)[]> {
+  const rows = await sql<KeyedJob & { place: number }>`
+    select k.place, j.id, j.fingerprint, j.status, coalesce(${EXPIRED}, false) as expired
+    from unnest(${keys.map((k) => k.tenant)}::text[], ${keys.map((k) => k.name)}::text[], ${keys.map((k) => k.key)}::text[])
+      with ordinality as k (tenant, name, key, place)
+    join jobs j on j.tenant = k.tenant and j.name = k.name and j.idempotency_key = k.key and not j.key_released`.execute(db);
+  const byPlace = new Map(rows.rows.map((row) => [row.place, row]));
+  return keys.map((_, i) => byPlace.get(i + 1));
+}
+
+/**
+ * Takes a key from a job whose outcome expired (or, with `failedToo`, that failed), so that
+ * a new row can have it. The old row stays as it is, found by its id.
+ *
+ * @returns whether the job held the key and let it go now
+ */
+export async function releaseKey(db: Kysely<Database>, jobId: string, failedToo: boolean): Promise<boolean> {
+  const result = await db
+    .updateTable('jobs')
+    .set({ key_released: true })
+    .where('id', '=', jobId)
+    .where('key_released', '=', false)
+    .where((eb) => eb.or([EXPIRED, ...(failedToo ? [eb('status', '=', 'failed')] : [])]))
+    .executeTakeFirst();
+  return result.numUpdatedRows > 0n;
+}
+
+export interface ClaimRequest {
+  id: string;
+  /** Unique per delivery: a claim whose answer was lost is recognised by it. */
+  owner: string;
+  ttlMs: number;
+  maxCrashes: number;
+  /** BullMQ's attemptsMade of this delivery. */
+  delivery: number;
+}
+
+export interface ClaimedJob {
+  id: string;
+  tenant: string;
+  name: string;
+  key: string | null;
+  fence: number;
+  /** JSON text. */
+  input: string;
+  options: RowOptions;
+  crashCount: number;
+  errorCount: number;
+  interruptionCount: number;
+  lastOutcome: string | null;
+  /** JSON text. */
+  checkpoint: string | null;
+  checkpointSeq: number | null;
+  /** Time left until the deadline over all attempts, ms. */
+  deadlineLeftMs: number | null;
+  /** The seq its stream goes on at. */
+  nextSeq: number;
+}
+
+export type ClaimAnswer =
+  | { decision: 'claimed'; job: ClaimedJob }
+  | { decision: 'completed'; result: string | null }
+  | { decision: 'failed'; error: StoredFailure }
+  | { decision: 'cancelled' }
+  /** A person retried the failed job in BullMQ. */
+  | { decision: 'retried' }
+  | { decision: 'held'; leaseLeftMs: number }
+  /** To be ended by whoever meets it: cancel requested, deadline passed, crashed too often. */
+  | { decision: 'end'; why: AbandonReason }
+  /** Somebody holds the row's lock just now. */
+  | { decision: 'busy' }
+  | { decision: 'missing' };
+
+export type AbandonReason = 'cancel' | 'deadline' | 'poison';
+
+interface ClaimRow {
+  id: string;
+  decision: 'claimed' | 'completed' | 'failed' | 'cancelled' | 'retried' | 'held' | 'cancel' | 'deadline' | 'poison';
+  lease_left_ms: number | null;
+  old_result: string | null;
+  old_error: string | null;
+  tenant: string;
+  name: string;
+  idempotency_key: string | null;
+  fence: number;
+  input: string;
+  options: string;
+  crash_count: number;
+  error_count: number;
+  interruption_count: number;
+  last_outcome: string | null;
+  checkpoint: string | null;
+  checkpoint_seq: number | null;
+  deadline_left_ms: number | null;
+  next_seq: number | null;
+}
+
+/**
+ * The claim table, for several deliveries in one statement, by the database's clock.
+ *
+ * Rows that somebody has locked are skipped ('busy'), so one slow row never holds up a
+ * batch. Taking over writes the stream's head at the new fence in the same statement: from
+ * then on the journal refuses the last owner.
+ */
+export async function claimJobs(db: Kysely<Database>, claims: readonly ClaimRequest[], worker: string, host: string): Promise<ClaimAnswer[]> {
+  const result = await db.executeQuery<ClaimRow>(
+    CompiledQuery.raw(
+      `with want as (
+        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[])
+          as w (id, owner, ttl_ms, max_crashes, delivery)
+      ), found as (
+        select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.failed_at_delivery,
+          j.cancel_requested_at, j.deadline_at, j.result, j.error, w.owner, w.ttl_ms, w.max_crashes, w.delivery
+        from jobs j join want w on w.id = j.id
+        for update of j skip locked
+      ), decided as materialized (
+        select found.*,
+          status = 'running' and lease_owner = owner as again,
+          case
+            when status = 'completed' then 'completed'
+            when status = 'cancelled' then 'cancelled'
+            when status = 'failed' and delivery > failed_at_delivery then 'retried'
+            when status = 'failed' then 'failed'
+            when status = 'running' and lease_owner = owner then 'claimed'
+            when status = 'running' and lease_expires_at > clock_timestamp() then 'held'
+            when cancel_requested_at is not null then 'cancel'
+            when deadline_at <= clock_timestamp() then 'deadline'
+            when crash_count + (status = 'running')::int > max_crashes then 'poison'
+            else 'claimed'
+          end as decision
+        from found
+      ), claimed as (
+        update jobs j set
+          status = 'running',
+          fence = j.fence + (not d.again)::int,
+          lease_owner = d.owner,
+          lease_expires_at = clock_timestamp() + d.ttl_ms * interval '1 ms',
+          crash_count = j.crash_count + (d.status = 'running' and not d.again)::int,
+          last_outcome = case when d.status = 'running' and not d.again then 'crash' else j.last_outcome end,
+          started_at = coalesce(j.started_at, clock_timestamp()),
+          dispatched_at = coalesce(j.dispatched_at, clock_timestamp())
+        from decided d
+        where j.id = d.id and d.decision = 'claimed'
+        returning j.*
+      ), deferred as (
+        update jobs j set deferral_count = j.deferral_count + 1
+        from decided d where j.id = d.id and d.decision = 'held'
+      ), noted as (
+        -- Ended by no delivery: this one is the first that BullMQ will count as failed.
+        update jobs j set failed_at_delivery = d.delivery
+        from decided d where j.id = d.id and d.decision = 'failed' and d.failed_at_delivery is null
+      ), crashed as (
+        update job_attempts a set outcome = 'crash', finished_at = clock_timestamp()
+        from decided d
+        where a.job_id = d.id and a.fence = d.fence and a.outcome is null
+          and d.status = 'running' and not d.again and d.decision = 'claimed'
+      ), attempt as (
+        insert into job_attempts (job_id, fence, worker, host)
+        select id, fence, $6, $7 from claimed
+        on conflict do nothing
+      ), head as (
+        insert into stream_heads (stream_id, fence, next_seq)
+        select id, fence, 0 from claimed where fence > 1
+        on conflict (stream_id) do update set fence = excluded.fence
+        returning stream_id, next_seq
+      )
+      select d.id, d.decision, d.result as old_result, d.error as old_error,
+        extract(epoch from d.lease_expires_at - clock_timestamp())::float8 * 1000 as lease_left_ms,
+        c.tenant, c.name, c.idempotency_key, c.fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
+        c.last_outcome, c.checkpoint, c.checkpoint_seq,
+        extract(epoch from c.deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms,
+        h.next_seq
+      from decided d left join claimed c on c.id = d.id left join head h on h.stream_id = d.id`,
+      [
+        claims.map((claim) => claim.id),
+        claims.map((claim) => claim.owner),
+        claims.map((claim) => claim.ttlMs),
+        claims.map((claim) => claim.maxCrashes),
+        claims.map((claim) => claim.delivery),
+        worker,
+        host,
+      ],
+    ),
+  );
+  const rows = new Map(result.rows.map((row) => [row.id, row]));
+  const unseen = claims.filter((claim) => !rows.has(claim.id)).map((claim) => claim.id);
+  const locked = unseen.length === 0 ? new Set<string>() : await findExisting(db, unseen);
+  return claims.map((claim) => {
+    const row = rows.get(claim.id);
+    if (row === undefined) return { decision: locked.has(claim.id) ? 'busy' : 'missing' };
+    return toAnswer(row);
+  });
+}
+
+function toAnswer(row: ClaimRow): ClaimAnswer {
+  switch (row.decision) {
+    case 'claimed':
+      return {
+        decision: 'claimed',
+        job: {
+          id: row.id,
+          tenant: row.tenant,
+          name: row.name,
+          key: row.idempotency_key,
+          fence: row.fence,
+          input: row.input,
+          options: JSON.parse(row.options) as RowOptions,
+          crashCount: row.crash_count,
+          errorCount: row.error_count,
+          interruptionCount: row.interruption_count,
+          lastOutcome: row.last_outcome,
+          checkpoint: row.checkpoint,
+          checkpointSeq: row.checkpoint_seq,
+          deadlineLeftMs: row.deadline_left_ms,
+          nextSeq: row.next_seq ?? 0,
+        },
+      };
+    case 'completed':
+      return { decision: 'completed', result: row.old_result };
+    case 'failed':
+      return { decision: 'failed', error: JSON.parse(row.old_error ?? 'null') as StoredFailure };
+    case 'held':
+      return { decision: 'held', leaseLeftMs: row.lease_left_ms ?? 0 };
+    case 'cancel':
+    case 'deadline':
+    case 'poison':
+      return { decision: 'end', why: row.decision };
+    case 'cancelled':
+    case 'retried':
+      return { decision: row.decision };
+    default:
+      return row.decision satisfies never;
+  }
+}
+
+async function findExisting(db: Kysely<Database>, ids: readonly string[]): Promise<Set<string>> {
+  const rows = await db.selectFrom('jobs').select('id').where(sql<boolean>`id = any(${ids}::uuid[])`).execute();
+  return new Set(rows.map((row) => row.id));
+}
+
+/** The end of a run: where the row goes, and what the stream gets with it. */
+export interface Settlement {
+  id: string;
+  fence: number;
+  status: 'pending' | TerminalStatus;
+  outcome: Exclude<AttemptOutcome, 'crash' | 'poisoned'>;
+  /** JSON text. */
+  result: string | null;
+  /** JSON text of a StoredFailure: the row's when it fails, always the attempt's. */
+  error: string | null;
+  /** How long the outcome is kept for the key, ms. */
+  resultTtlMs: number;
+  /** For `pending`: not before this many ms. */
+  delayMs: number;
+  delivery: number;
+  /** Events of the same transaction; absent where the stream has none and gets none. */
+  run: Run | undefined;
+}
+
+/**
+ * Ends several runs, each at its fence: status, result, ledger, last events and the release
+ * of the lease, in one statement.
+ *
+ * @returns the ids that were accepted; the others' leases are lost
+ */
+export async function settleJobs(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<string>> {
+  const n = settlements.length;
+  const texts = (block: number) => settlements.map((_, i) => `$${11 + block * n + i}`).join(',');
+  const result = await db.executeQuery<{ id: string }>(
+    CompiledQuery.raw(
+      `with want as (
+        select *, first_seq is not null as has_run
+        from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::float8[], $7::int[], $8::bigint[], $9::bigint[], $10::bool[],
+            array[${texts(0)}]::text[], array[${texts(1)}]::text[], array[${texts(2)}]::text[])
+          as w (id, fence, status, outcome, result_ttl_ms, delay_ms, delivery, first_seq, last_seq, terminal, result, error, events)
+      ), held as (
+        select w.* from jobs j join want w on w.id = j.id
+        where j.fence = w.fence and j.status = 'running'
+        for update of j
+      ), advanced as (
+        update stream_heads h set next_seq = w.last_seq + 1, state = case when w.terminal then 'closed' else 'open' end
+        from held w
+        where w.has_run and h.stream_id = w.id and h.fence = w.fence and h.next_seq = w.first_seq and h.state = 'open'
+        returning h.stream_id
+      ), opened as (
+        insert into stream_heads (stream_id, fence, next_seq, state)
+        select id, fence, last_seq + 1, case when terminal then 'closed' else 'open' end
+        from held where has_run and first_seq = 0
+        on conflict do nothing
+        returning stream_id
+      ), accepted as (
+        select w.* from held w
+        where not w.has_run or exists (select from advanced a where a.stream_id = w.id) or exists (select from opened o where o.stream_id = w.id)
+      ), appended as (
+        insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+        select id, first_seq, last_seq, fence, events::json from accepted where has_run
+      ), ledger as (
+        update job_attempts a set finished_at = clock_timestamp(), outcome = w.outcome, error = w.error::json
+        from accepted w where a.job_id = w.id and a.fence = w.fence
+      )
+      update jobs j set
+        status = w.status,
+        result = w.result::json,
+        error = case when w.terminal then w.error::json end,
+        lease_owner = null,
+        lease_expires_at = null,
+        error_count = j.error_count + (w.outcome = 'error')::int,
+        interruption_count = j.interruption_count + (w.outcome = 'interruption')::int,
+        last_outcome = w.outcome,
+        run_at = case when w.terminal then j.run_at else clock_timestamp() + w.delay_ms * interval '1 ms' end,
+        failed_at_delivery = case when w.status = 'failed' then w.delivery end,
+        finished_at = case when w.terminal then clock_timestamp() end,
+        expires_at = case when w.terminal then clock_timestamp() + w.result_ttl_ms * interval '1 ms' end
+      from accepted w
+      where j.id = w.id and j.fence = w.fence
+      returning j.id`,
+      [
+        settlements.map((s) => s.id),
+        settlements.map((s) => s.fence),
+        settlements.map((s) => s.status),
+        settlements.map((s) => s.outcome),
+        settlements.map((s) => s.resultTtlMs),
+        settlements.map((s) => s.delayMs),
+        settlements.map((s) => s.delivery),
+        settlements.map((s) => s.run?.firstSeq ?? null),
+        settlements.map((s) => (s.run === undefined ? null : s.run.firstSeq + s.run.events.length - 1)),
+        settlements.map((s) => s.status !== 'pending'),
+        ...settlements.map((s) => s.result),
+        ...settlements.map((s) => s.error),
+        ...settlements.map((s) => (s.run === undefined ? null : segmentText(s.run.events))),
+      ],
+    ),
+  );
+  return new Set(result.rows.map((row) => row.id));
+}
+
+/**
+ * Of settlements that were refused, those that an earlier try committed: its answer was
+ * lost. Only the holder of a fence settles at that fence, so the row tells.
+ */
+export async function findSettled(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<string>> {
+  const rows = await db
+    .selectFrom('jobs')
+    .select(['id', 'fence', 'status', 'last_outcome'])
+    .where(sql<boolean>`id = any(${settlements.map((s) => s.id)}::uuid[])`)
+    .execute();
+  const byId = new Map(rows.map((row) => [row.id, row]));
+  return new Set(
+    settlements
+      .filter((s) => {
+        const row = byId.get(s.id);
+        return row !== undefined && row.fence === s.fence && row.status === s.status && row.last_outcome === s.outcome;
+      })
+      .map((s) => s.id),
+  );
+}
+
+/** Saves a checkpoint at a fence. @returns false when the fence is lost */
+export async function saveCheckpoint(
+  db: Kysely<Database>,
+  checkpoint: { id: string; fence: number; value: string; seq: number },
+): Promise<boolean> {
+  const result = await db
+    .updateTable('jobs')
+    .set({ checkpoint: sql`${checkpoint.value}::json`, checkpoint_seq: checkpoint.seq })
+    .where('id', '=', checkpoint.id)
+    .where('fence', '=', checkpoint.fence)
+    .where('status', '=', 'running')
+    .executeTakeFirst();
+  return result.numUpdatedRows > 0n;
+}
+
+/**
+ * Holds a job's fence until the transaction ends: no takeover commits before it.
+ *
+ * @param idleLimitMs Postgres ends the transaction when its owner is silent this long (a
+ *   frozen process must not hold the row for ever)
+ * @returns false when the fence is lost
+ */
+export async function lockFence(trx: Transaction<Database>, id: string, fence: number, idleLimitMs: number): Promise<boolean> {
+  const rows = await sql<{ id: string }>`
+    select id, set_config('idle_in_transaction_session_timeout', ${String(idleLimitMs)}, true)
+    from jobs where id = ${id} and fence = ${fence} and status = 'running'
+    for key share`.execute(trx);
+  return rows.rows.length > 0;
+}
+
+export interface Ended {
+  /** What to publish. */
+  run: Run;
+  status: TerminalStatus;
+  name: string;
+  tenant: string;
+  queue: string;
+  crashCount: number;
+  poisoned: boolean;
+  error: StoredFailure | undefined;
+}
+
+/**
+ * Ends a job that nobody runs: pending, or its lease expired. The fence goes up and the
+ * stream's head with it, so the last owner, should it live, writes nothing any more.
+ *
+ * @param options.delivery BullMQ's attemptsMade of the delivery that met the job, if one did
+ * @param decide gives the ending for the locked row, or undefined to leave it alone
+ * @returns undefined when somebody runs it, it has ended, or its row is locked
+ */
+export async function endAbandoned(
+  db: Kysely<Database>,
+  id: string,
+  options: { resultTtlMs: number; delivery: number | undefined },
+  decide: (row: { crashCount: number; cancelRequested: boolean; deadlinePassed: boolean }) =>
+    | { status: 'failed' | 'cancelled'; error: StoredFailure | undefined; terminalJson: string; poisoned: boolean }
+    | undefined,
+): Promise<Ended | undefined> {
+  return db.transaction().execute(async (trx) => {
+    const row = await trx
+      .selectFrom('jobs')
+      .select([
+        'tenant',
+        'name',
+        'queue',
+        'status',
+        'fence',
+        'crash_count',
+        'cancel_requested_at',
+        sql<boolean>`coalesce(lease_expires_at > clock_timestamp(), false)`.as('held'),
+        sql<boolean>`coalesce(deadline_at <= clock_timestamp(), false)`.as('deadline_passed'),
+      ])
+      .where('id', '=', id)
+      .where('status', 'in', ['pending', 'running'])
+      .forUpdate()
+      .skipLocked()
+      .executeTakeFirst();
+    if (row === undefined || row.held) return undefined;
+    const crashCount = row.crash_count + (row.status === 'running' ? 1 : 0);
+    const ending = decide({ crashCount, cancelRequested: row.cancel_requested_at !== null, deadlinePassed: row.deadline_passed });
+    if (ending === undefined) return undefined;
+    const fence = row.fence + 1;
+    const head = await trx
+      .insertInto('stream_heads')
+      .values({ stream_id: id, fence, next_seq: 1, state: 'closed' })
+      .onConflict((oc) =>
+        oc.column('stream_id').doUpdateSet({ fence, next_seq: sql`stream_heads.next_seq + 1`, state: 'closed' }),
+      )
+      .returning('next_seq')
+      .executeTakeFirstOrThrow();
+    const seq = head.next_seq - 1;
+    await trx
+      .insertInto('journal_segments')
+      .values({ stream_id: id, first_seq: seq, last_seq: seq, fence, events: segmentText([ending.terminalJson]) })
+      .execute();
+    const error = ending.error === undefined ? null : JSON.stringify(ending.error);
+    await trx
+      .updateTable('job_attempts')
+      .set({ outcome: ending.poisoned ? 'poisoned' : 'crash', finished_at: sql`clock_timestamp()`, error })
+      .where('job_id', '=', id)
+      .where('fence', '=', row.fence)
+      .where('outcome', 'is', null)
+      .execute();
+    await trx
+      .updateTable('jobs')
+      .set({
+        status: ending.status,
+        fence,
+        error,
+        crash_count: crashCount,
+        lease_owner: null,
+        lease_expires_at: null,
+        last_outcome: ending.poisoned ? 'poisoned' : ending.status,
+        failed_at_delivery: ending.status === 'failed' ? (options.delivery ?? null) : null,
+        finished_at: sql`clock_timestamp()`,
+        expires_at: sql`clock_timestamp() + ${options.resultTtlMs}::float8 * interval '1 ms'`,
+      })
+      .where('id', '=', id)
+      .execute();
+    return {
+      run: { streamId: id, fence, firstSeq: seq, events: [ending.terminalJson] },
+      status: ending.status,
+      name: row.name,
+      tenant: row.tenant,
+      queue: row.queue,
+      crashCount,
+      poisoned: ending.poisoned,
+      error: ending.error,
+    };
+  });
+}
+
+/** Asks for a cancel. @returns the status it met, `live` while somebody runs it; undefined: no such job */
+export async function requestCancel(db: Kysely<Database>, tenant: string, id: string): Promise<{ status: Status; live: boolean } | undefined> {
+  const rows = await sql<{ status: Status; live: boolean }>`
+    with asked as (
+      update jobs set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+      where id = ${id} and tenant = ${tenant} and status in ('pending', 'running')
+      returning id, status, coalesce(lease_expires_at > clock_timestamp(), false) as live
+    )
+    select status, live from asked
+    union all
+    select status, false from jobs
+    where id = ${id} and tenant = ${tenant} and not exists (select from asked)`.execute(db);
+  return rows.rows[0];
+}
+
+/**
+ * Sends a failed job round again: counters at zero, fence going on, stream open again.
+ *
+ * @param terminalJson the failure as the stream says it, for a job whose terminal event is in its row
+ * @returns undefined when the job is not failed (or not there)
+ */
+export async function redriveJob(
+  db: Kysely<Database>,
+  id: string,
+  terminalJson: (error: string | null) => string,
+): Promise<{ queue: string } | undefined> {
+  return db.transaction().execute(async (trx) => {
+    const row = await trx
+      .selectFrom('jobs')
+      .select(['queue', 'fence', 'error'])
+      .where('id', '=', id)
+      .where('status', '=', 'failed')
+      .forUpdate()
+      .executeTakeFirst();
+    if (row === undefined) return undefined;
+    // Readers have seen the failure at its seq, so it must stay there.
+    const opened = await trx
+      .insertInto('stream_heads')
+      .values({ stream_id: id, fence: row.fence, next_seq: 1, state: 'open' })
+      .onConflict((oc) => oc.column('stream_id').doNothing())
+      .returning('stream_id')
+      .executeTakeFirst();
+    if (opened === undefined) {
+      await trx.updateTable('stream_heads').set({ state: 'open' }).where('stream_id', '=', id).execute();
+    } else {
+      await trx
+        .insertInto('journal_segments')
+        .values({ stream_id: id, first_seq: 0, last_seq: 0, fence: row.fence, events: segmentText([terminalJson(row.error)]) })
+        .execute();
+    }
+    await trx
+      .updateTable('jobs')
+      .set({
+        status: 'pending',
+        error: null,
+        crash_count: 0,
+        error_count: 0,
+        deferral_count: 0,
+        interruption_count: 0,
+        last_outcome: 'redrive',
+        failed_at_delivery: null,
+        finished_at: null,
+        expires_at: null,
+        cancel_requested_at: null,
+        dispatched_at: null,
+        run_at: sql`clock_timestamp()`,
+        deadline_at: sql`clock_timestamp() + (deadline_at - created_at)`,
+      })
+      .where('id', '=', id)
+      .execute();
+    return { queue: row.queue };
+  });
+}
+
+/** Notes that BullMQ has these jobs; rows that are no longer pending need no note. */
+export async function markDispatched(db: Kysely<Database>, ids: readonly string[]): Promise<void> {
+  await db
+    .updateTable('jobs')
+    .set({ dispatched_at: sql`clock_timestamp()` })
+    .where(sql<boolean>`id = any(${ids}::uuid[])`)
+    .where('status', '=', 'pending')
+    .where('dispatched_at', 'is', null)
+    .execute();
+}
+
+export type JobRow = Awaited<ReturnType<typeof findJob>> & {};
+
+/** One job of a tenant, with its columns as the table has them. */
+export async function findJob(db: Kysely<Database>, tenant: string, id: string) {
+  return db.selectFrom('jobs').selectAll().where('id', '=', id).where('tenant', '=', tenant).executeTakeFirst();
+}
+
+export async function findAttempts(db: Kysely<Database>, id: string) {
+  return db.selectFrom('job_attempts').selectAll().where('job_id', '=', id).orderBy('fence').execute();
+}
+
+/** A tenant's jobs, newest first; `before` is the id the last page ended with. */
+export async function findJobs(
+  db: Kysely<Database>,
+  filter: { tenant: string; key?: string | undefined; name?: string | undefined; status?: Status | undefined; before?: string | undefined; limit: number },
+) {
+  let query = db.selectFrom('jobs').selectAll().where('tenant', '=', filter.tenant);
+  if (filter.key !== undefined) query = query.where('idempotency_key', '=', filter.key);
+  if (filter.name !== undefined) query = query.where('name', '=', filter.name);
+  if (filter.status !== undefined) query = query.where('status', '=', filter.status);
+  if (filter.before !== undefined) query = query.where('id', '<', filter.before);
+  return query.orderBy('id', 'desc').limit(filter.limit).execute();
+}
+
+export interface Outcome {
+  id: string;
+  status: Status;
+  result: string | null;
+  error: string | null;
+}
+
+/** Of several jobs, those that have ended, with what they ended in. */
+export async function findOutcomes(db: Kysely<Database>, ids: readonly string[]): Promise<Outcome[]> {
+  return db
+    .selectFrom('jobs')
+    .select(['id', 'status', 'result', 'error'])
+    .where(sql<boolean>`id = any(${ids}::uuid[])`)
+    .where('finished_at', 'is not', null)
+    .execute();
+}
+
+export interface DispatchRow {
+  id: string;
+  tenant: string;
+  name: string;
+  queue: string;
+  key: string | null;
+  options: RowOptions;
+  /** Until it may run, ms; 0 or less: now. */
+  delayMs: number;
+}
+
+/**
+ * Rows the reconciler looks at: pending ones that are due and not (or long since)
+ * dispatched, and running ones whose lease expired.
+ */
+export async function findStrayJobs(db: Kysely<Database>, limits: { graceMs: number; limit: number }): Promise<(DispatchRow & { status: Status; cancelRequested: boolean; deadlinePassed: boolean; crashCount: number })[]> {
+  const rows = await sql<{
+    id: string;
+    tenant: string;
+    name: string;
+    queue: string;
+    idempotency_key: string | null;
+    options: string;
+    delay_ms: number;
+    status: Status;
+    crash_count: number;
+    cancel_requested: boolean;
+    deadline_passed: boolean;
+  }>`
+    (select id, tenant, name, queue, idempotency_key, options, status, crash_count,
+        extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms,
+        cancel_requested_at is not null as cancel_requested, coalesce(deadline_at <= clock_timestamp(), false) as deadline_passed
+      from jobs
+      where status = 'pending'
+        and (dispatched_at is null and created_at < clock_timestamp() - ${limits.graceMs}::float8 * interval '1 ms'
+          or run_at < clock_timestamp() - ${limits.graceMs}::float8 * interval '1 ms'
+          or cancel_requested_at is not null or deadline_at <= clock_timestamp())
+      order by run_at limit ${limits.limit})
+    union all
+    (select id, tenant, name, queue, idempotency_key, options, status, crash_count, 0,
+        cancel_requested_at is not null, coalesce(deadline_at <= clock_timestamp(), false)
+      from jobs
+      where status = 'running' and lease_expires_at < clock_timestamp()
+      order by lease_expires_at limit ${limits.limit})`.execute(db);
+  return rows.rows.map((row) => ({
+    id: row.id,
+    tenant: row.tenant,
+    name: row.name,
+    queue: row.queue,
+    key: row.idempotency_key,
+    options: JSON.parse(row.options) as RowOptions,
+    delayMs: row.delay_ms,
+    status: row.status,
+    crashCount: row.crash_count,
+    cancelRequested: row.cancel_requested,
+    deadlinePassed: row.deadline_passed,
+  }));
+}

@@ -1,0 +1,160 @@
+/** Queries on `stream_heads` and `journal_segments`. Values are bound, texts stay texts. */
+import { CompiledQuery, type Kysely, sql } from 'kysely';
+import type { Database } from './schema.ts';
+
+/** Consecutive events of one stream; `events` are their JSON texts. */
+export interface Run {
+  streamId: string;
+  fence: number;
+  firstSeq: number;
+  events: readonly string[];
+}
+
+export interface Segment {
+  firstSeq: number;
+  lastSeq: number;
+  fence: number;
+  /** JSON array text. */
+  events: string;
+}
+
+export interface Head {
+  streamId: string;
+  fence: number;
+  nextSeq: number;
+  state: 'open' | 'closed';
+}
+
+/** Where a job's stream stands, as a reader needs it. */
+export interface StreamState {
+  streamId: string;
+  fence: number;
+  nextSeq: number;
+  closed: boolean;
+  /** The terminal event of a job that ended without ever emitting: it is kept in its row. */
+  rowTerminal: { status: 'completed' | 'failed' | 'cancelled'; result: string | null; error: string | null } | undefined;
+}
+
+export function lastSeq(run: Run): number {
+  return run.firstSeq + run.events.length - 1;
+}
+
+/** Events as the array text of a segment. */
+export function segmentText(events: readonly string[]): string {
+  return `[${events.join(',')}]`;
+}
+
+/**
+ * Appends one run to each of several streams, in one statement.
+ *
+ * A run is accepted only if the stream's head has its fence, is open, and expects its first
+ * seq; the others commit. A stream without a head accepts a run that starts at 0: only the
+ * first claim of a job leaves no head, later claims and outside endings all write one.
+ *
+ * @returns the ids of the streams that accepted theirs
+ */
+export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Promise<Set<string>> {
+  // Texts are separate parameters: an array parameter would have every quote in them escaped.
+  const texts = runs.map((_, i) => `$${i + 5}`).join(',');
+  const result = await db.executeQuery<{ stream_id: string }>(
+    CompiledQuery.raw(
+      `with run as (
+        select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], array[${texts}]::text[])
+          as r (stream_id, fence, first_seq, last_seq, events)
+      ), advanced as (
+        update stream_heads h set next_seq = r.last_seq + 1
+        from run r
+        where h.stream_id = r.stream_id and h.fence = r.fence and h.next_seq = r.first_seq and h.state = 'open'
+        returning h.stream_id
+      ), opened as (
+        insert into stream_heads (stream_id, fence, next_seq)
+        select stream_id, fence, last_seq + 1 from run where first_seq = 0
+        on conflict do nothing
+        returning stream_id
+      ), accepted as (
+        select stream_id from advanced union all select stream_id from opened
+      ), appended as (
+        insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+        select r.stream_id, r.first_seq, r.last_seq, r.fence, r.events::json
+        from run r join accepted using (stream_id)
+      )
+      select stream_id from accepted`,
+      [
+        runs.map((run) => run.streamId),
+        runs.map((run) => run.fence),
+        runs.map((run) => run.firstSeq),
+        runs.map(lastSeq),
+        ...runs.map((run) => segmentText(run.events)),
+      ],
+    ),
+  );
+  return new Set(result.rows.map((row) => row.stream_id));
+}
+
+export async function findHeads(db: Kysely<Database>, streamIds: readonly string[]): Promise<Map<string, Head>> {
+  const rows = await db
+    .selectFrom('stream_heads')
+    .select(['stream_id', 'fence', 'next_seq', 'state'])
+    .where(sql<boolean>`stream_id = any(${streamIds}::uuid[])`)
+    .execute();
+  return new Map(
+    rows.map((row) => [row.stream_id, { streamId: row.stream_id, fence: row.fence, nextSeq: row.next_seq, state: row.state }]),
+  );
+}
+
+/** Several streams' states in one statement; a stream whose job does not exist is missing. */
+export async function findStreamStates(db: Kysely<Database>, streamIds: readonly string[]): Promise<Map<string, StreamState & { tenant: string }>> {
+  const rows = await db
+    .selectFrom('jobs as j')
+    .leftJoin('stream_heads as h', 'h.stream_id', 'j.id')
+    .select([
+      'j.id',
+      'j.tenant',
+      'j.status',
+      'j.fence as job_fence',
+      'h.fence',
+      'h.next_seq',
+      'h.state',
+      // A result can be large; it is needed only where it is the stream.
+      sql<string | null>`case when h.stream_id is null and j.status = 'completed' then j.result end`.as('result'),
+      sql<string | null>`case when h.stream_id is null and j.status = 'failed' then j.error end`.as('error'),
+    ])
+    .where(sql<boolean>`j.id = any(${streamIds}::uuid[])`)
+    .execute();
+  return new Map(
+    rows.map((row) => {
+      const { status } = row;
+      const inRow = row.next_seq === null && status !== 'pending' && status !== 'running';
+      return [
+        row.id,
+        {
+          streamId: row.id,
+          tenant: row.tenant,
+          fence: row.fence ?? row.job_fence,
+          nextSeq: row.next_seq ?? (inRow ? 1 : 0),
+          closed: row.state === 'closed' || inRow,
+          rowTerminal: inRow ? { status, result: row.result, error: row.error } : undefined,
+        },
+      ];
+    }),
+  );
+}
+
+/** Segments of a stream from the one that holds `fromSeq`, in order. */
+export async function findSegments(db: Kysely<Database>, streamId: string, fromSeq: number, limit: number): Promise<Segment[]> {
+  const rows = await db
+    .selectFrom('journal_segments as s')
+    .select(['s.first_seq', 's.last_seq', 's.fence', 's.events'])
+    .where('s.stream_id', '=', streamId)
+    .where('s.last_seq', '>=', fromSeq)
+    // The segment that holds fromSeq is the last one that starts at or before it.
+    .where(
+      sql<boolean>`s.first_seq >= coalesce((
+        select p.first_seq from journal_segments p
+        where p.stream_id = ${streamId} and p.first_seq <= ${fromSeq} order by p.first_seq desc limit 1), 0)`,
+    )
+    .orderBy('s.first_seq')
+    .limit(limit)
+    .execute();
+  return rows.map((row) => ({ firstSeq: row.first_seq, lastSeq: row.last_seq, fence: row.fence, events: row.events }));
+}

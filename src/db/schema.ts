@@ -1,0 +1,134 @@
+/**
+ * The tables as Kysely sees them. `json` columns come back as the text they hold
+ * (see db/client.ts), timestamps as Date, bigints as number.
+ */
+import type { ColumnType, Generated, GeneratedAlways } from 'kysely';
+
+/** Exact JSON text; written from a string, never parsed on the way. */
+type JsonText = string;
+type Timestamp = ColumnType<Date, Date | string | undefined, Date | string>;
+type NullableTimestamp = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>;
+
+export interface JobsTable {
+  id: string;
+  tenant: string;
+  name: string;
+  queue: string;
+  idempotency_key: string | null;
+  key_released: Generated<boolean>;
+  fingerprint: string;
+  input: JsonText;
+  options: JsonText;
+  status: Generated<'pending' | 'running' | 'completed' | 'failed' | 'cancelled'>;
+  fence: Generated<number>;
+  lease_owner: string | null;
+  lease_expires_at: NullableTimestamp;
+  crash_count: Generated<number>;
+  error_count: Generated<number>;
+  deferral_count: Generated<number>;
+  interruption_count: Generated<number>;
+  last_outcome: string | null;
+  checkpoint: JsonText | null;
+  checkpoint_seq: number | null;
+  result: JsonText | null;
+  error: JsonText | null;
+  failed_at_delivery: number | null;
+  run_at: Timestamp;
+  created_at: Timestamp;
+  started_at: NullableTimestamp;
+  finished_at: NullableTimestamp;
+  expires_at: NullableTimestamp;
+  deadline_at: NullableTimestamp;
+  dispatched_at: NullableTimestamp;
+  cancel_requested_at: NullableTimestamp;
+}
+
+export interface JobAttemptsTable {
+  job_id: string;
+  fence: number;
+  worker: string;
+  host: string;
+  started_at: Timestamp;
+  finished_at: NullableTimestamp;
+  outcome: string | null;
+  error: JsonText | null;
+}
+
+export interface StreamHeadsTable {
+  stream_id: string;
+  fence: number;
+  next_seq: number;
+  state: 'open' | 'closed';
+}
+
+export interface JournalSegmentsTable {
+  stream_id: string;
+  first_seq: number;
+  last_seq: number;
+  fence: number;
+  events: JsonText;
+  created_at: Timestamp;
+}
+
+export interface CollectionsTable {
+  id: Generated<string>;
+  tenant: string;
+  name: string;
+  created_at: Timestamp;
+}
+
+export interface DocumentsTable {
+  id: Generated<string>;
+  collection_id: string;
+  /** What the caller calls it, usually relative to the ingested root; unique in its collection. */
+  path: string;
+  title: string;
+  /** SHA-256 of the content, hexadecimal. */
+  content_hash: string;
+  chunker_version: number;
+  byte_length: number;
+  chunk_count: number;
+  /** 1 when added, +1 on every change. */
+  revision: Generated<number>;
+  /** The job that wrote this revision. */
+  job_id: string;
+  updated_at: Timestamp;
+}
+
+export interface ChunksTable {
+  document_id: string;
+  ordinal: number;
+  /** The title and the headings above it, outermost first, ` > ` between. */
+  heading: string;
+  content: string;
+  /** A tsvector; Postgres writes it. */
+  search: GeneratedAlways<string>;
+}
+
+export interface ConversationsTable {
+  tenant: string;
+  id: string;
+  created_at: Timestamp;
+}
+
+export interface MessagesTable {
+  id: GeneratedAlways<number>;
+  tenant: string;
+  conversation_id: string;
+  role: 'user' | 'assistant';
+  content: string;
+  job_id: string;
+  created_at: Timestamp;
+}
+
+export interface Database {
+  jobs: JobsTable;
+  job_attempts: JobAttemptsTable;
+  stream_heads: StreamHeadsTable;
+  journal_segments: JournalSegmentsTable;
+  collections: CollectionsTable;
+  documents: DocumentsTable;
+  chunks: ChunksTable;
+  conversations: ConversationsTable;
+  messages: MessagesTable;
+}

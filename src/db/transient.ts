@@ -1,0 +1,42 @@
+/**
+ * Which database errors go away by themselves. Everything else is an answer.
+ *
+ * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
+ */
+const TRANSIENT_CLASSES: ReadonlySet<string> = new Set([
+  '08', // connection exception
+  '53', // insufficient resources
+  '57', // operator intervention: shutdown, crash recovery, cancelled statement
+  '58', // system error
+]);
+const TRANSIENT_CODES: ReadonlySet<string> = new Set([
+  '40001', // serialization failure
+  '40P01', // deadlock
+  '55P03', // lock not available
+  '25006', // read-only: a failover has left us on the old primary
+  '25P03', // idle in transaction timeout
+]);
+const NETWORK_CODES: ReadonlySet<string> = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOENT', // unix socket of a stopped server
+]);
+/** pg reports lost connections and pool timeouts without a code. */
+const NETWORK_MESSAGES = /connection terminated|connection ended|timeout exceeded when trying to connect|client has encountered a connection error|not queryable|query read timeout|server closed the connection/i;
+
+export function isTransient(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code } = error as { code?: unknown };
+  if (typeof code === 'string') {
+    if (NETWORK_CODES.has(code) || TRANSIENT_CODES.has(code)) return true;
+    if (code.length === 5 && TRANSIENT_CLASSES.has(code.slice(0, 2))) return true;
+  }
+  if (error instanceof AggregateError && error.errors.some(isTransient)) return true;
+  return NETWORK_MESSAGES.test(error.message);
+}

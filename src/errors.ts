@@ -1,0 +1,173 @@
+/**
+ * Every error this package raises on purpose.
+ *
+ * A class exists where some caller branches on it; the rest are an `OncefleetError` with
+ * its own `code`. Codes are stable: they appear in problem+json bodies, in CLI output, in
+ * the `error` event of a stream and in docs/errors.md, which a test holds to this list.
+ */
+
+/** What each code means, in the words the docs use. The order is the docs' order. */
+export const ERROR_CODES = {
+  CONFIG_INVALID: 'The environment does not make a valid configuration.',
+  INPUT_INVALID: 'Input does not fit the schema of the job, route or command.',
+  OUTPUT_INVALID: 'The handler returned something its output schema refuses.',
+  JOB_NAME_UNKNOWN: 'No job of that name is registered.',
+  JOB_NOT_FOUND: 'No job of that id in this tenant.',
+  JOB_NOT_FAILED: 'Only a failed job can be redriven.',
+  KEY_INVALID: 'The idempotency key is empty, longer than 255 bytes or has control characters.',
+  KEY_MISMATCH: 'The idempotency key was used before with another input.',
+  CURSOR_INVALID: 'The cursor is not one of this stream, or lies beyond its end.',
+  EVENT_INVALID: 'The event cannot be journalled: no type, a reserved type, not JSON, too deep or too large.',
+  STREAM_CLOSED: 'The stream has its terminal event, or its run is over.',
+  JOURNAL_REFUSED: 'Postgres refused an event as data.',
+  LEASE_LOST: 'The lease of this run is lost; nothing it writes is accepted any more.',
+  LEASE_HELD: 'Another owner holds a live lease on the job.',
+  CANCELLED: 'The job was cancelled.',
+  TIMEOUT: 'The attempt ran longer than its timeout.',
+  DEADLINE_EXCEEDED: 'The job was not finished by its deadline.',
+  POISONED: 'The job crashed or lost its worker more often than maxCrashes allows.',
+  ATTEMPTS_EXHAUSTED: 'The job failed on its last attempt.',
+  NON_RETRYABLE: 'The handler said that trying again is pointless.',
+  HANDLER_ERROR: 'The handler threw.',
+  WAIT_TIMEOUT: 'Waiting ended before the job did; the job goes on.',
+  STORE_UNAVAILABLE: 'Postgres cannot be reached.',
+  SCHEMA_OUTDATED: 'The database has not all migrations of this build.',
+  SCHEMA_NEWER: 'The database was migrated by a newer build.',
+  FILE_UNREADABLE: 'A file or folder cannot be read.',
+  FILE_EMPTY: 'A file has no text in it.',
+  NOTHING_TO_INGEST: 'No document was found to ingest.',
+  BODY_INVALID: 'The request body is not valid JSON.',
+  BODY_TOO_LARGE: 'The request body is over the limit.',
+  MEDIA_TYPE_UNSUPPORTED: 'The request body has a content type this route does not read.',
+  ROUTE_NOT_FOUND: 'No such route.',
+  METHOD_NOT_ALLOWED: 'The route exists, but not for this method.',
+  UNAUTHORIZED: 'A valid token is needed.',
+  SHUTTING_DOWN: 'This process is closing.',
+  SERVICE_MISSING: 'A service this command needs is not installed or not reachable.',
+  MODEL_FAILED: 'The model server refused the request or broke off.',
+  INTERNAL: 'An error nobody planned for; the log has it.',
+} as const;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+export interface OncefleetErrorOptions {
+  cause?: unknown;
+  /** Safe to show and log: ids, limits, field paths. Never payloads, keys' inputs or tokens. */
+  details?: Record<string, unknown>;
+}
+
+export class OncefleetError extends Error {
+  readonly code: ErrorCode;
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(code: ErrorCode, message: string, options: OncefleetErrorOptions = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    this.name = new.target.name;
+    this.code = code;
+    this.details = options.details ?? {};
+  }
+}
+
+export interface Issue {
+  /** Where, as `a.b[2].c`; empty for the value itself. */
+  path: string;
+  message: string;
+}
+
+/** Input that fails a schema; every problem is reported, each with its field's path. */
+export class InputInvalidError extends OncefleetError {
+  readonly issues: readonly Issue[];
+
+  constructor(what: string, issues: readonly Issue[], code: ErrorCode = 'INPUT_INVALID') {
+    const list = issues.map((issue) => (issue.path === '' ? issue.message : `${issue.path}: ${issue.message}`));
+    super(code, `${what}: ${list.join('; ')}`, { details: { issues } });
+    this.issues = issues;
+  }
+}
+
+/** Zod issues as ours. */
+export function toIssues(issues: readonly { path: readonly PropertyKey[]; message: string }[]): Issue[] {
+  return issues.map((issue) => ({ path: formatPath(issue.path), message: issue.message }));
+}
+
+function formatPath(path: readonly PropertyKey[]): string {
+  let text = '';
+  for (const part of path) {
+    if (typeof part === 'number') text += `[${part}]`;
+    else text += text === '' ? String(part) : `.${String(part)}`;
+  }
+  return text;
+}
+
+/** The lease is lost: the run's signal aborts with this, and no later write is accepted. */
+export class LeaseLostError extends OncefleetError {
+  readonly jobId: string;
+  readonly fence: number;
+
+  constructor(jobId: string, fence: number, why: string, options: OncefleetErrorOptions = {}) {
+    super('LEASE_LOST', `Lease of job ${jobId} at fence ${fence} is lost: ${why}`, {
+      ...options,
+      details: { jobId, fence, ...options.details },
+    });
+    this.jobId = jobId;
+    this.fence = fence;
+  }
+}
+
+/** The abort reason of a cancelled run. */
+export class CancelledError extends OncefleetError {
+  constructor(jobId: string) {
+    super('CANCELLED', `Job ${jobId} was cancelled`, { details: { jobId } });
+  }
+}
+
+/** The abort reason of a run that a deploy or shutdown interrupts; it is run again elsewhere. */
+export class InterruptedError extends OncefleetError {
+  constructor(jobId: string) {
+    super('SHUTTING_DOWN', `Job ${jobId} is interrupted: its worker is closing`, { details: { jobId } });
+  }
+}
+
+/** Thrown by handlers: this attempt failed and another would too. */
+export class NonRetryableError extends OncefleetError {
+  constructor(message: string, options: OncefleetErrorOptions & { code?: ErrorCode } = {}) {
+    super(options.code ?? 'NON_RETRYABLE', message, options);
+  }
+}
+
+/** Thrown by handlers: try again, but not before `retryAfterMs`. */
+export class RetryAfterError extends OncefleetError {
+  readonly retryAfterMs: number;
+
+  constructor(message: string, retryAfterMs: number, options: OncefleetErrorOptions = {}) {
+    super('HANDLER_ERROR', message, { ...options, details: { ...options.details, retryAfterMs } });
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** What `handle.result()` throws when the job ended without a result. */
+export class JobFailedError extends OncefleetError {
+  readonly jobId: string;
+  readonly status: 'failed' | 'cancelled';
+
+  constructor(jobId: string, status: 'failed' | 'cancelled', failure: StoredFailure) {
+    super(failure.code, failure.message, { details: { jobId, status } });
+    this.jobId = jobId;
+    this.status = status;
+  }
+}
+
+/** An error as `jobs.error`, the `error` event and the API show it. No stack, no payload. */
+export interface StoredFailure {
+  code: ErrorCode;
+  message: string;
+}
+
+const MAX_MESSAGE_LENGTH = 2_000;
+
+/** Any thrown value as a stored failure; foreign errors get `HANDLER_ERROR`. */
+export function toStoredFailure(error: unknown): StoredFailure {
+  const code = error instanceof OncefleetError ? error.code : 'HANDLER_ERROR';
+  const message = error instanceof Error ? error.message || error.name : String(error);
+  return { code, message: message.length > MAX_MESSAGE_LENGTH ? `${message.slice(0, MAX_MESSAGE_LENGTH)}…` : message };
+}

@@ -1,0 +1,112 @@
+/** The shapes that `JobClient` takes and gives; HTTP, CLI and library users share them. */
+import type { ErrorCode } from '../errors.ts';
+import type { JobEvent, StreamEvent } from '../journal/event.ts';
+
+export type JobStatus = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
+
+/** What an enqueue found under its key. A mismatch is an error (`KEY_MISMATCH`), not an outcome. */
+export type EnqueueOutcome = 'created' | 'attached' | 'replayed';
+
+export interface EnqueueOptions {
+  tenant?: string;
+  /** 1 to 255 bytes, no control characters. Without one, a new job. */
+  key?: string;
+  /** Not before this many ms from now. */
+  delayMs?: number;
+  /** BullMQ priority: 1 is first, 0 (default) is before all of those. */
+  priority?: number;
+}
+
+/** A job as people see it: dates as ISO 8601, JSON values parsed. */
+export interface JobRecord {
+  id: string;
+  tenant: string;
+  name: string;
+  queue: string;
+  key: string | null;
+  status: JobStatus;
+  fence: number;
+  input: unknown;
+  result: unknown;
+  error: { code: ErrorCode; message: string } | null;
+  crashCount: number;
+  errorCount: number;
+  deferralCount: number;
+  interruptionCount: number;
+  runAt: string;
+  createdAt: string;
+  startedAt: string | null;
+  finishedAt: string | null;
+  expiresAt: string | null;
+  cancelRequestedAt: string | null;
+  leaseOwner: string | null;
+  attempts: AttemptRecord[];
+}
+
+export interface AttemptRecord {
+  fence: number;
+  worker: string;
+  host: string;
+  startedAt: string;
+  finishedAt: string | null;
+  /** `null` while it runs. */
+  outcome: 'completed' | 'error' | 'crash' | 'interruption' | 'cancelled' | 'poisoned' | null;
+  error: { code: ErrorCode; message: string } | null;
+}
+
+export interface FollowOptions {
+  tenant?: string;
+  /** The last seq already seen; events after it are given. Default -1: from the start. */
+  after?: number;
+  signal?: AbortSignal;
+}
+
+export interface ResultOptions {
+  signal?: AbortSignal;
+  /** How long to wait, ms; for ever unless told. */
+  timeoutMs?: number;
+}
+
+/** What `enqueue` returns. */
+export interface JobHandle<O = unknown, E extends JobEvent = JobEvent> {
+  readonly id: string;
+  readonly outcome: EnqueueOutcome;
+  readonly status: JobStatus;
+  /**
+   * The job's result, once it has one.
+   * @throws JobFailedError it failed or was cancelled; OncefleetError WAIT_TIMEOUT; the signal's reason
+   */
+  result(options?: ResultOptions): Promise<O>;
+  /** The job's stream; ends after its terminal event. */
+  events(options?: Omit<FollowOptions, 'tenant'>): AsyncGenerator<StreamEvent<E>, void, undefined>;
+  cancel(): Promise<CancelResult>;
+}
+
+export interface CancelResult {
+  status: JobStatus;
+  /** `cancelled`: done now. `requested`: its worker is told. `finished`: it had already ended. */
+  outcome: 'cancelled' | 'requested' | 'finished';
+}
+
+export interface JobPage {
+  jobs: Omit<JobRecord, 'attempts'>[];
+  nextCursor: string | null;
+}
+
+export interface FindOptions {
+  tenant?: string;
+  key?: string;
+  name?: string;
+  status?: JobStatus;
+  cursor?: string;
+  /** 1 to 100; 20 unless told. */
+  limit?: number;
+}
+
+export interface EventPage {
+  events: StreamEvent[];
+  /** Cursor to ask with next. */
+  next: number;
+  /** The terminal event is in this page or before it. */
+  finished: boolean;
+}

@@ -1,0 +1,270 @@
+/** Enqueueing, looking, following, waiting, cancelling: all that needs no worker. */
+import type { Queue } from 'bullmq';
+import { endAbandoned, findAttempts, findJob, findJobs, redriveJob, requestCancel, type RowOptions } from '../db/jobs.ts';
+import type { JobsTable } from '../db/schema.ts';
+import type { Selectable } from 'kysely';
+import { InputInvalidError, JobFailedError, OncefleetError, type StoredFailure, toIssues } from '../errors.ts';
+import type { JobEvent, StreamEvent } from '../journal/event.ts';
+import { rowTerminalJson } from '../journal/terminal.ts';
+import { ending } from './abandon.ts';
+import type {
+  AttemptRecord,
+  CancelResult,
+  EnqueueOptions,
+  EventPage,
+  FindOptions,
+  FollowOptions,
+  JobHandle,
+  JobPage,
+  JobRecord,
+  ResultOptions,
+} from './client-types.ts';
+import type { AnyJobDefinition, JobDefinition } from './define-job.ts';
+import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
+import { Outcomes } from './outcomes.ts';
+import type { Runtime } from './runtime.ts';
+import { isUuid } from './uuid.ts';
+
+export interface JobClient {
+  /** Every registered job, by name. */
+  readonly jobs: ReadonlyMap<string, AnyJobDefinition>;
+  /** One BullMQ queue per distinct queue name, for Bull Board. */
+  readonly queues: readonly Queue[];
+  /**
+   * Commits the job's row, then gives it to BullMQ. With Redis away it is still accepted.
+   *
+   * @throws InputInvalidError; OncefleetError JOB_NAME_UNKNOWN, KEY_INVALID, KEY_MISMATCH
+   */
+  enqueue<I, O, E extends JobEvent>(job: JobDefinition<I, O, E>, input: I, options?: EnqueueOptions): Promise<JobHandle<O, E>>;
+  enqueue(job: string, input: unknown, options?: EnqueueOptions): Promise<JobHandle>;
+  /** `undefined`: no such job in this tenant. */
+  get(id: string, options?: { tenant?: string }): Promise<JobRecord | undefined>;
+  find(options?: FindOptions): Promise<JobPage>;
+  /** @throws OncefleetError JOB_NOT_FOUND */
+  cancel(id: string, options?: { tenant?: string }): Promise<CancelResult>;
+  /** @throws OncefleetError JOB_NOT_FOUND, JOB_NOT_FAILED */
+  redrive(id: string, options?: { tenant?: string }): Promise<void>;
+  /** @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID (on the first `next()`) */
+  follow(id: string, options?: FollowOptions): AsyncGenerator<StreamEvent, void, undefined>;
+  /** One page from the journal, without waiting. `finished` with no events: the cursor is at or past the end. */
+  readEvents(id: string, options?: { tenant?: string; after?: number; limit?: number }): Promise<EventPage>;
+  /** @throws OncefleetError JOB_NOT_FOUND, WAIT_TIMEOUT; JobFailedError */
+  result(id: string, options?: ResultOptions & { tenant?: string }): Promise<unknown>;
+  /** Postgres and Redis, each `undefined` when it answers, else what is wrong. */
+  health(): Promise<{ postgres: string | undefined; redis: string | undefined }>;
+  close(): Promise<void>;
+}
+
+const DEFAULT_PAGE = 20;
+const DEFAULT_EVENTS = 1_000;
+
+/** BullMQ's own bound. */
+const MAX_PRIORITY = 2_097_151;
+
+/** @param jobs what may be enqueued; names are unique */
+export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinition[]): JobClient {
+  const byName = new Map<string, AnyJobDefinition>();
+  for (const job of jobs) {
+    if (byName.has(job.name)) throw new InputInvalidError('Jobs', [{ path: job.name, message: 'two jobs have this name' }]);
+    byName.set(job.name, job);
+    runtime.dispatcher.queue(job.queue);
+  }
+  const db = runtime.db.kysely;
+  const outcomes = new Outcomes({ db, hub: runtime.hub, log: runtime.log });
+  const tenantOf = (options: { tenant?: string | undefined }) => options.tenant ?? runtime.settings.tenant;
+
+  async function enqueue(job: AnyJobDefinition | string, input: unknown, options: EnqueueOptions = {}): Promise<JobHandle<never, never>> {
+    const definition = byName.get(typeof job === 'string' ? job : job.name);
+    if (definition === undefined) {
+      const name = typeof job === 'string' ? job : job.name;
+      throw new OncefleetError('JOB_NAME_UNKNOWN', `No job named "${name}" is registered; there are: ${[...byName.keys()].join(', ') || 'none'}`, {
+        details: { name },
+      });
+    }
+    checkOptions(options);
+    const parsed = definition.input.safeParse(input);
+    if (!parsed.success) throw new InputInvalidError(`Input of job ${definition.name}`, toIssues(parsed.error.issues));
+    const tenant = tenantOf(options);
+    const { policy } = definition;
+    const rowOptions: RowOptions = { priority: options.priority ?? 0, attempts: policy.attempts, backoff: policy.backoff };
+    const accepted = await runtime.acceptor.accept(
+      {
+        tenant,
+        name: definition.name,
+        queue: definition.queue,
+        key: options.key ?? null,
+        // What the caller sent, not what the schema made of it: that may change with a release.
+        fingerprint: fingerprint(input),
+        input: inputJson(input),
+        options: rowOptions,
+        delayMs: options.delayMs ?? 0,
+        deadlineMs: policy.deadlineMs ?? null,
+      },
+      policy.onFailedKey,
+    );
+    if (accepted.outcome === 'created') {
+      await runtime.dispatcher.dispatch({
+        id: accepted.id,
+        tenant,
+        name: definition.name,
+        queue: definition.queue,
+        key: options.key ?? null,
+        options: rowOptions,
+        delayMs: options.delayMs ?? 0,
+      });
+    }
+    const { id } = accepted;
+    return {
+      ...accepted,
+      result: (wait: ResultOptions = {}) => waitForResult(id, wait) as Promise<never>,
+      events: (follow = {}) => runtime.followers.follow({ streamId: id, tenant, after: follow.after ?? -1, signal: follow.signal }) as AsyncGenerator<never>,
+      cancel: () => cancel(id, { tenant }),
+    };
+  }
+
+  async function cancel(id: string, options: { tenant?: string } = {}): Promise<CancelResult> {
+    const met = isUuid(id) ? await requestCancel(db, tenantOf(options), id) : undefined;
+    if (met === undefined) throw notFound(id);
+    if (met.status !== 'pending' && met.status !== 'running') return { status: met.status, outcome: 'finished' };
+    if (!met.live) {
+      const ended = await endAbandoned(db, id, { resultTtlMs: runtime.settings.resultTtlMs, delivery: undefined }, (row) =>
+        ending(id, row, Number.POSITIVE_INFINITY),
+      );
+      if (ended !== undefined) {
+        runtime.publisher.publish([{ run: ended.run, end: true }]);
+        return { status: 'cancelled', outcome: 'cancelled' };
+      }
+    }
+    // Somebody runs it, or took it just now: they hear it here, or at the next heartbeat.
+    runtime.control.cancel(id);
+    return { status: met.status, outcome: 'requested' };
+  }
+
+  async function waitForResult(id: string, options: ResultOptions): Promise<unknown> {
+    const timeout = options.timeoutMs === undefined ? undefined : AbortSignal.timeout(options.timeoutMs);
+    const signals = [options.signal, timeout].filter((signal) => signal !== undefined);
+    try {
+      const outcome = await outcomes.wait(id, signals.length === 0 ? undefined : AbortSignal.any(signals));
+      if (outcome.status === 'completed') return outcome.result === null ? undefined : JSON.parse(outcome.result);
+      const failure = JSON.parse(outcome.error ?? 'null') as StoredFailure | null;
+      const status = outcome.status === 'cancelled' ? 'cancelled' : 'failed';
+      throw new JobFailedError(id, status, failure ?? { code: status === 'cancelled' ? 'CANCELLED' : 'INTERNAL', message: `Job ${id} was ${status}` });
+    } catch (error) {
+      if (timeout?.aborted === true && error === timeout.reason) {
+        throw new OncefleetError('WAIT_TIMEOUT', `Job ${id} has not ended within ${options.timeoutMs} ms; it goes on`, { details: { jobId: id } });
+      }
+      throw error;
+    }
+  }
+
+  return {
+    jobs: byName,
+    get queues() {
+      return runtime.dispatcher.queues;
+    },
+    enqueue,
+    async get(id, options = {}) {
+      if (!isUuid(id)) return undefined;
+      const row = await findJob(db, tenantOf(options), id);
+      if (row === undefined) return undefined;
+      const attempts = await findAttempts(db, id);
+      return {
+        ...toRecord(row),
+        attempts: attempts.map((attempt) => ({
+          fence: attempt.fence,
+          worker: attempt.worker,
+          host: attempt.host,
+          startedAt: attempt.started_at.toISOString(),
+          finishedAt: attempt.finished_at?.toISOString() ?? null,
+          outcome: attempt.outcome as AttemptRecord['outcome'],
+          error: attempt.error === null ? null : JSON.parse(attempt.error),
+        })),
+      };
+    },
+    async find(options = {}) {
+      const limit = options.limit ?? DEFAULT_PAGE;
+      if (!Number.isInteger(limit) || limit < 1 || limit > 100) throw new InputInvalidError('Search', [{ path: 'limit', message: 'expected 1 to 100' }]);
+      if (options.cursor !== undefined && !isUuid(options.cursor)) {
+        throw new OncefleetError('CURSOR_INVALID', 'cursor: expected the nextCursor of an earlier page');
+      }
+      const { key, name, status, cursor } = options;
+      const rows = await findJobs(db, { tenant: tenantOf(options), key, name, status, before: cursor, limit: limit + 1 });
+      const page = rows.slice(0, limit);
+      return { jobs: page.map(toRecord), nextCursor: rows.length > limit ? (page.at(-1)?.id ?? null) : null } satisfies JobPage;
+    },
+    cancel,
+    async redrive(id, options = {}) {
+      const row = isUuid(id) ? await findJob(db, tenantOf(options), id) : undefined;
+      if (row === undefined) throw notFound(id);
+      const redriven = await redriveJob(db, id, (error) => rowTerminalJson({ status: 'failed', result: null, error }));
+      if (redriven === undefined) {
+        throw new OncefleetError('JOB_NOT_FAILED', `Job ${id} is ${row.status}; only failed jobs can be redriven`, { details: { jobId: id, status: row.status } });
+      }
+      const { tenant, name, queue, idempotency_key: key } = row;
+      await runtime.dispatcher
+        .redispatch({ id, tenant, name, queue, key, options: JSON.parse(row.options) as RowOptions, delayMs: 0 })
+        .catch((err: unknown) => runtime.log.warn({ err, jobId: id }, 'redriven but not dispatched; the reconciler will do it'));
+    },
+    async *follow(id, options = {}) {
+      if (!isUuid(id)) throw notFound(id);
+      yield* runtime.followers.follow({ streamId: id, tenant: tenantOf(options), after: options.after ?? -1, signal: options.signal });
+    },
+    async readEvents(id, options = {}) {
+      if (!isUuid(id)) throw notFound(id);
+      return runtime.followers.readPage(id, tenantOf(options), options.after ?? -1, options.limit ?? DEFAULT_EVENTS) satisfies Promise<EventPage>;
+    },
+    async result(id, options = {}) {
+      if (!isUuid(id)) throw notFound(id);
+      await runtime.followers.state(id, tenantOf(options));
+      return waitForResult(id, options);
+    },
+    health: () => runtime.health(),
+    async close() {
+      outcomes.close();
+      await runtime.close();
+    },
+  };
+}
+
+function notFound(id: string): OncefleetError {
+  return new OncefleetError('JOB_NOT_FOUND', `No job ${id.slice(0, 100)}`, { details: { jobId: id.slice(0, 100) } });
+}
+
+/** @throws OncefleetError KEY_INVALID; InputInvalidError */
+function checkOptions(options: EnqueueOptions): void {
+  if (options.key !== undefined) checkKey(options.key);
+  const { delayMs, priority } = options;
+  if (delayMs !== undefined && (!Number.isFinite(delayMs) || delayMs < 0)) {
+    throw new InputInvalidError('Enqueue options', [{ path: 'delayMs', message: 'expected 0 or more milliseconds' }]);
+  }
+  if (priority !== undefined && (!Number.isInteger(priority) || priority < 0 || priority > MAX_PRIORITY)) {
+    throw new InputInvalidError('Enqueue options', [{ path: 'priority', message: `expected an integer from 0 to ${MAX_PRIORITY}` }]);
+  }
+}
+
+function toRecord(row: Selectable<JobsTable>): Omit<JobRecord, 'attempts'> {
+  return {
+    id: row.id,
+    tenant: row.tenant,
+    name: row.name,
+    queue: row.queue,
+    key: row.idempotency_key,
+    status: row.status,
+    fence: row.fence,
+    input: JSON.parse(row.input),
+    result: row.result === null ? null : JSON.parse(row.result),
+    error: row.error === null ? null : JSON.parse(row.error),
+    crashCount: row.crash_count,
+    errorCount: row.error_count,
+    deferralCount: row.deferral_count,
+    interruptionCount: row.interruption_count,
+    runAt: row.run_at.toISOString(),
+    createdAt: row.created_at.toISOString(),
+    startedAt: row.started_at?.toISOString() ?? null,
+    finishedAt: row.finished_at?.toISOString() ?? null,
+    expiresAt: row.expires_at?.toISOString() ?? null,
+    cancelRequestedAt: row.cancel_requested_at?.toISOString() ?? null,
+    leaseOwner: row.lease_owner,
+  };
+}
+

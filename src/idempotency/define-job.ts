@@ -1,0 +1,161 @@
+/**
+ * What a job is: a name, schemas for what crosses its edges, its timing, and the handler.
+ * The web process needs the first three, a worker all of it.
+ */
+import type { Kysely, Transaction } from 'kysely';
+import { z } from 'zod';
+import type { Database } from '../db/schema.ts';
+import { InputInvalidError, toIssues } from '../errors.ts';
+import type { JobEvent } from '../journal/event.ts';
+import type { Logger } from '../log.ts';
+
+/** What a handler gets besides its input. */
+export interface JobContext<E extends JobEvent = JobEvent> {
+  readonly jobId: string;
+  readonly tenant: string;
+  readonly name: string;
+  /** The caller's idempotency key, if one was given. */
+  readonly key: string | null;
+  /** 1 for the first claim of the job, +1 for each later one. */
+  readonly attempt: number;
+  readonly fence: number;
+  /** Aborts on cancel (`CancelledError`), timeout, shutdown (`InterruptedError`) or a lost lease (`LeaseLostError`). */
+  readonly signal: AbortSignal;
+  /** A pino child that binds the job's ids; its lines also go to Bull Board's job log. */
+  readonly log: Logger;
+  readonly db: Kysely<Database>;
+  /** What the last `checkpoint()` of an earlier attempt saved; `undefined` on a fresh start. */
+  readonly resumedFrom: unknown;
+  /**
+   * Appends an event to the job's stream. Await it: it waits while buffers are full.
+   * @throws OncefleetError EVENT_INVALID (alone; the stream goes on), LEASE_LOST, STREAM_CLOSED
+   */
+  emit(event: E): Promise<void>;
+  /** Emits a `progress` event and sets Bull Board's progress. */
+  progress(progress: { done: number; total?: number; message?: string }): Promise<void>;
+  /** Resolves once every event emitted so far is committed. */
+  flush(): Promise<void>;
+  /** Saves where the job stands, after all events emitted so far. A later attempt reads it as `resumedFrom`. */
+  checkpoint(value: unknown): Promise<void>;
+  /**
+   * Runs `effects` in a transaction that commits only while this run holds its fence.
+   * @throws LeaseLostError nothing was committed
+   */
+  transaction<T>(effects: (trx: Transaction<Database>) => Promise<T>): Promise<T>;
+  /** A key for a step's outside effect, the same in every attempt of this job. */
+  keyFor(step: string): string;
+}
+
+export interface Backoff {
+  type: 'fixed' | 'exponential';
+  /** Delay before the second attempt, ms. */
+  delayMs: number;
+  /** Longest delay, ms; 5 minutes unless told. */
+  maxDelayMs?: number;
+  /** Share of the delay that is random, 0 to 1; 0.2 unless told. */
+  jitter?: number;
+}
+
+export interface JobPolicy {
+  /** Attempts that may end in an error before the job fails. Crashes and interruptions do not count. Default 3. */
+  attempts: number;
+  backoff: Backoff;
+  /** Longest one attempt may run, ms; none unless told. */
+  timeoutMs?: number;
+  /** Longest from enqueue to a terminal state, ms; none unless told. */
+  deadlineMs?: number;
+  /** Overrides of the fleet's lease times, ms. */
+  lease?: { ttlMs: number };
+  /** Overrides the fleet's `maxCrashes`. */
+  maxCrashes?: number;
+  /** Overrides the fleet's `resultTtlMs`. */
+  resultTtlMs?: number;
+  /** What a new enqueue under a failed job's key gets: the stored failure, or a new run. Default `replay`. */
+  onFailedKey: 'replay' | 'rerun';
+}
+
+export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = JobEvent> {
+  readonly name: string;
+  /** BullMQ queue; the job's name unless told. */
+  readonly queue: string;
+  readonly description: string;
+  readonly input: z.ZodType<I>;
+  readonly output: z.ZodType<O> | undefined;
+  readonly policy: Readonly<JobPolicy>;
+  /** Method syntax keeps definitions of different inputs in one list. */
+  run(input: I, ctx: JobContext<E>): Promise<O>;
+  onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
+}
+
+/** A definition in a list of several. */
+// biome-ignore lint/suspicious/noExplicitAny: the list's reader checks input by schema; no type fits all.
+export type AnyJobDefinition = JobDefinition<any, any, any>;
+
+export interface JobOptions<I extends z.ZodType, O, E extends JobEvent> extends Partial<JobPolicy> {
+  name: string;
+  queue?: string;
+  description?: string;
+  input: I;
+  output?: z.ZodType<O>;
+  run(input: z.output<I>, ctx: JobContext<E>): Promise<O> | O;
+  onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
+}
+
+const DEFAULT_BACKOFF: Backoff = { type: 'exponential', delayMs: 1_000 };
+const NAME = /^[A-Za-z0-9][\w.-]{0,99}$/;
+
+/** The settings of a job, as both ways of making one check them. */
+export const policySchema = z.object({
+  attempts: z.number().int().min(1).max(1_000),
+  backoff: z.object({
+    type: z.enum(['fixed', 'exponential']),
+    delayMs: z.number().int().min(0),
+    maxDelayMs: z.number().int().min(0).optional(),
+    jitter: z.number().min(0).max(1).optional(),
+  }),
+  timeoutMs: z.number().int().min(1).optional(),
+  deadlineMs: z.number().int().min(1).optional(),
+  lease: z.object({ ttlMs: z.number().int().min(1_000) }).optional(),
+  maxCrashes: z.number().int().min(0).optional(),
+  resultTtlMs: z.number().int().min(0).optional(),
+  onFailedKey: z.enum(['replay', 'rerun']),
+});
+
+/**
+ * Defines a job. Types flow from the schemas: what `run` gets, what `enqueue` takes, what
+ * `result()` gives.
+ *
+ * @throws InputInvalidError a name or a setting does not make sense
+ */
+export function defineJob<I extends z.ZodType, O = unknown, E extends JobEvent = JobEvent>(
+  options: JobOptions<I, O, E>,
+): JobDefinition<z.output<I>, O, E> {
+  if (!NAME.test(options.name)) {
+    throw new InputInvalidError('Job definition', [
+      { path: 'name', message: `"${options.name}" is not a job name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit` },
+    ]);
+  }
+  const queue = options.queue ?? options.name;
+  if (!NAME.test(queue)) {
+    throw new InputInvalidError(`Job ${options.name}`, [
+      { path: 'queue', message: `"${queue}" is not a queue name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit` },
+    ]);
+  }
+  const policy = policySchema.safeParse({ attempts: 3, backoff: DEFAULT_BACKOFF, onFailedKey: 'replay', ...definedOnly(options) });
+  if (!policy.success) throw new InputInvalidError(`Job ${options.name}`, toIssues(policy.error.issues));
+  const definition: JobDefinition<z.output<I>, O, E> = {
+    name: options.name,
+    queue,
+    description: options.description ?? '',
+    input: options.input as unknown as z.ZodType<z.output<I>>,
+    output: options.output,
+    policy: Object.freeze(policy.data as JobPolicy),
+    run: async (input, ctx) => options.run(input, ctx),
+    ...(options.onPoison === undefined ? {} : { onPoison: options.onPoison.bind(options) }),
+  };
+  return Object.freeze(definition);
+}
+
+function definedOnly(object: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+}

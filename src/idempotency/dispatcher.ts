@@ -1,0 +1,156 @@
+/** Gives rows to BullMQ. What it fails to give, the reconciler gives later. */
+import { type JobsOptions, Queue } from 'bullmq';
+import type { Redis } from 'ioredis';
+import type { Kysely } from 'kysely';
+import { type DispatchRow, markDispatched } from '../db/jobs.ts';
+import type { Database } from '../db/schema.ts';
+import { Batcher } from '../journal/batcher.ts';
+import type { Logger } from '../log.ts';
+
+/** What a BullMQ job of ours carries; the input stays in Postgres. */
+export interface JobData {
+  jobId: string;
+  tenant: string;
+  name: string;
+  key: string | null;
+}
+
+/** How long finished jobs stay visible in BullMQ; the truth about them is in Postgres. */
+const KEEP_COMPLETED = { age: 24 * 3600, count: 5_000 };
+const KEEP_FAILED = { age: 7 * 24 * 3600, count: 50_000 };
+
+/** How long an enqueue waits for Redis before it leaves dispatching to the reconciler, ms. */
+const DISPATCH_WAIT_MS = 2_000;
+
+/** How long notes of dispatch wait for each other, ms; most jobs are claimed by then and need none. */
+const MARK_LINGER_MS = 100;
+
+const MAX_BULK = 1_000;
+
+export interface DispatcherOptions {
+  db: Kysely<Database>;
+  redis: Redis;
+  prefix: string;
+  log: Logger;
+}
+
+export class Dispatcher {
+  readonly #options: DispatcherOptions;
+  readonly #queues = new Map<string, { queue: Queue; adds: Batcher<DispatchRow, void> }>();
+  #unmarked: string[] = [];
+  #markTimer: NodeJS.Timeout | undefined;
+
+  constructor(options: DispatcherOptions) {
+    this.#options = options;
+  }
+
+  get queues(): Queue[] {
+    return [...this.#queues.values()].map(({ queue }) => queue);
+  }
+
+  /** Makes a queue known, so that it shows in `queues` before its first job. */
+  queue(name: string): Queue {
+    return this.#entry(name).queue;
+  }
+
+  /**
+   * Adds a row's job to its queue. BullMQ keeps one job an id, so doing it again is harmless.
+   *
+   * @returns false when Redis did not take it in time
+   */
+  async dispatch(row: DispatchRow): Promise<boolean> {
+    if (this.#options.redis.status !== 'ready' && this.#options.redis.status !== 'connecting' && this.#options.redis.status !== 'connect') return false;
+    const { promise: late, resolve } = Promise.withResolvers<false>();
+    const timer = setTimeout(() => resolve(false), DISPATCH_WAIT_MS);
+    const added = this.#entry(row.queue).adds.call(row).then(
+      () => {
+        this.#mark(row.id);
+        return true;
+      },
+      (err: unknown) => {
+        this.#options.log.warn({ err, jobId: row.id }, 'dispatch failed; the reconciler will do it');
+        return false;
+      },
+    );
+    try {
+      return await Promise.race([added, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /**
+   * Makes BullMQ run a row again whatever it holds under its id: a failed job is retried
+   * (its history stays), a finished one replaced, a waiting or running one left.
+   */
+  async redispatch(row: DispatchRow): Promise<boolean> {
+    const { queue } = this.#entry(row.queue);
+    const job = await queue.getJob(row.id);
+    const state = await job?.getState();
+    if (job !== undefined && state === 'failed') {
+      await job.retry('failed');
+      this.#mark(row.id);
+      return true;
+    }
+    if (job !== undefined && state === 'completed') await job.remove();
+    return this.dispatch(row);
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#markTimer);
+    await this.#writeMarks();
+    await Promise.all(this.queues.map((queue) => queue.close().catch((err: unknown) => this.#options.log.debug({ err }, 'queue did not close'))));
+  }
+
+  #entry(name: string): { queue: Queue; adds: Batcher<DispatchRow, void> } {
+    let entry = this.#queues.get(name);
+    if (entry === undefined) {
+      const queue = new Queue(name, { connection: this.#options.redis, prefix: this.#options.prefix });
+      queue.on('error', (err) => this.#options.log.warn({ err, queue: name }, 'queue error'));
+      const adds = new Batcher<DispatchRow, void>({
+        run: async (rows) => {
+          const [only] = rows;
+          if (rows.length === 1 && only !== undefined) await queue.add(only.name, toData(only), toOptions(only));
+          else await queue.addBulk(rows.map((row) => ({ name: row.name, data: toData(row), opts: toOptions(row) })));
+          return rows.map(() => undefined);
+        },
+        maxBatch: MAX_BULK,
+        maxInFlight: 2,
+      });
+      entry = { queue, adds };
+      this.#queues.set(name, entry);
+    }
+    return entry;
+  }
+
+  #mark(id: string): void {
+    this.#unmarked.push(id);
+    this.#markTimer ??= setTimeout(() => void this.#writeMarks(), MARK_LINGER_MS).unref();
+  }
+
+  async #writeMarks(): Promise<void> {
+    this.#markTimer = undefined;
+    const ids = this.#unmarked;
+    this.#unmarked = [];
+    if (ids.length === 0) return;
+    // Unmarked rows are dispatched once more by the reconciler, which BullMQ ignores.
+    await markDispatched(this.#options.db, ids).catch((err: unknown) => this.#options.log.debug({ err }, 'dispatch not noted'));
+  }
+}
+
+function toData(row: DispatchRow): JobData {
+  return { jobId: row.id, tenant: row.tenant, name: row.name, key: row.key };
+}
+
+function toOptions(row: DispatchRow): JobsOptions {
+  return {
+    jobId: row.id,
+    priority: row.options.priority,
+    delay: Math.max(0, Math.round(row.delayMs)),
+    // Shown in Bull Board; whether and when a job is retried, its row decides.
+    attempts: row.options.attempts,
+    backoff: { type: row.options.backoff.type, delay: row.options.backoff.delayMs },
+    removeOnComplete: KEEP_COMPLETED,
+    removeOnFail: KEEP_FAILED,
+  };
+}

@@ -1,0 +1,456 @@
+/**
+ * What happens to a delivery: BullMQ hands over a job, the claim table says what becomes of
+ * it, and a run that owns the lease ends in one fenced transaction before BullMQ is told.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { DelayedError, type Job, UnrecoverableError, WaitingError } from 'bullmq';
+import { type ClaimAnswer, type ClaimedJob, endAbandoned, redriveJob, type RowOptions, type Settlement } from '../db/jobs.ts';
+import { isTransient } from '../db/transient.ts';
+import {
+  CancelledError,
+  InterruptedError,
+  LeaseLostError,
+  NonRetryableError,
+  OncefleetError,
+  RetryAfterError,
+  type StoredFailure,
+  toStoredFailure,
+} from '../errors.ts';
+import { type AttemptReason, encodeJson, type SystemEvent } from '../journal/event.ts';
+import { rowTerminalJson } from '../journal/terminal.ts';
+import type { StreamWriter } from '../journal/writer.ts';
+import { ending } from './abandon.ts';
+import { createContext } from './context.ts';
+import type { Backoff, JobContext, JobPolicy } from './define-job.ts';
+import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
+import type { Runtime } from './runtime.ts';
+import { isUuid } from './uuid.ts';
+
+/** A job as the guard needs it, made from a definition or around a plain processor. */
+export interface JobSpec {
+  name: string;
+  queue: string;
+  policy: JobPolicy;
+  /** The idempotency key of a job that some other BullMQ client added. */
+  keyOf(job: Job): string | undefined;
+  /** @throws InputInvalidError */
+  handle(input: unknown, ctx: JobContext, job: Job): Promise<unknown>;
+  onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
+}
+
+/** A handler that ignores its signal for so long is left behind; its writes are refused, ms. */
+const ABANDON_AFTER_MS = 5_000;
+
+/** A delivery is deferred no longer than this after its job was added to BullMQ, ms. */
+const DEFERRAL_LIMIT_MS = 24 * 3600 * 1000;
+
+/** How often a claim is tried again at once while somebody holds the row's lock. */
+const BUSY_TRIES = 6;
+
+const OUTAGE_MIN_MS = 500;
+const OUTAGE_MAX_MS = 30_000;
+
+export class Guard {
+  readonly #runtime: Runtime;
+  readonly #runs = new Map<AbortController, string>();
+  /** Aborts what waits for a Postgres that is away, when the process must end. */
+  readonly #giveUp = new AbortController();
+  #deliveries = 0;
+
+  constructor(runtime: Runtime) {
+    this.#runtime = runtime;
+    runtime.control.listen((jobId) => runtime.leases.cancel(jobId));
+  }
+
+  /** Runs in progress. */
+  get size(): number {
+    return this.#runs.size;
+  }
+
+  /** Aborts every run; each is released for another worker and counted as an interruption. */
+  interrupt(): void {
+    for (const [controller, jobId] of this.#runs) controller.abort(new InterruptedError(jobId));
+  }
+
+  /** Stops waiting for Postgres: what could not be settled is left to its lease. */
+  giveUp(): void {
+    this.#giveUp.abort();
+  }
+
+  /**
+   * A BullMQ processor's work. Returns the job's result, at first hand or stored.
+   *
+   * @throws UnrecoverableError the job has failed or was cancelled; DelayedError, WaitingError
+   *   this delivery comes again and costs no attempt; any other error: retried by BullMQ with
+   *   the delay the row was given
+   */
+  async deliver(job: Job, token: string | undefined, signal: AbortSignal | undefined, spec: JobSpec): Promise<unknown> {
+    let jobId: string;
+    let claimSentAt: bigint;
+    let answer: ClaimAnswer;
+    try {
+      jobId = await this.#identify(job, spec);
+      const owner = `${this.#runtime.workerId}/${this.#deliveries++}`;
+      ({ answer, sentAt: claimSentAt } = await this.#claim(jobId, owner, job, spec));
+    } catch (err) {
+      if (!isTransient(err)) throw err;
+      this.#runtime.log.warn({ err, bullJobId: job.id }, 'Postgres is away: delivery deferred');
+      const waitMs = Math.min(OUTAGE_MIN_MS * 2 ** Math.min(job.attemptsStarted, 6), OUTAGE_MAX_MS);
+      return this.#defer(job, token, waitMs * (0.75 + Math.random() / 2));
+    }
+    switch (answer.decision) {
+      case 'claimed':
+        return this.#run(answer.job, claimSentAt, job, token, signal, spec);
+      case 'completed':
+        this.#runtime.log.debug({ jobId }, 'delivery of a completed job: result replayed');
+        return answer.result === null ? undefined : JSON.parse(answer.result);
+      case 'failed':
+        throw toUnrecoverable(answer.error);
+      case 'cancelled':
+        throw toUnrecoverable(toStoredFailure(new CancelledError(jobId)));
+      case 'retried':
+        await redriveJob(this.#runtime.db.kysely, jobId, failureJson);
+        this.#runtime.log.info({ jobId }, 'redriven by a retry in BullMQ');
+        return this.deliver(job, token, signal, spec);
+      case 'held':
+        return this.#deferToOwner(job, token, jobId, answer.leaseLeftMs);
+      case 'busy':
+        return this.#defer(job, token, 200 + Math.random() * 300);
+      case 'end':
+        return this.#end(jobId, job, token, spec);
+      case 'missing':
+        throw toUnrecoverable(toStoredFailure(new OncefleetError('JOB_NOT_FOUND', `No job ${jobId} in Postgres`)));
+      default:
+        return answer satisfies never;
+    }
+  }
+
+  /** The row a delivery is about; a job that another BullMQ client added gets its row here. */
+  async #identify(job: Job, spec: JobSpec): Promise<string> {
+    const data = job.data as { jobId?: unknown; tenant?: unknown; idempotencyKey?: unknown } | null | undefined;
+    if (typeof data?.jobId === 'string' && isUuid(data.jobId) && typeof data.tenant === 'string') return data.jobId;
+    try {
+      const { idempotencyKey, ...input } = (typeof data === 'object' && data !== null && !Array.isArray(data) ? data : { value: data }) as Record<string, unknown>;
+      const given = spec.keyOf(job) ?? (typeof idempotencyKey === 'string' ? idempotencyKey : undefined);
+      // Numeric BullMQ ids start again at 1 after a flush, so the id alone is no key.
+      const key = given ?? `bullmq:${job.queueName}:${job.id}:${job.timestamp}`;
+      checkKey(key);
+      const { policy } = spec;
+      const accepted = await this.#runtime.acceptor.accept(
+        {
+          tenant: typeof data?.tenant === 'string' ? data.tenant : this.#runtime.settings.tenant,
+          name: spec.name,
+          queue: spec.queue,
+          key,
+          fingerprint: fingerprint(input),
+          input: inputJson(input),
+          options: { priority: job.opts.priority ?? 0, attempts: job.opts.attempts ?? policy.attempts, backoff: foreignBackoff(job) ?? policy.backoff },
+          delayMs: 0,
+          deadlineMs: policy.deadlineMs ?? null,
+        },
+        policy.onFailedKey,
+      );
+      return accepted.id;
+    } catch (error) {
+      if (error instanceof OncefleetError) throw toUnrecoverable(toStoredFailure(error));
+      throw error;
+    }
+  }
+
+  async #claim(jobId: string, owner: string, job: Job, spec: JobSpec): Promise<{ answer: ClaimAnswer; sentAt: bigint }> {
+    const { settings } = this.#runtime;
+    const request = {
+      id: jobId,
+      owner,
+      ttlMs: spec.policy.lease?.ttlMs ?? settings.leaseTtlMs,
+      maxCrashes: spec.policy.maxCrashes ?? settings.maxCrashes,
+      delivery: job.attemptsMade,
+    };
+    for (let round = 0; ; round++) {
+      const sentAt = process.hrtime.bigint();
+      const answer = await this.#runtime.claim(request);
+      if (answer.decision !== 'busy' || round === BUSY_TRIES) return { answer, sentAt };
+      await delay(2 ** round * (2 + Math.random()));
+    }
+  }
+
+  async #run(claimed: ClaimedJob, claimSentAt: bigint, job: Job, token: string | undefined, bullSignal: AbortSignal | undefined, spec: JobSpec): Promise<unknown> {
+    const { id, fence } = claimed;
+    const { leases, writer, settings } = this.#runtime;
+    const ttlMs = spec.policy.lease?.ttlMs ?? settings.leaseTtlMs;
+    const controller = new AbortController();
+    const abort = (reason: Error) => controller.abort(reason);
+    const stream = writer.open({ streamId: id, fence, nextSeq: claimed.nextSeq, onRefused: abort });
+    const lease = leases.hold({
+      jobId: id,
+      fence,
+      ttlMs,
+      claimSentAt,
+      onLost: abort,
+      onCancel: () => abort(new CancelledError(id)),
+    });
+    const onBullAbort = () => abort(new InterruptedError(id));
+    bullSignal?.addEventListener('abort', onBullAbort, { once: true });
+    if (bullSignal?.aborted === true) onBullAbort();
+    const timers = this.#startTimers(claimed, spec, abort);
+    this.#runs.set(controller, id);
+    try {
+      const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
+      if (fence > 1) stream.append(attemptJson(claimed, attempt));
+      const ctx = createContext({ runtime: this.#runtime, delivery: job, claimed, attempt, stream, controller, ttlMs });
+      const verdict = await this.#judge(
+        async () => spec.handle(JSON.parse(claimed.input), ctx, job),
+        controller.signal,
+        claimed,
+      );
+      timers.stop();
+      return await this.#settle(verdict, claimed, stream, job, token, spec);
+    } catch (err) {
+      if (err instanceof LeaseLostError) {
+        this.#runtime.log.warn({ err, jobId: id, fence }, 'run given up: its lease is lost');
+        return this.#defer(job, token, 500 + Math.random() * 500);
+      }
+      throw err;
+    } finally {
+      timers.stop();
+      lease.release();
+      bullSignal?.removeEventListener('abort', onBullAbort);
+      this.#runs.delete(controller);
+    }
+  }
+
+  #startTimers(claimed: ClaimedJob, spec: JobSpec, abort: (reason: Error) => void): { stop(): void } {
+    const timers: NodeJS.Timeout[] = [];
+    const { timeoutMs } = spec.policy;
+    if (timeoutMs !== undefined) {
+      timers.push(setTimeout(() => abort(new OncefleetError('TIMEOUT', `The attempt ran longer than ${timeoutMs} ms`)), timeoutMs));
+    }
+    if (claimed.deadlineLeftMs !== null) {
+      const leftMs = Math.min(Math.max(claimed.deadlineLeftMs, 0), 2 ** 31 - 1);
+      timers.push(setTimeout(() => abort(new OncefleetError('DEADLINE_EXCEEDED', 'The job was not finished by its deadline')), leftMs));
+    }
+    return { stop: () => timers.forEach(clearTimeout) };
+  }
+
+  /** Runs the handler and says how the run ended. An abort that came first decides. */
+  async #judge(handle: () => Promise<unknown>, signal: AbortSignal, claimed: ClaimedJob): Promise<Verdict> {
+    const left = Promise.withResolvers<{ left: true }>();
+    let leaveTimer: NodeJS.Timeout | undefined;
+    const onAbort = () => {
+      leaveTimer = setTimeout(() => left.resolve({ left: true }), ABANDON_AFTER_MS);
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    const returned = handle().then(
+      (value) => ({ value }),
+      (error: unknown) => ({ error }),
+    );
+    const end = await Promise.race([returned, left.promise]);
+    clearTimeout(leaveTimer);
+    signal.removeEventListener('abort', onAbort);
+    if ('left' in end) this.#runtime.log.error({ jobId: claimed.id, fence: claimed.fence }, 'handler ignored its signal and was left behind');
+    // Even if the handler returned: many return early when told to stop.
+    if (signal.aborted || 'left' in end) return verdictOfAbort(signal.reason, claimed);
+    if ('error' in end) return verdictOfError(end.error, claimed);
+    try {
+      return { kind: 'completed', result: end.value === undefined ? null : encodeJson(end.value, 'result') };
+    } catch (error) {
+      return { kind: 'failed', failure: { code: 'OUTPUT_INVALID', message: (error as Error).message } };
+    }
+  }
+
+  /** Commits the verdict at the run's fence, then says to BullMQ what it should do. */
+  async #settle(verdict: Verdict, claimed: ClaimedJob, stream: StreamWriter, job: Job, token: string | undefined, spec: JobSpec): Promise<unknown> {
+    if (verdict.kind === 'lost') throw verdict.error;
+    const { events, firstSeq } = await stream.seal();
+    const plan = settlementOf(verdict);
+    const own = eventOf(verdict, claimed);
+    // A stream without a head stays silent: its terminal event is read from the row.
+    const silent = claimed.fence === 1 && firstSeq === 0 && events.length === 0 && plan.status !== 'pending';
+    if (own !== undefined && !silent) events.push(own);
+    const settlement: Settlement = {
+      ...plan,
+      id: claimed.id,
+      fence: claimed.fence,
+      resultTtlMs: spec.policy.resultTtlMs ?? this.#runtime.settings.resultTtlMs,
+      delivery: job.attemptsMade,
+      run: events.length === 0 ? undefined : { streamId: claimed.id, fence: claimed.fence, firstSeq, events },
+    };
+    if (!(await this.#commit(settlement))) throw new LeaseLostError(claimed.id, claimed.fence, 'the outcome found the row at another fence');
+    this.#runtime.log.debug({ jobId: claimed.id, fence: claimed.fence, outcome: plan.outcome, status: plan.status }, 'run settled');
+    switch (verdict.kind) {
+      case 'completed':
+        return verdict.result === null ? undefined : JSON.parse(verdict.result);
+      case 'failed':
+        throw toUnrecoverable(verdict.failure);
+      case 'cancelled':
+        throw toUnrecoverable(toStoredFailure(new CancelledError(claimed.id)));
+      case 'retry':
+        // BullMQ reads these from its own copy of the job: the row's plan, not BullMQ's count, decides.
+        job.opts.attempts = Math.max(job.opts.attempts ?? 1, job.attemptsMade + 2);
+        job.opts.backoff = { type: 'fixed', delay: verdict.delayMs };
+        throw verdict.error instanceof Error ? verdict.error : new Error(String(verdict.error));
+      case 'interrupted':
+        await job.moveToWait(token ?? '').catch((err: unknown) => this.#runtime.log.debug({ err }, 'job not moved back to wait'));
+        throw new WaitingError();
+      default:
+        return verdict satisfies never;
+    }
+  }
+
+  /** Tries until Postgres answers: the fence, not the clock, decides whether it is too late. */
+  async #commit(settlement: Settlement): Promise<boolean> {
+    for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 2_000)) {
+      try {
+        return await this.#runtime.settle(settlement);
+      } catch (err) {
+        if (!isTransient(err) || this.#giveUp.signal.aborted) throw err;
+        this.#runtime.log.warn({ err, jobId: settlement.id }, 'outcome not committed; trying again');
+        await delay(waitMs * (0.5 + Math.random()), undefined, { signal: this.#giveUp.signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  /** Ends a job that nobody may run any more, and answers its delivery. */
+  async #end(jobId: string, job: Job, token: string | undefined, spec: JobSpec): Promise<unknown> {
+    const { settings, db, publisher, log } = this.#runtime;
+    const maxCrashes = spec.policy.maxCrashes ?? settings.maxCrashes;
+    const resultTtlMs = spec.policy.resultTtlMs ?? settings.resultTtlMs;
+    const ended = await endAbandoned(db.kysely, jobId, { resultTtlMs, delivery: job.attemptsMade }, (row) => ending(jobId, row, maxCrashes));
+    if (ended === undefined) return this.#defer(job, token, 200 + Math.random() * 300);
+    publisher.publish([{ run: ended.run, end: true }]);
+    if (ended.poisoned) await alertPoison(log, spec, { jobId, tenant: ended.tenant, name: ended.name, crashes: ended.crashCount });
+    throw toUnrecoverable(ended.error ?? toStoredFailure(new CancelledError(jobId)));
+  }
+
+  /** Another owner is alive: comes back when its lease would expire, or as soon as it finishes. */
+  async #deferToOwner(job: Job, token: string | undefined, jobId: string, leaseLeftMs: number): Promise<never> {
+    if (Date.now() - job.timestamp > DEFERRAL_LIMIT_MS) {
+      throw toUnrecoverable({ code: 'LEASE_HELD', message: `Job ${jobId} was still running elsewhere after ${DEFERRAL_LIMIT_MS} ms` });
+    }
+    const waitMs = Math.max(leaseLeftMs, 0) + 50 + Math.random() * 250;
+    const { hub, log } = this.#runtime;
+    const promote = () => {
+      stop();
+      job.promote().catch((err: unknown) => log.debug({ err, jobId }, 'deferred delivery not woken early'));
+    };
+    const stop = (): void => {
+      clearTimeout(timer);
+      unsubscribe();
+    };
+    const timer = setTimeout(() => stop(), waitMs);
+    timer.unref();
+    const unsubscribe = hub.subscribe(jobId, { onRun: (run) => run.end && promote(), onGap: () => undefined });
+    log.debug({ jobId, waitMs: Math.round(waitMs) }, 'delivery deferred: the lease is held');
+    return this.#defer(job, token, waitMs);
+  }
+
+  async #defer(job: Job, token: string | undefined, waitMs: number): Promise<never> {
+    // Redis away or the lock gone: BullMQ's stalled check brings the delivery back.
+    await job.moveToDelayed(Date.now() + Math.round(waitMs), token).catch((err: unknown) => this.#runtime.log.debug({ err }, 'job not moved to delayed'));
+    throw new DelayedError();
+  }
+}
+
+type Verdict =
+  | { kind: 'completed'; result: string | null }
+  | { kind: 'failed'; failure: StoredFailure }
+  | { kind: 'retry'; failure: StoredFailure; error: unknown; delayMs: number }
+  | { kind: 'cancelled' }
+  | { kind: 'interrupted' }
+  | { kind: 'lost'; error: OncefleetError };
+
+function verdictOfAbort(reason: unknown, claimed: ClaimedJob): Verdict {
+  if (reason instanceof CancelledError) return { kind: 'cancelled' };
+  if (reason instanceof InterruptedError) return { kind: 'interrupted' };
+  if (reason instanceof LeaseLostError) return { kind: 'lost', error: reason };
+  if (reason instanceof OncefleetError && (reason.code === 'DEADLINE_EXCEEDED' || reason.code === 'JOURNAL_REFUSED')) {
+    return { kind: 'failed', failure: toStoredFailure(reason) };
+  }
+  return verdictOfError(reason, claimed);
+}
+
+function verdictOfError(error: unknown, claimed: ClaimedJob): Verdict {
+  const failure = toStoredFailure(error);
+  const final = error instanceof UnrecoverableError || error instanceof NonRetryableError || isInvalid(error) || claimed.errorCount + 1 >= claimed.options.attempts;
+  if (final) return { kind: 'failed', failure };
+  const delayMs = error instanceof RetryAfterError ? error.retryAfterMs : backoffMs(claimed.options.backoff, claimed.errorCount + 1);
+  return { kind: 'retry', failure, error, delayMs };
+}
+
+/** Input and output that fail their schemas will fail them again. */
+function isInvalid(error: unknown): boolean {
+  return error instanceof OncefleetError && (error.code === 'INPUT_INVALID' || error.code === 'OUTPUT_INVALID');
+}
+
+function settlementOf(verdict: Exclude<Verdict, { kind: 'lost' }>): Pick<Settlement, 'status' | 'outcome' | 'result' | 'error' | 'delayMs'> {
+  const none = { result: null, error: null, delayMs: 0 };
+  switch (verdict.kind) {
+    case 'completed':
+      return { ...none, status: 'completed', outcome: 'completed', result: verdict.result };
+    case 'failed':
+      return { ...none, status: 'failed', outcome: 'error', error: JSON.stringify(verdict.failure) };
+    case 'retry':
+      return { ...none, status: 'pending', outcome: 'error', error: JSON.stringify(verdict.failure), delayMs: verdict.delayMs };
+    case 'cancelled':
+      return { ...none, status: 'cancelled', outcome: 'cancelled' };
+    case 'interrupted':
+      return { ...none, status: 'pending', outcome: 'interruption' };
+    default:
+      return verdict satisfies never;
+  }
+}
+
+/** What the stream says of a verdict; an interruption is told by the `attempt` that follows it. */
+function eventOf(verdict: Exclude<Verdict, { kind: 'lost' }>, claimed: ClaimedJob): string | undefined {
+  const plan = settlementOf(verdict);
+  if (plan.status !== 'pending') return rowTerminalJson({ status: plan.status, result: plan.result, error: plan.error });
+  if (verdict.kind !== 'retry') return undefined;
+  const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
+  return JSON.stringify({ type: 'retry', attempt, delayMs: verdict.delayMs, error: verdict.failure } satisfies SystemEvent);
+}
+
+function attemptJson(claimed: ClaimedJob, attempt: number): string {
+  const reasons: Record<string, AttemptReason> = { error: 'error', interruption: 'interruption', redrive: 'redrive' };
+  const event: SystemEvent = {
+    type: 'attempt',
+    attempt,
+    reason: reasons[claimed.lastOutcome ?? ''] ?? 'crash',
+    resumed: claimed.checkpoint !== null,
+    ...(claimed.checkpointSeq === null ? {} : { from: claimed.checkpointSeq }),
+  };
+  return JSON.stringify(event);
+}
+
+function backoffMs(backoff: RowOptions['backoff'], failures: number): number {
+  const base = backoff.type === 'fixed' ? backoff.delayMs : backoff.delayMs * 2 ** Math.min(failures - 1, 30);
+  const capped = Math.min(base, backoff.maxDelayMs ?? 300_000);
+  return Math.round(capped * (1 - Math.random() * (backoff.jitter ?? 0.2)));
+}
+
+/** The backoff another BullMQ client asked for, where it is one of BullMQ's own. */
+function foreignBackoff(job: Job): Backoff | undefined {
+  const { backoff } = job.opts;
+  if (typeof backoff === 'number') return { type: 'fixed', delayMs: backoff, jitter: 0 };
+  if (backoff?.type !== 'fixed' && backoff?.type !== 'exponential') return undefined;
+  const type = backoff.type as Backoff['type'];
+  return { type, delayMs: backoff.delay ?? 0, jitter: backoff.jitter ?? 0 };
+}
+
+function toUnrecoverable(failure: StoredFailure): UnrecoverableError {
+  return new UnrecoverableError(`${failure.code}: ${failure.message}`);
+}
+
+function failureJson(error: string | null): string {
+  return rowTerminalJson({ status: 'failed', result: null, error });
+}
+
+/** Says loudly that a job was poisoned, and calls its hook. */
+export async function alertPoison(log: Runtime['log'], spec: Pick<JobSpec, 'onPoison'> | undefined, job: { jobId: string; tenant: string; name: string; crashes: number }): Promise<void> {
+  log.error({ alert: 'job_poisoned', ...job }, 'job poisoned: it crashed or lost its worker too often');
+  try {
+    await spec?.onPoison?.(job);
+  } catch (err) {
+    log.error({ err, jobId: job.jobId }, 'onPoison failed');
+  }
+}

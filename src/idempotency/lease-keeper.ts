@@ -1,0 +1,223 @@
+/**
+ * Keeps the leases of a process.
+ *
+ * Renewals run in a worker thread with its own connection, so that a handler that blocks
+ * the event loop keeps its lease; the thread watches the loop and stops renewing once it was
+ * blocked for `maxBlockMs`. This side measures safety from the *send* time of the last good
+ * renewal, on the monotonic clock both threads share, and aborts a run before its lease can
+ * be taken. A failed renewal is unknown and tried again; only a row that was not there at
+ * its fence is lost.
+ */
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
+import { LeaseLostError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { FromThread, LeaseThreadData, ToThread } from './lease-thread.ts';
+
+export interface LeaseKeeperOptions {
+  databaseUrl: string;
+  /** How often leases are renewed, ms; more often where a lease's TTL is under three times this. */
+  heartbeatMs: number;
+  /** Event loop blocked longer than this: no more renewals, ms. */
+  maxBlockMs: number;
+  log: Logger;
+}
+
+export interface HoldOptions {
+  jobId: string;
+  fence: number;
+  ttlMs: number;
+  /** `process.hrtime.bigint()` just before the claim was sent. */
+  claimSentAt: bigint;
+  /** The lease is lost, or may be soon: stop. Called at most once. */
+  onLost(error: LeaseLostError): void;
+  /** A cancel was asked for. Called at most once. */
+  onCancel(): void;
+}
+
+interface Lease extends HoldOptions {
+  /** Monotonic ns at which the run must have been told to stop. */
+  safeUntil: bigint;
+  cancelled: boolean;
+}
+
+const NS_PER_MS = 1_000_000n;
+
+/** Time a run gets between its abort and the expiry of its lease, ms: a tenth of the TTL, at most this. */
+const MAX_MARGIN_MS = 1_000;
+
+const LOOP_BEAT_MS = 200;
+
+/** Past every reading of the monotonic clock. */
+const NEVER = 2n ** 63n - 1n;
+
+export class LeaseKeeper {
+  readonly #options: LeaseKeeperOptions;
+  readonly #leases = new Map<string, Lease>();
+  /** Monotonic ms of the event loop's last sign of life, read by the thread. */
+  readonly #beat = new BigInt64Array(new SharedArrayBuffer(8));
+  #worker: Worker | undefined;
+  #port: MessagePort | undefined;
+  #beatTimer: NodeJS.Timeout | undefined;
+  #watchdog: NodeJS.Timeout | undefined;
+  #watchdogAt = NEVER;
+  #closed: Promise<void> | undefined;
+
+  constructor(options: LeaseKeeperOptions) {
+    this.#options = options;
+  }
+
+  get size(): number {
+    return this.#leases.size;
+  }
+
+  /** Renews a lease until `release()`. */
+  hold(options: HoldOptions): { release(): void } {
+    this.#start();
+    const id = leaseId(options.jobId, options.fence);
+    const lease: Lease = { ...options, safeUntil: safeUntil(options.claimSentAt, options.ttlMs), cancelled: false };
+    this.#leases.set(id, lease);
+    this.#send({ type: 'hold', jobId: options.jobId, fence: options.fence, ttlMs: options.ttlMs });
+    if (lease.safeUntil < this.#watchdogAt) this.#watch();
+    return {
+      release: () => {
+        if (this.#leases.get(id) !== lease) return;
+        this.#leases.delete(id);
+        this.#send({ type: 'release', jobId: options.jobId, fence: options.fence });
+      },
+    };
+  }
+
+  /** Tells a run of this process, if there is one, that its job is cancelled. */
+  cancel(jobId: string): void {
+    for (const lease of this.#leases.values()) {
+      if (lease.jobId === jobId) tellCancel(lease);
+    }
+  }
+
+  /** Stops renewing. Leases still held are left to expire. */
+  close(): Promise<void> {
+    this.#closed ??= (async () => {
+      clearInterval(this.#beatTimer);
+      clearTimeout(this.#watchdog);
+      this.#leases.clear();
+      this.#port?.close();
+      await this.#worker?.terminate();
+    })();
+    return this.#closed;
+  }
+
+  #start(): void {
+    if (this.#worker !== undefined || this.#closed !== undefined) return;
+    this.#signOfLife();
+    this.#beatTimer = setInterval(() => this.#signOfLife(), LOOP_BEAT_MS);
+    this.#beatTimer.unref();
+    const { port1, port2 } = new MessageChannel();
+    const file = import.meta.url.endsWith('.ts') ? './lease-thread.ts' : './lease-thread.js';
+    const data: LeaseThreadData = {
+      port: port2,
+      beat: this.#beat,
+      databaseUrl: this.#options.databaseUrl,
+      heartbeatMs: this.#options.heartbeatMs,
+      maxBlockMs: this.#options.maxBlockMs,
+    };
+    const worker = new Worker(new URL(file, import.meta.url), { workerData: data, transferList: [port2], name: 'lease-keeper' });
+    worker.unref();
+    port1.unref();
+    port1.on('message', (message: FromThread) => this.#receive(message));
+    worker.on('error', (err) => {
+      this.#options.log.error({ err }, 'lease thread died; starting another');
+      this.#restart();
+    });
+    this.#worker = worker;
+    this.#port = port1;
+  }
+
+  #restart(): void {
+    clearInterval(this.#beatTimer);
+    this.#port?.close();
+    this.#worker = undefined;
+    this.#port = undefined;
+    this.#start();
+    for (const lease of this.#leases.values()) this.#send({ type: 'hold', jobId: lease.jobId, fence: lease.fence, ttlMs: lease.ttlMs });
+  }
+
+  #signOfLife(): void {
+    Atomics.store(this.#beat, 0, process.hrtime.bigint() / NS_PER_MS);
+  }
+
+  #send(message: ToThread): void {
+    this.#port?.postMessage(message);
+  }
+
+  #receive(message: FromThread): void {
+    switch (message.type) {
+      case 'renewed':
+        for (const { jobId, fence, cancelRequested } of message.leases) {
+          const lease = this.#leases.get(leaseId(jobId, fence));
+          if (lease === undefined) continue;
+          lease.safeUntil = safeUntil(message.sentAt, lease.ttlMs);
+          if (cancelRequested) tellCancel(lease);
+        }
+        for (const { jobId, fence } of message.lost) this.#lose(leaseId(jobId, fence), 'its row is no longer at this fence');
+        return;
+      case 'failed':
+        this.#options.log.warn({ reason: message.reason, leases: this.#leases.size }, 'heartbeat failed; trying again');
+        return;
+      case 'blocked':
+        this.#options.log.error({ blockedMs: message.blockedMs }, 'event loop blocked beyond maxBlockMs; leases were not renewed');
+        return;
+      default:
+        message satisfies never;
+    }
+  }
+
+  #lose(id: string, why: string): void {
+    const lease = this.#leases.get(id);
+    if (lease === undefined) return;
+    this.#leases.delete(id);
+    this.#send({ type: 'release', jobId: lease.jobId, fence: lease.fence });
+    this.#options.log.warn({ jobId: lease.jobId, fence: lease.fence, why }, 'lease lost');
+    lease.onLost(new LeaseLostError(lease.jobId, lease.fence, why));
+  }
+
+  /** One timer for the lease that is nearest to its end. */
+  #watch(): void {
+    clearTimeout(this.#watchdog);
+    let nearest = NEVER;
+    for (const lease of this.#leases.values()) {
+      if (lease.safeUntil < nearest) nearest = lease.safeUntil;
+    }
+    this.#watchdogAt = nearest;
+    if (nearest === NEVER) return;
+    const ms = Number((nearest - process.hrtime.bigint()) / NS_PER_MS);
+    this.#watchdog = setTimeout(() => this.#judge(), Math.max(ms, 0) + 1);
+    this.#watchdog.unref();
+  }
+
+  #judge(): void {
+    // After a blocked loop timers run before messages: read the thread's news first.
+    for (let news = this.#port && receiveMessageOnPort(this.#port); news !== undefined; news = this.#port && receiveMessageOnPort(this.#port)) {
+      this.#receive(news.message as FromThread);
+    }
+    const now = process.hrtime.bigint();
+    for (const [id, lease] of [...this.#leases]) {
+      if (lease.safeUntil <= now) this.#lose(id, 'it was not renewed in time');
+    }
+    this.#watch();
+  }
+}
+
+function leaseId(jobId: string, fence: number): string {
+  return `${jobId}/${fence}`;
+}
+
+function safeUntil(sentAt: bigint, ttlMs: number): bigint {
+  const marginMs = Math.min(MAX_MARGIN_MS, Math.floor(ttlMs / 10));
+  return sentAt + BigInt(ttlMs - marginMs) * NS_PER_MS;
+}
+
+function tellCancel(lease: Lease): void {
+  if (lease.cancelled) return;
+  lease.cancelled = true;
+  lease.onCancel();
+}

@@ -1,0 +1,186 @@
+/** What the jobs of one process share: connections, journal, leases, coalesced statements. */
+import { hostname } from 'node:os';
+import type { Redis } from 'ioredis';
+import { createDb, type Db } from '../db/client.ts';
+import { type ClaimAnswer, type ClaimRequest, claimJobs, findSettled, type Settlement, settleJobs } from '../db/jobs.ts';
+import type { Run } from '../db/journal.ts';
+import { isTransient } from '../db/transient.ts';
+import { Batcher } from '../journal/batcher.ts';
+import { ChannelHub, Publisher } from '../journal/channel.ts';
+import { Followers } from '../journal/follower.ts';
+import { rowTerminalJson } from '../journal/terminal.ts';
+import { JournalWriter } from '../journal/writer.ts';
+import { type Logger, silentLogger } from '../log.ts';
+import { Acceptor } from './accept.ts';
+import { closeRedis, connectRedis } from './connections.ts';
+import { Control } from './control.ts';
+import { Dispatcher } from './dispatcher.ts';
+import { LeaseKeeper } from './lease-keeper.ts';
+import { uuidV7 } from './uuid.ts';
+
+export interface RuntimeOptions {
+  databaseUrl: string;
+  redisUrl: string;
+  /** Prefix of every Redis key and channel. Default `oncefleet`. */
+  prefix?: string;
+  /** Tenant where none is named. Default `default`. */
+  tenant?: string;
+  log?: Logger;
+  /** Postgres connections. Default 10. */
+  databasePoolSize?: number;
+  /** How long a silent worker keeps a job, ms. Default 60,000. */
+  leaseTtlMs?: number;
+  /** How often leases are renewed, ms. Default a third of the TTL. */
+  heartbeatMs?: number;
+  /** An event loop blocked longer loses its leases, ms. Default 600,000. */
+  maxBlockMs?: number;
+  /** More crashes than this poison a job. Default 5. */
+  maxCrashes?: number;
+  /** How long an outcome is kept for its key, ms. Default 24 h. */
+  resultTtlMs?: number;
+  /** How long the journal waits for company, ms. Default 5. */
+  lingerMs?: number;
+}
+
+export interface RuntimeSettings {
+  readonly databaseUrl: string;
+  readonly redisUrl: string;
+  readonly prefix: string;
+  readonly tenant: string;
+  readonly leaseTtlMs: number;
+  readonly heartbeatMs: number;
+  readonly maxBlockMs: number;
+  readonly maxCrashes: number;
+  readonly resultTtlMs: number;
+}
+
+export class Runtime {
+  /** Names this process in leases and the ledger. */
+  readonly workerId: string;
+  readonly host = hostname();
+  readonly settings: RuntimeSettings;
+  readonly log: Logger;
+  readonly db: Db;
+  readonly acceptor: Acceptor;
+  readonly dispatcher: Dispatcher;
+  readonly publisher: Publisher;
+  readonly hub: ChannelHub;
+  readonly control: Control;
+  readonly followers: Followers;
+  readonly writer: JournalWriter;
+  readonly leases: LeaseKeeper;
+  readonly #redis: Redis;
+  readonly #publishRedis: Redis;
+  readonly #subscriber: Redis;
+  readonly #claims: Batcher<ClaimRequest, ClaimAnswer>;
+  readonly #settlements: Batcher<Settlement, boolean>;
+  #closed: Promise<void> | undefined;
+
+  constructor(options: RuntimeOptions) {
+    const leaseTtlMs = options.leaseTtlMs ?? 60_000;
+    this.settings = Object.freeze({
+      databaseUrl: options.databaseUrl,
+      redisUrl: options.redisUrl,
+      prefix: options.prefix ?? 'oncefleet',
+      tenant: options.tenant ?? 'default',
+      leaseTtlMs,
+      heartbeatMs: options.heartbeatMs ?? Math.floor(leaseTtlMs / 3),
+      maxBlockMs: options.maxBlockMs ?? 600_000,
+      maxCrashes: options.maxCrashes ?? 5,
+      resultTtlMs: options.resultTtlMs ?? 86_400_000,
+    });
+    this.workerId = `${this.host}:${process.pid}:${uuidV7().slice(-8)}`;
+    this.log = (options.log ?? silentLogger()).child({ worker: this.workerId });
+    this.db = createDb({
+      url: options.databaseUrl,
+      maxConnections: options.databasePoolSize ?? 10,
+      applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
+      onError: (err) => this.log.warn({ err }, 'idle Postgres connection lost'),
+    });
+    const { prefix } = this.settings;
+    const { log } = this;
+    const db = this.db.kysely;
+    this.#redis = connectRedis(options.redisUrl, 'queue', log);
+    this.#publishRedis = connectRedis(options.redisUrl, 'publish', log, { enableOfflineQueue: false });
+    this.#subscriber = connectRedis(options.redisUrl, 'subscribe', log, { autoResubscribe: false });
+    this.publisher = new Publisher({ redis: this.#publishRedis, prefix, log });
+    this.hub = new ChannelHub({ redis: this.#subscriber, prefix, log });
+    this.control = new Control({ publish: this.#publishRedis, subscribe: this.#subscriber, prefix, log });
+    this.followers = new Followers({ db, hub: this.hub });
+    this.writer = new JournalWriter({ db, publisher: this.publisher, log, ...(options.lingerMs === undefined ? {} : { lingerMs: options.lingerMs }) });
+    this.leases = new LeaseKeeper({ ...this.settings, log });
+    this.acceptor = new Acceptor(db);
+    this.dispatcher = new Dispatcher({ db, redis: this.#redis, prefix, log });
+    this.#claims = new Batcher({
+      run: (claims) => claimJobs(db, claims, this.workerId, this.host),
+      isolate: (error) => !isTransient(error),
+      maxBatch: 200,
+      maxInFlight: 3,
+    });
+    this.#settlements = new Batcher({
+      run: (settlements) => this.#settle(settlements),
+      isolate: (error) => !isTransient(error),
+      maxBatch: 200,
+      maxInFlight: 3,
+    });
+  }
+
+  /** The queue connection, for BullMQ workers to duplicate. */
+  get redis(): Redis {
+    return this.#redis;
+  }
+
+  claim(request: ClaimRequest): Promise<ClaimAnswer> {
+    return this.#claims.call(request);
+  }
+
+  /** @returns false: the lease is lost, nothing was written */
+  settle(settlement: Settlement): Promise<boolean> {
+    return this.#settlements.call(settlement);
+  }
+
+  /** What is wrong with Postgres and Redis, `undefined` for what answers. */
+  async health(): Promise<{ postgres: string | undefined; redis: string | undefined }> {
+    const [postgres, redis] = await Promise.all([
+      this.db.pool.query('select 1').then(
+        () => undefined,
+        (error: Error) => error.message || 'not reachable',
+      ),
+      this.#publishRedis.ping().then(
+        () => undefined,
+        (error: Error) => error.message || 'not reachable',
+      ),
+    ]);
+    return { postgres, redis };
+  }
+
+  /** Flushes the journal, then lets go of everything. Idempotent. */
+  close(): Promise<void> {
+    this.#closed ??= (async () => {
+      await this.writer.close();
+      await this.leases.close();
+      await this.dispatcher.close();
+      await Promise.all([this.#redis, this.#publishRedis, this.#subscriber].map(closeRedis));
+      await this.db.close();
+    })();
+    return this.#closed;
+  }
+
+  async #settle(settlements: readonly Settlement[]): Promise<boolean[]> {
+    const db = this.db.kysely;
+    const accepted = await settleJobs(db, settlements);
+    const refused = settlements.filter((settlement) => !accepted.has(settlement.id));
+    if (refused.length > 0) for (const id of await findSettled(db, refused)) accepted.add(id);
+    const done = settlements.filter((settlement) => accepted.has(settlement.id));
+    this.publisher.publish(done.flatMap(announcement));
+    return settlements.map((settlement) => accepted.has(settlement.id));
+  }
+}
+
+/** What a settlement says on the live bus; a silent job's terminal event is read from its row, and announced alike. */
+function announcement(settlement: Settlement): { run: Run; end: boolean }[] {
+  const { id, fence, run, status } = settlement;
+  if (status === 'pending') return run === undefined ? [] : [{ run, end: false }];
+  const events = [rowTerminalJson({ status, result: settlement.result, error: settlement.error })];
+  return [{ run: run ?? { streamId: id, fence, firstSeq: 0, events }, end: true }];
+}

@@ -1,0 +1,73 @@
+import type { Job } from 'bullmq';
+import { InputInvalidError, toIssues } from '../errors.ts';
+import { type Backoff, type JobContext, type JobPolicy, policySchema } from './define-job.ts';
+import { Guard, type JobSpec } from './guard.ts';
+import { Runtime, type RuntimeOptions } from './runtime.ts';
+
+export interface WithIdempotencyOptions extends RuntimeOptions, Partial<Omit<JobPolicy, 'backoff'>> {
+  /** The key of a job; `job.data.idempotencyKey` unless told, and the BullMQ job's id where there is none. */
+  key?: (job: Job) => string | undefined;
+  backoff?: Backoff;
+  onPoison?: JobSpec['onPoison'];
+}
+
+/** A processor for `new Worker(queue, processor)`. */
+export interface GuardedProcessor<R> {
+  // All three are declared: BullMQ hands its signal to nothing less.
+  (job: Job, token: string | undefined, signal: AbortSignal | undefined): Promise<R>;
+  /** Aborts running handlers; their jobs go back to wait for another worker and spend no attempt. */
+  interrupt(): void;
+  /** Flushes the journal and lets go of Postgres and Redis. Call it after `worker.close()`. */
+  close(): Promise<void>;
+}
+
+/**
+ * Puts the claim table around an existing BullMQ processor: one owner at a time per key; a
+ * finished key returns its result without running the processor.
+ *
+ * The processor is called as BullMQ calls it, with a signal that also aborts when the lease
+ * is lost, and with a `JobContext` as fourth argument. Give the worker a large
+ * `maxStalledCount`: crashes are counted in the row.
+ *
+ * @throws InputInvalidError a setting does not make sense
+ */
+export function withIdempotency<R>(
+  processor: (job: Job, token: string | undefined, signal: AbortSignal, ctx: JobContext) => Promise<R> | R,
+  options: WithIdempotencyOptions,
+): GuardedProcessor<R> {
+  const policy = policySchema.safeParse({
+    attempts: 3,
+    backoff: { type: 'exponential', delayMs: 1_000 },
+    onFailedKey: 'replay',
+    ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
+  });
+  if (!policy.success) throw new InputInvalidError('withIdempotency', toIssues(policy.error.issues));
+  const runtime = new Runtime(options);
+  const guard = new Guard(runtime);
+  const specs = new Map<string, JobSpec>();
+
+  const specFor = (job: Job): JobSpec => {
+    const id = `${job.queueName}\n${job.name}`;
+    let spec = specs.get(id);
+    if (spec === undefined) {
+      spec = {
+        name: job.name,
+        queue: job.queueName,
+        policy: policy.data as JobPolicy,
+        keyOf: options.key ?? (() => undefined),
+        // The processor gets the job as BullMQ knows it; the row's copy of the data is for people and fingerprints.
+        handle: async (_input, ctx, delivery) => processor(delivery, delivery.token, ctx.signal, ctx),
+        ...(options.onPoison === undefined ? {} : { onPoison: options.onPoison }),
+      };
+      specs.set(id, spec);
+    }
+    return spec;
+  };
+
+  const guarded = async (job: Job, token: string | undefined, signal: AbortSignal | undefined): Promise<R> =>
+    (await guard.deliver(job, token, signal, specFor(job))) as R;
+  return Object.assign(guarded, {
+    interrupt: () => guard.interrupt(),
+    close: () => runtime.close(),
+  });
+}

@@ -1,0 +1,21 @@
+/** The library's public face. */
+export { type Config, CONFIG_VARIABLES, loadConfig } from './config.ts';
+export { checkSchema, migrate } from './db/migrate.ts';
+export type { Database } from './db/schema.ts';
+export * from './errors.ts';
+export type { JobClient } from './idempotency/client.ts';
+export type * from './idempotency/client-types.ts';
+export {
+  type AnyJobDefinition,
+  type Backoff,
+  defineJob,
+  type JobContext,
+  type JobDefinition,
+  type JobOptions,
+  type JobPolicy,
+} from './idempotency/define-job.ts';
+export { type GuardedProcessor, withIdempotency, type WithIdempotencyOptions } from './idempotency/with-idempotency.ts';
+export { isTerminalType, type JobEvent, type StreamEvent, type SystemEvent, type TerminalEvent } from './journal/event.ts';
+export { JournalWriter, type StreamWriter } from './journal/writer.ts';
+export { createLogger, type Logger } from './log.ts';
+export { createFleet, type Fleet, type FleetOptions, type FleetWorker } from './workers/fleet.ts';

@@ -1,0 +1,74 @@
+export interface BatcherOptions<In, Out> {
+  /** Gives one output per input, in order; a rejection is every caller's, unless `isolate` says otherwise. */
+  run(items: readonly In[]): Promise<readonly Out[]>;
+  /** True for an error that one item may have caused: each item is then run alone. */
+  isolate?(error: unknown): boolean;
+  maxBatch: number;
+  maxInFlight: number;
+}
+
+interface Entry<In, Out> {
+  item: In;
+  resolve(output: Out): void;
+  reject(error: unknown): void;
+}
+
+/**
+ * Lets concurrent calls share a statement.
+ *
+ * An idle batcher runs a call at once (after the calls of the same tick); calls that arrive
+ * while `maxInFlight` batches run wait for the next one, so batches grow with load alone.
+ */
+export class Batcher<In, Out> {
+  readonly #options: BatcherOptions<In, Out>;
+  #waiting: Entry<In, Out>[] = [];
+  #inFlight = 0;
+  #scheduled = false;
+
+  constructor(options: BatcherOptions<In, Out>) {
+    this.#options = options;
+  }
+
+  call(item: In): Promise<Out> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ item, resolve, reject });
+      this.#schedule();
+    });
+  }
+
+  #schedule(): void {
+    if (this.#scheduled || this.#inFlight >= this.#options.maxInFlight) return;
+    this.#scheduled = true;
+    queueMicrotask(() => {
+      this.#scheduled = false;
+      while (this.#waiting.length > 0 && this.#inFlight < this.#options.maxInFlight) {
+        void this.#run(this.#waiting.splice(0, this.#options.maxBatch));
+      }
+    });
+  }
+
+  async #run(entries: Entry<In, Out>[]): Promise<void> {
+    this.#inFlight++;
+    try {
+      const outputs = await this.#options.run(entries.map((entry) => entry.item));
+      for (const [i, entry] of entries.entries()) entry.resolve(outputs[i] as Out);
+    } catch (error) {
+      if (entries.length > 1 && this.#options.isolate?.(error) === true) await this.#runAlone(entries);
+      else for (const entry of entries) entry.reject(error);
+    } finally {
+      this.#inFlight--;
+      if (this.#waiting.length > 0) this.#schedule();
+    }
+  }
+
+  async #runAlone(entries: Entry<In, Out>[]): Promise<void> {
+    for (const entry of entries) {
+      try {
+        const [output] = await this.#options.run([entry.item]);
+        entry.resolve(output as Out);
+      } catch (error) {
+        entry.reject(error);
+      }
+    }
+  }
+}

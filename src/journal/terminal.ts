@@ -1,0 +1,24 @@
+/** Terminal events, as both the run that ends a job and the reader of a silent one write them. */
+import type { StoredFailure } from '../errors.ts';
+
+export interface Ending {
+  status: 'completed' | 'failed' | 'cancelled';
+  /** JSON text; null: the handler returned undefined. */
+  result: string | null;
+  /** JSON text of a StoredFailure. */
+  error: string | null;
+}
+
+/** The terminal event of an ending; the same ending always gives the same text. */
+export function rowTerminalJson(ending: Ending): string {
+  switch (ending.status) {
+    case 'completed':
+      return ending.result === null ? '{"type":"end"}' : `{"type":"end","result":${ending.result}}`;
+    case 'failed':
+      return `{"type":"error","error":${ending.error ?? JSON.stringify({ code: 'INTERNAL', message: '' } satisfies StoredFailure)}}`;
+    case 'cancelled':
+      return '{"type":"cancelled"}';
+    default:
+      return ending.status satisfies never;
+  }
+}
