@@ -186,15 +186,21 @@ interface ClaimRow {
  * batch. Taking over writes the stream's head at the new fence in the same statement: from
  * then on the journal refuses the last owner.
  */
-export async function claimJobs(db: Kysely<Database>, claims: readonly ClaimRequest[], worker: string, host: string): Promise<ClaimAnswer[]> {
+export async function claimJobs(db: Kysely<Database>, requests: readonly ClaimRequest[], worker: string, host: string): Promise<ClaimAnswer[]> {
+  // Several deliveries of one job in a batch: the first speaks for the job, the others meet its lease.
+  const copies = new Map<string, number>();
+  for (const { id } of requests) copies.set(id, (copies.get(id) ?? 0) + 1);
+  const first = new Map<string, ClaimRequest>();
+  for (const request of requests) if (!first.has(request.id)) first.set(request.id, request);
+  const claims = [...first.values()];
   const result = await db.executeQuery<ClaimRow>(
     CompiledQuery.raw(
       `with want as (
-        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[])
-          as w (id, owner, ttl_ms, max_crashes, delivery)
+        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $8::int[])
+          as w (id, owner, ttl_ms, max_crashes, delivery, copies)
       ), found as (
         select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.failed_at_delivery,
-          j.cancel_requested_at, j.deadline_at, j.result, j.error, w.owner, w.ttl_ms, w.max_crashes, w.delivery
+          j.cancel_requested_at, j.deadline_at, j.result, j.error, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies
         from jobs j join want w on w.id = j.id
         for update of j skip locked
       ), decided as materialized (
@@ -220,6 +226,7 @@ export async function claimJobs(db: Kysely<Database>, claims: readonly ClaimRequ
           lease_owner = d.owner,
           lease_expires_at = clock_timestamp() + d.ttl_ms * interval '1 ms',
           crash_count = j.crash_count + (d.status = 'running' and not d.again)::int,
+          deferral_count = j.deferral_count + d.copies - 1,
           last_outcome = case when d.status = 'running' and not d.again then 'crash' else j.last_outcome end,
           started_at = coalesce(j.started_at, clock_timestamp()),
           dispatched_at = coalesce(j.dispatched_at, clock_timestamp())
@@ -227,7 +234,7 @@ export async function claimJobs(db: Kysely<Database>, claims: readonly ClaimRequ
         where j.id = d.id and d.decision = 'claimed'
         returning j.*
       ), deferred as (
-        update jobs j set deferral_count = j.deferral_count + 1
+        update jobs j set deferral_count = j.deferral_count + d.copies
         from decided d where j.id = d.id and d.decision = 'held'
       ), noted as (
         -- Ended by no delivery: this one is the first that BullMQ will count as failed.
@@ -263,15 +270,17 @@ export async function claimJobs(db: Kysely<Database>, claims: readonly ClaimRequ
         claims.map((claim) => claim.delivery),
         worker,
         host,
+        claims.map((claim) => copies.get(claim.id)),
       ],
     ),
   );
   const rows = new Map(result.rows.map((row) => [row.id, row]));
   const unseen = claims.filter((claim) => !rows.has(claim.id)).map((claim) => claim.id);
   const locked = unseen.length === 0 ? new Set<string>() : await findExisting(db, unseen);
-  return claims.map((claim) => {
-    const row = rows.get(claim.id);
-    if (row === undefined) return { decision: locked.has(claim.id) ? 'busy' : 'missing' };
+  return requests.map((request) => {
+    const row = rows.get(request.id);
+    if (row === undefined) return { decision: locked.has(request.id) ? 'busy' : 'missing' };
+    if (row.decision === 'claimed' && first.get(request.id) !== request) return { decision: 'held', leaseLeftMs: request.ttlMs };
     return toAnswer(row);
   });
 }

@@ -122,6 +122,10 @@ export class ChannelHub {
     return this.#channels.size;
   }
 
+  get connected(): boolean {
+    return this.#redis.status === 'ready';
+  }
+
   /** Whether messages of this stream reach this process at present. */
   isLive(streamId: string): boolean {
     return this.#channels.get(streamChannel(this.#prefix, streamId))?.confirmed ?? false;

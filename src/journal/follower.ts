@@ -74,7 +74,7 @@ export class Followers {
     const inbox = new Inbox(this.#maxInboxLength);
     const unsubscribe = this.#hub.subscribe(streamId, inbox);
     try {
-      await inbox.wait(SUBSCRIBE_WAIT_MS, signal);
+      if (this.#hub.connected) await inbox.wait(SUBSCRIBE_WAIT_MS, signal);
       inbox.lookingAtHead();
       let state = await this.state(streamId, options.tenant);
       let next = nextSeqAfter(options.after, state);

@@ -1,0 +1,90 @@
+import type { Kysely } from 'kysely';
+import { sql } from 'kysely';
+import { afterAll, beforeAll } from 'vitest';
+import { createDb, type Db } from '../../src/db/client.ts';
+import { type ClaimedJob, claimJobs, insertJobs, type NewJob } from '../../src/db/jobs.ts';
+import type { Database } from '../../src/db/schema.ts';
+import { fingerprint } from '../../src/idempotency/fingerprint.ts';
+import { uuidV7 } from '../../src/idempotency/uuid.ts';
+import { createTestDatabase } from './services.ts';
+
+/** A database for a test file: `file.db` is set by the time the first test runs. */
+export function useDatabase(): { readonly url: string; readonly db: Kysely<Database>; readonly pool: Db['pool'] } {
+  const file: { url?: string; client?: Db } = {};
+  let drop: (() => Promise<void>) | undefined;
+  beforeAll(async () => {
+    const database = await createTestDatabase();
+    drop = database.drop;
+    file.url = database.url;
+    file.client = createDb({ url: database.url, maxConnections: 10, applicationName: 'oncefleet test', onError: () => undefined });
+  });
+  afterAll(async () => {
+    await file.client?.close();
+    await drop?.();
+  });
+  return {
+    get url() {
+      return file.url as string;
+    },
+    get db() {
+      return (file.client as Db).kysely;
+    },
+    get pool() {
+      return (file.client as Db).pool;
+    },
+  };
+}
+
+/** Inserts a pending job and gives its id. */
+export async function insertJob(db: Kysely<Database>, overrides: Partial<NewJob> = {}): Promise<string> {
+  const id = overrides.id ?? uuidV7();
+  await insertJobs(db, [
+    {
+      id,
+      tenant: 'default',
+      name: 'job',
+      queue: 'job',
+      key: null,
+      fingerprint: fingerprint({}),
+      input: '{}',
+      options: { priority: 0, attempts: 3, backoff: { type: 'fixed', delayMs: 0 } },
+      delayMs: 0,
+      deadlineMs: null,
+      ...overrides,
+    },
+  ]);
+  return id;
+}
+
+/** Claims one job as `owner`. */
+export async function claimOne(db: Kysely<Database>, id: string, overrides: { owner?: string; ttlMs?: number; maxCrashes?: number; delivery?: number } = {}) {
+  const [answer] = await claimJobs(db, [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0, ...overrides }], 'worker', 'host');
+  if (answer === undefined) throw new Error('no answer');
+  return answer;
+}
+
+/** Claims one job that is known to be free. */
+export async function claimFree(db: Kysely<Database>, id: string): Promise<ClaimedJob> {
+  const answer = await claimOne(db, id);
+  if (answer.decision !== 'claimed') throw new Error(`not claimed: ${answer.decision}`);
+  return answer.job;
+}
+
+/** Backdates a lease, as if its owner had been silent for longer than its TTL. */
+export async function expireLease(db: Kysely<Database>, id: string): Promise<void> {
+  await db.updateTable('jobs').set({ lease_expires_at: sql`clock_timestamp() - interval '1 second'` }).where('id', '=', id).execute();
+}
+
+export async function rowOf(db: Kysely<Database>, id: string) {
+  return db.selectFrom('jobs').selectAll().where('id', '=', id).executeTakeFirstOrThrow();
+}
+
+/** The whole journal of a stream, each event with its seq. Fails on a gap or a duplicate. */
+export async function journalOf(db: Kysely<Database>, id: string): Promise<{ seq: number; fence: number; event: { type: string } & Record<string, unknown> }[]> {
+  const rows = await sql<{ seq: number; fence: number; event: string }>`
+    select seq, fence, event from journal_events where stream_id = ${id} order by seq`.execute(db);
+  rows.rows.forEach((row, i) => {
+    if (row.seq !== i) throw new Error(`journal of ${id}: seq ${row.seq} at place ${i}`);
+  });
+  return rows.rows.map((row) => ({ ...row, event: JSON.parse(row.event) }));
+}

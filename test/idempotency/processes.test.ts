@@ -1,0 +1,121 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { sql } from 'kysely';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import type { Fleet } from '../../src/workers/fleet.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
+import { journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
+import { testJobs, type WorkerProcessOptions } from '../helpers/worker-process.ts';
+
+const file = useDatabase();
+const WORKER = fileURLToPath(new URL('../helpers/worker-process.ts', import.meta.url));
+const LEASE = { leaseTtlMs: 1_500, heartbeatMs: 300 };
+
+interface Message {
+  type: string;
+  [field: string]: unknown;
+}
+
+/** A real worker process, killed when the test ends. */
+async function startWorkerProcess(prefix: string): Promise<{ child: ChildProcess; message(type: string): Promise<Message> }> {
+  const options: WorkerProcessOptions = { databaseUrl: file.url, redisUrl: testRedisUrl(), prefix, ...LEASE };
+  const child = fork(WORKER, [JSON.stringify(options)], { execArgv: ['--conditions=oncefleet-source'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  onTestFinished(async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill('SIGKILL');
+    await gone;
+  });
+  const seen: Message[] = [];
+  child.on('message', (message: Message) => seen.push(message));
+  const message = (type: string) => expect.poll(() => seen.find((candidate) => candidate.type === type), { timeout: 15_000 }).toBeDefined().then(() => seen.find((candidate) => candidate.type === type) as Message);
+  await message('ready');
+  return { child, message };
+}
+
+function idleFleet(prefix: string): Fleet {
+  return createTestFleet(file.url, testJobs, { prefix, ...LEASE });
+}
+
+describe('a worker killed with SIGKILL', () => {
+  it('loses its lease to another worker; the journal is contiguous and every follower reads the same story', async () => {
+    const prefix = uniquePrefix();
+    const worker = await startWorkerProcess(prefix);
+    const fleet = idleFleet(prefix);
+    const handle = await fleet.enqueue('stream', { events: 40 }, { key: 'k' });
+    const live: string[] = [];
+    const following = (async () => {
+      for await (const event of handle.events()) live.push(event.json);
+    })();
+    if (worker.child.signalCode === null) await once(worker.child, 'exit');
+    await fleet.work();
+    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ attempt: 2 });
+    await following;
+    const journal = await journalOf(file.db, handle.id);
+    expect(live.map((json) => JSON.parse(json))).toEqual(journal.map(({ event }) => event));
+    const restart = journal.findIndex(({ event }) => event.type === 'attempt');
+    expect(journal[restart]).toMatchObject({ fence: 2, event: { attempt: 2, reason: 'crash', resumed: false } });
+    expect(journal.slice(restart + 1).map(({ event }) => event.i ?? event.type)).toEqual([...Array.from({ length: 40 }, (_, i) => i), 'end']);
+    // What the dead worker had buffered and not committed is nowhere.
+    expect(journal.some(({ event }) => event.i === -1)).toBe(false);
+    const record = await fleet.get(handle.id);
+    expect(record).toMatchObject({ crashCount: 1, errorCount: 0 });
+    expect(record?.attempts.map((attempt) => attempt.outcome)).toEqual(['crash', 'completed']);
+  });
+
+  it('by its own job, again and again, poisons that job', async () => {
+    const prefix = uniquePrefix();
+    const fleet = idleFleet(prefix);
+    const handle = await fleet.enqueue('poison', {});
+    for (let crash = 1; crash <= 2; crash++) {
+      const worker = await startWorkerProcess(prefix);
+      if (worker.child.signalCode === null) await once(worker.child, 'exit');
+      expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'running', fence: crash });
+    }
+    await fleet.work();
+    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'POISONED' });
+    expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'failed', crash_count: 2 });
+    expect((await journalOf(file.db, handle.id)).at(-1)?.event).toMatchObject({ type: 'error', error: { code: 'POISONED' } });
+  });
+});
+
+describe('a worker frozen past its lease', () => {
+  it('wakes as a zombie, and every write it then tries is refused', async () => {
+    await sql`create table if not exists effects (job_id uuid, attempt integer)`.execute(file.db);
+    const prefix = uniquePrefix();
+    const zombie = await startWorkerProcess(prefix);
+    const fleet = idleFleet(prefix);
+    const handle = await fleet.enqueue('zombie', {});
+    await zombie.message('running');
+    zombie.child.kill('SIGSTOP');
+    await fleet.work();
+    expect(await handle.result({ timeoutMs: 20_000 })).toBe('second');
+    const before = { row: await rowOf(file.db, handle.id), journal: await journalOf(file.db, handle.id) };
+
+    zombie.child.kill('SIGCONT');
+    zombie.child.send({ type: 'go' });
+    const tried = await zombie.message('tried');
+    expect(tried).toMatchObject({ outcomes: { emit: 'LEASE_LOST', checkpoint: 'LEASE_LOST', transaction: 'LEASE_LOST' }, aborted: 'LEASE_LOST' });
+    // Its outcome too: the delivery is over when the process runs nothing any more.
+    zombie.child.kill('SIGTERM');
+    await once(zombie.child, 'exit');
+    expect(await rowOf(file.db, handle.id)).toEqual(before.row);
+    expect(await journalOf(file.db, handle.id)).toEqual(before.journal);
+    const effects = await sql<{ attempt: number }>`select attempt from effects where job_id = ${handle.id}`.execute(file.db);
+    expect(effects.rows).toEqual([{ attempt: 2 }]);
+  });
+});
+
+describe('a handler that blocks the event loop', () => {
+  it('for three TTLs keeps its lease, and BullMQ’s stalled check does not turn that into a failure', async () => {
+    const prefix = uniquePrefix();
+    await startWorkerProcess(prefix);
+    await startWorkerProcess(prefix);
+    const fleet = idleFleet(prefix);
+    const handle = await fleet.enqueue('block', { ms: LEASE.leaseTtlMs * 3 });
+    expect(await handle.result({ timeoutMs: 20_000 })).toBe('done');
+    expect(await rowOf(file.db, handle.id)).toMatchObject({ fence: 1, crash_count: 0, error_count: 0, status: 'completed' });
+  });
+});

@@ -1,0 +1,230 @@
+import { Redis } from 'ioredis';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { z } from 'zod';
+import { appendRuns, type Run } from '../../src/db/journal.ts';
+import { type Settlement, settleJobs } from '../../src/db/jobs.ts';
+import { defineJob, type StreamEvent } from '../../src/index.ts';
+import { ChannelHub, encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
+import { Followers, type FollowerOptions } from '../../src/journal/follower.ts';
+import { silentLogger } from '../../src/log.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
+import { claimFree, insertJob, journalOf, useDatabase } from '../helpers/fixtures.ts';
+import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
+
+const file = useDatabase();
+
+/** Followers on a hub of their own, and hands to write and publish separately. */
+async function stage(options: Partial<FollowerOptions> = {}) {
+  const prefix = uniquePrefix();
+  const subscriber = new Redis(testRedisUrl(), { autoResubscribe: false, maxRetriesPerRequest: null });
+  const publisher = new Redis(testRedisUrl());
+  const hub = new ChannelHub({ redis: subscriber, prefix, log: silentLogger() });
+  onTestFinished(() => {
+    subscriber.disconnect();
+    publisher.disconnect();
+  });
+  const followers = new Followers({ db: file.db, hub, headCheckMs: 60_000, ...options });
+  const id = await insertJob(file.db);
+  await claimFree(file.db, id);
+  const seen: StreamEvent[] = [];
+  const controller = new AbortController();
+  return {
+    id,
+    hub,
+    subscriber,
+    seen,
+    controller,
+    follow(after = -1) {
+      return (async () => {
+        for await (const event of followers.follow({ streamId: id, tenant: 'default', after, signal: controller.signal })) seen.push(event);
+      })();
+    },
+    followers,
+    live: () => expect.poll(() => hub.isLive(id)).toBe(true),
+    run: (firstSeq: number, count: number): Run => ({
+      streamId: id,
+      fence: 1,
+      firstSeq,
+      events: Array.from({ length: count }, (_, i) => JSON.stringify({ type: 'n', i: firstSeq + i })),
+    }),
+    append: async (run: Run) => expect(await appendRuns(file.db, [run])).toEqual(new Set([id])),
+    publish: (run: Run, end = false) => publisher.publish(streamChannel(prefix, id), encodeRunMessage(run, end)),
+    async end(firstSeq: number) {
+      const run = { streamId: id, fence: 1, firstSeq, events: ['{"type":"end"}'] };
+      const settlement: Settlement = { id, fence: 1, status: 'completed', outcome: 'completed', result: null, error: null, resultTtlMs: 1_000, delayMs: 0, delivery: 0, run };
+      expect(await settleJobs(file.db, [settlement])).toEqual(new Set([id]));
+      return run;
+    },
+    seqs: () => seen.map((event) => event.seq),
+  };
+}
+
+const upTo = (n: number) => Array.from({ length: n }, (_, i) => i);
+
+describe('a follower', () => {
+  it('reads the snapshot, then the tail, and ends after the terminal event', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 3));
+    const following = s.follow();
+    await expect.poll(s.seqs).toEqual([0, 1, 2]);
+    await s.append(s.run(3, 2));
+    await s.publish(s.run(3, 2));
+    await expect.poll(s.seqs).toEqual(upTo(5));
+    await s.publish(await s.end(5), true);
+    await following;
+    expect(s.seqs()).toEqual(upTo(6));
+    expect(s.hub.size).toBe(0);
+  });
+
+  it('starts after its cursor', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 5));
+    await s.end(5);
+    await s.follow(2);
+    expect(s.seqs()).toEqual([3, 4, 5]);
+  });
+
+  it('drops messages it has seen, whole and in part', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    await s.append(s.run(0, 4));
+    await s.publish(s.run(0, 4));
+    await s.publish(s.run(0, 4));
+    await s.publish(s.run(1, 2));
+    await s.append(s.run(4, 2));
+    await s.publish({ ...s.run(2, 4) });
+    await expect.poll(s.seqs).toEqual(upTo(6));
+    await s.publish(await s.end(6), true);
+    await following;
+    expect(s.seqs()).toEqual(upTo(7));
+  });
+
+  it('fills a gap from Postgres and never skips it', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    await s.append(s.run(0, 3));
+    await s.append(s.run(3, 3));
+    await s.publish(s.run(3, 3));
+    await expect.poll(s.seqs).toEqual(upTo(6));
+    await s.publish(await s.end(6), true);
+    await following;
+    expect(s.seqs()).toEqual(upTo(7));
+  });
+
+  it('finds a missed publish by its head check', async () => {
+    const s = await stage({ headCheckMs: 30 });
+    const following = s.follow();
+    await s.live();
+    await s.append(s.run(0, 3));
+    await s.end(3);
+    await following;
+    expect(s.seqs()).toEqual(upTo(4));
+  });
+
+  it('reads what a message only points at', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    const run = { ...s.run(0, 1), events: [JSON.stringify({ type: 'n', text: 'x'.repeat(300_000) })] };
+    await s.append(run);
+    await s.publish(run);
+    await expect.poll(s.seqs).toEqual([0]);
+    expect(s.seen[0]?.json).toBe(run.events[0]);
+    await s.publish(await s.end(1), true);
+    await following;
+  });
+
+  it('with no Redis at all polls Postgres', async () => {
+    const s = await stage({ pollMs: 20 });
+    s.subscriber.disconnect();
+    const following = s.follow();
+    await s.append(s.run(0, 3));
+    await expect.poll(s.seqs).toEqual(upTo(3));
+    await s.end(3);
+    await following;
+    expect(s.seqs()).toEqual(upTo(4));
+  });
+
+  it('catches up after its Redis connection was cut', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    const killer = new Redis(testRedisUrl());
+    onTestFinished(() => killer.disconnect());
+    await killer.client('KILL', 'ID', await s.subscriber.client('ID'));
+    await s.append(s.run(0, 2));
+    await expect.poll(s.seqs).toEqual(upTo(2));
+    await s.live();
+    await s.publish(await s.end(2), true);
+    await following;
+  });
+
+  it('whose reader is slow keeps bounded memory and still reads everything', async () => {
+    const s = await stage({ maxInboxLength: 2_000 });
+    const reader = s.followers.follow({ streamId: s.id, tenant: 'default', after: -1 });
+    await s.append(s.run(0, 1));
+    expect((await reader.next()).value?.seq).toBe(0);
+    for (let i = 1; i < 200; i++) {
+      await s.append(s.run(i, 1));
+      await s.publish(s.run(i, 1));
+    }
+    await s.publish(await s.end(200), true);
+    const seqs: number[] = [0];
+    for await (const event of reader) seqs.push(event.seq);
+    expect(seqs).toEqual(upTo(201));
+  });
+
+  it('stops with its signal and leaves no subscription behind', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    s.controller.abort(new Error('enough'));
+    await expect(following).rejects.toThrow('enough');
+    expect(s.hub.size).toBe(0);
+  });
+
+  it.each([
+    ['beyond the end of an open stream', 7],
+    ['below -1', -2],
+    ['that is no integer', 1.5],
+  ])('refuses a cursor %s', async (_name, after) => {
+    const s = await stage();
+    await s.append(s.run(0, 3));
+    await expect(s.follow(after)).rejects.toMatchObject({ code: 'CURSOR_INVALID' });
+  });
+
+  it('of a job that never emitted reads the terminal event from its row', async () => {
+    const job = defineJob({ name: 'silent', input: z.object({}), run: async () => ({ ok: true }) });
+    const fleet = createTestFleet(file.url, [job]);
+    await fleet.work();
+    const handle = await fleet.enqueue(job, {});
+    await handle.result({ timeoutMs: 10_000 });
+    const events: StreamEvent[] = [];
+    for await (const event of handle.events()) events.push(event);
+    expect(events).toMatchObject([{ seq: 0, event: { type: 'end', result: { ok: true } } }]);
+    expect(await journalOf(file.db, handle.id)).toEqual([]);
+    expect(await fleet.readEvents(handle.id, { after: 0 })).toMatchObject({ events: [], finished: true });
+  });
+
+  it('reconnecting at every seq, in any pieces, reads what the journal holds', async () => {
+    const s = await stage();
+    for (let i = 0; i < 12; i += 3) await s.append(s.run(i, 3));
+    await s.end(12);
+    const whole = (await journalOf(file.db, s.id)).map(({ event }) => JSON.stringify(event));
+    for (let after = -1; after <= 12; after++) {
+      const rest: string[] = [];
+      for await (const event of s.followers.follow({ streamId: s.id, tenant: 'default', after })) rest.push(event.json);
+      expect(rest).toEqual(whole.slice(after + 1));
+    }
+    let pieces: string[] = [];
+    for (let after = -1; pieces.length < whole.length; after = pieces.length - 1) {
+      for await (const event of s.followers.follow({ streamId: s.id, tenant: 'default', after })) {
+        pieces = [...pieces, event.json];
+        if (pieces.length % 2 === 0) break;
+      }
+    }
+    expect(pieces).toEqual(whole);
+  });
+});
