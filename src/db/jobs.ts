@@ -715,6 +715,8 @@ export interface DispatchRow {
   options: RowOptions;
   /** Until it may run, ms; 0 or less: now. */
   delayMs: number;
+  /** Carried by BullMQ for jobs that may run while Postgres is away. */
+  input?: unknown;
 }
 
 /**

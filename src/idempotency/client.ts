@@ -111,6 +111,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         key: options.key ?? null,
         options: rowOptions,
         delayMs: options.delayMs ?? 0,
+        ...(policy.onStoreOutage === 'run' ? { input } : {}),
       });
     }
     const { id } = accepted;

@@ -1,6 +1,8 @@
 import type { Job } from 'bullmq';
+import type { Transaction } from 'kysely';
 import { type ClaimedJob, lockFence, saveCheckpoint } from '../db/jobs.ts';
-import { LeaseLostError } from '../errors.ts';
+import type { Database } from '../db/schema.ts';
+import { LeaseLostError, OncefleetError } from '../errors.ts';
 import { encodeJson, type JobEvent } from '../journal/event.ts';
 import type { StreamWriter } from '../journal/writer.ts';
 import type { Logger } from '../log.ts';
@@ -16,6 +18,10 @@ export interface ContextOptions {
   stream: StreamWriter;
   controller: AbortController;
   ttlMs: number;
+  /** Checks what the handler emits; throws for what its schema refuses. */
+  checkEvent: ((event: JobEvent) => void) | undefined;
+  /** Commits the job's completion inside a caller's transaction. @throws LeaseLostError */
+  complete(trx: Transaction<Database>, result: unknown): Promise<void>;
 }
 
 /** What a handler works with during one claim. */
@@ -46,7 +52,10 @@ export function createContext(options: ContextOptions): JobContext {
       log ??= teeToDelivery(runtime.log.child({ jobId: id, jobName: claimed.name, fence }), delivery);
       return log;
     },
-    emit: (event: JobEvent) => stream.emit(event),
+    async emit(event: JobEvent) {
+      options.checkEvent?.(event);
+      await stream.emit(event);
+    },
     async progress(progress) {
       const event = {
         type: 'progress',
@@ -71,6 +80,35 @@ export function createContext(options: ContextOptions): JobContext {
         if (!(await lockFence(trx, id, fence, options.ttlMs))) lose('a transaction found the row at another fence');
         return effects(trx);
       }),
+    complete: (trx, result) => options.complete(trx, result),
+    keyFor: (step) => `${id}:${step}`,
+  };
+}
+
+/** What a handler works with when its job may run although Postgres is away: nothing it says is kept. */
+export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: AbortSignal): JobContext {
+  const data = delivery.data as { jobId?: string; tenant?: string; key?: string | null; idempotencyKey?: string } | null | undefined;
+  const id = data?.jobId ?? `bullmq:${delivery.queueName}:${delivery.id}`;
+  const nothing = async () => undefined;
+  return {
+    jobId: id,
+    tenant: data?.tenant ?? runtime.settings.tenant,
+    name: delivery.name,
+    key: data?.key ?? data?.idempotencyKey ?? null,
+    attempt: 1,
+    fence: 0,
+    signal,
+    db: runtime.db.kysely,
+    resumedFrom: undefined,
+    log: teeToDelivery(runtime.log.child({ jobId: id, jobName: delivery.name, unguarded: true }), delivery),
+    emit: nothing,
+    progress: async (progress) => {
+      delivery.updateProgress(progress).catch(() => undefined);
+    },
+    flush: nothing,
+    checkpoint: nothing,
+    transaction: (effects) => runtime.db.kysely.transaction().execute(effects),
+    complete: () => Promise.reject(new OncefleetError('STORE_UNAVAILABLE', 'A run without a lease cannot complete in a transaction')),
     keyFor: (step) => `${id}:${step}`,
   };
 }

@@ -42,6 +42,12 @@ export interface JobContext<E extends JobEvent = JobEvent> {
    * @throws LeaseLostError nothing was committed
    */
   transaction<T>(effects: (trx: Transaction<Database>) => Promise<T>): Promise<T>;
+  /**
+   * Completes the job inside a transaction: its effects, the last events, the result and the
+   * status commit together, or none of them. What `run` returns afterwards is ignored.
+   * @throws LeaseLostError roll back (throwing it out of `transaction` does)
+   */
+  complete(trx: Transaction<Database>, result: unknown): Promise<void>;
   /** A key for a step's outside effect, the same in every attempt of this job. */
   keyFor(step: string): string;
 }
@@ -70,6 +76,11 @@ export interface JobPolicy {
   maxCrashes?: number;
   /** Overrides the fleet's `resultTtlMs`. */
   resultTtlMs?: number;
+  /**
+   * A delivery that finds Postgres away: comes back later (`defer`), or runs without lease,
+   * journal and checkpoints (`run`; see docs/idempotency.md for what that gives up). Default `defer`.
+   */
+  onStoreOutage: 'defer' | 'run';
   /** What a new enqueue under a failed job's key gets: the stored failure, or a new run. Default `replay`. */
   onFailedKey: 'replay' | 'rerun';
 }
@@ -81,6 +92,8 @@ export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = Jo
   readonly description: string;
   readonly input: z.ZodType<I>;
   readonly output: z.ZodType<O> | undefined;
+  /** What the handler may emit; `emit` refuses anything else. */
+  readonly events: z.ZodType<E> | undefined;
   readonly policy: Readonly<JobPolicy>;
   /** Method syntax keeps definitions of different inputs in one list. */
   run(input: I, ctx: JobContext<E>): Promise<O>;
@@ -97,11 +110,11 @@ export interface JobOptions<I extends z.ZodType, O, E extends JobEvent> extends 
   description?: string;
   input: I;
   output?: z.ZodType<O>;
+  events?: z.ZodType<E>;
   run(input: z.output<I>, ctx: JobContext<E>): Promise<O> | O;
   onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
 }
 
-const DEFAULT_BACKOFF: Backoff = { type: 'exponential', delayMs: 1_000 };
 const NAME = /^[A-Za-z0-9][\w.-]{0,99}$/;
 
 /** The settings of a job, as both ways of making one check them. */
@@ -119,7 +132,16 @@ export const policySchema = z.object({
   maxCrashes: z.number().int().min(0).optional(),
   resultTtlMs: z.number().int().min(0).optional(),
   onFailedKey: z.enum(['replay', 'rerun']),
+  onStoreOutage: z.enum(['defer', 'run']),
 });
+
+/** What a job gets where its author said nothing. */
+export const DEFAULT_POLICY: Pick<JobPolicy, 'attempts' | 'backoff' | 'onFailedKey' | 'onStoreOutage'> = {
+  attempts: 3,
+  backoff: { type: 'exponential', delayMs: 1_000 },
+  onFailedKey: 'replay',
+  onStoreOutage: 'defer',
+};
 
 /**
  * Defines a job. Types flow from the schemas: what `run` gets, what `enqueue` takes, what
@@ -141,7 +163,7 @@ export function defineJob<I extends z.ZodType, O = unknown, E extends JobEvent =
       { path: 'queue', message: `"${queue}" is not a queue name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit` },
     ]);
   }
-  const policy = policySchema.safeParse({ attempts: 3, backoff: DEFAULT_BACKOFF, onFailedKey: 'replay', ...definedOnly(options) });
+  const policy = policySchema.safeParse({ ...DEFAULT_POLICY, ...definedOnly(options) });
   if (!policy.success) throw new InputInvalidError(`Job ${options.name}`, toIssues(policy.error.issues));
   const definition: JobDefinition<z.output<I>, O, E> = {
     name: options.name,
@@ -149,6 +171,7 @@ export function defineJob<I extends z.ZodType, O = unknown, E extends JobEvent =
     description: options.description ?? '',
     input: options.input as unknown as z.ZodType<z.output<I>>,
     output: options.output,
+    events: options.events,
     policy: Object.freeze(policy.data as JobPolicy),
     run: async (input, ctx) => options.run(input, ctx),
     ...(options.onPoison === undefined ? {} : { onPoison: options.onPoison.bind(options) }),
@@ -156,6 +179,7 @@ export function defineJob<I extends z.ZodType, O = unknown, E extends JobEvent =
   return Object.freeze(definition);
 }
 
-function definedOnly(object: object): Record<string, unknown> {
+/** An object without its `undefined` fields, so that defaults show through. */
+export function definedOnly(object: object): Record<string, unknown> {
   return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
 }

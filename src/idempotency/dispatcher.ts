@@ -13,6 +13,8 @@ export interface JobData {
   tenant: string;
   name: string;
   key: string | null;
+  /** Only where the job may run while Postgres is away. */
+  input?: unknown;
 }
 
 /** How long finished jobs stay visible in BullMQ; the truth about them is in Postgres. */
@@ -139,7 +141,8 @@ export class Dispatcher {
 }
 
 function toData(row: DispatchRow): JobData {
-  return { jobId: row.id, tenant: row.tenant, name: row.name, key: row.key };
+  const data = { jobId: row.id, tenant: row.tenant, name: row.name, key: row.key };
+  return row.input === undefined ? data : { ...data, input: row.input };
 }
 
 function toOptions(row: DispatchRow): JobsOptions {

@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { DelayedError, type Job, UnrecoverableError, WaitingError } from 'bullmq';
-import { type ClaimAnswer, type ClaimedJob, endAbandoned, redriveJob, type RowOptions, type Settlement } from '../db/jobs.ts';
+import { type ClaimAnswer, type ClaimedJob, endAbandoned, findSettled, redriveJob, type RowOptions, type Settlement, settleJobs } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import {
   CancelledError,
@@ -16,11 +16,11 @@ import {
   type StoredFailure,
   toStoredFailure,
 } from '../errors.ts';
-import { type AttemptReason, encodeJson, type SystemEvent } from '../journal/event.ts';
+import { type AttemptReason, encodeJson, type JobEvent, type SystemEvent } from '../journal/event.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import type { StreamWriter } from '../journal/writer.ts';
 import { ending } from './abandon.ts';
-import { createContext } from './context.ts';
+import { createContext, createUnguardedContext } from './context.ts';
 import type { Backoff, JobContext, JobPolicy } from './define-job.ts';
 import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
 import type { Runtime } from './runtime.ts';
@@ -33,6 +33,7 @@ export interface JobSpec {
   policy: JobPolicy;
   /** The idempotency key of a job that some other BullMQ client added. */
   keyOf(job: Job): string | undefined;
+  checkEvent: ((event: JobEvent) => void) | undefined;
   /** @throws InputInvalidError */
   handle(input: unknown, ctx: JobContext, job: Job): Promise<unknown>;
   onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
@@ -46,6 +47,9 @@ const DEFERRAL_LIMIT_MS = 24 * 3600 * 1000;
 
 /** How often a claim is tried again at once while somebody holds the row's lock. */
 const BUSY_TRIES = 6;
+
+/** How long the outcome of an unguarded run is offered to Postgres, ms. */
+const UNGUARDED_SAVE_MS = 30_000;
 
 const OUTAGE_MIN_MS = 500;
 const OUTAGE_MAX_MS = 30_000;
@@ -94,6 +98,8 @@ export class Guard {
       ({ answer, sentAt: claimSentAt } = await this.#claim(jobId, owner, job, spec));
     } catch (err) {
       if (!isTransient(err)) throw err;
+      const input = unguardedInput(job);
+      if (spec.policy.onStoreOutage === 'run' && input !== undefined) return this.#runUnguarded(input.value, job, signal, spec);
       this.#runtime.log.warn({ err, bullJobId: job.id }, 'Postgres is away: delivery deferred');
       const waitMs = Math.min(OUTAGE_MIN_MS * 2 ** Math.min(job.attemptsStarted, 6), OUTAGE_MAX_MS);
       return this.#defer(job, token, waitMs * (0.75 + Math.random() / 2));
@@ -179,6 +185,7 @@ export class Guard {
     const { leases, writer, settings } = this.#runtime;
     const ttlMs = spec.policy.lease?.ttlMs ?? settings.leaseTtlMs;
     const controller = new AbortController();
+    const completion: Completion = { settlement: undefined };
     const abort = (reason: Error) => controller.abort(reason);
     const stream = writer.open({ streamId: id, fence, nextSeq: claimed.nextSeq, onRefused: abort });
     const lease = leases.hold({
@@ -186,7 +193,8 @@ export class Guard {
       fence,
       ttlMs,
       claimSentAt,
-      onLost: abort,
+      // A run that has completed itself has no lease to renew, and is not to be told so.
+      onLost: (error) => completion.settlement === undefined && abort(error),
       onCancel: () => abort(new CancelledError(id)),
     });
     const onBullAbort = () => abort(new InterruptedError(id));
@@ -197,13 +205,32 @@ export class Guard {
     try {
       const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
       if (fence > 1) stream.append(attemptJson(claimed, attempt));
-      const ctx = createContext({ runtime: this.#runtime, delivery: job, claimed, attempt, stream, controller, ttlMs });
+      const ctx = createContext({
+        runtime: this.#runtime,
+        delivery: job,
+        claimed,
+        attempt,
+        stream,
+        controller,
+        ttlMs,
+        checkEvent: spec.checkEvent,
+        complete: async (trx, result) => {
+          const verdict: Verdict = { kind: 'completed', result: encodeResult(result) };
+          completion.settlement = await this.#plan(verdict, claimed, stream, job, spec);
+          const accepted = await settleJobs(trx, [completion.settlement]);
+          if (!accepted.has(id)) throw new LeaseLostError(id, fence, 'the completion found the row at another fence');
+        },
+      });
       const verdict = await this.#judge(
         async () => spec.handle(JSON.parse(claimed.input), ctx, job),
         controller.signal,
         claimed,
       );
       timers.stop();
+      if (completion.settlement !== undefined && (await this.#hasCompleted(completion.settlement))) {
+        const { result } = completion.settlement;
+        return result === null ? undefined : JSON.parse(result);
+      }
       return await this.#settle(verdict, claimed, stream, job, token, spec);
     } catch (err) {
       if (err instanceof LeaseLostError) {
@@ -217,6 +244,37 @@ export class Guard {
       bullSignal?.removeEventListener('abort', onBullAbort);
       this.#runs.delete(controller);
     }
+  }
+
+  /**
+   * Runs a delivery although Postgres is away, as `onStoreOutage: 'run'` asks: no lease, so
+   * another worker may run it too; no journal, so no reader sees its events; no checkpoints.
+   * Its outcome is stored if Postgres comes back soon enough.
+   */
+  async #runUnguarded(input: unknown, job: Job, bullSignal: AbortSignal | undefined, spec: JobSpec): Promise<unknown> {
+    const { log } = this.#runtime;
+    log.error({ bullJobId: job.id, jobName: job.name }, 'Postgres is away: running without lease and journal, as onStoreOutage says');
+    const { timeoutMs } = spec.policy;
+    const signals = [bullSignal, timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs), this.#giveUp.signal];
+    const signal = AbortSignal.any(signals.filter((candidate) => candidate !== undefined));
+    const value = await spec.handle(input, createUnguardedContext(this.#runtime, job, signal), job);
+    const result = encodeResult(value);
+    const saveUntil = performance.now() + UNGUARDED_SAVE_MS;
+    for (let waitMs = 100; performance.now() < saveUntil && !this.#giveUp.signal.aborted; waitMs = Math.min(waitMs * 2, 2_000)) {
+      try {
+        const jobId = await this.#identify(job, spec);
+        const { answer } = await this.#claim(jobId, `${this.#runtime.workerId}/unguarded-${this.#deliveries++}`, job, spec);
+        if (answer.decision !== 'claimed') break;
+        const stream = this.#runtime.writer.open({ streamId: jobId, fence: answer.job.fence, nextSeq: answer.job.nextSeq, onRefused: () => undefined });
+        await this.#runtime.settle(await this.#plan({ kind: 'completed', result }, answer.job, stream, job, spec));
+        return result === null ? undefined : JSON.parse(result);
+      } catch (err) {
+        if (!isTransient(err)) throw err;
+        await delay(waitMs, undefined, { signal: this.#giveUp.signal }).catch(() => undefined);
+      }
+    }
+    log.error({ bullJobId: job.id, jobName: job.name }, 'outcome of an unguarded run was not stored: the job may run again');
+    return result === null ? undefined : JSON.parse(result);
   }
 
   #startTimers(claimed: ClaimedJob, spec: JobSpec, abort: (reason: Error) => void): { stop(): void } {
@@ -253,7 +311,7 @@ export class Guard {
     if (signal.aborted || 'left' in end) return verdictOfAbort(signal.reason, claimed);
     if ('error' in end) return verdictOfError(end.error, claimed);
     try {
-      return { kind: 'completed', result: end.value === undefined ? null : encodeJson(end.value, 'result') };
+      return { kind: 'completed', result: encodeResult(end.value) };
     } catch (error) {
       return { kind: 'failed', failure: { code: 'OUTPUT_INVALID', message: (error as Error).message } };
     }
@@ -262,22 +320,9 @@ export class Guard {
   /** Commits the verdict at the run's fence, then says to BullMQ what it should do. */
   async #settle(verdict: Verdict, claimed: ClaimedJob, stream: StreamWriter, job: Job, token: string | undefined, spec: JobSpec): Promise<unknown> {
     if (verdict.kind === 'lost') throw verdict.error;
-    const { events, firstSeq } = await stream.seal();
-    const plan = settlementOf(verdict);
-    const own = eventOf(verdict, claimed);
-    // A stream without a head stays silent: its terminal event is read from the row.
-    const silent = claimed.fence === 1 && firstSeq === 0 && events.length === 0 && plan.status !== 'pending';
-    if (own !== undefined && !silent) events.push(own);
-    const settlement: Settlement = {
-      ...plan,
-      id: claimed.id,
-      fence: claimed.fence,
-      resultTtlMs: spec.policy.resultTtlMs ?? this.#runtime.settings.resultTtlMs,
-      delivery: job.attemptsMade,
-      run: events.length === 0 ? undefined : { streamId: claimed.id, fence: claimed.fence, firstSeq, events },
-    };
+    const settlement = await this.#plan(verdict, claimed, stream, job, spec);
     if (!(await this.#commit(settlement))) throw new LeaseLostError(claimed.id, claimed.fence, 'the outcome found the row at another fence');
-    this.#runtime.log.debug({ jobId: claimed.id, fence: claimed.fence, outcome: plan.outcome, status: plan.status }, 'run settled');
+    this.#runtime.log.debug({ jobId: claimed.id, fence: claimed.fence, outcome: settlement.outcome, status: settlement.status }, 'run settled');
     switch (verdict.kind) {
       case 'completed':
         return verdict.result === null ? undefined : JSON.parse(verdict.result);
@@ -298,14 +343,44 @@ export class Guard {
     }
   }
 
+  /** The one transaction a run ends in: what is left of its stream, its last event, its outcome. */
+  async #plan(verdict: Exclude<Verdict, { kind: 'lost' }>, claimed: ClaimedJob, stream: StreamWriter, job: Job, spec: JobSpec): Promise<Settlement> {
+    const sealed = await stream.seal();
+    const plan = settlementOf(verdict);
+    const own = eventOf(verdict, claimed);
+    // A stream without a head stays silent: its terminal event is read from the row.
+    const silent = claimed.fence === 1 && sealed.firstSeq === 0 && sealed.events.length === 0 && plan.status !== 'pending';
+    const events = own === undefined || silent ? sealed.events : [...sealed.events, own];
+    return {
+      ...plan,
+      id: claimed.id,
+      fence: claimed.fence,
+      resultTtlMs: spec.policy.resultTtlMs ?? this.#runtime.settings.resultTtlMs,
+      delivery: job.attemptsMade,
+      run: events.length === 0 ? undefined : { streamId: claimed.id, fence: claimed.fence, firstSeq: sealed.firstSeq, events },
+    };
+  }
+
+  /** Whether the transaction that `ctx.complete` took part in has committed. */
+  async #hasCompleted(settlement: Settlement): Promise<boolean> {
+    const settled = await this.#persist(settlement.id, () => findSettled(this.#runtime.db.kysely, [settlement]));
+    if (!settled.has(settlement.id)) return false;
+    this.#runtime.announce(settlement);
+    return true;
+  }
+
   /** Tries until Postgres answers: the fence, not the clock, decides whether it is too late. */
-  async #commit(settlement: Settlement): Promise<boolean> {
+  #commit(settlement: Settlement): Promise<boolean> {
+    return this.#persist(settlement.id, () => this.#runtime.settle(settlement));
+  }
+
+  async #persist<T>(jobId: string, write: () => Promise<T>): Promise<T> {
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 2_000)) {
       try {
-        return await this.#runtime.settle(settlement);
+        return await write();
       } catch (err) {
         if (!isTransient(err) || this.#giveUp.signal.aborted) throw err;
-        this.#runtime.log.warn({ err, jobId: settlement.id }, 'outcome not committed; trying again');
+        this.#runtime.log.warn({ err, jobId }, 'outcome not committed; trying again');
         await delay(waitMs * (0.5 + Math.random()), undefined, { signal: this.#giveUp.signal }).catch(() => undefined);
       }
     }
@@ -352,6 +427,11 @@ export class Guard {
   }
 }
 
+/** What `ctx.complete` has tried to commit, if it was called. */
+interface Completion {
+  settlement: Settlement | undefined;
+}
+
 type Verdict =
   | { kind: 'completed'; result: string | null }
   | { kind: 'failed'; failure: StoredFailure }
@@ -368,6 +448,11 @@ function verdictOfAbort(reason: unknown, claimed: ClaimedJob): Verdict {
     return { kind: 'failed', failure: toStoredFailure(reason) };
   }
   return verdictOfError(reason, claimed);
+}
+
+/** JSON text of a result; `undefined` has none, `null` has. @throws OncefleetError EVENT_INVALID */
+function encodeResult(value: unknown): string | null {
+  return value === undefined ? null : encodeJson(value, 'result');
 }
 
 function verdictOfError(error: unknown, claimed: ClaimedJob): Verdict {
@@ -426,6 +511,15 @@ function backoffMs(backoff: RowOptions['backoff'], failures: number): number {
   const base = backoff.type === 'fixed' ? backoff.delayMs : backoff.delayMs * 2 ** Math.min(failures - 1, 30);
   const capped = Math.min(base, backoff.maxDelayMs ?? 300_000);
   return Math.round(capped * (1 - Math.random() * (backoff.jitter ?? 0.2)));
+}
+
+/** The input of a delivery whose row cannot be read: carried by BullMQ, or the data of another client's job. */
+function unguardedInput(job: Job): { value: unknown } | undefined {
+  const data = job.data as { jobId?: unknown; input?: unknown } | null | undefined;
+  if (typeof data?.jobId === 'string' && isUuid(data.jobId)) return 'input' in data ? { value: data.input } : undefined;
+  if (typeof data !== 'object' || data === null || Array.isArray(data)) return { value: { value: data } };
+  const { idempotencyKey: _key, ...input } = data as Record<string, unknown>;
+  return { value: input };
 }
 
 /** The backoff another BullMQ client asked for, where it is one of BullMQ's own. */

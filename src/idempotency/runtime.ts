@@ -139,6 +139,11 @@ export class Runtime {
     return this.#settlements.call(settlement);
   }
 
+  /** Tells followers of a settlement that was committed elsewhere than in `settle`. */
+  announce(settlement: Settlement): void {
+    this.publisher.publish(announcement(settlement));
+  }
+
   /** What is wrong with Postgres and Redis, `undefined` for what answers. */
   async health(): Promise<{ postgres: string | undefined; redis: string | undefined }> {
     const [postgres, redis] = await Promise.all([

@@ -1,6 +1,6 @@
 import type { Job } from 'bullmq';
 import { InputInvalidError, toIssues } from '../errors.ts';
-import { type Backoff, type JobContext, type JobPolicy, policySchema } from './define-job.ts';
+import { type Backoff, DEFAULT_POLICY, definedOnly, type JobContext, type JobPolicy, policySchema } from './define-job.ts';
 import { Guard, type JobSpec } from './guard.ts';
 import { Runtime, type RuntimeOptions } from './runtime.ts';
 
@@ -35,12 +35,7 @@ export function withIdempotency<R>(
   processor: (job: Job, token: string | undefined, signal: AbortSignal, ctx: JobContext) => Promise<R> | R,
   options: WithIdempotencyOptions,
 ): GuardedProcessor<R> {
-  const policy = policySchema.safeParse({
-    attempts: 3,
-    backoff: { type: 'exponential', delayMs: 1_000 },
-    onFailedKey: 'replay',
-    ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
-  });
+  const policy = policySchema.safeParse({ ...DEFAULT_POLICY, ...definedOnly(options) });
   if (!policy.success) throw new InputInvalidError('withIdempotency', toIssues(policy.error.issues));
   const runtime = new Runtime(options);
   const guard = new Guard(runtime);
@@ -55,6 +50,7 @@ export function withIdempotency<R>(
         queue: job.queueName,
         policy: policy.data as JobPolicy,
         keyOf: options.key ?? (() => undefined),
+        checkEvent: undefined,
         // The processor gets the job as BullMQ knows it; the row's copy of the data is for people and fingerprints.
         handle: async (_input, ctx, delivery) => processor(delivery, delivery.token, ctx.signal, ctx),
         ...(options.onPoison === undefined ? {} : { onPoison: options.onPoison }),

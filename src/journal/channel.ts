@@ -25,7 +25,7 @@ export interface RunMessage {
 
 export interface ChannelListener {
   onRun(message: RunMessage): void;
-  /** Something may have been missed: the subscription began, or came back. */
+  /** Something may have been missed: the subscription began, broke, or came back. */
   onGap(): void;
 }
 
@@ -113,7 +113,11 @@ export class ChannelHub {
     this.#redis.on('message', (channel: string, text: string) => this.#deliver(channel, text));
     this.#redis.on('ready', () => this.#resubscribe());
     this.#redis.on('close', () => {
-      for (const channel of this.#channels.values()) channel.confirmed = false;
+      // Followers look at their heads now, and poll until messages come again.
+      for (const channel of this.#channels.values()) {
+        channel.confirmed = false;
+        for (const listener of [...channel.listeners]) listener.onGap();
+      }
     });
   }
 

@@ -281,7 +281,7 @@ export class StreamWriter {
   #pendingSeq: number;
   #committedSeq: number;
   #refused: OncefleetError | undefined;
-  #sealed = false;
+  #sealed: Promise<SealedStream> | undefined;
   #waiters: { upTo: number; resolve(): void; reject(error: OncefleetError): void }[] = [];
 
   constructor(options: OpenStreamOptions, writer: WriterSide) {
@@ -322,7 +322,7 @@ export class StreamWriter {
   /** Buffers an event that is encoded already (the fleet's own). */
   append(json: string): void {
     if (this.#refused !== undefined) throw this.#refused;
-    if (this.#sealed) throw new OncefleetError('STREAM_CLOSED', `The run that wrote stream ${this.streamId} is over`);
+    if (this.#sealed !== undefined) throw new OncefleetError('STREAM_CLOSED', `The run that wrote stream ${this.streamId} is over`);
     this.#pending.push(json);
     this.#pendingLength += json.length;
     this.#writer.buffered(this, json.length);
@@ -340,12 +340,16 @@ export class StreamWriter {
 
   /**
    * Ends writing through the group commit: waits for the flush in flight and hands over what
-   * is left, to be committed together with the outcome.
+   * is left, to be committed together with the outcome. Later calls get the same.
    *
    * @throws LeaseLostError
    */
-  async seal(): Promise<SealedStream> {
-    this.#sealed = true;
+  seal(): Promise<SealedStream> {
+    this.#sealed ??= this.#seal();
+    return this.#sealed;
+  }
+
+  async #seal(): Promise<SealedStream> {
     const events = this.#pending;
     const length = this.#pendingLength;
     this.#pending = [];

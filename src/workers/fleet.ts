@@ -6,6 +6,7 @@ import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
 import { createJobClient, type JobClient } from '../idempotency/client.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { Guard, type JobSpec } from '../idempotency/guard.ts';
+import type { JobEvent } from '../journal/event.ts';
 import { Runtime, type RuntimeOptions } from '../idempotency/runtime.ts';
 import { Reconciler } from './reconciler.ts';
 
@@ -52,7 +53,8 @@ export function createFleet(options: FleetOptions): Fleet {
     db: runtime.db.kysely,
     async work(workOptions: { jobs?: readonly string[]; concurrency?: number } = {}) {
       const unknown = (workOptions.jobs ?? []).filter((name) => !client.jobs.has(name));
-      if (unknown.length > 0) throw new OncefleetError('JOB_NAME_UNKNOWN', `No job named ${unknown.join(', ')} is registered`);
+      if (unknown.length > 0)
+        throw new OncefleetError('JOB_NAME_UNKNOWN', `No job named ${unknown.join(', ')} is registered`);
       const names = workOptions.jobs ?? [...client.jobs.keys()];
       const worker = await startWorker(runtime, client, {
         queues: new Set(names.map((name) => (client.jobs.get(name) as AnyJobDefinition).queue)),
@@ -83,7 +85,10 @@ async function startWorker(
   const process = async (job: Job, token: string | undefined, signal: AbortSignal | undefined): Promise<unknown> => {
     const spec = specs.get(job.name);
     if (spec === undefined) {
-      runtime.log.warn({ jobName: job.name, queue: job.queueName }, 'job of a name this worker does not know: left to another');
+      runtime.log.warn(
+        { jobName: job.name, queue: job.queueName },
+        'job of a name this worker does not know: left to another',
+      );
       await job.moveToDelayed(Date.now() + UNKNOWN_JOB_WAIT_MS, token);
       throw new DelayedError();
     }
@@ -113,7 +118,10 @@ async function startWorker(
     runtime.log.info({ running: guard.size, timeoutMs }, 'worker closing');
     await reconciler.close();
     const drained = Promise.all(workers.map((worker) => worker.close()));
-    const timers = [setTimeout(() => guard.interrupt(), timeoutMs), setTimeout(() => guard.giveUp(), timeoutMs + INTERRUPT_WAIT_MS)];
+    const timers = [
+      setTimeout(() => guard.interrupt(), timeoutMs),
+      setTimeout(() => guard.giveUp(), timeoutMs + INTERRUPT_WAIT_MS),
+    ];
     try {
       await drained;
     } finally {
@@ -131,19 +139,31 @@ async function startWorker(
   };
 }
 
+function checkEvent(definition: AnyJobDefinition, event: JobEvent): void {
+  const parsed = definition.events?.safeParse(event);
+  if (parsed?.success === false) throw new InputInvalidError(`Event of job ${definition.name}`, toIssues(parsed.error.issues), 'EVENT_INVALID');
+}
+
 function toSpec(definition: AnyJobDefinition): JobSpec {
   return {
     name: definition.name,
     queue: definition.queue,
     policy: definition.policy,
     keyOf: () => undefined,
+    checkEvent: definition.events === undefined ? undefined : (event) => checkEvent(definition, event),
     async handle(input, ctx) {
       const parsed = definition.input.safeParse(input);
-      if (!parsed.success) throw new InputInvalidError(`Input of job ${definition.name}`, toIssues(parsed.error.issues));
+      if (!parsed.success)
+        throw new InputInvalidError(`Input of job ${definition.name}`, toIssues(parsed.error.issues));
       const result = await definition.run(parsed.data, ctx);
       if (definition.output === undefined) return result;
       const output = definition.output.safeParse(result);
-      if (!output.success) throw new InputInvalidError(`Output of job ${definition.name}`, toIssues(output.error.issues), 'OUTPUT_INVALID');
+      if (!output.success)
+        throw new InputInvalidError(
+          `Output of job ${definition.name}`,
+          toIssues(output.error.issues),
+          'OUTPUT_INVALID',
+        );
       return output.data;
     },
     ...(definition.onPoison === undefined ? {} : { onPoison: definition.onPoison.bind(definition) }),

@@ -7,9 +7,9 @@ import { sql } from 'kysely';
 import { endAbandoned, findStrayJobs } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import { ending } from '../idempotency/abandon.ts';
+import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { alertPoison } from '../idempotency/guard.ts';
 import type { Runtime } from '../idempotency/runtime.ts';
-import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 
 /** Any number that nothing else locks; "once" in ASCII. */
 const LOCK_ID = 0x6f6e6365;
@@ -66,18 +66,33 @@ export class Reconciler {
   }
 
   /** Ends a job that may not run again; its terminal event is journalled once, for every reader. */
-  async #end(stray: { id: string; name: string; cancelRequested: boolean; deadlinePassed: boolean; crashCount: number; status: string }): Promise<boolean> {
+  async #end(stray: {
+    id: string;
+    name: string;
+    cancelRequested: boolean;
+    deadlinePassed: boolean;
+    crashCount: number;
+    status: string;
+  }): Promise<boolean> {
     const { runtime, jobs } = this.#options;
     const definition = jobs.get(stray.name);
     const maxCrashes = definition?.policy.maxCrashes ?? runtime.settings.maxCrashes;
     const crashes = stray.crashCount + (stray.status === 'running' ? 1 : 0);
     if (!stray.cancelRequested && !stray.deadlinePassed && crashes <= maxCrashes) return false;
     const resultTtlMs = definition?.policy.resultTtlMs ?? runtime.settings.resultTtlMs;
-    const ended = await endAbandoned(runtime.db.kysely, stray.id, { resultTtlMs, delivery: undefined }, (row) => ending(stray.id, row, maxCrashes));
+    const ended = await endAbandoned(runtime.db.kysely, stray.id, { resultTtlMs, delivery: undefined }, (row) =>
+      ending(stray.id, row, maxCrashes),
+    );
     if (ended === undefined) return false;
     runtime.publisher.publish([{ run: ended.run, end: true }]);
     runtime.log.info({ jobId: stray.id, status: ended.status }, 'job ended by the reconciler');
-    if (ended.poisoned) await alertPoison(runtime.log, definition, { jobId: stray.id, tenant: ended.tenant, name: ended.name, crashes: ended.crashCount });
+    if (ended.poisoned)
+      await alertPoison(runtime.log, definition, {
+        jobId: stray.id,
+        tenant: ended.tenant,
+        name: ended.name,
+        crashes: ended.crashCount,
+      });
     return true;
   }
 
