@@ -75,6 +75,8 @@ export async function up(db: Kysely<any>): Promise<void> {
       stream_id uuid primary key,
       fence bigint not null,
       next_seq bigint not null,
+      -- The stream's last progress event, for those who look at the job and not at the stream.
+      progress json,
       state text not null default 'open' check (state in ('open', 'closed'))
     ) with (fillfactor = 70)`.execute(db);
   await sql`

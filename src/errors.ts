@@ -139,8 +139,8 @@ export class NonRetryableError extends OncefleetError {
 export class RetryAfterError extends OncefleetError {
   readonly retryAfterMs: number;
 
-  constructor(message: string, retryAfterMs: number, options: OncefleetErrorOptions = {}) {
-    super('HANDLER_ERROR', message, { ...options, details: { ...options.details, retryAfterMs } });
+  constructor(message: string, retryAfterMs: number, options: OncefleetErrorOptions & { code?: ErrorCode } = {}) {
+    super(options.code ?? 'HANDLER_ERROR', message, { ...options, details: { ...options.details, retryAfterMs } });
     this.retryAfterMs = retryAfterMs;
   }
 }

@@ -18,4 +18,5 @@ export { type GuardedProcessor, withIdempotency, type WithIdempotencyOptions } f
 export { isTerminalType, type JobEvent, type StreamEvent, type SystemEvent, type TerminalEvent } from './journal/event.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
+export { createBuiltinJobs } from './workers/builtin-jobs.ts';
 export { createFleet, type Fleet, type FleetOptions, type FleetWorker } from './workers/fleet.ts';

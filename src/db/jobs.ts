@@ -8,7 +8,7 @@
  */
 import { CompiledQuery, type Kysely, sql, type Transaction } from 'kysely';
 import type { StoredFailure } from '../errors.ts';
-import { type Run, segmentText } from './journal.ts';
+import { lastProgress, type Run, segmentText } from './journal.ts';
 import type { Database } from './schema.ts';
 
 type Status = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
@@ -358,26 +358,26 @@ export interface Settlement {
  */
 export async function settleJobs(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<string>> {
   const n = settlements.length;
-  const texts = (block: number) => settlements.map((_, i) => `$${11 + block * n + i}`).join(',');
+  const texts = (block: number) => settlements.map((_, i) => `$${12 + block * n + i}`).join(',');
   const result = await db.executeQuery<{ id: string }>(
     CompiledQuery.raw(
       `with want as (
         select *, first_seq is not null as has_run
-        from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::float8[], $7::int[], $8::bigint[], $9::bigint[], $10::bool[],
+        from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::float8[], $7::int[], $8::bigint[], $9::bigint[], $10::bool[], $11::text[],
             array[${texts(0)}]::text[], array[${texts(1)}]::text[], array[${texts(2)}]::text[])
-          as w (id, fence, status, outcome, result_ttl_ms, delay_ms, delivery, first_seq, last_seq, terminal, result, error, events)
+          as w (id, fence, status, outcome, result_ttl_ms, delay_ms, delivery, first_seq, last_seq, terminal, progress, result, error, events)
       ), held as (
         select w.* from jobs j join want w on w.id = j.id
         where j.fence = w.fence and j.status = 'running'
         for update of j
       ), advanced as (
-        update stream_heads h set next_seq = w.last_seq + 1, state = case when w.terminal then 'closed' else 'open' end
+        update stream_heads h set next_seq = w.last_seq + 1, progress = coalesce(w.progress::json, h.progress), state = case when w.terminal then 'closed' else 'open' end
         from held w
         where w.has_run and h.stream_id = w.id and h.fence = w.fence and h.next_seq = w.first_seq and h.state = 'open'
         returning h.stream_id
       ), opened as (
-        insert into stream_heads (stream_id, fence, next_seq, state)
-        select id, fence, last_seq + 1, case when terminal then 'closed' else 'open' end
+        insert into stream_heads (stream_id, fence, next_seq, progress, state)
+        select id, fence, last_seq + 1, progress::json, case when terminal then 'closed' else 'open' end
         from held where has_run and first_seq = 0
         on conflict do nothing
         returning stream_id
@@ -418,6 +418,7 @@ export async function settleJobs(db: Kysely<Database>, settlements: readonly Set
         settlements.map((s) => s.run?.firstSeq ?? null),
         settlements.map((s) => (s.run === undefined ? null : s.run.firstSeq + s.run.events.length - 1)),
         settlements.map((s) => s.status !== 'pending'),
+        settlements.map((s) => (s.run === undefined ? null : lastProgress(s.run.events))),
         ...settlements.map((s) => s.result),
         ...settlements.map((s) => s.error),
         ...settlements.map((s) => (s.run === undefined ? null : segmentText(s.run.events))),
@@ -669,7 +670,14 @@ export type JobRow = Awaited<ReturnType<typeof findJob>> & {};
 
 /** One job of a tenant, with its columns as the table has them. */
 export async function findJob(db: Kysely<Database>, tenant: string, id: string) {
-  return db.selectFrom('jobs').selectAll().where('id', '=', id).where('tenant', '=', tenant).executeTakeFirst();
+  return db
+    .selectFrom('jobs as j')
+    .leftJoin('stream_heads as h', 'h.stream_id', 'j.id')
+    .selectAll('j')
+    .select('h.progress')
+    .where('j.id', '=', id)
+    .where('j.tenant', '=', tenant)
+    .executeTakeFirst();
 }
 
 export async function findAttempts(db: Kysely<Database>, id: string) {

@@ -44,6 +44,13 @@ export function segmentText(events: readonly string[]): string {
   return `[${events.join(',')}]`;
 }
 
+const PROGRESS_START = '{"type":"progress",';
+
+/** The last progress event of a run, as `ctx.progress` writes it; null without one. */
+export function lastProgress(events: readonly string[]): string | null {
+  return events.findLast((event) => event.startsWith(PROGRESS_START)) ?? null;
+}
+
 /**
  * Appends one run to each of several streams, in one statement.
  *
@@ -55,20 +62,20 @@ export function segmentText(events: readonly string[]): string {
  */
 export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Promise<Set<string>> {
   // Texts are separate parameters: an array parameter would have every quote in them escaped.
-  const texts = runs.map((_, i) => `$${i + 5}`).join(',');
+  const texts = runs.map((_, i) => `$${i + 6}`).join(',');
   const result = await db.executeQuery<{ stream_id: string }>(
     CompiledQuery.raw(
       `with run as (
-        select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], array[${texts}]::text[])
-          as r (stream_id, fence, first_seq, last_seq, events)
+        select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], array[${texts}]::text[])
+          as r (stream_id, fence, first_seq, last_seq, progress, events)
       ), advanced as (
-        update stream_heads h set next_seq = r.last_seq + 1
+        update stream_heads h set next_seq = r.last_seq + 1, progress = coalesce(r.progress::json, h.progress)
         from run r
         where h.stream_id = r.stream_id and h.fence = r.fence and h.next_seq = r.first_seq and h.state = 'open'
         returning h.stream_id
       ), opened as (
-        insert into stream_heads (stream_id, fence, next_seq)
-        select stream_id, fence, last_seq + 1 from run where first_seq = 0
+        insert into stream_heads (stream_id, fence, next_seq, progress)
+        select stream_id, fence, last_seq + 1, progress::json from run where first_seq = 0
         on conflict do nothing
         returning stream_id
       ), accepted as (
@@ -84,6 +91,7 @@ export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Pr
         runs.map((run) => run.fence),
         runs.map((run) => run.firstSeq),
         runs.map(lastSeq),
+        runs.map((run) => lastProgress(run.events)),
         ...runs.map((run) => segmentText(run.events)),
       ],
     ),

@@ -58,7 +58,8 @@ export interface StreamHeadsTable {
   stream_id: string;
   fence: number;
   next_seq: number;
-  state: 'open' | 'closed';
+  progress: JsonText | null;
+  state: Generated<'open' | 'closed'>;
 }
 
 export interface JournalSegmentsTable {

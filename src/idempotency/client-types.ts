@@ -40,6 +40,8 @@ export interface JobRecord {
   expiresAt: string | null;
   cancelRequestedAt: string | null;
   leaseOwner: string | null;
+  /** The last `ctx.progress`, if there was one. */
+  progress: { done: number; total?: number; message?: string } | null;
   attempts: AttemptRecord[];
 }
 
@@ -89,7 +91,7 @@ export interface CancelResult {
 }
 
 export interface JobPage {
-  jobs: Omit<JobRecord, 'attempts'>[];
+  jobs: Omit<JobRecord, 'attempts' | 'progress'>[];
   nextCursor: string | null;
 }
 

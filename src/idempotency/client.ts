@@ -171,6 +171,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       const attempts = await findAttempts(db, id);
       return {
         ...toRecord(row),
+        progress: toProgress(row.progress),
         attempts: attempts.map((attempt) => ({
           fence: attempt.fence,
           worker: attempt.worker,
@@ -243,7 +244,13 @@ function checkOptions(options: EnqueueOptions): void {
   }
 }
 
-function toRecord(row: Selectable<JobsTable>): Omit<JobRecord, 'attempts'> {
+function toProgress(json: string | null): JobRecord['progress'] {
+  if (json === null) return null;
+  const { type: _type, ...progress } = JSON.parse(json) as { type: string; done: number };
+  return progress;
+}
+
+function toRecord(row: Selectable<JobsTable>): Omit<JobRecord, 'attempts' | 'progress'> {
   return {
     id: row.id,
     tenant: row.tenant,

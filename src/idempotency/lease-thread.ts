@@ -4,6 +4,7 @@
  */
 import { type MessagePort, workerData } from 'node:worker_threads';
 import pg from 'pg';
+import { RENEW_LEASES } from '../db/leases.ts';
 
 export interface LeaseThreadData {
   port: MessagePort;
@@ -24,12 +25,6 @@ export type FromThread =
   | { type: 'renewed'; sentAt: bigint; leases: (LeaseRef & { cancelRequested: boolean })[]; lost: LeaseRef[] }
   | { type: 'failed'; reason: string }
   | { type: 'blocked'; blockedMs: number };
-
-const RENEW = `
-  update jobs j set lease_expires_at = clock_timestamp() + l.ttl_ms * interval '1 ms'
-  from unnest($1::uuid[], $2::bigint[], $3::float8[]) as l (id, fence, ttl_ms)
-  where j.id = l.id and j.fence = l.fence and j.status = 'running'
-  returning j.id, j.fence, j.cancel_requested_at is not null as cancel_requested`;
 
 const NS_PER_MS = 1_000_000n;
 
@@ -86,7 +81,7 @@ async function renew(): Promise<void> {
   try {
     client ??= await connect();
     const sentAt = process.hrtime.bigint();
-    const result = await client.query<{ id: string; fence: string; cancel_requested: boolean }>(RENEW, [
+    const result = await client.query<{ id: string; fence: string; cancel_requested: boolean }>(RENEW_LEASES, [
       batch.map((lease) => lease.jobId),
       batch.map((lease) => lease.fence),
       batch.map((lease) => lease.ttlMs),

@@ -18,6 +18,9 @@ import { Dispatcher } from './dispatcher.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
 import { uuidV7 } from './uuid.ts';
 
+/** How long a health check waits for each service, ms. */
+const HEALTH_WAIT_MS = 2_000;
+
 export interface RuntimeOptions {
   databaseUrl: string;
   redisUrl: string;
@@ -146,16 +149,7 @@ export class Runtime {
 
   /** What is wrong with Postgres and Redis, `undefined` for what answers. */
   async health(): Promise<{ postgres: string | undefined; redis: string | undefined }> {
-    const [postgres, redis] = await Promise.all([
-      this.db.pool.query('select 1').then(
-        () => undefined,
-        (error: Error) => error.message || 'not reachable',
-      ),
-      this.#publishRedis.ping().then(
-        () => undefined,
-        (error: Error) => error.message || 'not reachable',
-      ),
-    ]);
+    const [postgres, redis] = await Promise.all([problemOf(this.db.pool.query('select 1')), problemOf(this.#publishRedis.ping())]);
     return { postgres, redis };
   }
 
@@ -179,6 +173,23 @@ export class Runtime {
     const done = settlements.filter((settlement) => accepted.has(settlement.id));
     this.publisher.publish(done.flatMap(announcement));
     return settlements.map((settlement) => accepted.has(settlement.id));
+  }
+}
+
+/** `undefined` when the service answers in time, else what is wrong. */
+async function problemOf(answer: Promise<unknown>): Promise<string | undefined> {
+  const { promise: late, resolve } = Promise.withResolvers<string>();
+  const timer = setTimeout(() => resolve(`no answer within ${HEALTH_WAIT_MS} ms`), HEALTH_WAIT_MS);
+  try {
+    return await Promise.race([
+      answer.then(
+        () => undefined,
+        (error: Error) => error.message || 'not reachable',
+      ),
+      late,
+    ]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -1,0 +1,12 @@
+/**
+ * Renews several leases, each at its fence: $1 job ids, $2 fences, $3 TTLs in ms. Gives back
+ * those that hold, and whether a cancel was asked for. By the database's clock.
+ *
+ * Text, not a query function: the lease thread has a bare connection of its own. An update of
+ * no key column, so it passes beside a transaction that holds the fence `for key share`.
+ */
+export const RENEW_LEASES = `
+  update jobs j set lease_expires_at = clock_timestamp() + l.ttl_ms * interval '1 ms'
+  from unnest($1::uuid[], $2::bigint[], $3::float8[]) as l (id, fence, ttl_ms)
+  where j.id = l.id and j.fence = l.fence and j.status = 'running'
+  returning j.id, j.fence, j.cancel_requested_at is not null as cancel_requested`;

@@ -1,0 +1,86 @@
+/** Bull Board: every queue in a browser. */
+import { createBullBoard } from '@bull-board/api';
+import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
+import type { QueueJobJson } from '@bull-board/api/typings/app';
+import { FastifyAdapter } from '@bull-board/fastify';
+import type { FastifyInstance } from 'fastify';
+import type { Config } from '../config.ts';
+import type { JobClient } from '../idempotency/client.ts';
+import { createBoardAuth } from './auth.ts';
+
+export const BOARD_PATH = '/admin/queues';
+
+/**
+ * The board's page asks for a font of another host, which would tell that host who looks
+ * when, and hold the page up where there is no way out. System fonts serve as well.
+ */
+const CONTENT_SECURITY_POLICY =
+  "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
+
+export interface BoardRoutesOptions {
+  client: JobClient;
+  config: Pick<Config, 'tokens' | 'adminToken'>;
+}
+
+/** Registered under BOARD_PATH. Serves nothing when there are tokens but none for the board. */
+export async function boardRoutes(app: FastifyInstance, { client, config }: BoardRoutesOptions): Promise<void> {
+  if (config.tokens !== undefined && config.adminToken === undefined) return;
+  if (config.adminToken !== undefined) app.addHook('onRequest', createBoardAuth(config.adminToken));
+  app.addHook('onRequest', (_request, reply, done) => {
+    reply.header('content-security-policy', CONTENT_SECURITY_POLICY).header('x-content-type-options', 'nosniff');
+    done();
+  });
+  const serverAdapter = new FastifyAdapter();
+  serverAdapter.setBasePath(BOARD_PATH);
+  createBullBoard({
+    queues: client.queues.map((queue) => createAdapter(client, queue, config.tokens === undefined)),
+    serverAdapter,
+    options: {
+      uiConfig: {
+        boardTitle: 'Oncefleet',
+        hideDocsLink: true,
+        miscLinks: [{ text: 'API', url: '/openapi.json' }],
+      },
+    },
+  });
+  await app.register(serverAdapter.registerPlugin());
+}
+
+function createAdapter(client: JobClient, queue: JobClient['queues'][number], apiIsOpen: boolean): BullMQAdapter {
+  const jobs = [...client.jobs.values()].filter((job) => job.queue === queue.name);
+  const options = {
+    // Retry in the board is a redrive, so the board must be able to write.
+    readOnlyMode: false,
+    // A completed job has its one outcome; running it again would only replay that.
+    allowCompletedRetries: false,
+    displayName: queue.name,
+    description: jobs.map((job) => (jobs.length > 1 ? `${job.name}: ${job.description}` : job.description)).join(' '),
+    // The row in Postgres: input, attempts, result. With tokens a plain link could not open it.
+    ...(apiIsOpen
+      ? { externalJobUrl: (job: QueueJobJson) => ({ displayText: 'Job record', href: `/v1/jobs/${jobIdOf(job)}` }) }
+      : {}),
+  };
+  const adapter = new BullMQAdapter(queue, options);
+  adapter.setFormatter('name', (job: { name: string; data: unknown }) => titleOf(job));
+  adapter.setFormatter('progress', withPercentage);
+  return adapter;
+}
+
+/** The key is what people know a job by. */
+function titleOf({ name, data }: { name: string; data: unknown }): string {
+  const key = (data as { key?: unknown } | null)?.key;
+  return typeof key === 'string' ? `${name} · ${key}` : name;
+}
+
+/** The board draws its ring from a member `progress`, in percent. */
+function withPercentage(progress: unknown): unknown {
+  if (typeof progress !== 'object' || progress === null) return progress;
+  const { done, total } = progress as { done?: unknown; total?: unknown };
+  if (typeof done !== 'number' || typeof total !== 'number' || total <= 0) return progress;
+  return { progress: Math.min(100, Math.round((100 * done) / total)), ...progress };
+}
+
+function jobIdOf({ id, data }: { id?: string | number | null | undefined; data: unknown }): string {
+  const jobId = (data as { jobId?: unknown } | null)?.jobId;
+  return encodeURIComponent(typeof jobId === 'string' ? jobId : String(id));
+}

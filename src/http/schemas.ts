@@ -1,0 +1,156 @@
+/** What the API takes and gives, for its types and for /openapi.json. */
+import { z } from 'zod';
+import { ERROR_CODES, type ErrorCode } from '../errors.ts';
+import type { JobRecord } from '../idempotency/client-types.ts';
+
+/** Far beyond any sensible schedule, and well inside what a timestamp and Redis's scores hold. */
+const MAX_DELAY_MS = 366 * 24 * 3_600_000;
+/** BullMQ's own bound. */
+const MAX_PRIORITY = 2_097_151;
+/** Longest long poll, s: proxies cut requests off soon after. */
+export const MAX_WAIT_S = 60;
+export const MAX_PAGE_EVENTS = 1_000;
+const MAX_PAGE_JOBS = 100;
+
+const errorCode = z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]);
+const failure = z.object({ code: errorCode, message: z.string() });
+const timestamp = z.iso.datetime();
+const jobStatus = z.enum(['pending', 'running', 'completed', 'failed', 'cancelled']);
+
+/** Query numbers come as text; an empty one is no number, where `Number('')` would be 0. */
+const queryInt = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^-?\d{1,15}$/, 'expected a whole number')
+    .transform(Number)
+    .pipe(z.int().min(min).max(max))
+    .optional();
+
+export const jobNameParams = z.object({ name: z.string().describe('A job of /v1/job-definitions.') });
+export const jobIdParams = z.object({ id: z.string().describe('The id that the enqueue answered with.') });
+
+export const enqueueHeaders = z.looseObject({
+  'idempotency-key': z
+    .string()
+    .optional()
+    .describe(
+      '1 to 255 bytes of UTF-8 without control characters. Same key and body: same job. Without one, a new job.',
+    ),
+});
+
+export const enqueueQuery = z.strictObject({
+  delayMs: queryInt(0, MAX_DELAY_MS).describe('Not before this many ms from now.'),
+  priority: queryInt(0, MAX_PRIORITY).describe('1 is first; 0, the default, is before all of those.'),
+});
+
+const links = z.object({
+  self: z.string(),
+  events: z.string(),
+  cancel: z.string(),
+});
+
+export const enqueueAnswer = z.object({
+  id: z.uuid(),
+  status: jobStatus,
+  outcome: z
+    .enum(['created', 'attached', 'replayed'])
+    .describe('`attached`: already in flight. `replayed`: already ended.'),
+  links,
+});
+
+const attempt = z.object({
+  fence: z.int(),
+  worker: z.string(),
+  host: z.string(),
+  startedAt: timestamp,
+  finishedAt: timestamp.nullable(),
+  outcome: z
+    .enum(['completed', 'error', 'crash', 'interruption', 'cancelled', 'poisoned'])
+    .nullable()
+    .describe('`null` while it runs.'),
+  error: failure.nullable(),
+});
+
+const jobSummary = z.object({
+  id: z.uuid(),
+  tenant: z.string(),
+  name: z.string(),
+  queue: z.string(),
+  key: z.string().nullable(),
+  status: jobStatus,
+  fence: z.int().describe('+1 on every claim.'),
+  input: z.unknown(),
+  result: z.unknown(),
+  error: failure.nullable(),
+  crashCount: z.int(),
+  errorCount: z.int(),
+  deferralCount: z.int(),
+  interruptionCount: z.int(),
+  runAt: timestamp,
+  createdAt: timestamp,
+  startedAt: timestamp.nullable(),
+  finishedAt: timestamp.nullable(),
+  expiresAt: timestamp.nullable(),
+  cancelRequestedAt: timestamp.nullable(),
+  leaseOwner: z.string().nullable(),
+}) satisfies z.ZodType<Omit<JobRecord, 'attempts' | 'progress'>>;
+
+const progress = z.object({ done: z.number(), total: z.number().optional(), message: z.string().optional() });
+
+export const jobAnswer = jobSummary.extend({
+  progress: progress.nullable().describe('As the handler last reported it.'),
+  attempts: z.array(attempt),
+}) satisfies z.ZodType<Omit<JobRecord, 'progress'>>;
+
+export const searchQuery = z.strictObject({
+  key: z.string().optional().describe('The idempotency key, exactly.'),
+  name: z.string().max(100).optional(),
+  status: jobStatus.optional(),
+  cursor: z.string().max(500).optional().describe('`nextCursor` of the page before.'),
+  limit: queryInt(1, MAX_PAGE_JOBS).describe('20 unless told.'),
+});
+
+export const searchAnswer = z.object({ jobs: z.array(jobSummary), nextCursor: z.string().nullable() });
+
+export const cancelAnswer = z.object({
+  id: z.uuid(),
+  status: jobStatus,
+  outcome: z
+    .enum(['cancelled', 'requested', 'finished'])
+    .describe('`cancelled`: done now. `requested`: its worker is told. `finished`: it had already ended.'),
+});
+
+export const redriveAnswer = z.object({ id: z.uuid(), status: jobStatus, links });
+
+export const eventsQuery = z.object({
+  after: z.string().optional().describe('Cursor: the last seq already seen. From the start unless told.'),
+  lastEventId: z.string().optional().describe('Another name of `after`, as EventSource polyfills send it.'),
+  limit: queryInt(1, MAX_PAGE_EVENTS).describe('Events in a JSON page; 100 unless told.'),
+  wait: queryInt(0, MAX_WAIT_S).describe('How long a JSON page may wait for its first event, s.'),
+  token: z.string().optional().describe('The token, for clients that cannot set headers.'),
+});
+
+export const eventsHeaders = z.looseObject({
+  'last-event-id': z.string().optional().describe('Cursor; beats the ones in the query.'),
+});
+
+export const eventPage = z.object({
+  events: z.array(z.object({ seq: z.int(), fence: z.int(), event: z.looseObject({ type: z.string() }) })),
+  next: z.int().describe('Cursor to ask with next.'),
+  finished: z.boolean().describe('The terminal event is in this page or before it.'),
+});
+
+export const definitionsAnswer = z.object({
+  jobs: z.array(
+    z.object({
+      name: z.string(),
+      queue: z.string(),
+      description: z.string(),
+      input: z.record(z.string(), z.unknown()).describe('JSON Schema of the input.'),
+      output: z
+        .record(z.string(), z.unknown())
+        .nullable()
+        .describe('JSON Schema of the result, if the job declares one.'),
+    }),
+  ),
+});

@@ -1,0 +1,376 @@
+/** The events of a job: server-sent events for who asks for them, else a JSON page. */
+import type { ServerResponse } from 'node:http';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { ZodTypeProvider } from 'fastify-type-provider-zod';
+import { z } from 'zod';
+import { OncefleetError } from '../errors.ts';
+import type { JobClient } from '../idempotency/client.ts';
+import type { EventPage } from '../idempotency/client-types.ts';
+import { isTerminalType, type StreamEvent } from '../journal/event.ts';
+import { readJobId } from './jobs.ts';
+import { isStoreUnavailable, loggableError, problemResponses } from './problem.ts';
+import { eventPage, eventsHeaders, eventsQuery, jobIdParams } from './schemas.ts';
+import { formatFrame, formatRetry, KEEPALIVE_FRAME } from './sse.ts';
+
+/** EventSource's own default is several seconds; a cut stream should resume at once. */
+const RECONNECT_MS = 1_000;
+/** While this process drains, or Postgres is away: give them time. */
+const RECONNECT_LATER_MS = 5_000;
+const DEFAULT_PAGE_EVENTS = 100;
+/** How long a drain waits for a reader that takes nothing before its socket is destroyed, ms. */
+const DRAIN_GRACE_MS = 2_000;
+
+/** A proxy must neither buffer nor transform; clients compare the content type exactly. */
+export const SSE_HEADERS = {
+  'content-type': 'text/event-stream',
+  'cache-control': 'no-cache, no-transform',
+  'x-accel-buffering': 'no',
+  'x-content-type-options': 'nosniff',
+} as const;
+
+export interface StreamRoutesOptions {
+  client: JobClient;
+  streams: OpenStreams;
+  /** A comment is sent when a stream was quiet this long, ms. */
+  keepaliveMs: number;
+}
+
+export async function streamRoutes(instance: FastifyInstance, options: StreamRoutesOptions): Promise<void> {
+  const { client, streams } = options;
+  const app = instance.withTypeProvider<ZodTypeProvider>();
+
+  app.get(
+    '/jobs/:id/events',
+    {
+      config: { queryToken: true, duringDrain: true },
+      schema: {
+        summary: 'Follow the events of a job',
+        description:
+          'With `Accept: text/event-stream`, server-sent events until the terminal event (`end`, `error` or `cancelled`); reconnect with `Last-Event-ID`. Otherwise one page of JSON, waiting up to `wait` seconds for its first event.',
+        tags: ['events'],
+        params: jobIdParams,
+        headers: eventsHeaders,
+        querystring: eventsQuery,
+        response: {
+          200: {
+            description: 'Events after the cursor.',
+            content: { 'text/event-stream': { schema: z.string() }, 'application/json': { schema: eventPage } },
+          },
+          204: z.undefined().describe('Server-sent events only: the cursor is at or past the terminal event; stop.'),
+          ...problemResponses(
+            'INPUT_INVALID',
+            'CURSOR_INVALID',
+            'UNAUTHORIZED',
+            'JOB_NOT_FOUND',
+            'STORE_UNAVAILABLE',
+            'SHUTTING_DOWN',
+          ),
+        },
+      },
+    },
+    async (request, reply) => {
+      reply.header('vary', 'accept');
+      const sse = wantsEventStream(request);
+      if (streams.draining) {
+        if (sse) return refuseForNow(request, reply, 'SHUTTING_DOWN');
+        throw new OncefleetError('SHUTTING_DOWN', 'This process is closing; try again');
+      }
+      const id = readJobId(request.params.id);
+      const after = readCursor(request.headers['last-event-id'], request.query.after, request.query.lastEventId);
+      if (sse) return openStream(options, { id, after, request, reply });
+      const { limit = DEFAULT_PAGE_EVENTS, wait = 0 } = request.query;
+      const page = await readPage(options, {
+        id,
+        after,
+        limit,
+        waitMs: wait * 1_000,
+        tenant: request.tenant,
+        raw: reply.raw,
+      });
+      reply.header('cache-control', 'no-store').type('application/json');
+      // The text is ready: events go out as the journal holds them, unparsed.
+      return reply.send(formatPage(page) as never);
+    },
+  );
+
+  /** Decides the status while it still can, then streams. */
+  async function openStream(
+    { keepaliveMs }: StreamRoutesOptions,
+    { id, after, request, reply }: { id: string; after: number; request: FastifyRequest; reply: FastifyReply },
+  ): Promise<FastifyReply> {
+    const { tenant } = request;
+    let page: EventPage;
+    try {
+      page = await client.readEvents(id, { tenant, after, limit: 1 });
+    } catch (error) {
+      // An EventSource never comes back after a 503.
+      if (isStoreUnavailable(error)) return refuseForNow(request, reply, 'STORE_UNAVAILABLE');
+      throw error;
+    }
+    if (page.finished && page.events.length === 0) return reply.code(204).send();
+    if (streams.draining) return refuseForNow(request, reply, 'SHUTTING_DOWN');
+    reply.hijack();
+    const { raw } = reply;
+    raw.writeHead(200, { ...outgoingHeaders(reply), ...SSE_HEADERS });
+    if (request.method === 'HEAD') {
+      raw.end();
+      return reply;
+    }
+    const stream = new ResponseStream(raw, { keepaliveMs, retryFrame: formatRetry(RECONNECT_LATER_MS) });
+    await streams.run(stream, async () => {
+      await stream.write(formatRetry(RECONNECT_MS));
+      let last = '';
+      try {
+        for await (const event of client.follow(id, { tenant, after, signal: stream.signal })) {
+          if (!(await stream.write(frameOf(event)))) return;
+          last = event.event.type;
+        }
+        // Not at the first terminal type: a failed job that was redriven has an `error` in the middle.
+        if (isTerminalType(last)) stream.end();
+        else if (!stream.signal.aborted) request.log.warn({ jobId: id }, 'follower ended before the terminal event');
+      } catch (error) {
+        if (!stream.signal.aborted) request.log.warn({ jobId: id, err: loggableError(error) }, 'follower failed');
+      }
+    });
+    return reply;
+  }
+
+  /** 200, because an EventSource takes anything else as a reason to give up. */
+  function refuseForNow(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    code: 'SHUTTING_DOWN' | 'STORE_UNAVAILABLE',
+  ): FastifyReply {
+    reply.hijack();
+    reply.raw.writeHead(200, { ...outgoingHeaders(reply), ...SSE_HEADERS, connection: 'close' });
+    reply.raw.end(request.method === 'HEAD' ? undefined : formatRetry(RECONNECT_LATER_MS, code));
+    return reply;
+  }
+}
+
+/**
+ * Every streamed response of this process, so that a drain can end them all.
+ */
+export class OpenStreams {
+  readonly #open = new Map<ResponseStream, Promise<void>>();
+  readonly #drain = new AbortController();
+
+  get draining(): boolean {
+    return this.#drain.signal.aborted;
+  }
+
+  /** Aborts when the drain starts. */
+  get drainSignal(): AbortSignal {
+    return this.#drain.signal;
+  }
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  /** Runs a pump for a stream; whatever way it ends, the response is ended or destroyed. */
+  async run(stream: ResponseStream, pump: () => Promise<void>): Promise<void> {
+    const done = pump().finally(() => stream.settle());
+    this.#open.set(stream, done);
+    if (this.draining) stream.drain();
+    try {
+      await done;
+      await stream.closed;
+    } finally {
+      this.#open.delete(stream);
+    }
+  }
+
+  /** Tells every reader to come back later; readers that take nothing are cut off after a moment. */
+  async drain(): Promise<void> {
+    this.#drain.abort();
+    const streams = [...this.#open.keys()];
+    for (const stream of streams) stream.drain();
+    const grace = setTimeout(() => {
+      for (const stream of streams) stream.destroy();
+    }, DRAIN_GRACE_MS);
+    await Promise.allSettled(streams.map((stream) => stream.closed));
+    clearTimeout(grace);
+  }
+}
+
+/**
+ * One streamed response: writes wait for the reader, quiet is filled with keepalives.
+ *
+ * A response that was not ended by `end()` or a drain is destroyed: clients take a clean
+ * end for success.
+ */
+export class ResponseStream {
+  readonly closed: Promise<void>;
+  readonly #raw: ServerResponse;
+  readonly #keepaliveMs: number;
+  readonly #retryFrame: string;
+  readonly #abort = new AbortController();
+  #state: 'open' | 'draining' | 'ended' = 'open';
+  #keepalive: NodeJS.Timeout | undefined;
+
+  constructor(raw: ServerResponse, options: { keepaliveMs: number; retryFrame: string }) {
+    this.#raw = raw;
+    this.#keepaliveMs = options.keepaliveMs;
+    this.#retryFrame = options.retryFrame;
+    this.closed = new Promise((resolve) => {
+      const onClose = () => {
+        clearTimeout(this.#keepalive);
+        this.#abort.abort();
+        resolve();
+      };
+      if (raw.destroyed || raw.socket?.destroyed === true) onClose();
+      else raw.once('close', onClose).once('finish', onClose);
+    });
+    // A broken pipe is followed by `close`, which is what counts.
+    raw.on('error', () => {});
+    raw.flushHeaders();
+    this.#armKeepalive();
+  }
+
+  /** Aborts when the reader is gone or the process drains. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** Resolves once the reader has room again; `false` when there is no use in writing more. */
+  async write(text: string): Promise<boolean> {
+    if (this.signal.aborted) return false;
+    clearTimeout(this.#keepalive);
+    if (!this.#raw.write(text)) await this.#room();
+    if (this.signal.aborted) return false;
+    this.#armKeepalive();
+    return true;
+  }
+
+  /** Everything was said. */
+  end(): void {
+    if (this.#state === 'ended') return;
+    this.#state = 'ended';
+    clearTimeout(this.#keepalive);
+    this.#raw.end();
+  }
+
+  /** Stops the pump; the reader is told to come back. */
+  drain(): void {
+    if (this.#state !== 'open') return;
+    this.#state = 'draining';
+    this.#abort.abort();
+  }
+
+  destroy(): void {
+    clearTimeout(this.#keepalive);
+    this.#raw.destroy();
+  }
+
+  /** The pump is over: ends or destroys what is still open. */
+  settle(): void {
+    clearTimeout(this.#keepalive);
+    if (this.#state === 'ended') return;
+    if (this.#state === 'draining') this.#raw.end(this.#retryFrame);
+    else this.#raw.destroy();
+    this.#state = 'ended';
+  }
+
+  #room(): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        this.#raw.off('drain', done);
+        this.signal.removeEventListener('abort', done);
+        resolve();
+      };
+      this.#raw.on('drain', done);
+      this.signal.addEventListener('abort', done);
+    });
+  }
+
+  #armKeepalive(): void {
+    clearTimeout(this.#keepalive);
+    this.#keepalive = setTimeout(() => void this.write(KEEPALIVE_FRAME), this.#keepaliveMs);
+  }
+}
+
+function frameOf(event: StreamEvent): string {
+  return formatFrame({ id: event.seq, event: event.event.type, data: event.json });
+}
+
+function wantsEventStream(request: FastifyRequest): boolean {
+  const accept = request.headers.accept ?? '';
+  return accept.split(',').some((range) => /^text\/event-stream(?!.*;\s*q=0(\.0*)?\s*$)/i.test(range.trim()));
+}
+
+/**
+ * The reader's cursor. The header wins: a reconnecting EventSource still has the cursor of
+ * its first connect in its URL.
+ *
+ * @throws OncefleetError CURSOR_INVALID
+ */
+function readCursor(...candidates: (string | undefined)[]): number {
+  const cursor = candidates.find((text) => text !== undefined && text !== '');
+  if (cursor === undefined) return -1;
+  if (!/^(-1|\d{1,15})$/.test(cursor)) {
+    throw new OncefleetError(
+      'CURSOR_INVALID',
+      'A cursor is the seq of the last event seen: a whole number, or -1 for the start',
+    );
+  }
+  return Number(cursor);
+}
+
+async function readPage(
+  { client, streams }: StreamRoutesOptions,
+  ask: { id: string; after: number; limit: number; waitMs: number; tenant: string; raw: ServerResponse },
+): Promise<EventPage> {
+  const { id, after, limit, tenant } = ask;
+  const page = await client.readEvents(id, { tenant, after, limit });
+  if (page.events.length > 0 || page.finished || ask.waitMs === 0) return page;
+  const first = await firstEvent({ client, streams }, ask);
+  if (first === undefined) return page;
+  const later = await client.readEvents(id, { tenant, after, limit });
+  // An event can be published before it is committed.
+  return later.events.length > 0
+    ? later
+    : { events: [first], next: first.seq, finished: isTerminalType(first.event.type) };
+}
+
+/** The next event, or `undefined` when there was none in time. */
+async function firstEvent(
+  { client, streams }: Pick<StreamRoutesOptions, 'client' | 'streams'>,
+  {
+    id,
+    after,
+    tenant,
+    waitMs,
+    raw,
+  }: { id: string; after: number; tenant: string; waitMs: number; raw: ServerResponse },
+): Promise<StreamEvent | undefined> {
+  const give = new AbortController();
+  const up = () => give.abort();
+  const timer = setTimeout(up, waitMs);
+  raw.once('close', up);
+  streams.drainSignal.addEventListener('abort', up);
+  if (streams.draining) up();
+  try {
+    for await (const event of client.follow(id, { tenant, after, signal: give.signal })) return event;
+    return undefined;
+  } catch (error) {
+    if (give.signal.aborted) return undefined;
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    raw.off('close', up);
+    streams.drainSignal.removeEventListener('abort', up);
+  }
+}
+
+function formatPage({ events, next, finished }: EventPage): string {
+  const items = events.map(({ seq, fence, json }) => `{"seq":${seq},"fence":${fence},"event":${json}}`);
+  return `{"events":[${items.join(',')}],"next":${next},"finished":${finished}}`;
+}
+
+/** Headers set so far (request id, CORS), which a hijacked reply would leave out. */
+function outgoingHeaders(reply: FastifyReply): Record<string, string | number | string[]> {
+  const headers: Record<string, string | number | string[]> = {};
+  for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) headers[name] = value;
+  return headers;
+}
