@@ -24,7 +24,7 @@ export interface CreateDbOptions {
   maxConnections: number;
   /** Shown in pg_stat_activity. */
   applicationName: string;
-  /** Gets errors of idle connections; without a listener pg would end the process. */
+  /** Gets errors of connections that run no statement; without a listener pg would end the process. */
   onError(error: Error): void;
 }
 
@@ -46,6 +46,9 @@ export function createDb(options: CreateDbOptions): Db {
     types,
   });
   pool.on('error', options.onError);
+  // A client that is checked out and between two statements (in a transaction) tells of a lost
+  // connection by an event of its own, which would end the process; its next statement fails.
+  pool.on('connect', (client) => client.on('error', options.onError));
   const kysely = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
   let closing: Promise<void> | undefined;
   return {

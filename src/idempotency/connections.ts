@@ -32,3 +32,16 @@ export async function closeRedis(redis: Redis): Promise<void> {
   if (redis.status === 'ready') await redis.quit().catch(() => redis.disconnect());
   else redis.disconnect();
 }
+
+/** Every connection duplicated from this one from now on, as BullMQ does for its blocking reads. */
+export function trackDuplicates(redis: Redis): ReadonlySet<Redis> {
+  const duplicates = new Set<Redis>();
+  const duplicate = redis.duplicate.bind(redis);
+  redis.duplicate = (...args) => {
+    const copy = duplicate(...args);
+    duplicates.add(copy);
+    copy.once('end', () => duplicates.delete(copy));
+    return copy;
+  };
+  return duplicates;
+}

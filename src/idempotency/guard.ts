@@ -60,6 +60,7 @@ export class Guard {
   /** Aborts what waits for a Postgres that is away, when the process must end. */
   readonly #giveUp = new AbortController();
   #deliveries = 0;
+  #waitingForIdle: (() => void)[] = [];
 
   constructor(runtime: Runtime) {
     this.#runtime = runtime;
@@ -69,6 +70,12 @@ export class Guard {
   /** Runs in progress. */
   get size(): number {
     return this.#runs.size;
+  }
+
+  /** Resolves when no run is in progress. */
+  idle(): Promise<void> {
+    if (this.#runs.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#waitingForIdle.push(resolve));
   }
 
   /** Aborts every run; each is released for another worker and counted as an interruption. */
@@ -243,6 +250,7 @@ export class Guard {
       lease.release();
       bullSignal?.removeEventListener('abort', onBullAbort);
       this.#runs.delete(controller);
+      if (this.#runs.size === 0) for (const resolve of this.#waitingForIdle.splice(0)) resolve();
     }
   }
 

@@ -12,7 +12,7 @@ import { rowTerminalJson } from '../journal/terminal.ts';
 import { JournalWriter } from '../journal/writer.ts';
 import { type Logger, silentLogger } from '../log.ts';
 import { Acceptor } from './accept.ts';
-import { closeRedis, connectRedis } from './connections.ts';
+import { closeRedis, connectRedis, trackDuplicates } from './connections.ts';
 import { Control } from './control.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
@@ -73,6 +73,7 @@ export class Runtime {
   readonly writer: JournalWriter;
   readonly leases: LeaseKeeper;
   readonly #redis: Redis;
+  readonly #duplicates: ReadonlySet<Redis>;
   readonly #publishRedis: Redis;
   readonly #subscriber: Redis;
   readonly #claims: Batcher<ClaimRequest, ClaimAnswer>;
@@ -104,6 +105,7 @@ export class Runtime {
     const { log } = this;
     const db = this.db.kysely;
     this.#redis = connectRedis(options.redisUrl, 'queue', log);
+    this.#duplicates = trackDuplicates(this.#redis);
     this.#publishRedis = connectRedis(options.redisUrl, 'publish', log, { enableOfflineQueue: false });
     this.#subscriber = connectRedis(options.redisUrl, 'subscribe', log, { autoResubscribe: false });
     this.publisher = new Publisher({ redis: this.#publishRedis, prefix, log });
@@ -128,9 +130,14 @@ export class Runtime {
     });
   }
 
-  /** The queue connection, for BullMQ workers to duplicate. */
+  /** The queue connection, for BullMQ workers to share and to duplicate. */
   get redis(): Redis {
     return this.#redis;
+  }
+
+  /** Ends the connections that BullMQ made for itself, however busy they are. */
+  dropDuplicates(): void {
+    for (const redis of this.#duplicates) redis.disconnect();
   }
 
   claim(request: ClaimRequest): Promise<ClaimAnswer> {

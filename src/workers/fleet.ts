@@ -1,4 +1,5 @@
 /** A fleet in one process: the client, and on demand BullMQ workers that run its jobs. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { DelayedError, type Job, Worker } from 'bullmq';
 import type { Kysely } from 'kysely';
 import type { Database } from '../db/schema.ts';
@@ -41,6 +42,9 @@ export interface Fleet extends JobClient {
 
 /** How long an unknown job waits for a worker that knows it, ms. */
 const UNKNOWN_JOB_WAIT_MS = 5_000;
+
+/** With nothing running any more, BullMQ gets this long to say goodbye to Redis, ms. */
+const FAREWELL_MS = 3_000;
 
 /** After an interrupt, handlers get this long before their process lets go of them, ms. */
 const INTERRUPT_WAIT_MS = 7_000;
@@ -117,13 +121,25 @@ async function startWorker(
   const close = async (timeoutMs: number): Promise<void> => {
     runtime.log.info({ running: guard.size, timeoutMs }, 'worker closing');
     await reconciler.close();
-    const drained = Promise.all(workers.map((worker) => worker.close()));
+    let drained = false;
+    const closed = Promise.all(workers.map((worker) => worker.close())).then(() => {
+      drained = true;
+    });
     const timers = [
       setTimeout(() => guard.interrupt(), timeoutMs),
       setTimeout(() => guard.giveUp(), timeoutMs + INTERRUPT_WAIT_MS),
     ];
     try {
-      await drained;
+      // BullMQ waits for ever for a Redis that went away (and came back at the wrong moment);
+      // outcomes are in Postgres, so nothing is lost by leaving it.
+      while (!drained) {
+        await Promise.race([closed, guard.idle().then(() => delay(FAREWELL_MS))]);
+        if (!drained && guard.size === 0) {
+          runtime.log.warn('BullMQ did not let go of Redis in time; leaving it');
+          runtime.dropDuplicates();
+          break;
+        }
+      }
     } finally {
       timers.forEach(clearTimeout);
     }

@@ -1,0 +1,211 @@
+import { Command } from 'commander';
+import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
+import type { JobHandle } from '../idempotency/client-types.ts';
+import type { JobEvent, SystemEvent } from '../journal/event.ts';
+import type { Fleet } from '../workers/fleet.ts';
+import {
+  type CollectedDocument,
+  collectDocuments,
+  ingestKey,
+  MAX_PART_BYTES,
+  splitIntoParts,
+} from './collect-documents.ts';
+import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
+import { followJob, requireCompleted } from './follow-job.ts';
+import { withFleet } from './open-fleet.ts';
+import { addExamples, collectionOption, jsonOption } from './options.ts';
+import { Progress } from './progress.ts';
+import { CommandInterruptedError } from './report.ts';
+import { type Interrupt, listenForInterrupt } from './signals.ts';
+import type { Terminal } from './terminal.ts';
+
+/** One job must see all documents to know which are missing; this much still fits one. In bytes of content. */
+const MAX_WHOLE_BYTES = 16 * MAX_PART_BYTES;
+
+interface IngestOptions extends CommonOptions {
+  collection: string;
+  key?: string;
+  root?: string;
+  again?: boolean;
+  removeMissing?: boolean;
+  skipBad?: boolean;
+  detach?: boolean;
+}
+
+/** What the ingest job returns, as far as it is shown. */
+interface IngestCounts {
+  added: number;
+  updated: number;
+  unchanged: number;
+  removed: number;
+  chunks: number;
+}
+
+interface Part {
+  documents: CollectedDocument[];
+  input: { collection: string; documents: { path: string; content: string }[]; removeMissing?: true };
+  key: string | undefined;
+}
+
+export function ingestCommand(context: CliContext): Command {
+  const command = new Command('ingest')
+    .summary('put files and folders into a collection')
+    .description(
+      'Reads Markdown and text files (.md, .markdown, .txt), folders at any depth, and ingests them into a collection.\n' +
+        'Dot files, dot folders and node_modules are left out. If any file cannot be read, nothing is ingested.',
+    )
+    .argument('<paths...>', 'files and folders')
+    .addOption(collectionOption())
+    .option('-k, --key <key>', 'idempotency key instead of the one made from collection, paths and contents')
+    .option('--again', 'ingest also what this command has ingested before')
+    .option('--root <folder>', 'what document paths are relative to; the working directory unless given')
+    .option('--remove-missing', 'also remove documents of the collection that are not among these')
+    .option('--skip-bad', 'leave out files that cannot be read or are empty, and say so')
+    .option('--detach', 'do not wait for the end')
+    .addOption(jsonOption())
+    .action((paths: string[], options: IngestOptions) => runIngest(context, paths, options));
+  return addExamples(
+    command,
+    [
+      ['oncefleet ingest docs/ README.md --collection docs', 'with a progress bar; unchanged documents are skipped'],
+      ['oncefleet ingest docs/ -c docs --remove-missing', 'the collection is then exactly this folder'],
+      ['oncefleet ingest docs/ -c docs --detach --json', '{"collection","documents","jobs":[…]} and no waiting'],
+    ],
+    'Repeating the command attaches to the running job, or shows the outcome of the finished one. More than\n' +
+      '4 MiB become several jobs. Ctrl-C stops following; the jobs go on.',
+  );
+}
+
+async function runIngest(context: CliContext, paths: string[], options: IngestOptions): Promise<void> {
+  const { documents, skipped } = await collectDocuments(paths, {
+    cwd: context.cwd,
+    skipBad: options.skipBad === true,
+    ...(options.root === undefined ? {} : { root: options.root }),
+  });
+  const terminal = terminalOf(context, options);
+  for (const { path, message } of skipped) terminal.note(`Left out: ${path} ${message}`);
+  const parts = makeParts(documents, options);
+  await withFleet(context, {}, async (fleet) => {
+    // Every part before the first is enqueued, so that one bad path means nothing half done.
+    for (const part of parts) checkInput(fleet, part);
+    using interrupt = listenForInterrupt();
+    const handles: JobHandle[] = [];
+    for (const part of parts)
+      handles.push(await fleet.enqueue('ingest', part.input, part.key === undefined ? {} : { key: part.key }));
+    const replayed = handles.filter(({ outcome }) => outcome === 'replayed').length;
+    if (replayed > 0)
+      terminal.note(`${replayed} of ${handles.length} job(s) had been done before (--again does them again)`);
+
+    const jobs = handles.map(({ id, outcome, status }) => ({ id, outcome, status }));
+    if (options.detach === true) {
+      if (terminal.json)
+        return terminal.jsonLine(JSON.stringify({ collection: options.collection, documents: documents.length, jobs }));
+      for (const { id } of jobs) await terminal.line(id);
+      return;
+    }
+    const results = await followParts(fleet, parts, handles, interrupt, terminal);
+    const done = handles.map(({ id, outcome }, i) => ({ id, outcome, status: 'completed', result: results[i] }));
+    if (terminal.json) {
+      return terminal.jsonLine(
+        JSON.stringify({ collection: options.collection, documents: documents.length, jobs: done }),
+      );
+    }
+    await terminal.line(describeResults(options.collection, documents.length, results));
+  });
+}
+
+function makeParts(documents: readonly CollectedDocument[], options: IngestOptions): Part[] {
+  const { collection } = options;
+  const removeMissing = options.removeMissing === true;
+  const parts = splitIntoParts(documents, removeMissing ? MAX_WHOLE_BYTES : MAX_PART_BYTES);
+  if (removeMissing && parts.length > 1) {
+    throw new OncefleetError(
+      'INPUT_INVALID',
+      `--remove-missing takes at most ${MAX_WHOLE_BYTES / 1_048_576} MiB of documents at once`,
+    );
+  }
+  return parts.map((part, i) => {
+    const given = parts.length === 1 ? options.key : `${options.key}:${i + 1}/${parts.length}`;
+    return {
+      documents: part,
+      input: {
+        collection,
+        documents: part.map(({ path, content }) => ({ path, content })),
+        ...(removeMissing ? { removeMissing: true as const } : {}),
+      },
+      key:
+        options.key !== undefined
+          ? given
+          : options.again === true
+            ? undefined
+            : ingestKey(collection, part, { removeMissing }),
+    };
+  });
+}
+
+function checkInput(fleet: Fleet, { input }: Part): void {
+  const parsed = fleet.jobs.get('ingest')?.input.safeParse(input);
+  if (parsed?.success === false) throw new InputInvalidError('Input of ingest', toIssues(parsed.error.issues));
+}
+
+/** Follows all jobs at once, showing them as one. @returns their results, in order */
+async function followParts(
+  fleet: Fleet,
+  parts: readonly Part[],
+  handles: readonly JobHandle[],
+  interrupt: Interrupt,
+  terminal: Terminal,
+): Promise<IngestCounts[]> {
+  const progress = new Progress(terminal, 'ingest');
+  const total = parts.reduce((sum, { documents }) => sum + documents.length, 0);
+  const done = parts.map(() => 0);
+  const show = (message?: string) =>
+    progress.update({ done: done.reduce((a, b) => a + b, 0), total, ...(message === undefined ? {} : { message }) });
+  show();
+  const follow = async (handle: JobHandle, i: number): Promise<IngestCounts> => {
+    const end = await followJob(fleet, handle.id, {
+      interrupt,
+      note: (text) => progress.note(text),
+      onEvent: ({ event }) => {
+        if (event.type === 'progress') {
+          const state = event as Extract<SystemEvent, { type: 'progress' }>;
+          done[i] = state.done;
+          show(state.message);
+        } else if (event.type === 'retry') {
+          const { error } = event as Extract<SystemEvent, { type: 'retry' }>;
+          progress.note(`An attempt failed (${error.code}: ${error.message}) and will be repeated`);
+        } else if (event.type === 'attempt') noteAttempt(event, progress);
+      },
+    });
+    if (end !== undefined) requireCompleted(handle.id, end);
+    const result = end?.type === 'end' ? end.result : await handle.result({ signal: interrupt.signal });
+    done[i] = (parts[i] as Part).documents.length;
+    show();
+    return result as IngestCounts;
+  };
+  // All are heard out before one failure is told, so that the bar does not go on after it.
+  const settled = await Promise.allSettled(handles.map(follow));
+  progress.finish();
+  const failures = settled.filter((outcome) => outcome.status === 'rejected').map(({ reason }) => reason as unknown);
+  const interrupted = failures.find((reason) => reason instanceof CommandInterruptedError);
+  if (interrupted !== undefined) {
+    const unfinished = handles.filter((_, i) => settled[i]?.status === 'rejected').map(({ id }) => id);
+    throw interrupted.withMessage(
+      `Stopped following; these go on: ${unfinished.join(', ')}. Follow one: oncefleet follow ${unfinished[0]}`,
+    );
+  }
+  if (failures.length > 0) throw failures[0];
+  return settled.map((outcome) => (outcome as PromiseFulfilledResult<IngestCounts>).value);
+}
+
+function noteAttempt(event: JobEvent | SystemEvent, progress: Progress): void {
+  const { attempt, resumed } = event as Extract<SystemEvent, { type: 'attempt' }>;
+  progress.note(`Attempt ${attempt} ${resumed ? 'goes on from the last checkpoint' : 'starts over'}`);
+}
+
+function describeResults(collection: string, documents: number, results: readonly IngestCounts[]): string {
+  const sum = (field: keyof IngestCounts) => results.reduce((total, result) => total + (result?.[field] ?? 0), 0);
+  const counts = [`${sum('added')} added`, `${sum('updated')} updated`, `${sum('unchanged')} unchanged`];
+  if (sum('removed') > 0) counts.push(`${sum('removed')} removed`);
+  return `${collection}: ${documents} document(s): ${counts.join(', ')}; ${sum('chunks')} chunks`;
+}

@@ -1,0 +1,45 @@
+/** The two processes of a fleet, as parts that `web`, `work` and `dev` put together. */
+import type { Config } from '../config.ts';
+import type { Lifecycle } from '../lifecycle.ts';
+import type { Logger } from '../log.ts';
+import type { Fleet } from '../workers/fleet.ts';
+
+/** Opens the web process's part: listens, logs where, and closes with the lifecycle. @returns its base URL */
+export async function startWeb(fleet: Fleet, config: Config, log: Logger, lifecycle: Lifecycle): Promise<string> {
+  const { createApp } = await import('../http/app.ts');
+  const app = createApp({ client: fleet, log, config });
+  await lifecycle.add('http', () => app.close());
+  return app.listen({
+    host: config.host,
+    port: config.port,
+    listenTextResolver: (address) => `Listening on ${address}`,
+  });
+}
+
+export interface StartWorkerOptions {
+  /** Names of the jobs to run; all unless told. */
+  only?: readonly string[];
+}
+
+/** Opens the worker's part; when closed it drains, and a hurried close interrupts what runs. @returns the worker's id */
+export async function startWorker(
+  fleet: Fleet,
+  config: Config,
+  lifecycle: Lifecycle,
+  { only }: StartWorkerOptions = {},
+): Promise<string> {
+  const worker = await fleet.work({ concurrency: config.concurrency, ...(only === undefined ? {} : { jobs: only }) });
+  await lifecycle.add('worker', (signal) => {
+    // Intake stops first: a job that came after the interrupt would be waited for.
+    const closed = worker.close({ timeoutMs: signal.aborted ? 0 : config.shutdownMs });
+    signal.addEventListener('abort', () => worker.interrupt(), { once: true });
+    return closed;
+  });
+  return worker.id;
+}
+
+/** Redis may be away when a process starts, as it may go away later; say so and go on. */
+export async function warnWithoutRedis(fleet: Fleet, log: Logger): Promise<void> {
+  const { redis } = await fleet.health();
+  if (redis !== undefined) log.warn({ problem: redis }, 'Redis does not answer; jobs wait until it does');
+}

@@ -1,0 +1,103 @@
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { LeaseKeeper } from '../../src/idempotency/lease-keeper.ts';
+import { silentLogger } from '../../src/log.ts';
+import { claimFree, claimOne, expireLease, insertJob, rowOf, useDatabase } from '../helpers/fixtures.ts';
+
+const file = useDatabase();
+
+function createKeeper(overrides: { databaseUrl?: string; heartbeatMs?: number; maxBlockMs?: number } = {}): LeaseKeeper {
+  const keeper = new LeaseKeeper({ databaseUrl: file.url, heartbeatMs: 100, maxBlockMs: 60_000, log: silentLogger(), ...overrides });
+  onTestFinished(() => keeper.close());
+  return keeper;
+}
+
+/** A claimed job, held by a keeper. */
+async function hold(keeper: LeaseKeeper, ttlMs: number) {
+  const id = await insertJob(file.db);
+  const claimSentAt = process.hrtime.bigint();
+  const answer = await claimOne(file.db, id, { ttlMs });
+  if (answer.decision !== 'claimed') throw new Error(answer.decision);
+  const onLost = vi.fn();
+  const onCancel = vi.fn();
+  const lease = keeper.hold({ jobId: id, fence: 1, ttlMs, claimSentAt, onLost, onCancel });
+  return { id, lease, onLost, onCancel };
+}
+
+describe('the lease keeper', () => {
+  it('renews by the database clock, again and again', async () => {
+    const keeper = createKeeper();
+    const { id, onLost } = await hold(keeper, 1_000);
+    const first = (await rowOf(file.db, id)).lease_expires_at as Date;
+    await expect.poll(async () => ((await rowOf(file.db, id)).lease_expires_at as Date).getTime() - first.getTime(), { timeout: 5_000 }).toBeGreaterThan(1_500);
+    expect(onLost).not.toHaveBeenCalled();
+  });
+
+  it('says that a lease is lost when its row is at another fence', async () => {
+    const keeper = createKeeper();
+    const { id, onLost } = await hold(keeper, 60_000);
+    await expireLease(file.db, id);
+    await claimFree(file.db, id);
+    await expect.poll(() => onLost.mock.calls.length, { timeout: 5_000 }).toBe(1);
+    expect(onLost.mock.calls[0]?.[0]).toMatchObject({ code: 'LEASE_LOST', jobId: id, fence: 1 });
+    expect(keeper.size).toBe(0);
+  });
+
+  it('says so before the lease expires when no renewal gets through: a failed one is unknown, not lost', async () => {
+    const keeper = createKeeper({ databaseUrl: 'postgres://nobody@127.0.0.1:1/none' });
+    const { id, onLost } = await hold(keeper, 1_000);
+    await expect.poll(() => onLost.mock.calls.length, { timeout: 5_000, interval: 5 }).toBe(1);
+    // By the database clock the lease is still this owner's: nobody else can have claimed.
+    expect((await claimOne(file.db, id)).decision).toBe('held');
+  });
+
+  it('tells of a cancel once', async () => {
+    const keeper = createKeeper();
+    const { id, onCancel } = await hold(keeper, 60_000);
+    await file.pool.query('update jobs set cancel_requested_at = clock_timestamp() where id = $1', [id]);
+    await expect.poll(() => onCancel.mock.calls.length, { timeout: 5_000 }).toBe(1);
+    keeper.cancel(id);
+    expect(onCancel).toHaveBeenCalledOnce();
+  });
+
+  it('keeps renewing while the event loop is blocked, up to maxBlockMs', async () => {
+    const keeper = createKeeper({ maxBlockMs: 60_000 });
+    const { id, onLost } = await hold(keeper, 1_000);
+    block(3_000);
+    expect((await claimOne(file.db, id)).decision).toBe('held');
+    expect(onLost).not.toHaveBeenCalled();
+  });
+
+  it('lets the leases of a loop that is blocked beyond maxBlockMs expire, and aborts as soon as it runs again', async () => {
+    const keeper = createKeeper({ maxBlockMs: 500 });
+    const { id, onLost } = await hold(keeper, 1_000);
+    block(3_000);
+    await expect.poll(() => onLost.mock.calls.length, { timeout: 5_000 }).toBe(1);
+    expect((await claimOne(file.db, id)).decision).toBe('claimed');
+  });
+
+  it('lets go of a released lease without calling it lost', async () => {
+    const keeper = createKeeper();
+    const { lease, id, onLost } = await hold(keeper, 1_000);
+    lease.release();
+    lease.release();
+    await file.pool.query("update jobs set status = 'pending', lease_owner = null, lease_expires_at = null where id = $1", [id]);
+    const other = await hold(keeper, 1_000);
+    const first = (await rowOf(file.db, other.id)).lease_expires_at as Date;
+    await expect.poll(async () => ((await rowOf(file.db, other.id)).lease_expires_at as Date) > first, { timeout: 5_000 }).toBe(true);
+    expect(onLost).not.toHaveBeenCalled();
+  });
+
+  it('closes in any state', async () => {
+    const unused = createKeeper();
+    await unused.close();
+    const used = createKeeper();
+    await hold(used, 60_000);
+    await Promise.all([used.close(), used.close()]);
+    expect(used.size).toBe(0);
+  });
+});
+
+function block(ms: number): void {
+  const until = performance.now() + ms;
+  while (performance.now() < until);
+}
