@@ -1,0 +1,167 @@
+import { execFile } from 'node:child_process';
+import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+import { beforeEach, describe, expect, test } from 'vitest';
+import {
+  type CollectedDocument,
+  collectDocuments,
+  ingestKey,
+  splitIntoParts,
+} from '../../src/cli/collect-documents.ts';
+import { createTestFolder } from '../helpers/services.ts';
+
+let folder: string;
+
+beforeEach(async () => {
+  folder = await createTestFolder();
+});
+
+async function put(path: string, content: string | Uint8Array = `# ${path}\n\nText.\n`): Promise<void> {
+  await mkdir(dirname(join(folder, path)), { recursive: true });
+  await writeFile(join(folder, path), content);
+}
+
+async function pathsOf(...paths: string[]): Promise<string[]> {
+  const { documents } = await collectDocuments(paths, { cwd: folder });
+  return documents.map(({ path }) => path);
+}
+
+describe('collectDocuments', () => {
+  test('finds Markdown and text at any depth, sorted, whatever the case of the extension', async () => {
+    for (const path of ['b.md', 'a/z.TXT', 'a/b/c.markdown', 'a/code.ts', 'a/noextension', 'B.md']) await put(path);
+    expect(await pathsOf('.')).toEqual(['B.md', 'a/b/c.markdown', 'a/z.TXT', 'b.md']);
+  });
+
+  test('leaves out dot files, dot folders and node_modules, unless they are named', async () => {
+    for (const path of ['a.md', '.git/b.md', '.hidden.md', 'node_modules/p/readme.md']) await put(path);
+    expect(await pathsOf('.')).toEqual(['a.md']);
+    expect(await pathsOf('.', '.git', 'node_modules/p/readme.md')).toEqual([
+      '.git/b.md',
+      'a.md',
+      'node_modules/p/readme.md',
+    ]);
+  });
+
+  test('a file reached twice is one document, and a loop of links ends', async () => {
+    await put('docs/a.md');
+    await symlink(join(folder, 'docs'), join(folder, 'docs/again'));
+    await symlink(join(folder, 'docs/a.md'), join(folder, 'docs/b.md'));
+    expect(await pathsOf('docs', 'docs/a.md', 'docs/../docs')).toEqual(['docs/a.md']);
+  });
+
+  test('paths are relative to the root, and absolute when they lie outside', async () => {
+    await put('docs/a.md');
+    const { documents } = await collectDocuments([join(folder, 'docs')], { cwd: '/', root: folder });
+    expect(documents.map(({ path }) => path)).toEqual(['docs/a.md']);
+    const outside = await collectDocuments(['docs'], { cwd: folder, root: 'elsewhere' });
+    expect(outside.documents.map(({ path }) => path)).toEqual([join(folder, 'docs/a.md')]);
+  });
+
+  test('a byte order mark is not part of the text', async () => {
+    await put('a.md', '\uFEFF# Title');
+    const { documents } = await collectDocuments(['a.md'], { cwd: folder });
+    expect(documents[0]?.content).toBe('# Title');
+  });
+
+  test.each<[string, () => Promise<string>, string, RegExp]>([
+    ['a file that is not there', async () => 'nothing.md', 'FILE_UNREADABLE', /nothing\.md does not exist/],
+    ['a binary file', () => withFile('bin.md', Buffer.from([0x50, 0, 0x51])), 'FILE_UNREADABLE', /bin\.md is binary/],
+    [
+      'invalid UTF-8',
+      () => withFile('latin.txt', Buffer.from([0x63, 0xe9, 0x21])),
+      'FILE_UNREADABLE',
+      /latin\.txt is not valid UTF-8/,
+    ],
+    ['an empty file', () => withFile('empty.md', ''), 'FILE_EMPTY', /empty\.md has no text/],
+    ['a file of blanks', () => withFile('blank.md', '\uFEFF \n\t'), 'FILE_EMPTY', /blank\.md has no text/],
+    [
+      'a file of another kind',
+      () => withFile('image.png', 'x'),
+      'FILE_UNREADABLE',
+      /image\.png is not of a kind that is read/,
+    ],
+  ])('refuses %s', async (_, make, code, message) => {
+    const path = await make();
+    await put('good.md');
+    await expect(collectDocuments([path, 'good.md'], { cwd: folder })).rejects.toMatchObject({
+      code,
+      message: expect.stringMatching(message),
+    });
+  });
+
+  test('a pipe named like a document is refused, not waited for', async () => {
+    await promisify(execFile)('mkfifo', [join(folder, 'pipe.md')]);
+    await expect(collectDocuments(['pipe.md'], { cwd: folder })).rejects.toMatchObject({ code: 'FILE_UNREADABLE' });
+  });
+
+  test('a link to nothing is reported when it is named like a document', async () => {
+    await put('a.md');
+    await symlink(join(folder, 'gone'), join(folder, 'link'));
+    expect(await pathsOf('.')).toEqual(['a.md']);
+    await symlink(join(folder, 'gone.md'), join(folder, 'link.md'));
+    await expect(pathsOf('.')).rejects.toMatchObject({ code: 'FILE_UNREADABLE' });
+  });
+
+  test.skipIf(process.getuid?.() === 0)('a folder without permission is reported', async () => {
+    await put('secret/a.md');
+    await chmod(join(folder, 'secret'), 0);
+    await expect(pathsOf('.')).rejects.toMatchObject({
+      code: 'FILE_UNREADABLE',
+      message: expect.stringMatching(/permission denied/),
+    });
+    await chmod(join(folder, 'secret'), 0o700);
+  });
+
+  test('names every bad file, up to a limit, under the code of the first', async () => {
+    for (let i = 0; i < 8; i++) await put(`e${i}.md`, '');
+    await expect(collectDocuments(['.'], { cwd: folder })).rejects.toMatchObject({
+      code: 'FILE_EMPTY',
+      message: expect.stringMatching(/^e0\.md has no text in it; .*e4\.md has no text in it; and 3 more$/),
+      details: { files: expect.objectContaining({ length: 8 }) },
+    });
+  });
+
+  test('skipBad leaves bad files out and says which', async () => {
+    await put('good.md');
+    await put('empty.md', '');
+    const { documents, skipped } = await collectDocuments(['.'], { cwd: folder, skipBad: true });
+    expect(documents.map(({ path }) => path)).toEqual(['good.md']);
+    expect(skipped).toEqual([{ code: 'FILE_EMPTY', path: 'empty.md', message: 'has no text in it' }]);
+  });
+
+  test('a folder with nothing to ingest is an error', async () => {
+    await put('code.ts');
+    await expect(collectDocuments(['.'], { cwd: folder })).rejects.toMatchObject({ code: 'NOTHING_TO_INGEST' });
+  });
+
+  async function withFile(path: string, content: string | Uint8Array): Promise<string> {
+    await put(path, content);
+    return path;
+  }
+});
+
+describe('parts and keys', () => {
+  const document = (path: string, bytes: number): CollectedDocument => ({ path, content: path, bytes });
+
+  test('documents are split below the limit; one above it is a part by itself', () => {
+    const parts = splitIntoParts(
+      [document('a', 6), document('b', 4), document('c', 1), document('d', 30), document('e', 1)],
+      10,
+    );
+    expect(parts.map((part) => part.map(({ path }) => path))).toEqual([['a', 'b'], ['c'], ['d'], ['e']]);
+  });
+
+  test('the key follows collection, paths, contents and settings', () => {
+    const key = ingestKey('docs', [document('a', 1)]);
+    expect(key).toMatch(/^ingest:[0-9a-f]{64}$/);
+    expect(ingestKey('docs', [document('a', 1)])).toBe(key);
+    const others = [
+      ingestKey('other', [document('a', 1)]),
+      ingestKey('docs', [document('b', 1)]),
+      ingestKey('docs', [{ path: 'a', content: 'changed', bytes: 7 }]),
+      ingestKey('docs', [document('a', 1)], { removeMissing: true }),
+    ];
+    expect(new Set([key, ...others]).size).toBe(5);
+  });
+});

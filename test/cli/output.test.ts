@@ -1,0 +1,302 @@
+import { readFile } from 'node:fs/promises';
+import { describe, expect, test } from 'vitest';
+import { AnswerView } from '../../src/cli/answer-view.ts';
+import { formatEventJson, formatEventLine } from '../../src/cli/event-text.ts';
+import { EXIT_CODE_BY_ERROR, EXIT_CODES } from '../../src/cli/exit-codes.ts';
+import { parseDuration, parseInteger, parseJobId } from '../../src/cli/options.ts';
+import { formatProgress, Progress } from '../../src/cli/progress.ts';
+import { CommandInterruptedError, reportError } from '../../src/cli/report.ts';
+import { createTerminal, formatTable, printable, printableLine, type Terminal } from '../../src/cli/terminal.ts';
+import { ERROR_CODES, InputInvalidError, JobFailedError, OncefleetError } from '../../src/errors.ts';
+import type { JobEvent, StreamEvent, SystemEvent } from '../../src/journal/event.ts';
+
+class Sink {
+  text = '';
+  readonly isTTY: boolean;
+  readonly columns = 60;
+  constructor(isTTY: boolean) {
+    this.isTTY = isTTY;
+  }
+  write(text: string, done?: (error?: Error | null) => void): boolean {
+    this.text += text;
+    done?.();
+    return true;
+  }
+}
+
+function open({
+  tty = false,
+  json = false,
+  env = {},
+}: {
+  tty?: boolean;
+  json?: boolean;
+  env?: Record<string, string>;
+} = {}) {
+  const [stdout, stderr] = [new Sink(tty), new Sink(tty)];
+  return { stdout, stderr, terminal: createTerminal({ stdout, stderr, json, env }) };
+}
+
+const ESCAPE = '\x1b';
+const event = (seq: number, content: JobEvent | SystemEvent): StreamEvent => ({
+  seq,
+  fence: 1,
+  event: content,
+  json: JSON.stringify(content),
+});
+
+describe('the terminal', () => {
+  test('styles only for a terminal that takes colour', () => {
+    expect(open({ tty: true }).terminal.style('red', 'x')).toBe('\x1b[31mx\x1b[39m');
+    expect(open({ tty: false }).terminal.style('red', 'x')).toBe('x');
+    expect(open({ tty: true, env: { NO_COLOR: '1' } }).terminal.style('red', 'x')).toBe('x');
+    expect(open({ tty: true, env: { NO_COLOR: '' } }).terminal.style('red', 'x')).toContain(ESCAPE);
+    expect(open({ tty: true, env: { TERM: 'dumb' } }).terminal.style('red', 'x')).toBe('x');
+    expect(open({ tty: true, json: true }).terminal.style('red', 'x')).toBe('x');
+  });
+
+  test('--json silences notes and progress', () => {
+    const { terminal, stderr } = open({ json: true, tty: true });
+    terminal.note('a remark');
+    new Progress(terminal, 'ingest').update({ done: 1, total: 2 });
+    expect(stderr.text).toBe('');
+  });
+
+  test('control characters of foreign text are not printed', () => {
+    expect(printable('a\x1b[31mb\x9b2Jc\r\nd\te\x07')).toBe('a[31mb2Jc\nd\te');
+    expect(printableLine('one\ntwo\u2028three')).toBe('one two three');
+    expect(printableLine('abcdef', 4)).toBe('abc…');
+  });
+
+  test('a table has columns as wide as their cells', () => {
+    expect(
+      formatTable(
+        ['A', 'LONG'],
+        [
+          ['xyz', '1'],
+          ['x', ''],
+        ],
+      ),
+    ).toBe('A    LONG\nxyz  1\nx');
+  });
+});
+
+describe('progress', () => {
+  test('redraws its line on a terminal and ends it', () => {
+    const { terminal, stderr } = open({ tty: true });
+    let now = 0;
+    const progress = new Progress(terminal, 'ingest', () => now);
+    progress.update({ done: 0, total: 4 });
+    now += 10;
+    progress.update({ done: 1, total: 4 });
+    now += 1_000;
+    progress.update({ done: 2, total: 4, message: 'docs/a.md' });
+    progress.finish();
+    expect(stderr.text.split('\r\x1b[K').slice(1)).toEqual([
+      'ingest [........................]   0% 0/4',
+      'ingest [############............]  50% 2/4  docs/a.md',
+      'ingest [############............]  50% 2/4  docs/a.md\n',
+    ]);
+  });
+
+  test('is a plain line now and then in a pipe, the last state always', () => {
+    const { terminal, stderr } = open();
+    let now = 0;
+    const progress = new Progress(terminal, 'ingest', () => now);
+    for (let done = 0; done <= 10; done++, now += 500) progress.update({ done, total: 10 });
+    progress.finish();
+    progress.finish();
+    expect(stderr.text).toBe('ingest   0% 0/10\ningest  40% 4/10\ningest  80% 8/10\ningest 100% 10/10\n');
+  });
+
+  test('never gets wider than the terminal', () => {
+    const state = { done: 3, total: 10, message: 'a/very/long/path/'.repeat(20) };
+    expect(formatProgress('ingest', state, 40)).toHaveLength(40);
+  });
+
+  test('has no share without a total, nor with none to do', () => {
+    expect(formatProgress('job', { done: 7 })).toBe('job 7');
+    expect(formatProgress('job', { done: 0, total: 0 })).toBe('job 0/0');
+  });
+});
+
+describe('reports', () => {
+  const report = (error: unknown, { json = false, debug = false } = {}) => {
+    const stderr = new Sink(false);
+    return { code: reportError(error, { stderr, json, debug }), text: stderr.text };
+  };
+
+  test('an error is one line with its code', () => {
+    expect(report(new InputInvalidError('Input', [{ path: 'a.b', message: 'is\nrequired' }]))).toEqual({
+      code: 2,
+      text: 'error INPUT_INVALID: Input: a.b: is required\n',
+    });
+  });
+
+  test('with --json an object, details included', () => {
+    const { text } = report(new OncefleetError('KEY_MISMATCH', 'No', { details: { jobId: 'x' } }), { json: true });
+    expect(JSON.parse(text)).toEqual({ error: { code: 'KEY_MISMATCH', message: 'No', details: { jobId: 'x' } } });
+  });
+
+  test('a failed job exits with 1 and a cancelled one with 5, whatever their codes', () => {
+    expect(report(new JobFailedError('x', 'failed', { code: 'INPUT_INVALID', message: 'm' })).code).toBe(1);
+    expect(report(new JobFailedError('x', 'cancelled', { code: 'CANCELLED', message: 'm' })).code).toBe(5);
+  });
+
+  test('an interrupted command exits as its signal says', () => {
+    expect(report(new CommandInterruptedError('SIGINT', 'Stopped')).code).toBe(130);
+    expect(report(new CommandInterruptedError('SIGTERM', 'Stopped')).code).toBe(143);
+  });
+
+  test('a refused connection to both addresses of localhost is named', () => {
+    const refused = (port: string) =>
+      Object.assign(new Error(`connect ECONNREFUSED ${port}`), { code: 'ECONNREFUSED' });
+    const both = Object.assign(new AggregateError([refused('::1:5432'), refused('127.0.0.1:5432')]), {
+      code: 'ECONNREFUSED',
+    });
+    expect(report(both)).toEqual({
+      code: 4,
+      text: 'error STORE_UNAVAILABLE: Postgres cannot be reached: connect ECONNREFUSED ::1:5432; connect ECONNREFUSED 127.0.0.1:5432\n',
+    });
+  });
+
+  test('the unplanned is INTERNAL, with a stack only for people who debug', () => {
+    expect(report(new TypeError('x is undefined'))).toEqual({ code: 70, text: 'error INTERNAL: x is undefined\n' });
+    expect(report(new TypeError('x is undefined'), { debug: true }).text).toContain('output.test.ts');
+    expect(report('a string').text).toBe('error INTERNAL: a string\n');
+  });
+
+  test('a reader that went away gets no report', () => {
+    expect(report(Object.assign(new Error('write EPIPE'), { code: 'EPIPE', syscall: 'write' }))).toEqual({
+      code: 141,
+      text: '',
+    });
+  });
+});
+
+describe('the table of exit codes', () => {
+  test('has every error code, and only codes it explains', () => {
+    expect(Object.keys(EXIT_CODE_BY_ERROR).sort()).toEqual(Object.keys(ERROR_CODES).sort());
+    for (const code of Object.values(EXIT_CODE_BY_ERROR)) expect(EXIT_CODES).toHaveProperty(String(code));
+  });
+
+  test('is the one that docs/cli.md prints', async () => {
+    const docs = await readFile(new URL('../../docs/cli.md', import.meta.url), 'utf8');
+    const rows = [...docs.matchAll(/^\| (\d+) \| (.*?) \| (.*?) \|$/gm)].map(([, code, meaning, errors]) => ({
+      code,
+      meaning,
+      errors,
+    }));
+    const expected = Object.entries(EXIT_CODES).map(([code, meaning]) => ({
+      code,
+      meaning,
+      errors: Object.entries(EXIT_CODE_BY_ERROR)
+        .filter(([, exitCode]) => String(exitCode) === code)
+        .map(([name]) => `\`${name}\``)
+        .join(' '),
+    }));
+    expect(rows).toEqual(expected);
+  });
+});
+
+describe('values of options', () => {
+  test.each([
+    ['1500', 1_500],
+    ['0', 0],
+    ['250ms', 250],
+    ['1.5s', 1_500],
+    ['5m', 300_000],
+    ['2h', 7_200_000],
+    ['1d', 86_400_000],
+  ])('a duration of %s is %i ms', (text, ms) => expect(parseDuration(text)).toBe(ms));
+
+  test.each(['', '-1', '5 parsecs', '1e3', 'NaN', `${'9'.repeat(30)}d`])('%j is no duration', (text) => {
+    expect(() => parseDuration(text)).toThrow(/duration/);
+  });
+
+  test.each(['', ' ', '1.5', '0x10', '11', '-1', 'ten'])('%j is no whole number from 0 to 10', (text) => {
+    expect(() => parseInteger(0, 10)(text)).toThrow(/whole number from 0 to 10/);
+  });
+
+  test('a job id is a UUID, in any case of letters', () => {
+    expect(parseJobId('0198C5F2-0000-7000-8000-000000000000')).toBe('0198c5f2-0000-7000-8000-000000000000');
+    for (const text of ['', '42', '0198c5f2', "0198c5f2-0000-7000-8000-00000000000'"])
+      expect(() => parseJobId(text)).toThrow(/UUID/);
+  });
+});
+
+describe('events', () => {
+  test('for scripts they are the text of the journal', () => {
+    const json = '{"type":"x","n":1.0,"s":"\\u0000\\ud800"}';
+    expect(formatEventJson({ seq: 3, fence: 2, event: JSON.parse(json) as JobEvent, json })).toBe(
+      `{"seq":3,"fence":2,"event":${json}}`,
+    );
+  });
+
+  test('for people they are a line that moves no cursor', () => {
+    expect(formatEventLine(event(7, { type: 'delta', text: 'a\x1b[31m\n\x9b' }))).toBe(
+      '    7  delta       {"text":"a\\u001b[31m\\n\\u009b"}',
+    );
+    expect(formatEventLine(event(8, { type: 'end' }))).toBe('    8  end');
+  });
+});
+
+describe('an answer', () => {
+  const delta = (seq: number, text: string) => event(seq, { type: 'delta', text });
+  const attempt = (seq: number, fields: object) =>
+    event(seq, { type: 'attempt', attempt: 2, reason: 'crash', resumed: false, ...fields } as SystemEvent);
+
+  async function view(
+    tty: boolean,
+    events: StreamEvent[],
+    result: unknown,
+  ): Promise<{ stdout: string; stderr: string; view: AnswerView }> {
+    const { stdout, stderr, terminal } = open({ tty, env: { NO_COLOR: '1' } });
+    const answer = new AnswerView(terminal as Terminal, tty);
+    for (const each of events) await answer.accept(each);
+    await answer.finish(result);
+    return { stdout: stdout.text, stderr: stderr.text, view: answer };
+  }
+
+  test('is printed as it comes, then its sources', async () => {
+    const sources = [{ n: 1, path: 'docs/a.md', heading: 'Title > Part', documentId: 'x', ordinal: 0 }];
+    const { stdout } = await view(true, [event(0, { type: 'sources', sources }), delta(1, 'One '), delta(2, 'two.')], {
+      text: 'One two.',
+      sources,
+    });
+    expect(stdout).toBe('One two.\n\nSources\n  [1] docs/a.md · Title > Part\n');
+  });
+
+  test('that starts over says so on a terminal and goes on after the note', async () => {
+    const { stdout, stderr } = await view(true, [delta(0, 'Old'), attempt(1, {}), delta(2, 'New')], { text: 'New' });
+    expect(stdout).toBe('Old\nNew\n');
+    expect(stderr).toBe('-- Attempt 2 (its worker was lost): the answer starts again --\n');
+  });
+
+  test('in a pipe is the last attempt alone', async () => {
+    const { stdout } = await view(false, [delta(0, 'Old'), attempt(1, {}), delta(2, 'New')], { text: 'New' });
+    expect(stdout).toBe('New\n');
+  });
+
+  test('that goes on from a checkpoint keeps what came before it', async () => {
+    const events = [delta(0, 'Kept '), delta(1, 'lost'), attempt(2, { resumed: true, from: 1 }), delta(3, 'new')];
+    const { view: answer, stdout } = await view(true, events, { text: 'Kept new' });
+    expect(answer.text).toBe('Kept new');
+    expect(stdout).toBe('Kept lost\nKept new\n');
+  });
+
+  test('that is stored differently from what was seen is printed as it is stored', async () => {
+    const { stdout } = await view(true, [delta(0, 'Seen')], { text: 'Stored' });
+    expect(stdout).toBe('Seen\nStored\n');
+  });
+
+  test('whose tokens split a surrogate pair is printed whole', async () => {
+    const { stdout } = await view(true, [delta(0, 'a\ud83d'), delta(1, '\ude00b')], { text: 'a😀b' });
+    expect(stdout).toBe('a😀b\n');
+  });
+
+  test('cannot move the cursor', async () => {
+    const { stdout } = await view(true, [delta(0, 'a\x1b]0;title\x07b')], { text: 'a\x1b]0;title\x07b' });
+    expect(stdout).toBe('a]0;titleb\n');
+  });
+});
