@@ -47,7 +47,7 @@ export async function allJobs(config: Config, modules: readonly string[], cwd: s
     import('../workers/builtin-jobs.ts'),
     import('./load-jobs.ts'),
   ]);
-  return loadJobs(modules, { cwd, builtin: createBuiltinJobs({ model: config.model }) });
+  return loadJobs(modules, { cwd, builtin: createBuiltinJobs(config) });
 }
 
 export async function openFleet(config: Config, jobs: readonly AnyJobDefinition[], log: Logger): Promise<Fleet> {

@@ -4,6 +4,7 @@ import type { Redis } from 'ioredis';
 import type { Kysely } from 'kysely';
 import { type DispatchRow, markDispatched } from '../db/jobs.ts';
 import type { Database } from '../db/schema.ts';
+import { isTransient } from '../db/transient.ts';
 import { Batcher } from '../journal/batcher.ts';
 import type { Logger } from '../log.ts';
 
@@ -108,7 +109,8 @@ export class Dispatcher {
     let entry = this.#queues.get(name);
     if (entry === undefined) {
       const queue = new Queue(name, { connection: this.#options.redis, prefix: this.#options.prefix });
-      queue.on('error', (err) => this.#options.log.warn({ err, queue: name }, 'queue error'));
+      // Of an outage the connection tells once.
+      queue.on('error', (err) => this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'));
       const adds = new Batcher<DispatchRow, void>({
         run: async (rows) => {
           const [only] = rows;

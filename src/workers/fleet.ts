@@ -4,6 +4,7 @@ import { DelayedError, type Job, Worker } from 'bullmq';
 import type { Kysely } from 'kysely';
 import type { Database } from '../db/schema.ts';
 import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
+import { isTransient } from '../db/transient.ts';
 import { createJobClient, type JobClient } from '../idempotency/client.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { Guard, type JobSpec } from '../idempotency/guard.ts';
@@ -110,7 +111,8 @@ async function startWorker(
       // A stall is a delivery like any other; the row counts crashes.
       maxStalledCount: Number.MAX_SAFE_INTEGER,
     });
-    worker.on('error', (err) => runtime.log.warn({ err, queue }, 'BullMQ worker error'));
+    // Of an outage the connection tells once; BullMQ would with every try.
+    worker.on('error', (err) => runtime.log[isTransient(err) ? 'debug' : 'warn']({ err, queue }, 'BullMQ worker error'));
     return worker;
   });
   const reconciler = new Reconciler({ runtime, jobs: client.jobs, intervalMs: options.reconcileMs });
