@@ -90,6 +90,31 @@ export interface CancelResult {
   outcome: 'cancelled' | 'requested' | 'finished';
 }
 
+/** Which failed jobs to redrive, and how carefully. */
+export interface RedriveManyOptions {
+  tenant?: string;
+  name?: string;
+  /** Error code of the failure. */
+  code?: string;
+  /** Failed no longer ago than this, ms. */
+  withinMs?: number;
+  /** At most this many; 1 to 10,000, all of those unless told. */
+  limit?: number;
+  /** Redrive this many first, wait for them, and go on only if all of them complete. Default 0. */
+  canary?: number;
+  /** How long to wait for the canaries, ms. Default 10 minutes. */
+  canaryTimeoutMs?: number;
+  signal?: AbortSignal;
+  onProgress?(progress: { redriven: number; matched: number }): void;
+}
+
+export interface RedriveManyResult {
+  matched: number;
+  redriven: number;
+  /** Canaries that did not complete, and why; where there is one, the rest was left failed. */
+  failedCanaries: { id: string; code: ErrorCode; message: string }[];
+}
+
 export interface JobPage {
   jobs: Omit<JobRecord, 'attempts' | 'progress'>[];
   nextCursor: string | null;

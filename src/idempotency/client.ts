@@ -1,9 +1,9 @@
 /** Enqueueing, looking, following, waiting, cancelling: all that needs no worker. */
 import type { Queue } from 'bullmq';
-import { endAbandoned, findAttempts, findJob, findJobs, redriveJob, requestCancel, type RowOptions } from '../db/jobs.ts';
+import { endAbandoned, findAttempts, findFailedJobs, findJob, findJobs, redriveJob, requestCancel, type RowOptions } from '../db/jobs.ts';
 import type { JobsTable } from '../db/schema.ts';
 import type { Selectable } from 'kysely';
-import { InputInvalidError, JobFailedError, OncefleetError, type StoredFailure, toIssues } from '../errors.ts';
+import { InputInvalidError, JobFailedError, OncefleetError, type StoredFailure, toIssues, toStoredFailure } from '../errors.ts';
 import type { JobEvent, StreamEvent } from '../journal/event.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import { ending } from './abandon.ts';
@@ -17,6 +17,8 @@ import type {
   JobHandle,
   JobPage,
   JobRecord,
+  RedriveManyOptions,
+  RedriveManyResult,
   ResultOptions,
 } from './client-types.ts';
 import type { AnyJobDefinition, JobDefinition } from './define-job.ts';
@@ -44,6 +46,8 @@ export interface JobClient {
   cancel(id: string, options?: { tenant?: string }): Promise<CancelResult>;
   /** @throws OncefleetError JOB_NOT_FOUND, JOB_NOT_FAILED */
   redrive(id: string, options?: { tenant?: string }): Promise<void>;
+  /** Redrives failed jobs that match, canaries first. @throws InputInvalidError; the signal's reason */
+  redriveMany(options?: RedriveManyOptions): Promise<RedriveManyResult>;
   /** @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID (on the first `next()`) */
   follow(id: string, options?: FollowOptions): AsyncGenerator<StreamEvent, void, undefined>;
   /** One page from the journal, without waiting. `finished` with no events: the cursor is at or past the end. */
@@ -57,6 +61,11 @@ export interface JobClient {
 
 const DEFAULT_PAGE = 20;
 const DEFAULT_EVENTS = 1_000;
+
+/** Failed jobs one call redrives. */
+const MAX_REDRIVE = 10_000;
+const REDRIVE_AT_ONCE = 20;
+const CANARY_TIMEOUT_MS = 600_000;
 
 /** BullMQ's own bound. */
 const MAX_PRIORITY = 2_097_151;
@@ -158,6 +167,19 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     }
   }
 
+  async function redrive(id: string, options: { tenant?: string } = {}): Promise<void> {
+    const row = isUuid(id) ? await findJob(db, tenantOf(options), id) : undefined;
+    if (row === undefined) throw notFound(id);
+    const redriven = await redriveJob(db, id, (error) => rowTerminalJson({ status: 'failed', result: null, error }));
+    if (redriven === undefined) {
+      throw new OncefleetError('JOB_NOT_FAILED', `Job ${id} is ${row.status}; only failed jobs can be redriven`, { details: { jobId: id, status: row.status } });
+    }
+    const { tenant, name, queue, idempotency_key: key } = row;
+    await runtime.dispatcher
+      .redispatch({ id, tenant, name, queue, key, options: JSON.parse(row.options) as RowOptions, delayMs: 0 })
+      .catch((err: unknown) => runtime.log.warn({ err, jobId: id }, 'redriven but not dispatched; the reconciler will do it'));
+  }
+
   return {
     jobs: byName,
     get queues() {
@@ -195,17 +217,45 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       return { jobs: page.map(toRecord), nextCursor: rows.length > limit ? (page.at(-1)?.id ?? null) : null } satisfies JobPage;
     },
     cancel,
-    async redrive(id, options = {}) {
-      const row = isUuid(id) ? await findJob(db, tenantOf(options), id) : undefined;
-      if (row === undefined) throw notFound(id);
-      const redriven = await redriveJob(db, id, (error) => rowTerminalJson({ status: 'failed', result: null, error }));
-      if (redriven === undefined) {
-        throw new OncefleetError('JOB_NOT_FAILED', `Job ${id} is ${row.status}; only failed jobs can be redriven`, { details: { jobId: id, status: row.status } });
-      }
-      const { tenant, name, queue, idempotency_key: key } = row;
-      await runtime.dispatcher
-        .redispatch({ id, tenant, name, queue, key, options: JSON.parse(row.options) as RowOptions, delayMs: 0 })
-        .catch((err: unknown) => runtime.log.warn({ err, jobId: id }, 'redriven but not dispatched; the reconciler will do it'));
+    redrive,
+    async redriveMany(options = {}) {
+      const { canary = 0, limit = MAX_REDRIVE, signal } = options;
+      if (!Number.isInteger(limit) || limit < 1 || limit > MAX_REDRIVE) throw new InputInvalidError('Redrive', [{ path: 'limit', message: `expected 1 to ${MAX_REDRIVE}` }]);
+      if (!Number.isInteger(canary) || canary < 0) throw new InputInvalidError('Redrive', [{ path: 'canary', message: 'expected 0 or more' }]);
+      const { name, code, withinMs } = options;
+      const tenant = tenantOf(options);
+      const ids = await findFailedJobs(db, { tenant, name, code, withinMs }, limit);
+      const result: RedriveManyResult = { matched: ids.length, redriven: 0, failedCanaries: [] };
+      const redriveOne = async (id: string): Promise<boolean> => {
+        signal?.throwIfAborted();
+        // Another operator may have been faster: what is no longer failed is left alone.
+        const redriven = await redrive(id, { tenant }).then(
+          () => true,
+          (error: unknown) => {
+            if (error instanceof OncefleetError && (error.code === 'JOB_NOT_FAILED' || error.code === 'JOB_NOT_FOUND')) return false;
+            throw error;
+          },
+        );
+        if (!redriven) return false;
+        result.redriven++;
+        options.onProgress?.({ redriven: result.redriven, matched: ids.length });
+        return true;
+      };
+      const canaries = ids.slice(0, canary);
+      const timeoutMs = options.canaryTimeoutMs ?? CANARY_TIMEOUT_MS;
+      await Promise.all(
+        canaries.map(async (id) => {
+          if (!(await redriveOne(id))) return;
+          await waitForResult(id, { timeoutMs, ...(signal === undefined ? {} : { signal }) }).catch((error: unknown) => {
+            signal?.throwIfAborted();
+            result.failedCanaries.push({ id, ...toStoredFailure(error) });
+          });
+        }),
+      );
+      if (result.failedCanaries.length > 0) return result;
+      const rest = ids.slice(canary);
+      for (let i = 0; i < rest.length; i += REDRIVE_AT_ONCE) await Promise.all(rest.slice(i, i + REDRIVE_AT_ONCE).map(redriveOne));
+      return result;
     },
     async *follow(id, options = {}) {
       if (!isUuid(id)) throw notFound(id);

@@ -326,6 +326,47 @@ describe('redrive', () => {
   });
 });
 
+describe('bulk redrive', () => {
+  /** Five jobs that failed, and a switch that mends them. */
+  async function fiveFailed(name: string) {
+    const state = { broken: true };
+    const job = defineJob({
+      name,
+      input: z.object({ n: z.number() }),
+      run: async () => {
+        if (state.broken) throw new NonRetryableError('a \u0000 in the message', { code: 'MODEL_FAILED' });
+        return 'mended';
+      },
+    });
+    const fleet = createTestFleet(file.url, [job]);
+    await fleet.work();
+    const handles = await Promise.all([0, 1, 2, 3, 4].map((n) => fleet.enqueue(job, { n })));
+    await Promise.all(handles.map((handle) => handle.result({ timeoutMs: 10_000 }).catch(() => undefined)));
+    return { fleet, handles, state };
+  }
+
+  it('stops at canaries that fail again', async () => {
+    const { fleet } = await fiveFailed('canary-fails');
+    const result = await fleet.redriveMany({ name: 'canary-fails', canary: 2 });
+    expect(result).toMatchObject({ matched: 5, redriven: 2 });
+    expect(result.failedCanaries.map((canary) => canary.code)).toEqual(['MODEL_FAILED', 'MODEL_FAILED']);
+    expect((await fleet.find({ name: 'canary-fails', status: 'failed' })).jobs.filter((job) => job.fence === 1)).toHaveLength(3);
+  });
+
+  it('goes on after canaries that complete, and takes only what the filter fits', async () => {
+    const { fleet, handles, state } = await fiveFailed('canary-completes');
+    state.broken = false;
+    expect(await fleet.redriveMany({ name: 'canary-completes', code: 'HANDLER_ERROR' })).toMatchObject({ matched: 0 });
+    expect(await fleet.redriveMany({ name: 'canary-completes', code: 'MODEL_FAILED', canary: 1, limit: 4, withinMs: 60_000 })).toEqual({
+      matched: 4,
+      redriven: 4,
+      failedCanaries: [],
+    });
+    await expect.poll(async () => (await fleet.find({ name: 'canary-completes', status: 'completed' })).jobs.length, { timeout: 10_000 }).toBe(4);
+    expect((await fleet.find({ name: 'canary-completes', status: 'failed' })).jobs).toHaveLength(handles.length - 4);
+  });
+});
+
 describe('a worker that closes', () => {
   it('interrupts its runs at the deadline; another finishes them, and nothing counts as crash or error', async () => {
     const prefix = uniquePrefix();
