@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished } from 'vitest';
@@ -18,10 +19,13 @@ interface Message {
   [field: string]: unknown;
 }
 
+/** libfaketime, where it is installed. */
+const FAKETIME = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64'].map((folder) => `${folder}/faketime/libfaketime.so.1`).find(existsSync);
+
 /** A real worker process, killed when the test ends. */
-async function startWorkerProcess(prefix: string): Promise<{ child: ChildProcess; message(type: string): Promise<Message> }> {
+async function startWorkerProcess(prefix: string, env: Record<string, string> = {}): Promise<{ child: ChildProcess; message(type: string): Promise<Message> }> {
   const options: WorkerProcessOptions = { databaseUrl: file.url, redisUrl: testRedisUrl(), prefix, ...LEASE };
-  const child = fork(WORKER, [JSON.stringify(options)], { execArgv: ['--conditions=oncefleet-source'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  const child = fork(WORKER, [JSON.stringify(options)], { execArgv: ['--conditions=oncefleet-source'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'], env: { ...process.env, ...env } });
   onTestFinished(async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     const gone = once(child, 'exit');
@@ -117,5 +121,23 @@ describe('a handler that blocks the event loop', () => {
     const handle = await fleet.enqueue('block', { ms: LEASE.leaseTtlMs * 3 });
     expect(await handle.result({ timeoutMs: 20_000 })).toBe('done');
     expect(await rowOf(file.db, handle.id)).toMatchObject({ fence: 1, crash_count: 0, error_count: 0, status: 'completed' });
+  });
+});
+
+describe.skipIf(FAKETIME === undefined)('workers whose clocks are an hour ahead and an hour behind', () => {
+  const skewed = (by: string) => ({ LD_PRELOAD: FAKETIME as string, FAKETIME: by, FAKETIME_DONT_FAKE_MONOTONIC: '1' });
+
+  it('keep their leases and take over each other’s, as if their clocks were right', async () => {
+    const prefix = uniquePrefix();
+    const workers = [await startWorkerProcess(prefix, skewed('+1h')), await startWorkerProcess(prefix, skewed('-1h'))];
+    const fleet = idleFleet(prefix);
+    const blocked = await fleet.enqueue('block', { ms: LEASE.leaseTtlMs * 2 });
+    expect(await blocked.result({ timeoutMs: 20_000 })).toBe('done');
+    expect(await rowOf(file.db, blocked.id)).toMatchObject({ fence: 1, crash_count: 0 });
+
+    const streamed = await fleet.enqueue('stream', { events: 10 });
+    expect(await streamed.result({ timeoutMs: 25_000 })).toEqual({ attempt: 2 });
+    expect(await rowOf(file.db, streamed.id)).toMatchObject({ fence: 2, crash_count: 1 });
+    expect(workers.filter((worker) => worker.child.signalCode === null)).toHaveLength(1);
   });
 });

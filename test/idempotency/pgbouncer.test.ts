@@ -1,0 +1,45 @@
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { z } from 'zod';
+import { defineJob } from '../../src/index.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
+import { journalOf, useDatabase } from '../helpers/fixtures.ts';
+import { findProgram, startPgBouncer } from '../helpers/pgbouncer.ts';
+
+const file = useDatabase();
+const program = findProgram('pgbouncer');
+
+describe.skipIf(program === undefined)('through PgBouncer in transaction mode', () => {
+  it('a fleet claims, renews, streams, checkpoints, transacts, cancels and reconciles', async () => {
+    const bouncer = await startPgBouncer(program as string, file.url);
+    onTestFinished(() => bouncer.stop());
+    const job = defineJob({
+      name: 'bounced',
+      input: z.object({ n: z.number() }),
+      attempts: 2,
+      backoff: { type: 'fixed', delayMs: 0 },
+      lease: { ttlMs: 1_000 },
+      async run({ n }, ctx) {
+        for (let i = 0; i < 20; i++) await ctx.emit({ type: 'n', i });
+        await ctx.checkpoint({ n });
+        if (n % 10 === 0 && ctx.attempt === 1) throw new Error('once more');
+        if (n === 1) {
+          // Longer than the TTL: the thread's connection goes through the bouncer too.
+          const until = performance.now() + 2_500;
+          while (performance.now() < until);
+        }
+        if (n === 2) await new Promise((_resolve, reject) => ctx.signal.addEventListener('abort', () => reject(ctx.signal.reason)));
+        await ctx.transaction(async (trx) => ctx.complete(trx, { n }));
+      },
+    });
+    const fleet = createTestFleet(bouncer.url, [job], { concurrency: 20 });
+    await fleet.work();
+    const handles = await Promise.all(Array.from({ length: 60 }, (_, n) => fleet.enqueue(job, { n }, { key: `k${n}` })));
+    await expect.poll(async () => (await fleet.get(handles[2]?.id as string))?.status, { timeout: 15_000 }).toBe('running');
+    await handles[2]?.cancel();
+    const results = await Promise.allSettled(handles.map((handle) => handle.result({ timeoutMs: 25_000 })));
+    expect(results.filter((result) => result.status === 'rejected')).toHaveLength(1);
+    expect(results[2]).toMatchObject({ status: 'rejected', reason: { code: 'CANCELLED' } });
+    for (const handle of handles) expect((await journalOf(file.db, handle.id)).length).toBeGreaterThanOrEqual(21);
+    expect(await fleet.get(handles[1]?.id as string)).toMatchObject({ fence: 1, crashCount: 0 });
+  });
+});
