@@ -1,6 +1,6 @@
 /**
  * The configuration of a process, from its environment. `loadConfig` is the only reader of
- * `process.env`-like objects; everything else gets the frozen object.
+ * an environment; everything else gets the frozen object.
  */
 import { z } from 'zod';
 import { InputInvalidError } from './errors.ts';

@@ -4,7 +4,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { CancelledError, defineJob, type JobFailedError, NonRetryableError, RetryAfterError, withIdempotency } from '../../src/index.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
-import { journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { claimFree, expireLease, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
@@ -264,6 +264,64 @@ describe('cancel', () => {
     expect(reason).toBeInstanceOf(CancelledError);
     expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(['begun', 'cancelled']);
     expect((await worker.get(handle.id))?.attempts.map((attempt) => attempt.outcome)).toEqual(['cancelled']);
+  });
+
+  it('of a delayed job, and of one that waits for its retry, ends it at once', async () => {
+    const failed = Promise.withResolvers<void>();
+    const job = defineJob({
+      name: 'cancel-delayed',
+      input: z.object({ fail: z.boolean() }),
+      backoff: { type: 'fixed', delayMs: 600_000 },
+      run: async () => {
+        failed.resolve();
+        throw new Error('later');
+      },
+    });
+    const fleet = createTestFleet(file.url, [job]);
+    await fleet.work();
+    const delayed = await fleet.enqueue(job, { fail: false }, { delayMs: 600_000 });
+    expect(await delayed.cancel()).toEqual({ status: 'cancelled', outcome: 'cancelled' });
+    const retrying = await fleet.enqueue(job, { fail: true });
+    await failed.promise;
+    await expect.poll(async () => (await fleet.get(retrying.id))?.errorCount).toBe(1);
+    expect(await retrying.cancel()).toEqual({ status: 'cancelled', outcome: 'cancelled' });
+    expect((await journalOf(file.db, retrying.id)).map(({ event }) => event.type)).toEqual(['retry', 'cancelled']);
+    await expect(retrying.result()).rejects.toMatchObject({ code: 'CANCELLED' });
+  });
+
+  it('of a job whose worker died ends it at once; of one that is deferred, with the run it waits for', async () => {
+    const job = defineJob({ name: 'cancel-dead', input: z.object({}), run: async () => 1 });
+    const fleet = createTestFleet(file.url, [job]);
+    const dead = await fleet.enqueue(job, {});
+    await claimFree(file.db, dead.id);
+    // Alive, as far as anybody can tell: its owner is told.
+    expect(await dead.cancel()).toEqual({ status: 'running', outcome: 'requested' });
+    await expireLease(file.db, dead.id);
+    expect(await dead.cancel()).toEqual({ status: 'cancelled', outcome: 'cancelled' });
+    const deferred = await fleet.enqueue(job, {});
+    await claimFree(file.db, deferred.id);
+    await fleet.work();
+    await expect.poll(async () => (await fleet.get(deferred.id))?.deferralCount).toBe(1);
+    await deferred.cancel();
+    await expireLease(file.db, deferred.id);
+    // The reconciler ends what was asked to end and has lost its worker.
+    await expect(deferred.result({ timeoutMs: 10_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
+  });
+
+  it('that races the completion ends in one recorded winner', async () => {
+    const job = defineJob({ name: 'cancel-race', input: z.object({}), run: async () => 'done' });
+    const fleet = createTestFleet(file.url, [job], { concurrency: 20 });
+    await fleet.work();
+    const handles = await Promise.all(Array.from({ length: 60 }, () => fleet.enqueue(job, {})));
+    await Promise.all(handles.map((handle) => handle.cancel()));
+    for (const handle of handles) {
+      const outcome = await handle.result({ timeoutMs: 10_000 }).catch((error: { code: string }) => error.code);
+      const row = await rowOf(file.db, handle.id);
+      expect([row.status, outcome]).toEqual(row.status === 'completed' ? ['completed', 'done'] : ['cancelled', 'CANCELLED']);
+      const types: string[] = [];
+      for await (const { event } of handle.events()) types.push(event.type);
+      expect(types).toEqual([row.status === 'completed' ? 'end' : 'cancelled']);
+    }
   });
 
   it('of an unknown job, or another tenant’s, is not found', async () => {

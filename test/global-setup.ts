@@ -1,0 +1,66 @@
+/** Once per run: Postgres and Redis, and a migrated template database that test files clone. */
+import { mkdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestProject } from 'vitest/node';
+import { watchdog } from '../scripts/services/child.ts';
+import { createDatabase, dropDatabase, execute, uniqueName } from '../scripts/services/databases.ts';
+import { watchBootstrap } from '../scripts/services/entry.ts';
+import { startServices } from '../scripts/services/index.ts';
+import { removeKeys } from '../scripts/services/keys.ts';
+import { createDb } from '../src/db/client.ts';
+import { migrate } from '../src/db/migrate.ts';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    services: { serverUrl: string; template: string; redisUrl: string; run: string; folder: string };
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  watchBootstrap();
+  const services = await startServices({
+    kind: 'test',
+    databaseUrl: process.env.DATABASE_URL,
+    redisUrl: process.env.REDIS_URL,
+    durable: false,
+    say: (line) => console.log(line),
+  });
+  const run = uniqueName('oncefleet_test');
+  const template = `${run}_template`;
+  // For createTestFolder(); servers of other users may be told to work in it.
+  const folder = join(tmpdir(), run);
+  await mkdir(folder, { mode: 0o755 });
+  watchdog.remove(folder);
+  try {
+    await migrateInto(await createDatabase(services.databaseUrl, template));
+  } catch (error) {
+    await services.stop();
+    await watchdog.removeNow(folder);
+    throw error;
+  }
+  project.provide('services', { serverUrl: services.databaseUrl, template, redisUrl: services.redisUrl, run, folder });
+
+  return async () => {
+    // Private servers go as a whole; on a given one, whatever this run made is removed.
+    if (services.postgres === undefined) {
+      const made = await execute(
+        services.databaseUrl,
+        `select datname from pg_database where starts_with(datname, '${run}')`,
+      );
+      for (const { datname } of made.rows) await dropDatabase(services.databaseUrl, datname);
+    }
+    if (services.redis === undefined) await removeKeys(services.redisUrl, run);
+    await services.stop();
+    await watchdog.removeNow(folder);
+  };
+}
+
+async function migrateInto(url: string): Promise<void> {
+  const db = createDb({ url, maxConnections: 2, applicationName: 'oncefleet test setup', onError: () => {} });
+  try {
+    await migrate(db.kysely);
+  } finally {
+    await db.close();
+  }
+}
