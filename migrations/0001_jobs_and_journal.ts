@@ -45,7 +45,6 @@ export async function up(db: Kysely<any>): Promise<void> {
       finished_at timestamptz,
       expires_at timestamptz,
       deadline_at timestamptz,
-      dispatched_at timestamptz,
       cancel_requested_at timestamptz,
       check ((status = 'running') = (lease_owner is not null)),
       check ((status = 'running') = (lease_expires_at is not null))
@@ -54,7 +53,13 @@ export async function up(db: Kysely<any>): Promise<void> {
     create unique index jobs_key on jobs (tenant, name, idempotency_key) where not key_released`.execute(db);
   await sql`create index jobs_newest on jobs (tenant, id desc)`.execute(db);
   // Small whatever the table's size: only unfinished rows, for the reconciler.
-  await sql`create index jobs_pending on jobs (run_at) where status = 'pending'`.execute(db);
+  await sql`create index jobs_pending on jobs (run_at, id) where status = 'pending'`.execute(db);
+  await sql`
+    create index jobs_deadline on jobs (deadline_at)
+    where status in ('pending', 'running') and deadline_at is not null`.execute(db);
+  await sql`
+    create index jobs_cancelling on jobs (cancel_requested_at)
+    where status in ('pending', 'running') and cancel_requested_at is not null`.execute(db);
   await sql`create index jobs_running on jobs (lease_expires_at) where status = 'running'`.execute(db);
 
   await sql`

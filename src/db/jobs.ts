@@ -228,8 +228,7 @@ export async function claimJobs(db: Kysely<Database>, requests: readonly ClaimRe
           crash_count = j.crash_count + (d.status = 'running' and not d.again)::int,
           deferral_count = j.deferral_count + d.copies - 1,
           last_outcome = case when d.status = 'running' and not d.again then 'crash' else j.last_outcome end,
-          started_at = coalesce(j.started_at, clock_timestamp()),
-          dispatched_at = coalesce(j.dispatched_at, clock_timestamp())
+          started_at = coalesce(j.started_at, clock_timestamp())
         from decided d
         where j.id = d.id and d.decision = 'claimed'
         returning j.*
@@ -645,7 +644,6 @@ export async function redriveJob(
         finished_at: null,
         expires_at: null,
         cancel_requested_at: null,
-        dispatched_at: null,
         run_at: sql`clock_timestamp()`,
         deadline_at: sql`clock_timestamp() + (deadline_at - created_at)`,
       })
@@ -653,17 +651,6 @@ export async function redriveJob(
       .execute();
     return { queue: row.queue };
   });
-}
-
-/** Notes that BullMQ has these jobs; rows that are no longer pending need no note. */
-export async function markDispatched(db: Kysely<Database>, ids: readonly string[]): Promise<void> {
-  await db
-    .updateTable('jobs')
-    .set({ dispatched_at: sql`clock_timestamp()` })
-    .where(sql<boolean>`id = any(${ids}::uuid[])`)
-    .where('status', '=', 'pending')
-    .where('dispatched_at', 'is', null)
-    .execute();
 }
 
 export type JobRow = Awaited<ReturnType<typeof findJob>> & {};
@@ -747,50 +734,67 @@ export interface DispatchRow {
   input?: unknown;
 }
 
+interface DispatchColumns {
+  id: string;
+  tenant: string;
+  name: string;
+  queue: string;
+  idempotency_key: string | null;
+  options: string;
+}
+
+function toDispatchRow(row: DispatchColumns): DispatchRow {
+  const { id, tenant, name, queue, idempotency_key: key, options } = row;
+  return { id, tenant, name, queue, key, options: JSON.parse(options) as RowOptions, delayMs: 0 };
+}
+
+/** A place in the order of pending jobs; the time is text, for Postgres's microseconds. */
+export interface PendingCursor {
+  runAt: string;
+  id: string;
+}
+
 /**
- * Rows the reconciler looks at: pending ones that are due and not (or long since)
- * dispatched, and running ones whose lease expired.
+ * Pending jobs that have been due for `graceMs`, in the order they became due.
+ *
+ * @param options.after the page before ended here
+ * @param options.withinMs only those that became due in this time
  */
-export async function findStrayJobs(db: Kysely<Database>, limits: { graceMs: number; limit: number }): Promise<(DispatchRow & { status: Status; cancelRequested: boolean; deadlinePassed: boolean; crashCount: number })[]> {
-  const rows = await sql<{
-    id: string;
-    tenant: string;
-    name: string;
-    queue: string;
-    idempotency_key: string | null;
-    options: string;
-    delay_ms: number;
-    status: Status;
-    crash_count: number;
-    cancel_requested: boolean;
-    deadline_passed: boolean;
-  }>`
-    (select id, tenant, name, queue, idempotency_key, options, status, crash_count,
-        extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms,
-        cancel_requested_at is not null as cancel_requested, coalesce(deadline_at <= clock_timestamp(), false) as deadline_passed
-      from jobs
-      where status = 'pending'
-        and (dispatched_at is null and created_at < clock_timestamp() - ${limits.graceMs}::float8 * interval '1 ms'
-          or run_at < clock_timestamp() - ${limits.graceMs}::float8 * interval '1 ms'
-          or cancel_requested_at is not null or deadline_at <= clock_timestamp())
-      order by run_at limit ${limits.limit})
+export async function findDueJobs(
+  db: Kysely<Database>,
+  options: { graceMs: number; limit: number; after?: PendingCursor | undefined; withinMs?: number },
+): Promise<{ jobs: DispatchRow[]; end: PendingCursor | undefined }> {
+  const { after, withinMs } = options;
+  const rows = await sql<DispatchColumns & { run_at: string }>`
+    select id, tenant, name, queue, idempotency_key, options, run_at::text as run_at
+    from jobs
+    where status = 'pending' and run_at < clock_timestamp() - ${options.graceMs}::float8 * interval '1 ms'
+      and ${after === undefined ? sql`true` : sql`(run_at, id) > (${after.runAt}::timestamptz, ${after.id}::uuid)`}
+      and ${withinMs === undefined ? sql`true` : sql`run_at > clock_timestamp() - ${withinMs}::float8 * interval '1 ms'`}
+    order by run_at, id
+    limit ${options.limit}`.execute(db);
+  const last = rows.rows.at(-1);
+  return { jobs: rows.rows.map(toDispatchRow), end: last === undefined ? undefined : { runAt: last.run_at, id: last.id } };
+}
+
+/** Running jobs whose lease has expired, and unfinished ones that were cancelled or are past their deadline. */
+export async function findAbandonedJobs(
+  db: Kysely<Database>,
+  limit: number,
+): Promise<(DispatchRow & { crashCount: number; mustEnd: boolean })[]> {
+  const rows = await sql<DispatchColumns & { crash_count: number; must_end: boolean }>`
+    (select id, tenant, name, queue, idempotency_key, options, crash_count + 1 as crash_count,
+        cancel_requested_at is not null or coalesce(deadline_at <= clock_timestamp(), false) as must_end
+      from jobs where status = 'running' and lease_expires_at < clock_timestamp()
+      order by lease_expires_at limit ${limit})
     union all
-    (select id, tenant, name, queue, idempotency_key, options, status, crash_count, 0,
-        cancel_requested_at is not null, coalesce(deadline_at <= clock_timestamp(), false)
-      from jobs
-      where status = 'running' and lease_expires_at < clock_timestamp()
-      order by lease_expires_at limit ${limits.limit})`.execute(db);
-  return rows.rows.map((row) => ({
-    id: row.id,
-    tenant: row.tenant,
-    name: row.name,
-    queue: row.queue,
-    key: row.idempotency_key,
-    options: JSON.parse(row.options) as RowOptions,
-    delayMs: row.delay_ms,
-    status: row.status,
-    crashCount: row.crash_count,
-    cancelRequested: row.cancel_requested,
-    deadlinePassed: row.deadline_passed,
-  }));
+    (select id, tenant, name, queue, idempotency_key, options, crash_count, true
+      from jobs where status in ('pending', 'running') and status = 'pending' and cancel_requested_at is not null
+      order by cancel_requested_at limit ${limit})
+    union all
+    (select id, tenant, name, queue, idempotency_key, options, crash_count, true
+      from jobs where status in ('pending', 'running') and status = 'pending' and deadline_at <= clock_timestamp()
+        and cancel_requested_at is null
+      order by deadline_at limit ${limit})`.execute(db);
+  return rows.rows.map((row) => ({ ...toDispatchRow(row), crashCount: row.crash_count, mustEnd: row.must_end }));
 }

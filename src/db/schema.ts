@@ -39,7 +39,6 @@ export interface JobsTable {
   finished_at: NullableTimestamp;
   expires_at: NullableTimestamp;
   deadline_at: NullableTimestamp;
-  dispatched_at: NullableTimestamp;
   cancel_requested_at: NullableTimestamp;
 }
 

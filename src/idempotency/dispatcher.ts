@@ -1,9 +1,7 @@
 /** Gives rows to BullMQ. What it fails to give, the reconciler gives later. */
 import { type JobsOptions, Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
-import type { Kysely } from 'kysely';
-import { type DispatchRow, markDispatched } from '../db/jobs.ts';
-import type { Database } from '../db/schema.ts';
+import type { DispatchRow } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import { Batcher } from '../journal/batcher.ts';
 import type { Logger } from '../log.ts';
@@ -25,13 +23,9 @@ const KEEP_FAILED = { age: 7 * 24 * 3600, count: 50_000 };
 /** How long an enqueue waits for Redis before it leaves dispatching to the reconciler, ms. */
 const DISPATCH_WAIT_MS = 2_000;
 
-/** How long notes of dispatch wait for each other, ms; most jobs are claimed by then and need none. */
-const MARK_LINGER_MS = 100;
-
 const MAX_BULK = 1_000;
 
 export interface DispatcherOptions {
-  db: Kysely<Database>;
   redis: Redis;
   prefix: string;
   log: Logger;
@@ -40,8 +34,6 @@ export interface DispatcherOptions {
 export class Dispatcher {
   readonly #options: DispatcherOptions;
   readonly #queues = new Map<string, { queue: Queue; adds: Batcher<DispatchRow, void> }>();
-  #unmarked: string[] = [];
-  #markTimer: NodeJS.Timeout | undefined;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -66,10 +58,7 @@ export class Dispatcher {
     const { promise: late, resolve } = Promise.withResolvers<false>();
     const timer = setTimeout(() => resolve(false), DISPATCH_WAIT_MS);
     const added = this.#entry(row.queue).adds.call(row).then(
-      () => {
-        this.#mark(row.id);
-        return true;
-      },
+      () => true,
       (err: unknown) => {
         this.#options.log.warn({ err, jobId: row.id }, 'dispatch failed; the reconciler will do it');
         return false;
@@ -92,16 +81,30 @@ export class Dispatcher {
     const state = await job?.getState();
     if (job !== undefined && state === 'failed') {
       await job.retry('failed');
-      this.#mark(row.id);
       return true;
     }
     if (job !== undefined && state === 'completed') await job.remove();
     return this.dispatch(row);
   }
 
+  /**
+   * Of rows that wait to run, those that BullMQ will not run: it does not have them, or has
+   * them as finished. One round trip; none of them while Redis is away, which gets them later.
+   */
+  async findMissing(rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
+    if (rows.length === 0 || this.#options.redis.status !== 'ready') return [];
+    const pipeline = this.#options.redis.pipeline();
+    for (const row of rows) pipeline.hmget(this.#entry(row.queue).queue.toKey(row.id), 'timestamp', 'finishedOn');
+    const answers = (await pipeline.exec()) ?? [];
+    return rows.filter((_, i) => {
+      const [error, fields] = answers[i] ?? [];
+      if (error) throw error;
+      const [timestamp, finishedOn] = fields as [string | null, string | null];
+      return timestamp === null || finishedOn !== null;
+    });
+  }
+
   async close(): Promise<void> {
-    clearTimeout(this.#markTimer);
-    await this.#writeMarks();
     await Promise.all(this.queues.map((queue) => queue.close().catch((err: unknown) => this.#options.log.debug({ err }, 'queue did not close'))));
   }
 
@@ -125,20 +128,6 @@ export class Dispatcher {
       this.#queues.set(name, entry);
     }
     return entry;
-  }
-
-  #mark(id: string): void {
-    this.#unmarked.push(id);
-    this.#markTimer ??= setTimeout(() => void this.#writeMarks(), MARK_LINGER_MS).unref();
-  }
-
-  async #writeMarks(): Promise<void> {
-    this.#markTimer = undefined;
-    const ids = this.#unmarked;
-    this.#unmarked = [];
-    if (ids.length === 0) return;
-    // Unmarked rows are dispatched once more by the reconciler, which BullMQ ignores.
-    await markDispatched(this.#options.db, ids).catch((err: unknown) => this.#options.log.debug({ err }, 'dispatch not noted'));
   }
 }
 

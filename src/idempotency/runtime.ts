@@ -115,7 +115,7 @@ export class Runtime {
     this.writer = new JournalWriter({ db, publisher: this.publisher, log, ...(options.lingerMs === undefined ? {} : { lingerMs: options.lingerMs }) });
     this.leases = new LeaseKeeper({ ...this.settings, log });
     this.acceptor = new Acceptor(db);
-    this.dispatcher = new Dispatcher({ db, redis: this.#redis, prefix, log });
+    this.dispatcher = new Dispatcher({ redis: this.#redis, prefix, log });
     this.#claims = new Batcher({
       run: (claims) => claimJobs(db, claims, this.workerId, this.host),
       isolate: (error) => !isTransient(error),

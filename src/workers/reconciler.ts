@@ -3,8 +3,9 @@
  * again. Every worker process has one; a transaction-level advisory lock lets one of them
  * work at a time, and its death frees the lock with its connection.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { sql } from 'kysely';
-import { endAbandoned, findStrayJobs } from '../db/jobs.ts';
+import { endAbandoned, findAbandonedJobs, findDueJobs, type PendingCursor } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import { ending } from '../idempotency/abandon.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
@@ -14,8 +15,17 @@ import type { Runtime } from '../idempotency/runtime.ts';
 /** Any number that nothing else locks; "once" in ASCII. */
 const LOCK_ID = 0x6f6e6365;
 
-/** Jobs looked at in one round. */
-const BATCH = 500;
+/** Abandoned jobs dealt with in one round. */
+const ABANDONED_BATCH = 500;
+
+/** Waiting jobs whose place in Redis is checked at once. */
+const DUE_BATCH = 1_000;
+
+/** A job must have been due for this long before it counts as overlooked, ms. */
+const GRACE_MS = 1_000;
+
+/** How long `close()` waits for the round in progress, ms. */
+const CLOSE_WAIT_MS = 2_000;
 
 export interface ReconcilerOptions {
   runtime: Runtime;
@@ -29,6 +39,8 @@ export class Reconciler {
   #timer: NodeJS.Timeout | undefined;
   #round: Promise<void> = Promise.resolve();
   #closed = false;
+  /** Where the walk over all waiting jobs stands. */
+  #walk: PendingCursor | undefined;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
@@ -41,58 +53,76 @@ export class Reconciler {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);
-    await this.#round;
+    // A round that waits for Redis is left alone: what it would mend, the next process mends.
+    await Promise.race([this.#round, delay(CLOSE_WAIT_MS)]);
   }
 
   /** One round. @returns how many jobs it set going or ended; 0 also when another process is at it */
   async reconcile(): Promise<number> {
-    const { runtime, intervalMs } = this.#options;
-    const db = runtime.db.kysely;
-    return db.transaction().execute(async (trx) => {
+    const { runtime } = this.#options;
+    return runtime.db.kysely.transaction().execute(async (trx) => {
       const lock = await sql<{ locked: boolean }>`select pg_try_advisory_xact_lock(${LOCK_ID}) as locked`.execute(trx);
       if (lock.rows[0]?.locked !== true) return 0;
-      const strays = await findStrayJobs(db, { graceMs: Math.max(intervalMs, 1_000), limit: BATCH });
-      let mended = 0;
-      for (const stray of strays) {
-        if (this.#closed) break;
-        if (await this.#end(stray)) {
-          mended++;
-        } else if (await runtime.dispatcher.redispatch(stray)) {
-          mended++;
-        }
-      }
-      return mended;
+      return (await this.#mendAbandoned()) + (await this.#mendFresh()) + (await this.#mendAlongTheWalk());
     });
   }
 
+  /** Jobs whose owner is gone: ended where they must end, else sure to be delivered again. */
+  async #mendAbandoned(): Promise<number> {
+    const { runtime } = this.#options;
+    const abandoned = await findAbandonedJobs(runtime.db.kysely, ABANDONED_BATCH);
+    let mended = 0;
+    const orphans = [];
+    for (const job of abandoned) {
+      if (this.#closed) return mended;
+      if (await this.#end(job)) mended++;
+      else orphans.push(job);
+    }
+    return mended + (await this.#dispatchMissing(orphans)).length;
+  }
+
+  /** Jobs that became due a moment ago: what an enqueue could not dispatch is found at once, however long the queue. */
+  async #mendFresh(): Promise<number> {
+    const { runtime, intervalMs } = this.#options;
+    const { jobs } = await findDueJobs(runtime.db.kysely, { graceMs: GRACE_MS, withinMs: GRACE_MS + 3 * intervalMs, limit: DUE_BATCH });
+    return (await this.#dispatchMissing(jobs)).length;
+  }
+
+  /**
+   * A walk over all waiting jobs, a batch a round, so that a long queue costs no more than a
+   * short one. Where most of a batch is missing Redis was flushed, and the walk does not pause.
+   */
+  async #mendAlongTheWalk(): Promise<number> {
+    const { runtime } = this.#options;
+    let mended = 0;
+    for (;;) {
+      const { jobs, end } = await findDueJobs(runtime.db.kysely, { graceMs: GRACE_MS, after: this.#walk, limit: DUE_BATCH });
+      const missing = await this.#dispatchMissing(jobs);
+      mended += missing.length;
+      this.#walk = jobs.length < DUE_BATCH ? undefined : end;
+      if (this.#closed || this.#walk === undefined || missing.length < jobs.length / 2) return mended;
+    }
+  }
+
+  async #dispatchMissing(jobs: Parameters<Runtime['dispatcher']['findMissing']>[0]): Promise<unknown[]> {
+    const { dispatcher } = this.#options.runtime;
+    const missing = await dispatcher.findMissing(jobs);
+    const done = await Promise.all(missing.map((job) => dispatcher.redispatch(job)));
+    return done.filter((dispatched) => dispatched);
+  }
+
   /** Ends a job that may not run again; its terminal event is journalled once, for every reader. */
-  async #end(stray: {
-    id: string;
-    name: string;
-    cancelRequested: boolean;
-    deadlinePassed: boolean;
-    crashCount: number;
-    status: string;
-  }): Promise<boolean> {
+  async #end(job: { id: string; name: string; mustEnd: boolean; crashCount: number }): Promise<boolean> {
     const { runtime, jobs } = this.#options;
-    const definition = jobs.get(stray.name);
+    const definition = jobs.get(job.name);
     const maxCrashes = definition?.policy.maxCrashes ?? runtime.settings.maxCrashes;
-    const crashes = stray.crashCount + (stray.status === 'running' ? 1 : 0);
-    if (!stray.cancelRequested && !stray.deadlinePassed && crashes <= maxCrashes) return false;
+    if (!job.mustEnd && job.crashCount <= maxCrashes) return false;
     const resultTtlMs = definition?.policy.resultTtlMs ?? runtime.settings.resultTtlMs;
-    const ended = await endAbandoned(runtime.db.kysely, stray.id, { resultTtlMs, delivery: undefined }, (row) =>
-      ending(stray.id, row, maxCrashes),
-    );
+    const ended = await endAbandoned(runtime.db.kysely, job.id, { resultTtlMs, delivery: undefined }, (row) => ending(job.id, row, maxCrashes));
     if (ended === undefined) return false;
     runtime.publisher.publish([{ run: ended.run, end: true }]);
-    runtime.log.info({ jobId: stray.id, status: ended.status }, 'job ended by the reconciler');
-    if (ended.poisoned)
-      await alertPoison(runtime.log, definition, {
-        jobId: stray.id,
-        tenant: ended.tenant,
-        name: ended.name,
-        crashes: ended.crashCount,
-      });
+    runtime.log.info({ jobId: job.id, status: ended.status }, 'job ended by the reconciler');
+    if (ended.poisoned) await alertPoison(runtime.log, definition, { jobId: job.id, tenant: ended.tenant, name: ended.name, crashes: ended.crashCount });
     return true;
   }
 
