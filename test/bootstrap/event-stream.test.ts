@@ -13,7 +13,7 @@ async function parse(...chunks: string[]): Promise<Frame[]> {
   async function* each() {
     yield* chunks;
   }
-  return Array.fromAsync(parseFrames(each()));
+  return collect(parseFrames(each()));
 }
 
 test('frames are read with every kind of line end, comments and unknown fields left out', async () => {
@@ -51,7 +51,7 @@ test('a reader whose connection breaks comes back with Last-Event-ID and misses 
     else response.end();
   });
   const reader = new Reader(url, AbortSignal.timeout(20_000));
-  const seqs = (await Array.fromAsync(reader.events())).map(({ seq }) => seq);
+  const seqs = (await collect(reader.events())).map(({ seq }) => seq);
   expect(seqs).toEqual([0, 1, 2, 3, 4]);
   expect(asked).toEqual([undefined, '1', '3']);
   expect(reader.connections).toBe(3);
@@ -65,15 +65,21 @@ test.each([
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     for (const seq of seqs) response.write(frame(seq, 'delta'));
   });
-  await expect(Array.fromAsync(new Reader(url, AbortSignal.timeout(20_000)).events())).rejects.toThrow(message);
+  await expect(collect(new Reader(url, AbortSignal.timeout(20_000)).events())).rejects.toThrow(message);
 });
 
 test('a refusal is an error, not a reason to ask again', async () => {
   const url = await serve((_request, response) => response.writeHead(404).end('{"code":"JOB_NOT_FOUND"}'));
-  await expect(Array.fromAsync(new Reader(url, AbortSignal.timeout(20_000)).events())).rejects.toThrow(
+  await expect(collect(new Reader(url, AbortSignal.timeout(20_000)).events())).rejects.toThrow(
     'answered 404: {"code":"JOB_NOT_FOUND"}',
   );
 });
+
+async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const item of items) all.push(item);
+  return all;
+}
 
 function frame(seq: number, type: string): string {
   return `id: ${seq}\nevent: ${type}\ndata: {"type":"${type}"}\n\n`;

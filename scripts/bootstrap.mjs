@@ -1,0 +1,452 @@
+/**
+ * The first command after a clone: installs packages where they are missing or older than
+ * package-lock.json, then runs a command under the pinned Node.
+ *
+ *   node scripts/bootstrap.mjs demo | dev | test | bench [arguments]
+ *
+ * No dependencies, and nothing newer than Node 20, because nothing is installed yet.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { constants as system } from 'node:os';
+import { delimiter, join, sep } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('../', import.meta.url));
+const MODULES = join(ROOT, 'node_modules');
+const STAMP = join(MODULES, '.oncefleet-installed');
+const LOCK = join(ROOT, '.oncefleet', 'install.lock');
+/** Not node_modules/.bin/node: npm links only what is there before install scripts run by hand. */
+const PINNED_NODE = join(MODULES, 'node', 'bin', process.platform === 'win32' ? 'node.exe' : 'node');
+const OLDEST_NODE = [20, 0];
+/** Without the pinned Node, the current one will do from here on. */
+const OLDEST_FALLBACK = [22, 12];
+/** From here on, Node runs TypeScript without being asked to. */
+const RUNS_TYPESCRIPT = [22, 18];
+const LINE_EVERY_MS = 5_000;
+const DRAW_EVERY_MS = 200;
+const OUTPUT_LINES = 25;
+
+const COMMANDS = {
+  demo: (args) => ['scripts/demo.ts', ...args],
+  dev: (args) => ['scripts/dev.ts', ...args],
+  bench: (args) => ['bench/main.ts', ...args],
+  mutate: (args) => ['scripts/mutate.ts', ...args],
+  test: (args) => {
+    const rest = args.filter((arg) => arg !== '--watch');
+    return ['node_modules/vitest/vitest.mjs', rest.length === args.length ? 'run' : 'watch', ...rest];
+  },
+};
+
+/** Whoever is running now: npm, then the command. Signals go there. */
+let running;
+let stoppedBy;
+
+await main(process.argv.slice(2));
+
+async function main([name, ...args]) {
+  if (!Object.hasOwn(COMMANDS, name ?? '')) {
+    fail(`Usage: node scripts/bootstrap.mjs ${Object.keys(COMMANDS).join(' | ')} [arguments]`, 2);
+  }
+  if (!isAtLeast(process.versions.node, OLDEST_NODE)) {
+    fail(`Node ${OLDEST_NODE[0]} or newer is needed to set up; this is ${process.versions.node}`);
+  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => passOn(signal));
+  process.chdir(ROOT);
+  await ensurePackages();
+  const { node, flags } = await chooseNode();
+  process.exitCode = await run(node, [...flags, ...COMMANDS[name](args)]);
+}
+
+function passOn(signal) {
+  stoppedBy ??= signal;
+  // Ctrl-C on a terminal reaches every process of the group by itself; twice would mean "hurry".
+  const byTerminal = signal === 'SIGINT' && (process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY);
+  if (running !== undefined && !byTerminal) running.kill(signal);
+}
+
+/** Runs the command to its end with this terminal. @returns its exit code */
+async function run(node, args) {
+  endIfStopped();
+  running = spawn(node, args, { stdio: 'inherit', env: { ...process.env, BOOTSTRAP_PID: String(process.pid) } });
+  const { code, signal, error } = await ended(running);
+  if (error !== undefined) fail(`${node} cannot be started: ${error.message}`);
+  return code ?? exitCodeOf(signal);
+}
+
+// ── Packages ──────────────────────────────────────────────────────────────────────────────
+
+async function ensurePackages() {
+  if (isInstalled()) return;
+  const release = await takeLock();
+  try {
+    // Whoever held the lock before may have done it.
+    if (!isInstalled()) await install();
+  } finally {
+    release();
+  }
+}
+
+function lockHash() {
+  const file = join(ROOT, 'package-lock.json');
+  if (!existsSync(file)) fail('package-lock.json is missing: is this a complete clone?');
+  return createHash('sha256').update(readFileSync(file)).update(`${process.platform}-${process.arch}`).digest('hex');
+}
+
+/** The stamp says which lock file was installed; it is written last, and npm ci begins by removing it. */
+function isInstalled() {
+  const hash = lockHash();
+  if (readIfThere(STAMP)?.trim() === hash) return true;
+  if (!wasInstalledByHand()) return false;
+  writeStamp(hash);
+  return true;
+}
+
+/** npm's own record, which it writes last, of an `npm ci` or `npm install` that somebody ran. */
+function wasInstalledByHand() {
+  try {
+    const wanted = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')).packages;
+    const found = JSON.parse(readFileSync(join(MODULES, '.package-lock.json'), 'utf8')).packages;
+    return Object.entries(wanted).every(
+      ([path, { version, optional }]) =>
+        path === '' || (found[path] === undefined ? optional === true : found[path].version === version),
+    );
+  } catch {
+    return false;
+  }
+}
+
+function writeStamp(hash) {
+  try {
+    writeFileSync(STAMP, `${hash}\n`);
+  } catch {
+    // A clone of another user: found out again next time.
+  }
+}
+
+async function install() {
+  endIfStopped();
+  const packages = Object.entries(JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')).packages)
+    .filter(([path, entry]) => path !== '' && isForThisMachine(entry))
+    .map(([path]) => path);
+  const [command, args] = npmCommand();
+  // Development packages also where NODE_ENV=production is set: the pinned Node and Postgres are among them.
+  running = spawn(
+    command,
+    [
+      ...args,
+      'ci',
+      '--include=dev',
+      '--include=optional',
+      '--no-audit',
+      '--no-fund',
+      '--no-progress',
+      '--loglevel=warn',
+    ],
+    {
+      cwd: ROOT,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, PATH: pathWithoutModules() },
+    },
+  );
+  writeLock(running.pid);
+  let output = '';
+  for (const stream of [running.stdout, running.stderr]) {
+    stream.setEncoding('utf8').on('data', (text) => {
+      output += text;
+    });
+  }
+  const progress = showProgress('Installing packages', packages.length, () => {
+    // What is unpacked tells more than npm does when it writes to a pipe.
+    return packages.filter((path) => existsSync(join(ROOT, path, 'package.json'))).length;
+  });
+  const { code, error } = await ended(running);
+  running = undefined;
+  progress.end(code === 0 && stoppedBy === undefined);
+  endIfStopped();
+  if (error?.code === 'ENOENT') fail('npm was not found: install it, or put it on PATH');
+  if (code !== 0) {
+    const tail = output.trimEnd().split('\n').slice(-OUTPUT_LINES).join('\n');
+    fail(
+      `${tail}\n\nnpm ci failed${error === undefined ? ` with exit code ${code}` : `: ${error.message}`}. ${advice(output)}`,
+    );
+  }
+  writeStamp(lockHash());
+}
+
+function isForThisMachine({ os, cpu, libc }) {
+  const ours = process.report.getReport().header.glibcVersionRuntime === undefined ? 'musl' : 'glibc';
+  return [
+    [os, process.platform],
+    [cpu, process.arch],
+    [libc, ours],
+  ].every(([wanted, value]) => wanted === undefined || wanted.includes(value));
+}
+
+function advice(output) {
+  if (
+    /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT|ERR_SOCKET_TIMEOUT|CERT_|SELF_SIGNED/.test(
+      output,
+    )
+  ) {
+    return 'The package registry cannot be reached: check the network, `npm config get registry` and HTTPS_PROXY, then run the command again.';
+  }
+  if (/\bE40[13]\b|ENEEDAUTH/.test(output))
+    return 'The package registry refused the request: check `npm config get registry` and its credentials.';
+  if (/EACCES|EPERM|EROFS/.test(output)) return 'This user cannot write in the clone: check who owns it.';
+  if (/ENOSPC/.test(output)) return 'The disk is full.';
+  return 'What npm said is above; run the command again once it is mended.';
+}
+
+/** npm as it was called, if it was; else the one on PATH. */
+function npmCommand() {
+  const npm = process.env.npm_execpath;
+  if (npm !== undefined && /npm-cli\.c?js$/.test(npm) && existsSync(npm)) return [outsideNode(), [npm]];
+  return [process.platform === 'win32' ? 'npm.cmd' : 'npm', []];
+}
+
+/** A Node that npm ci does not delete under its own feet: `npm run` puts node_modules/.bin first on PATH. */
+function outsideNode() {
+  const onPath = pathWithoutModules()
+    .split(delimiter)
+    .map((folder) => join(folder, 'node'));
+  const candidates = [process.execPath, process.env.npm_node_execpath, ...onPath];
+  return (
+    candidates.find((file) => file !== undefined && !file.startsWith(MODULES + sep) && isExecutable(file)) ??
+    process.execPath
+  );
+}
+
+function pathWithoutModules() {
+  return (process.env.PATH ?? '')
+    .split(delimiter)
+    .filter((folder) => !folder.startsWith(join(MODULES, '.bin')))
+    .join(delimiter);
+}
+
+// ── Node ──────────────────────────────────────────────────────────────────────────────────
+
+/** The pinned Node; its install script is run again where npm did not, and a new enough current Node is the last resort. */
+async function chooseNode() {
+  const pinned = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')).devDependencies.node;
+  const usePinned = () => {
+    linkPinnedNode();
+    return { node: PINNED_NODE, flags: [] };
+  };
+  if (versionOf(PINNED_NODE) === pinned) return usePinned();
+  if (isAtLeast(process.versions.node, OLDEST_FALLBACK) && !process.execPath.startsWith(MODULES + sep))
+    return fallback();
+
+  say(`Fetching Node ${pinned}, which npm did not (its install scripts are off)`);
+  const release = await takeLock();
+  let output = '';
+  try {
+    running = spawn(outsideNode(), ['installArchSpecificPackage.js'], {
+      cwd: join(MODULES, 'node'),
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, PATH: pathWithoutModules(), npm_config_ignore_scripts: 'false' },
+    });
+    writeLock(running.pid);
+    for (const stream of [running.stdout, running.stderr]) {
+      stream.setEncoding('utf8').on('data', (text) => {
+        output += text;
+      });
+    }
+    await ended(running);
+    running = undefined;
+  } finally {
+    release();
+  }
+  endIfStopped();
+  if (versionOf(PINNED_NODE) === pinned) return usePinned();
+  fail(
+    `${output.trimEnd().split('\n').slice(-OUTPUT_LINES).join('\n')}\n\nNode ${pinned} could not be installed into node_modules, and this Node (${process.versions.node}) is older than ${OLDEST_FALLBACK.join('.')}. ` +
+      `Install Node ${OLDEST_FALLBACK.join('.')} or newer, or let npm run install scripts (\`npm config delete ignore-scripts\`), and run the command again.`,
+  );
+}
+
+function linkPinnedNode() {
+  try {
+    symlinkSync(join('..', 'node', 'bin', 'node'), join(MODULES, '.bin', 'node'));
+  } catch {
+    // There, or no links on this system: only for people who type node_modules/.bin/node.
+  }
+}
+
+function fallback() {
+  const flags = isAtLeast(process.versions.node, RUNS_TYPESCRIPT)
+    ? []
+    : ['--experimental-strip-types', '--disable-warning=ExperimentalWarning'];
+  return { node: process.execPath, flags };
+}
+
+function versionOf(node) {
+  const { stdout } = spawnSync(node, ['-p', 'process.versions.node'], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+    env: { PATH: process.env.PATH ?? '' },
+  });
+  return stdout?.trim();
+}
+
+function isAtLeast(version, [major, minor]) {
+  const [hasMajor, hasMinor] = version.split('.').map(Number);
+  return hasMajor > major || (hasMajor === major && hasMinor >= minor);
+}
+
+// ── One set-up at a time ──────────────────────────────────────────────────────────────────
+
+/** Waits for the lock. It names the process that holds it and the npm it started; with both gone it is void. */
+async function takeLock() {
+  let told = false;
+  for (;;) {
+    endIfStopped();
+    const held = readIfThere(LOCK);
+    if (held === undefined) {
+      if (createLock()) return () => rmSync(LOCK, { force: true });
+    } else if (
+      !held
+        .trim()
+        .split(/\s+/)
+        .some((pid) => isAlive(Number(pid)))
+    ) {
+      breakLock(held);
+    } else {
+      if (!told)
+        say(`Another set-up is at work in this folder (process ${held.trim().split(/\s+/)[0]}); waiting for it`);
+      told = true;
+      await sleep(250);
+    }
+  }
+}
+
+function createLock() {
+  try {
+    mkdirSync(join(ROOT, '.oncefleet'), { recursive: true });
+    // Written aside first, so that nobody reads an empty lock.
+    const made = `${LOCK}.${process.pid}`;
+    writeFileSync(made, `${process.pid}\n`);
+    try {
+      linkSync(made, LOCK);
+      return true;
+    } finally {
+      rmSync(made, { force: true });
+    }
+  } catch (error) {
+    if (error.code === 'EEXIST') return false;
+    fail(`${join(ROOT, '.oncefleet')} cannot be written (${error.code}): check who owns the clone`);
+  }
+}
+
+/** Two may find the same void lock; a lock taken in between is put back. */
+function breakLock(held) {
+  const aside = `${LOCK}.${process.pid}.void`;
+  try {
+    renameSync(LOCK, aside);
+    if (readFileSync(aside, 'utf8') !== held) linkSync(aside, LOCK);
+  } catch {
+    // Somebody else was first.
+  }
+  rmSync(aside, { force: true });
+}
+
+/** Adds the npm that works under the lock: it may outlive this process. */
+function writeLock(pid) {
+  const made = `${LOCK}.${process.pid}`;
+  writeFileSync(made, `${process.pid} ${pid ?? ''}\n`);
+  renameSync(made, LOCK);
+}
+
+function isAlive(pid) {
+  if (!Number.isInteger(pid) || pid < 1) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
+}
+
+// ── Small things ──────────────────────────────────────────────────────────────────────────
+
+/** A line that moves on a terminal; now and then a line elsewhere. */
+function showProgress(title, total, count) {
+  const started = Date.now();
+  const moving = process.stderr.isTTY === true;
+  const text = () => `${title}  ${count()}/${total}  ${Math.round((Date.now() - started) / 1_000)} s`;
+  if (!moving) say(`${title} (npm ci, ${total} of them)`);
+  const timer = setInterval(
+    () => (moving ? process.stderr.write(`\r\x1b[K${text()}`) : say(text())),
+    moving ? DRAW_EVERY_MS : LINE_EVERY_MS,
+  );
+  return {
+    end(done) {
+      clearInterval(timer);
+      if (moving) process.stderr.write('\r\x1b[K');
+      if (done) say(`Installed packages in ${Math.round((Date.now() - started) / 1_000)} s`);
+    },
+  };
+}
+
+function ended(child) {
+  return new Promise((resolve) => {
+    child.once('error', (error) => resolve({ code: null, signal: null, error }));
+    child.once('close', (code, signal) => resolve({ code, signal, error: undefined }));
+  });
+}
+
+function endIfStopped() {
+  if (stoppedBy === undefined) return;
+  say('Stopped. The next run goes on from here.');
+  releaseOwnLock();
+  process.exit(exitCodeOf(stoppedBy));
+}
+
+function releaseOwnLock() {
+  if (readIfThere(LOCK)?.trim().split(/\s+/)[0] === String(process.pid)) rmSync(LOCK, { force: true });
+}
+
+function exitCodeOf(signal) {
+  return 128 + (system.signals[signal] ?? 1);
+}
+
+function isExecutable(file) {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function readIfThere(file) {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
+
+/** On standard error, so that a command's own output stays clean. */
+function say(line) {
+  process.stderr.write(`${line}\n`);
+}
+
+function fail(message, code = 1) {
+  say(message);
+  releaseOwnLock();
+  process.exit(code);
+}

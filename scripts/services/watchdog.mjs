@@ -1,0 +1,65 @@
+/**
+ * Outlives the process that started it by the moment it takes to end that process's servers.
+ *
+ * Reads one JSON command a line from standard input, which only the starter holds open:
+ * `{"watch":{pid,signal,graceMs,group}}`, `{"forget":pid}`, `{"remove":folder}`, `{"keep":folder}`.
+ * When the input ends, however the starter ended (also by SIGKILL), whatever is still
+ * watched is told to stop, killed after its grace, and the folders are removed.
+ */
+import { readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const POLL_MS = 25;
+/** Nobody waits for a drain any more. */
+const LONGEST_GRACE_MS = 5_000;
+
+/** By pid; a Map keeps the order in which they were started. */
+const processes = new Map();
+const folders = new Set();
+
+// Whoever ends the starter by its process group or terminal means the starter; this one follows by itself.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGPIPE']) process.on(signal, () => {});
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line);
+  if (command.watch !== undefined) processes.set(command.watch.pid, command.watch);
+  else if (command.forget !== undefined) processes.delete(command.forget);
+  else if (command.remove !== undefined) folders.add(command.remove);
+  else if (command.keep !== undefined) folders.delete(command.keep);
+}
+
+// The later group first: workers before the servers they write to.
+const groups = Map.groupBy(processes.values(), ({ group }) => group);
+for (const group of [...groups.keys()].sort((a, b) => b - a)) await Promise.all(groups.get(group).map(end));
+for (const folder of folders) await rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
+
+async function end({ pid, signal, graceMs }) {
+  send(pid, signal);
+  const deadline = Date.now() + Math.min(graceMs, LONGEST_GRACE_MS);
+  while (isAlive(pid) && Date.now() < deadline) await sleep(POLL_MS);
+  if (isAlive(pid)) send(pid, 'SIGKILL');
+}
+
+function send(pid, signal) {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // Gone already.
+  }
+}
+
+function isAlive(pid) {
+  try {
+    process.kill(pid, 0);
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
+  try {
+    // Ended, but its new parent has not read how: some containers' first process never does.
+    return !/^\d+ \(.*\) [ZX] /s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return true;
+  }
+}

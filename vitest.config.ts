@@ -1,0 +1,29 @@
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { defineConfig } from 'vitest/config';
+
+const entry = fileURLToPath(new URL('src/index.ts', import.meta.url));
+
+export default defineConfig({
+  resolve: {
+    // `import 'oncefleet'` means the source, in tests as for tsc and Node.
+    conditions: ['oncefleet-source'],
+    alias: [{ find: /^oncefleet$/, replacement: entry }],
+  },
+  ssr: { resolve: { conditions: ['oncefleet-source'], externalConditions: ['oncefleet-source'] } },
+  test: {
+    include: ['test/**/*.test.ts'],
+    globalSetup: ['test/global-setup.ts'],
+    environment: 'node',
+    // Processes, not threads: tests send signals, block event loops and start worker threads.
+    pool: 'forks',
+    execArgv: ['--conditions=oncefleet-source'],
+    // Files mostly wait for servers and leases, so small machines run two at once as well.
+    maxWorkers: Math.max(2, Math.min(4, availableParallelism())),
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    teardownTimeout: 30_000,
+    restoreMocks: true,
+    unstubEnvs: true,
+  },
+});
