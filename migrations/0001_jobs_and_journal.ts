@@ -64,7 +64,8 @@ export async function up(db: Kysely<any>): Promise<void> {
 
   await sql`
     create table job_attempts (
-      job_id uuid not null references jobs (id) on delete cascade,
+      -- No foreign key: the claim that inserts it holds the job's row, and a check a row would cost a lookup and a lock.
+      job_id uuid not null,
       fence bigint not null,
       worker text not null,
       host text not null,

@@ -6,10 +6,11 @@
  * column) passes beside the second: a long user transaction keeps its lease renewed, and
  * nobody takes the job over in the middle of it.
  */
-import { CompiledQuery, type Kysely, sql, type Transaction } from 'kysely';
+import { type Kysely, sql, type Transaction } from 'kysely';
 import type { StoredFailure } from '../errors.ts';
 import { lastProgress, type Run, segmentText } from './journal.ts';
 import type { Database } from './schema.ts';
+import { named, textArray } from './statement.ts';
 
 type Status = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
 type TerminalStatus = 'completed' | 'failed' | 'cancelled';
@@ -40,13 +41,13 @@ export interface NewJob {
 
 /** Inserts several jobs in one statement; a key that is taken leaves its job out. @returns the inserted ids */
 export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]): Promise<Set<string>> {
-  const inputs = jobs.map((_, i) => `$${i + 10}`).join(',');
-  const result = await db.executeQuery<{ id: string }>(
-    CompiledQuery.raw(
+  const result = await db.executeQuery(
+    named<{ id: string }>(
+      'insert_jobs',
       `insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
        select id, tenant, name, queue, key, fingerprint, options::json,
          clock_timestamp() + delay_ms * interval '1 ms', clock_timestamp() + deadline_ms * interval '1 ms', input::json
-       from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], array[${inputs}]::text[])
+       from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], $10::text[])
          as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input)
        on conflict (tenant, name, idempotency_key) where not key_released do nothing
        returning id`,
@@ -57,10 +58,10 @@ export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]):
         jobs.map((job) => job.queue),
         jobs.map((job) => job.key),
         jobs.map((job) => job.fingerprint),
-        jobs.map((job) => JSON.stringify(job.options)),
+        textArray(jobs.map((job) => JSON.stringify(job.options))),
         jobs.map((job) => job.delayMs),
         jobs.map((job) => job.deadlineMs),
-        ...jobs.map((job) => job.input),
+        textArray(jobs.map((job) => job.input)),
       ],
     ),
   );
@@ -193,11 +194,13 @@ export async function claimJobs(db: Kysely<Database>, requests: readonly ClaimRe
   const first = new Map<string, ClaimRequest>();
   for (const request of requests) if (!first.has(request.id)) first.set(request.id, request);
   const claims = [...first.values()];
-  const result = await db.executeQuery<ClaimRow>(
-    CompiledQuery.raw(
+  const result = await db.executeQuery(
+    named<ClaimRow>(
+      'claim',
       `with want as (
         select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $8::int[])
           as w (id, owner, ttl_ms, max_crashes, delivery, copies)
+        where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
       ), found as (
         select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.failed_at_delivery,
           j.cancel_requested_at, j.deadline_at, j.result, j.error, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies
@@ -356,18 +359,18 @@ export interface Settlement {
  * @returns the ids that were accepted; the others' leases are lost
  */
 export async function settleJobs(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<string>> {
-  const n = settlements.length;
-  const texts = (block: number) => settlements.map((_, i) => `$${12 + block * n + i}`).join(',');
-  const result = await db.executeQuery<{ id: string }>(
-    CompiledQuery.raw(
+  const result = await db.executeQuery(
+    named<{ id: string }>(
+      'settle',
       `with want as (
         select *, first_seq is not null as has_run
         from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::float8[], $7::int[], $8::bigint[], $9::bigint[], $10::bool[], $11::text[],
-            array[${texts(0)}]::text[], array[${texts(1)}]::text[], array[${texts(2)}]::text[])
+            $12::text[], $13::text[], $14::text[])
           as w (id, fence, status, outcome, result_ttl_ms, delay_ms, delivery, first_seq, last_seq, terminal, progress, result, error, events)
+        where fence >= 1 and result_ttl_ms >= 0 and delay_ms >= 0
       ), held as (
         select w.* from jobs j join want w on w.id = j.id
-        where j.fence = w.fence and j.status = 'running'
+        where j.fence = w.fence and (j.status = 'running') is true
         for update of j
       ), advanced as (
         update stream_heads h set next_seq = w.last_seq + 1, progress = coalesce(w.progress::json, h.progress), state = case when w.terminal then 'closed' else 'open' end
@@ -417,10 +420,10 @@ export async function settleJobs(db: Kysely<Database>, settlements: readonly Set
         settlements.map((s) => s.run?.firstSeq ?? null),
         settlements.map((s) => (s.run === undefined ? null : s.run.firstSeq + s.run.events.length - 1)),
         settlements.map((s) => s.status !== 'pending'),
-        settlements.map((s) => (s.run === undefined ? null : lastProgress(s.run.events))),
-        ...settlements.map((s) => s.result),
-        ...settlements.map((s) => s.error),
-        ...settlements.map((s) => (s.run === undefined ? null : segmentText(s.run.events))),
+        textArray(settlements.map((s) => (s.run === undefined ? null : lastProgress(s.run.events)))),
+        textArray(settlements.map((s) => s.result)),
+        textArray(settlements.map((s) => s.error)),
+        textArray(settlements.map((s) => (s.run === undefined ? null : segmentText(s.run.events)))),
       ],
     ),
   );

@@ -1,6 +1,7 @@
 /** Queries on `stream_heads` and `journal_segments`. Values are bound, texts stay texts. */
-import { CompiledQuery, type Kysely, sql } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import type { Database } from './schema.ts';
+import { named, textArray } from './statement.ts';
 
 /** Consecutive events of one stream; `events` are their JSON texts. */
 export interface Run {
@@ -61,13 +62,13 @@ export function lastProgress(events: readonly string[]): string | null {
  * @returns the ids of the streams that accepted theirs
  */
 export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Promise<Set<string>> {
-  // Texts are separate parameters: an array parameter would have every quote in them escaped.
-  const texts = runs.map((_, i) => `$${i + 6}`).join(',');
-  const result = await db.executeQuery<{ stream_id: string }>(
-    CompiledQuery.raw(
+  const result = await db.executeQuery(
+    named<{ stream_id: string }>(
+      'append',
       `with run as (
-        select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], array[${texts}]::text[])
+        select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
           as r (stream_id, fence, first_seq, last_seq, progress, events)
+        where fence >= 1 and first_seq >= 0 and last_seq >= first_seq
       ), advanced as (
         update stream_heads h set next_seq = r.last_seq + 1, progress = coalesce(r.progress::json, h.progress)
         from run r
@@ -91,8 +92,8 @@ export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Pr
         runs.map((run) => run.fence),
         runs.map((run) => run.firstSeq),
         runs.map(lastSeq),
-        runs.map((run) => lastProgress(run.events)),
-        ...runs.map((run) => segmentText(run.events)),
+        textArray(runs.map((run) => lastProgress(run.events))),
+        textArray(runs.map((run) => segmentText(run.events))),
       ],
     ),
   );
