@@ -22,6 +22,7 @@ import { healthRoutes } from './health.ts';
 import { jobRoutes } from './jobs.ts';
 import { openApiOptions } from './openapi.ts';
 import { PROBLEM_CONTENT_TYPE, sendProblem, toProblem } from './problem.ts';
+import { SilentSockets } from './silent-sockets.ts';
 import { OpenStreams, streamRoutes } from './stream.ts';
 
 /** Proxies commonly cut connections that were quiet for 30 to 60 s. */
@@ -114,7 +115,11 @@ export function createApp({
     );
     done();
   });
-  app.addHook('preClose', () => streams.drain());
+  const silentSockets = new SilentSockets(app.server);
+  app.addHook('preClose', async () => {
+    await streams.drain();
+    silentSockets.destroy();
+  });
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
   app.setNotFoundHandler((request, reply) => {
     const path = (request.raw.url ?? '').split('?', 1)[0] as string;

@@ -185,3 +185,17 @@ describe('status codes', () => {
     expect(HTTP_STATUS.KEY_MISMATCH).toBe(422);
   });
 });
+
+describe('closing', () => {
+  it('does not wait for a connection that was opened ahead of need and has sent nothing', async () => {
+    const closing = createApp({ client: createFakeClient(), log: silentLogger(), config });
+    const socket = connect(await listenLocally(closing), '127.0.0.1');
+    await new Promise((resolve) => socket.once('connect', resolve));
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    socket.on('error', () => undefined);
+    // The server sees it in a tick of its own.
+    await expect.poll(() => new Promise((resolve) => closing.server.getConnections((_error, count) => resolve(count)))).toBe(1);
+    await closing.close();
+    await closed;
+  });
+});

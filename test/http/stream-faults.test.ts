@@ -61,7 +61,8 @@ describe('a stream of events', () => {
     const { port } = await listen(client, { keepaliveMs: 40 });
     const id = await client.newJob();
     const reader = new RawRequest(port, path(id), SSE);
-    await expect.poll(() => reader.body.text).toBe('retry: 1000\n\n: keepalive\n\n: keepalive\n\n');
+    // At least two: how many fit in between two looks depends on how busy the machine is.
+    await expect.poll(() => reader.body.text).toMatch(/^retry: 1000\n\n(: keepalive\n\n){2,}$/);
     client.push(id, { type: 'end' });
     await reader.closed();
     expect(reader.body.complete).toBe(true);
