@@ -177,7 +177,9 @@ async function mutateAll(
           `${String(done).padStart(width)}/${wanted.length}  ${seconds.padStart(5)} s  ${screen.style(outcome.verdict === 'red' ? 'green' : 'red', line)}`,
         );
         if (outcome.verdict !== 'red')
-          bad.push(`${line}\n         ${mutation.file}: ${mutation.mechanism}\n         ${mutation.test}: ${mutation.title}`);
+          bad.push(
+            `${line}\n         ${mutation.file}: ${mutation.mechanism}\n         ${mutation.test}: ${mutation.title}`,
+          );
       }
     }),
   );

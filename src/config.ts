@@ -22,7 +22,8 @@ const tokens = z.string().transform((text, ctx) => {
     if (at < 1 || !/^[\w.-]{1,64}$/.test(tenant) || token.length < 16) {
       ctx.addIssue({
         code: 'custom',
-        message: 'expected tenant:token pairs with commas between; a tenant is 1 to 64 of A-Za-z0-9_.-, a token at least 16 characters',
+        message:
+          'expected tenant:token pairs with commas between; a tenant is 1 to 64 of A-Za-z0-9_.-, a token at least 16 characters',
       });
       return z.NEVER;
     }
@@ -37,11 +38,17 @@ export const CONFIG_VARIABLES = {
   REDIS_URL: { schema: url('redis:', 'rediss:'), about: 'Redis or Valkey, dispatcher and live bus. 6.2 or newer.' },
   DATABASE_POOL_SIZE: { schema: count(2, 500).default(10), about: 'Postgres connections of this process.' },
   ONCEFLEET_PREFIX: {
-    schema: z.string().regex(/^[\w.-]{1,64}$/, 'expected 1 to 64 of A-Za-z0-9_.-').default('oncefleet'),
+    schema: z
+      .string()
+      .regex(/^[\w.-]{1,64}$/, 'expected 1 to 64 of A-Za-z0-9_.-')
+      .default('oncefleet'),
     about: 'Prefix of every Redis key and channel; one per fleet on a shared Redis.',
   },
   ONCEFLEET_TENANT: {
-    schema: z.string().regex(/^[\w.-]{1,64}$/, 'expected 1 to 64 of A-Za-z0-9_.-').default('default'),
+    schema: z
+      .string()
+      .regex(/^[\w.-]{1,64}$/, 'expected 1 to 64 of A-Za-z0-9_.-')
+      .default('default'),
     about: 'Tenant of the CLI, and of HTTP requests while no tokens are set.',
   },
   ONCEFLEET_TOKENS: { schema: tokens.optional(), about: 'HTTP tokens as tenant:token,… Unset: no authentication.' },
@@ -49,27 +56,60 @@ export const CONFIG_VARIABLES = {
     schema: z.string().min(16).optional(),
     about: 'Password (any user name) of Bull Board. Needed for it once ONCEFLEET_TOKENS is set.',
   },
-  ONCEFLEET_JOBS: { schema: z.string().optional(), about: 'Modules that export your jobs (defineJob), commas between.' },
-  ONCEFLEET_CONCURRENCY: { schema: count(1, 1_000).default(10), about: 'Jobs a worker process runs at once, per queue.' },
-  ONCEFLEET_LEASE_TTL_MS: { schema: milliseconds(1_000, 3_600_000).default(60_000), about: 'How long a silent worker keeps a job.' },
-  ONCEFLEET_HEARTBEAT_MS: { schema: milliseconds(100, 1_800_000).default(20_000), about: 'How often leases are renewed. At most half the TTL.' },
+  ONCEFLEET_JOBS: {
+    schema: z.string().optional(),
+    about: 'Modules that export your jobs (defineJob), commas between.',
+  },
+  ONCEFLEET_CONCURRENCY: {
+    schema: count(1, 1_000).default(10),
+    about: 'Jobs a worker process runs at once, per queue.',
+  },
+  ONCEFLEET_LEASE_TTL_MS: {
+    schema: milliseconds(1_000, 3_600_000).default(60_000),
+    about: 'How long a silent worker keeps a job.',
+  },
+  ONCEFLEET_HEARTBEAT_MS: {
+    schema: milliseconds(100, 1_800_000).default(20_000),
+    about: 'How often leases are renewed. At most half the TTL.',
+  },
   ONCEFLEET_MAX_BLOCK_MS: {
     schema: milliseconds(1_000, 86_400_000).default(600_000),
     about: 'A worker whose event loop is blocked longer than this loses its leases.',
   },
-  ONCEFLEET_MAX_CRASHES: { schema: count(0, 1_000).default(5), about: 'A job with more crashes than this is poisoned.' },
-  ONCEFLEET_RESULT_TTL_MS: { schema: milliseconds(1_000, 31_536_000_000).default(86_400_000), about: 'How long a finished key replays its outcome.' },
-  ONCEFLEET_RECONCILE_MS: { schema: milliseconds(100, 600_000).default(5_000), about: 'How often the reconciler looks for lost work.' },
-  ONCEFLEET_SHUTDOWN_MS: { schema: milliseconds(0, 600_000).default(25_000), about: 'SIGTERM: how long running jobs may go on before they are interrupted.' },
-  ONCEFLEET_LINGER_MS: { schema: milliseconds(0, 1_000).default(5), about: 'How long the journal waits for company before it flushes.' },
+  ONCEFLEET_MAX_CRASHES: {
+    schema: count(0, 1_000).default(5),
+    about: 'A job with more crashes than this is poisoned.',
+  },
+  ONCEFLEET_RESULT_TTL_MS: {
+    schema: milliseconds(1_000, 31_536_000_000).default(86_400_000),
+    about: 'How long a finished key replays its outcome.',
+  },
+  ONCEFLEET_RECONCILE_MS: {
+    schema: milliseconds(100, 600_000).default(5_000),
+    about: 'How often the reconciler looks for lost work.',
+  },
+  ONCEFLEET_SHUTDOWN_MS: {
+    schema: milliseconds(0, 600_000).default(25_000),
+    about: 'SIGTERM: how long running jobs may go on before they are interrupted.',
+  },
+  ONCEFLEET_LINGER_MS: {
+    schema: milliseconds(0, 1_000).default(5),
+    about: 'How long the journal waits for company before it flushes.',
+  },
   HOST: { schema: z.string().default('127.0.0.1'), about: 'Address the web process listens on.' },
   PORT: { schema: count(0, 65_535).default(3_000), about: 'Port the web process listens on; 0 picks a free one.' },
   BODY_LIMIT_BYTES: { schema: count(1_024, 104_857_600).default(1_048_576), about: 'Largest request body.' },
-  LOG_LEVEL: { schema: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'), about: 'Least level logged.' },
+  LOG_LEVEL: {
+    schema: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
+    about: 'Least level logged.',
+  },
   OPENAI_BASE_URL: { schema: url('http:', 'https:').optional(), about: 'An OpenAI-compatible server for answers.' },
   OPENAI_API_KEY: { schema: z.string().optional(), about: 'Its key.' },
   OPENAI_MODEL: { schema: z.string().optional(), about: 'The model to ask. Unset: the built-in extractive answerer.' },
-  ONCEFLEET_ANSWER_PACE_MS: { schema: milliseconds(0, 1_000).default(15), about: 'Pause between the words of the built-in extractive answerer.' },
+  ONCEFLEET_ANSWER_PACE_MS: {
+    schema: milliseconds(0, 1_000).default(15),
+    about: 'Pause between the words of the built-in extractive answerer.',
+  },
 } as const satisfies Record<string, { schema: z.ZodType; about: string }>;
 
 type Variables = { [K in keyof typeof CONFIG_VARIABLES]: z.output<(typeof CONFIG_VARIABLES)[K]['schema']> };
@@ -122,14 +162,27 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   for (const name of Object.keys(env)) {
     if (!name.startsWith('ONCEFLEET_') || name in CONFIG_VARIABLES) continue;
     const near = nearestName(name);
-    issues.push({ path: name, message: near === undefined ? 'is not a setting' : `is not a setting; did you mean ${near}?` });
+    issues.push({
+      path: name,
+      message: near === undefined ? 'is not a setting' : `is not a setting; did you mean ${near}?`,
+    });
   }
   const v = values as Partial<Variables>;
-  if (v.ONCEFLEET_LEASE_TTL_MS !== undefined && v.ONCEFLEET_HEARTBEAT_MS !== undefined && v.ONCEFLEET_HEARTBEAT_MS * 2 > v.ONCEFLEET_LEASE_TTL_MS) {
-    issues.push({ path: 'ONCEFLEET_HEARTBEAT_MS', message: `must fit twice into ONCEFLEET_LEASE_TTL_MS (${v.ONCEFLEET_LEASE_TTL_MS})` });
+  if (
+    v.ONCEFLEET_LEASE_TTL_MS !== undefined &&
+    v.ONCEFLEET_HEARTBEAT_MS !== undefined &&
+    v.ONCEFLEET_HEARTBEAT_MS * 2 > v.ONCEFLEET_LEASE_TTL_MS
+  ) {
+    issues.push({
+      path: 'ONCEFLEET_HEARTBEAT_MS',
+      message: `must fit twice into ONCEFLEET_LEASE_TTL_MS (${v.ONCEFLEET_LEASE_TTL_MS})`,
+    });
   }
   if (v.OPENAI_MODEL !== undefined && v.OPENAI_BASE_URL === undefined) {
-    issues.push({ path: 'OPENAI_BASE_URL', message: 'is required when OPENAI_MODEL is set (https://api.openai.com/v1 is OpenAI itself)' });
+    issues.push({
+      path: 'OPENAI_BASE_URL',
+      message: 'is required when OPENAI_MODEL is set (https://api.openai.com/v1 is OpenAI itself)',
+    });
   }
   if (v.OPENAI_BASE_URL !== undefined && v.OPENAI_MODEL === undefined) {
     issues.push({ path: 'OPENAI_MODEL', message: 'is required when OPENAI_BASE_URL is set' });
@@ -144,7 +197,10 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     tenant: all.ONCEFLEET_TENANT,
     tokens: all.ONCEFLEET_TOKENS,
     adminToken: all.ONCEFLEET_ADMIN_TOKEN,
-    jobModules: (all.ONCEFLEET_JOBS ?? '').split(',').map((path) => path.trim()).filter((path) => path !== ''),
+    jobModules: (all.ONCEFLEET_JOBS ?? '')
+      .split(',')
+      .map((path) => path.trim())
+      .filter((path) => path !== ''),
     concurrency: all.ONCEFLEET_CONCURRENCY,
     leaseTtlMs: all.ONCEFLEET_LEASE_TTL_MS,
     heartbeatMs: all.ONCEFLEET_HEARTBEAT_MS,

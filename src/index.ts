@@ -1,5 +1,5 @@
 /** The library's public face. */
-export { type Config, CONFIG_VARIABLES, loadConfig } from './config.ts';
+export { CONFIG_VARIABLES, type Config, loadConfig } from './config.ts';
 export { checkSchema, migrate } from './db/migrate.ts';
 export type { Database } from './db/schema.ts';
 export * from './errors.ts';
@@ -14,8 +14,14 @@ export {
   type JobOptions,
   type JobPolicy,
 } from './idempotency/define-job.ts';
-export { type GuardedProcessor, withIdempotency, type WithIdempotencyOptions } from './idempotency/with-idempotency.ts';
-export { isTerminalType, type JobEvent, type StreamEvent, type SystemEvent, type TerminalEvent } from './journal/event.ts';
+export { type GuardedProcessor, type WithIdempotencyOptions, withIdempotency } from './idempotency/with-idempotency.ts';
+export {
+  isTerminalType,
+  type JobEvent,
+  type StreamEvent,
+  type SystemEvent,
+  type TerminalEvent,
+} from './journal/event.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
 export { createBuiltinJobs } from './workers/builtin-jobs.ts';

@@ -17,33 +17,60 @@ function problems(env: Record<string, string | undefined>): string[] {
 describe('the configuration', () => {
   it('has a default for everything but the two servers, and is frozen', () => {
     const config = loadConfig(REQUIRED);
-    expect(config).toMatchObject({ leaseTtlMs: 60_000, heartbeatMs: 20_000, maxCrashes: 5, resultTtlMs: 86_400_000, port: 3_000, prefix: 'oncefleet' });
+    expect(config).toMatchObject({
+      leaseTtlMs: 60_000,
+      heartbeatMs: 20_000,
+      maxCrashes: 5,
+      resultTtlMs: 86_400_000,
+      port: 3_000,
+      prefix: 'oncefleet',
+    });
     expect(Object.isFrozen(config)).toBe(true);
   });
 
   it('reports every problem at once, with the variable’s name', () => {
-    const found = problems({ DATABASE_URL: 'mysql://x', PORT: '70000', LOG_LEVEL: 'loud', ONCEFLEET_TOKENS: 'acme:short' });
-    expect(found.map((problem) => problem.split(':')[0])).toEqual(['DATABASE_URL', 'REDIS_URL', 'ONCEFLEET_TOKENS', 'PORT', 'LOG_LEVEL']);
+    const found = problems({
+      DATABASE_URL: 'mysql://x',
+      PORT: '70000',
+      LOG_LEVEL: 'loud',
+      ONCEFLEET_TOKENS: 'acme:short',
+    });
+    expect(found.map((problem) => problem.split(':')[0])).toEqual([
+      'DATABASE_URL',
+      'REDIS_URL',
+      'ONCEFLEET_TOKENS',
+      'PORT',
+      'LOG_LEVEL',
+    ]);
     expect(found[1]).toBe('REDIS_URL: is required');
   });
 
   it('takes blanks for unset', () => {
-    expect(loadConfig({ ...REQUIRED, PORT: ' ', ONCEFLEET_TOKENS: '' })).toMatchObject({ port: 3_000, tokens: undefined });
+    expect(loadConfig({ ...REQUIRED, PORT: ' ', ONCEFLEET_TOKENS: '' })).toMatchObject({
+      port: 3_000,
+      tokens: undefined,
+    });
     expect(problems({ ...REQUIRED, DATABASE_URL: '  ' })).toEqual(['DATABASE_URL: is required']);
   });
 
   it('suggests the setting a misspelt name means', () => {
-    expect(problems({ ...REQUIRED, ONCEFLEET_CONCURENCY: '5' })).toEqual(['ONCEFLEET_CONCURENCY: is not a setting; did you mean ONCEFLEET_CONCURRENCY?']);
+    expect(problems({ ...REQUIRED, ONCEFLEET_CONCURENCY: '5' })).toEqual([
+      'ONCEFLEET_CONCURENCY: is not a setting; did you mean ONCEFLEET_CONCURRENCY?',
+    ]);
   });
 
   it('wants a heartbeat to fit twice into its TTL', () => {
-    expect(problems({ ...REQUIRED, ONCEFLEET_LEASE_TTL_MS: '10000', ONCEFLEET_HEARTBEAT_MS: '5001' })[0]).toContain('ONCEFLEET_HEARTBEAT_MS: must fit twice');
+    expect(problems({ ...REQUIRED, ONCEFLEET_LEASE_TTL_MS: '10000', ONCEFLEET_HEARTBEAT_MS: '5001' })[0]).toContain(
+      'ONCEFLEET_HEARTBEAT_MS: must fit twice',
+    );
     expect(problems({ ...REQUIRED, ONCEFLEET_LEASE_TTL_MS: '10000', ONCEFLEET_HEARTBEAT_MS: '5000' })).toEqual([]);
   });
 
   it('wants a model with its server, and a server with its model', () => {
     expect(problems({ ...REQUIRED, OPENAI_MODEL: 'm' })[0]).toContain('OPENAI_BASE_URL: is required');
-    expect(problems({ ...REQUIRED, OPENAI_BASE_URL: 'http://localhost:1/v1' })[0]).toContain('OPENAI_MODEL: is required');
+    expect(problems({ ...REQUIRED, OPENAI_BASE_URL: 'http://localhost:1/v1' })[0]).toContain(
+      'OPENAI_MODEL: is required',
+    );
   });
 
   it('reads tenants’ tokens', () => {
@@ -55,7 +82,12 @@ describe('the configuration', () => {
   });
 
   it('never repeats a secret in a problem', () => {
-    const found = problems({ ...REQUIRED, ONCEFLEET_TOKENS: 'acme:hunter2', DATABASE_URL: 'mysql://u:hunter2@h/x', ONCEFLEET_ADMIN_TOKEN: 'hunter2' });
+    const found = problems({
+      ...REQUIRED,
+      ONCEFLEET_TOKENS: 'acme:hunter2',
+      DATABASE_URL: 'mysql://u:hunter2@h/x',
+      ONCEFLEET_ADMIN_TOKEN: 'hunter2',
+    });
     expect(found).toHaveLength(3);
     expect(found.join()).not.toContain('hunter2');
   });

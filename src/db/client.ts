@@ -50,7 +50,13 @@ export function createDb(options: CreateDbOptions): Db {
   // A client that is checked out and between two statements (in a transaction) tells of a lost
   // connection by an event of its own, which would end the process; its next statement fails.
   pool.on('connect', (client) => client.on('error', options.onError));
-  prepareNamedStatements(pool, () => options.onError(new Error('prepared statements do not last on these connections (PgBouncer in transaction mode?); going on without')));
+  prepareNamedStatements(pool, () =>
+    options.onError(
+      new Error(
+        'prepared statements do not last on these connections (PgBouncer in transaction mode?); going on without',
+      ),
+    ),
+  );
   const kysely = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
   let closing: Promise<void> | undefined;
   return {

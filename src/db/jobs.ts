@@ -22,7 +22,12 @@ export type AttemptOutcome = 'completed' | 'error' | 'crash' | 'interruption' | 
 export interface RowOptions {
   priority: number;
   attempts: number;
-  backoff: { type: 'fixed' | 'exponential'; delayMs: number; maxDelayMs?: number | undefined; jitter?: number | undefined };
+  backoff: {
+    type: 'fixed' | 'exponential';
+    delayMs: number;
+    maxDelayMs?: number | undefined;
+    jitter?: number | undefined;
+  };
 }
 
 export interface NewJob {
@@ -88,7 +93,9 @@ export async function findJobsByKey(
     select k.place, j.id, j.fingerprint, j.status, coalesce(${EXPIRED}, false) as expired
     from unnest(${keys.map((k) => k.tenant)}::text[], ${keys.map((k) => k.name)}::text[], ${keys.map((k) => k.key)}::text[])
       with ordinality as k (tenant, name, key, place)
-    join jobs j on j.tenant = k.tenant and j.name = k.name and j.idempotency_key = k.key and not j.key_released`.execute(db);
+    join jobs j on j.tenant = k.tenant and j.name = k.name and j.idempotency_key = k.key and not j.key_released`.execute(
+    db,
+  );
   const byPlace = new Map(rows.rows.map((row) => [row.place, row]));
   return keys.map((_, i) => byPlace.get(i + 1));
 }
@@ -187,7 +194,12 @@ interface ClaimRow {
  * batch. Taking over writes the stream's head at the new fence in the same statement: from
  * then on the journal refuses the last owner.
  */
-export async function claimJobs(db: Kysely<Database>, requests: readonly ClaimRequest[], worker: string, host: string): Promise<ClaimAnswer[]> {
+export async function claimJobs(
+  db: Kysely<Database>,
+  requests: readonly ClaimRequest[],
+  worker: string,
+  host: string,
+): Promise<ClaimAnswer[]> {
   // Several deliveries of one job in a batch: the first speaks for the job, the others meet its lease.
   const copies = new Map<string, number>();
   for (const { id } of requests) copies.set(id, (copies.get(id) ?? 0) + 1);
@@ -282,7 +294,8 @@ export async function claimJobs(db: Kysely<Database>, requests: readonly ClaimRe
   return requests.map((request) => {
     const row = rows.get(request.id);
     if (row === undefined) return { decision: locked.has(request.id) ? 'busy' : 'missing' };
-    if (row.decision === 'claimed' && first.get(request.id) !== request) return { decision: 'held', leaseLeftMs: request.ttlMs };
+    if (row.decision === 'claimed' && first.get(request.id) !== request)
+      return { decision: 'held', leaseLeftMs: request.ttlMs };
     return toAnswer(row);
   });
 }
@@ -473,7 +486,12 @@ export async function saveCheckpoint(
  *   frozen process must not hold the row for ever)
  * @returns false when the fence is lost
  */
-export async function lockFence(trx: Transaction<Database>, id: string, fence: number, idleLimitMs: number): Promise<boolean> {
+export async function lockFence(
+  trx: Transaction<Database>,
+  id: string,
+  fence: number,
+  idleLimitMs: number,
+): Promise<boolean> {
   const rows = await sql<{ id: string }>`
     select id, set_config('idle_in_transaction_session_timeout', ${String(idleLimitMs)}, true)
     from jobs where id = ${id} and fence = ${fence} and status = 'running'
@@ -505,7 +523,11 @@ export async function endAbandoned(
   db: Kysely<Database>,
   id: string,
   options: { resultTtlMs: number; delivery: number | undefined },
-  decide: (row: { crashCount: number; cancelRequested: boolean; deadlinePassed: boolean }) =>
+  decide: (row: {
+    crashCount: number;
+    cancelRequested: boolean;
+    deadlinePassed: boolean;
+  }) =>
     | { status: 'failed' | 'cancelled'; error: StoredFailure | undefined; terminalJson: string; poisoned: boolean }
     | undefined,
 ): Promise<Ended | undefined> {
@@ -530,7 +552,11 @@ export async function endAbandoned(
       .executeTakeFirst();
     if (row === undefined || row.held) return undefined;
     const crashCount = row.crash_count + (row.status === 'running' ? 1 : 0);
-    const ending = decide({ crashCount, cancelRequested: row.cancel_requested_at !== null, deadlinePassed: row.deadline_passed });
+    const ending = decide({
+      crashCount,
+      cancelRequested: row.cancel_requested_at !== null,
+      deadlinePassed: row.deadline_passed,
+    });
     if (ending === undefined) return undefined;
     const fence = row.fence + 1;
     const head = await trx
@@ -584,7 +610,11 @@ export async function endAbandoned(
 }
 
 /** Asks for a cancel. @returns the status it met, `live` while somebody runs it; undefined: no such job */
-export async function requestCancel(db: Kysely<Database>, tenant: string, id: string): Promise<{ status: Status; live: boolean } | undefined> {
+export async function requestCancel(
+  db: Kysely<Database>,
+  tenant: string,
+  id: string,
+): Promise<{ status: Status; live: boolean } | undefined> {
   const rows = await sql<{ status: Status; live: boolean }>`
     with asked as (
       update jobs set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
@@ -630,7 +660,13 @@ export async function redriveJob(
     } else {
       await trx
         .insertInto('journal_segments')
-        .values({ stream_id: id, first_seq: 0, last_seq: 0, fence: row.fence, events: segmentText([terminalJson(row.error)]) })
+        .values({
+          stream_id: id,
+          first_seq: 0,
+          last_seq: 0,
+          fence: row.fence,
+          events: segmentText([terminalJson(row.error)]),
+        })
         .execute();
     }
     await trx
@@ -677,7 +713,14 @@ export async function findAttempts(db: Kysely<Database>, id: string) {
 /** A tenant's jobs, newest first; `before` is the id the last page ended with. */
 export async function findJobs(
   db: Kysely<Database>,
-  filter: { tenant: string; key?: string | undefined; name?: string | undefined; status?: Status | undefined; before?: string | undefined; limit: number },
+  filter: {
+    tenant: string;
+    key?: string | undefined;
+    name?: string | undefined;
+    status?: Status | undefined;
+    before?: string | undefined;
+    limit: number;
+  },
 ) {
   let query = db.selectFrom('jobs').selectAll().where('tenant', '=', filter.tenant);
   if (filter.key !== undefined) query = query.where('idempotency_key', '=', filter.key);
@@ -701,8 +744,14 @@ export async function findFailedJobs(db: Kysely<Database>, filter: FailedFilter,
   let query = db.selectFrom('jobs').select('id').where('tenant', '=', filter.tenant).where('status', '=', 'failed');
   if (filter.name !== undefined) query = query.where('name', '=', filter.name);
   // As text: a message with \u0000 in it cannot be taken apart by json operators.
-  if (filter.code !== undefined) query = query.where(sql<boolean>`starts_with(error::text, ${`{"code":${JSON.stringify(filter.code)}`})`);
-  if (filter.withinMs !== undefined) query = query.where('finished_at', '>=', sql<Date>`clock_timestamp() - ${filter.withinMs}::float8 * interval '1 ms'`);
+  if (filter.code !== undefined)
+    query = query.where(sql<boolean>`starts_with(error::text, ${`{"code":${JSON.stringify(filter.code)}`})`);
+  if (filter.withinMs !== undefined)
+    query = query.where(
+      'finished_at',
+      '>=',
+      sql<Date>`clock_timestamp() - ${filter.withinMs}::float8 * interval '1 ms'`,
+    );
   const rows = await query.orderBy('finished_at').limit(limit).execute();
   return rows.map((row) => row.id);
 }
@@ -777,7 +826,10 @@ export async function findDueJobs(
     order by run_at, id
     limit ${options.limit}`.execute(db);
   const last = rows.rows.at(-1);
-  return { jobs: rows.rows.map(toDispatchRow), end: last === undefined ? undefined : { runAt: last.run_at, id: last.id } };
+  return {
+    jobs: rows.rows.map(toDispatchRow),
+    end: last === undefined ? undefined : { runAt: last.run_at, id: last.id },
+  };
 }
 
 /** Running jobs whose lease has expired, and unfinished ones that were cancelled or are past their deadline. */

@@ -33,7 +33,9 @@ export interface StreamState {
   nextSeq: number;
   closed: boolean;
   /** The terminal event of a job that ended without ever emitting: it is kept in its row. */
-  rowTerminal: { status: 'completed' | 'failed' | 'cancelled'; result: string | null; error: string | null } | undefined;
+  rowTerminal:
+    | { status: 'completed' | 'failed' | 'cancelled'; result: string | null; error: string | null }
+    | undefined;
 }
 
 export function lastSeq(run: Run): number {
@@ -107,12 +109,18 @@ export async function findHeads(db: Kysely<Database>, streamIds: readonly string
     .where(sql<boolean>`stream_id = any(${streamIds}::uuid[])`)
     .execute();
   return new Map(
-    rows.map((row) => [row.stream_id, { streamId: row.stream_id, fence: row.fence, nextSeq: row.next_seq, state: row.state }]),
+    rows.map((row) => [
+      row.stream_id,
+      { streamId: row.stream_id, fence: row.fence, nextSeq: row.next_seq, state: row.state },
+    ]),
   );
 }
 
 /** Several streams' states in one statement; a stream whose job does not exist is missing. */
-export async function findStreamStates(db: Kysely<Database>, streamIds: readonly string[]): Promise<Map<string, StreamState & { tenant: string }>> {
+export async function findStreamStates(
+  db: Kysely<Database>,
+  streamIds: readonly string[],
+): Promise<Map<string, StreamState & { tenant: string }>> {
   const rows = await db
     .selectFrom('jobs as j')
     .leftJoin('stream_heads as h', 'h.stream_id', 'j.id')
@@ -150,7 +158,12 @@ export async function findStreamStates(db: Kysely<Database>, streamIds: readonly
 }
 
 /** Segments of a stream from the one that holds `fromSeq`, in order. */
-export async function findSegments(db: Kysely<Database>, streamId: string, fromSeq: number, limit: number): Promise<Segment[]> {
+export async function findSegments(
+  db: Kysely<Database>,
+  streamId: string,
+  fromSeq: number,
+  limit: number,
+): Promise<Segment[]> {
   const rows = await db
     .selectFrom('journal_segments as s')
     .select(['s.first_seq', 's.last_seq', 's.fence', 's.events'])

@@ -57,9 +57,13 @@ async function refuseNewer(db: Kysely<any>, known: Record<string, Migration>): P
   const rows = await sql<{ name: string }>`select name from kysely_migration`.execute(db);
   const unknown = rows.rows.map((row) => row.name).filter((name) => !(name in known));
   if (unknown.length > 0) {
-    throw new OncefleetError('SCHEMA_NEWER', `The database was migrated by a newer build (${unknown.join(', ')}): deploy that build`, {
-      details: { unknown },
-    });
+    throw new OncefleetError(
+      'SCHEMA_NEWER',
+      `The database was migrated by a newer build (${unknown.join(', ')}): deploy that build`,
+      {
+        details: { unknown },
+      },
+    );
   }
   return new Set(rows.rows.map((row) => row.name));
 }

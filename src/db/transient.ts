@@ -28,7 +28,8 @@ const NETWORK_CODES: ReadonlySet<string> = new Set([
   'ENOENT', // unix socket of a stopped server
 ]);
 /** pg reports lost connections and pool timeouts without a code. */
-const NETWORK_MESSAGES = /connection is closed|connection terminated|connection ended|timeout exceeded when trying to connect|client has encountered a connection error|not queryable|query read timeout|server closed the connection/i;
+const NETWORK_MESSAGES =
+  /connection is closed|connection terminated|connection ended|timeout exceeded when trying to connect|client has encountered a connection error|not queryable|query read timeout|server closed the connection/i;
 
 export function isTransient(error: unknown): boolean {
   if (!(error instanceof Error)) return false;

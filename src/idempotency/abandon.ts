@@ -26,7 +26,13 @@ export function ending(
     return failed(new OncefleetError('DEADLINE_EXCEEDED', 'The job was not finished by its deadline'), false);
   }
   if (row.crashCount > maxCrashes) {
-    return failed(new OncefleetError('POISONED', `The job crashed or lost its worker ${row.crashCount} times; the limit is ${maxCrashes}`), true);
+    return failed(
+      new OncefleetError(
+        'POISONED',
+        `The job crashed or lost its worker ${row.crashCount} times; the limit is ${maxCrashes}`,
+      ),
+      true,
+    );
   }
   return undefined;
 }

@@ -54,9 +54,13 @@ export class Acceptor {
         continue;
       }
       if (holder.fingerprint !== job.fingerprint) {
-        throw new OncefleetError('KEY_MISMATCH', `The key was used with another input, by job ${holder.id}: send the same input, or choose another key`, {
-          details: { jobId: holder.id },
-        });
+        throw new OncefleetError(
+          'KEY_MISMATCH',
+          `The key was used with another input, by job ${holder.id}: send the same input, or choose another key`,
+          {
+            details: { jobId: holder.id },
+          },
+        );
       }
       const finished = holder.status !== 'pending' && holder.status !== 'running';
       return { id: holder.id, outcome: finished ? 'replayed' : 'attached', status: holder.status };

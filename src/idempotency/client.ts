@@ -1,9 +1,25 @@
 /** Enqueueing, looking, following, waiting, cancelling: all that needs no worker. */
 import type { Queue } from 'bullmq';
-import { endAbandoned, findAttempts, findFailedJobs, findJob, findJobs, redriveJob, requestCancel, type RowOptions } from '../db/jobs.ts';
-import type { JobsTable } from '../db/schema.ts';
 import type { Selectable } from 'kysely';
-import { InputInvalidError, JobFailedError, OncefleetError, type StoredFailure, toIssues, toStoredFailure } from '../errors.ts';
+import {
+  endAbandoned,
+  findAttempts,
+  findFailedJobs,
+  findJob,
+  findJobs,
+  type RowOptions,
+  redriveJob,
+  requestCancel,
+} from '../db/jobs.ts';
+import type { JobsTable } from '../db/schema.ts';
+import {
+  InputInvalidError,
+  JobFailedError,
+  OncefleetError,
+  type StoredFailure,
+  toIssues,
+  toStoredFailure,
+} from '../errors.ts';
 import type { JobEvent, StreamEvent } from '../journal/event.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import { ending } from './abandon.ts';
@@ -37,7 +53,11 @@ export interface JobClient {
    *
    * @throws InputInvalidError; OncefleetError JOB_NAME_UNKNOWN, KEY_INVALID, KEY_MISMATCH
    */
-  enqueue<I, O, E extends JobEvent>(job: JobDefinition<I, O, E>, input: I, options?: EnqueueOptions): Promise<JobHandle<O, E>>;
+  enqueue<I, O, E extends JobEvent>(
+    job: JobDefinition<I, O, E>,
+    input: I,
+    options?: EnqueueOptions,
+  ): Promise<JobHandle<O, E>>;
   enqueue(job: string, input: unknown, options?: EnqueueOptions): Promise<JobHandle>;
   /** `undefined`: no such job in this tenant. */
   get(id: string, options?: { tenant?: string }): Promise<JobRecord | undefined>;
@@ -74,7 +94,8 @@ const MAX_PRIORITY = 2_097_151;
 export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinition[]): JobClient {
   const byName = new Map<string, AnyJobDefinition>();
   for (const job of jobs) {
-    if (byName.has(job.name)) throw new InputInvalidError('Jobs', [{ path: job.name, message: 'two jobs have this name' }]);
+    if (byName.has(job.name))
+      throw new InputInvalidError('Jobs', [{ path: job.name, message: 'two jobs have this name' }]);
     byName.set(job.name, job);
     runtime.dispatcher.queue(job.queue);
   }
@@ -82,20 +103,32 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   const outcomes = new Outcomes({ db, hub: runtime.hub, log: runtime.log });
   const tenantOf = (options: { tenant?: string | undefined }) => options.tenant ?? runtime.settings.tenant;
 
-  async function enqueue(job: AnyJobDefinition | string, input: unknown, options: EnqueueOptions = {}): Promise<JobHandle<never, never>> {
+  async function enqueue(
+    job: AnyJobDefinition | string,
+    input: unknown,
+    options: EnqueueOptions = {},
+  ): Promise<JobHandle<never, never>> {
     const definition = byName.get(typeof job === 'string' ? job : job.name);
     if (definition === undefined) {
       const name = typeof job === 'string' ? job : job.name;
-      throw new OncefleetError('JOB_NAME_UNKNOWN', `No job named "${name}" is registered; there are: ${[...byName.keys()].join(', ') || 'none'}`, {
-        details: { name },
-      });
+      throw new OncefleetError(
+        'JOB_NAME_UNKNOWN',
+        `No job named "${name}" is registered; there are: ${[...byName.keys()].join(', ') || 'none'}`,
+        {
+          details: { name },
+        },
+      );
     }
     checkOptions(options);
     const parsed = definition.input.safeParse(input);
     if (!parsed.success) throw new InputInvalidError(`Input of job ${definition.name}`, toIssues(parsed.error.issues));
     const tenant = tenantOf(options);
     const { policy } = definition;
-    const rowOptions: RowOptions = { priority: options.priority ?? 0, attempts: policy.attempts, backoff: policy.backoff };
+    const rowOptions: RowOptions = {
+      priority: options.priority ?? 0,
+      attempts: policy.attempts,
+      backoff: policy.backoff,
+    };
     const accepted = await runtime.acceptor.accept(
       {
         tenant,
@@ -127,7 +160,13 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     return {
       ...accepted,
       result: (wait: ResultOptions = {}) => waitForResult(id, wait) as Promise<never>,
-      events: (follow = {}) => runtime.followers.follow({ streamId: id, tenant, after: follow.after ?? -1, signal: follow.signal }) as AsyncGenerator<never>,
+      events: (follow = {}) =>
+        runtime.followers.follow({
+          streamId: id,
+          tenant,
+          after: follow.after ?? -1,
+          signal: follow.signal,
+        }) as AsyncGenerator<never>,
       cancel: () => cancel(id, { tenant }),
     };
   }
@@ -137,8 +176,11 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     if (met === undefined) throw notFound(id);
     if (met.status !== 'pending' && met.status !== 'running') return { status: met.status, outcome: 'finished' };
     if (!met.live) {
-      const ended = await endAbandoned(db, id, { resultTtlMs: runtime.settings.resultTtlMs, delivery: undefined }, (row) =>
-        ending(id, row, Number.POSITIVE_INFINITY),
+      const ended = await endAbandoned(
+        db,
+        id,
+        { resultTtlMs: runtime.settings.resultTtlMs, delivery: undefined },
+        (row) => ending(id, row, Number.POSITIVE_INFINITY),
       );
       if (ended !== undefined) {
         runtime.publisher.publish([{ run: ended.run, end: true }]);
@@ -158,10 +200,16 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       if (outcome.status === 'completed') return outcome.result === null ? undefined : JSON.parse(outcome.result);
       const failure = JSON.parse(outcome.error ?? 'null') as StoredFailure | null;
       const status = outcome.status === 'cancelled' ? 'cancelled' : 'failed';
-      throw new JobFailedError(id, status, failure ?? { code: status === 'cancelled' ? 'CANCELLED' : 'INTERNAL', message: `Job ${id} was ${status}` });
+      throw new JobFailedError(
+        id,
+        status,
+        failure ?? { code: status === 'cancelled' ? 'CANCELLED' : 'INTERNAL', message: `Job ${id} was ${status}` },
+      );
     } catch (error) {
       if (timeout?.aborted === true && error === timeout.reason) {
-        throw new OncefleetError('WAIT_TIMEOUT', `Job ${id} has not ended within ${options.timeoutMs} ms; it goes on`, { details: { jobId: id } });
+        throw new OncefleetError('WAIT_TIMEOUT', `Job ${id} has not ended within ${options.timeoutMs} ms; it goes on`, {
+          details: { jobId: id },
+        });
       }
       throw error;
     }
@@ -172,12 +220,16 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     if (row === undefined) throw notFound(id);
     const redriven = await redriveJob(db, id, (error) => rowTerminalJson({ status: 'failed', result: null, error }));
     if (redriven === undefined) {
-      throw new OncefleetError('JOB_NOT_FAILED', `Job ${id} is ${row.status}; only failed jobs can be redriven`, { details: { jobId: id, status: row.status } });
+      throw new OncefleetError('JOB_NOT_FAILED', `Job ${id} is ${row.status}; only failed jobs can be redriven`, {
+        details: { jobId: id, status: row.status },
+      });
     }
     const { tenant, name, queue, idempotency_key: key } = row;
     await runtime.dispatcher
       .redispatch({ id, tenant, name, queue, key, options: JSON.parse(row.options) as RowOptions, delayMs: 0 })
-      .catch((err: unknown) => runtime.log.warn({ err, jobId: id }, 'redriven but not dispatched; the reconciler will do it'));
+      .catch((err: unknown) =>
+        runtime.log.warn({ err, jobId: id }, 'redriven but not dispatched; the reconciler will do it'),
+      );
   }
 
   return {
@@ -207,21 +259,34 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     },
     async find(options = {}) {
       const limit = options.limit ?? DEFAULT_PAGE;
-      if (!Number.isInteger(limit) || limit < 1 || limit > 100) throw new InputInvalidError('Search', [{ path: 'limit', message: 'expected 1 to 100' }]);
+      if (!Number.isInteger(limit) || limit < 1 || limit > 100)
+        throw new InputInvalidError('Search', [{ path: 'limit', message: 'expected 1 to 100' }]);
       if (options.cursor !== undefined && !isUuid(options.cursor)) {
         throw new OncefleetError('CURSOR_INVALID', 'cursor: expected the nextCursor of an earlier page');
       }
       const { key, name, status, cursor } = options;
-      const rows = await findJobs(db, { tenant: tenantOf(options), key, name, status, before: cursor, limit: limit + 1 });
+      const rows = await findJobs(db, {
+        tenant: tenantOf(options),
+        key,
+        name,
+        status,
+        before: cursor,
+        limit: limit + 1,
+      });
       const page = rows.slice(0, limit);
-      return { jobs: page.map(toRecord), nextCursor: rows.length > limit ? (page.at(-1)?.id ?? null) : null } satisfies JobPage;
+      return {
+        jobs: page.map(toRecord),
+        nextCursor: rows.length > limit ? (page.at(-1)?.id ?? null) : null,
+      } satisfies JobPage;
     },
     cancel,
     redrive,
     async redriveMany(options = {}) {
       const { canary = 0, limit = MAX_REDRIVE, signal } = options;
-      if (!Number.isInteger(limit) || limit < 1 || limit > MAX_REDRIVE) throw new InputInvalidError('Redrive', [{ path: 'limit', message: `expected 1 to ${MAX_REDRIVE}` }]);
-      if (!Number.isInteger(canary) || canary < 0) throw new InputInvalidError('Redrive', [{ path: 'canary', message: 'expected 0 or more' }]);
+      if (!Number.isInteger(limit) || limit < 1 || limit > MAX_REDRIVE)
+        throw new InputInvalidError('Redrive', [{ path: 'limit', message: `expected 1 to ${MAX_REDRIVE}` }]);
+      if (!Number.isInteger(canary) || canary < 0)
+        throw new InputInvalidError('Redrive', [{ path: 'canary', message: 'expected 0 or more' }]);
       const { name, code, withinMs } = options;
       const tenant = tenantOf(options);
       const ids = await findFailedJobs(db, { tenant, name, code, withinMs }, limit);
@@ -232,7 +297,8 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         const redriven = await redrive(id, { tenant }).then(
           () => true,
           (error: unknown) => {
-            if (error instanceof OncefleetError && (error.code === 'JOB_NOT_FAILED' || error.code === 'JOB_NOT_FOUND')) return false;
+            if (error instanceof OncefleetError && (error.code === 'JOB_NOT_FAILED' || error.code === 'JOB_NOT_FOUND'))
+              return false;
             throw error;
           },
         );
@@ -246,24 +312,37 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       await Promise.all(
         canaries.map(async (id) => {
           if (!(await redriveOne(id))) return;
-          await waitForResult(id, { timeoutMs, ...(signal === undefined ? {} : { signal }) }).catch((error: unknown) => {
-            signal?.throwIfAborted();
-            result.failedCanaries.push({ id, ...toStoredFailure(error) });
-          });
+          await waitForResult(id, { timeoutMs, ...(signal === undefined ? {} : { signal }) }).catch(
+            (error: unknown) => {
+              signal?.throwIfAborted();
+              result.failedCanaries.push({ id, ...toStoredFailure(error) });
+            },
+          );
         }),
       );
       if (result.failedCanaries.length > 0) return result;
       const rest = ids.slice(canary);
-      for (let i = 0; i < rest.length; i += REDRIVE_AT_ONCE) await Promise.all(rest.slice(i, i + REDRIVE_AT_ONCE).map(redriveOne));
+      for (let i = 0; i < rest.length; i += REDRIVE_AT_ONCE)
+        await Promise.all(rest.slice(i, i + REDRIVE_AT_ONCE).map(redriveOne));
       return result;
     },
     async *follow(id, options = {}) {
       if (!isUuid(id)) throw notFound(id);
-      yield* runtime.followers.follow({ streamId: id, tenant: tenantOf(options), after: options.after ?? -1, signal: options.signal });
+      yield* runtime.followers.follow({
+        streamId: id,
+        tenant: tenantOf(options),
+        after: options.after ?? -1,
+        signal: options.signal,
+      });
     },
     async readEvents(id, options = {}) {
       if (!isUuid(id)) throw notFound(id);
-      return runtime.followers.readPage(id, tenantOf(options), options.after ?? -1, options.limit ?? DEFAULT_EVENTS) satisfies Promise<EventPage>;
+      return runtime.followers.readPage(
+        id,
+        tenantOf(options),
+        options.after ?? -1,
+        options.limit ?? DEFAULT_EVENTS,
+      ) satisfies Promise<EventPage>;
     },
     async result(id, options = {}) {
       if (!isUuid(id)) throw notFound(id);
@@ -290,7 +369,9 @@ function checkOptions(options: EnqueueOptions): void {
     throw new InputInvalidError('Enqueue options', [{ path: 'delayMs', message: 'expected 0 or more milliseconds' }]);
   }
   if (priority !== undefined && (!Number.isInteger(priority) || priority < 0 || priority > MAX_PRIORITY)) {
-    throw new InputInvalidError('Enqueue options', [{ path: 'priority', message: `expected an integer from 0 to ${MAX_PRIORITY}` }]);
+    throw new InputInvalidError('Enqueue options', [
+      { path: 'priority', message: `expected an integer from 0 to ${MAX_PRIORITY}` },
+    ]);
   }
 }
 
@@ -325,4 +406,3 @@ function toRecord(row: Selectable<JobsTable>): Omit<JobRecord, 'attempts' | 'pro
     leaseOwner: row.lease_owner,
   };
 }
-

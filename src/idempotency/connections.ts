@@ -6,7 +6,12 @@ import type { Logger } from '../log.ts';
  *
  * @param overrides `enableOfflineQueue: false` for what must fail at once while Redis is away
  */
-export function connectRedis(url: string, name: string, log: Logger, overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean } = {}): Redis {
+export function connectRedis(
+  url: string,
+  name: string,
+  log: Logger,
+  overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean } = {},
+): Redis {
   const redis = new Redis(url, {
     connectionName: `oncefleet-${name}`,
     // BullMQ insists on it for blocking connections; elsewhere callers set their own limits.

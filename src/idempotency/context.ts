@@ -72,7 +72,8 @@ export function createContext(options: ContextOptions): JobContext {
       // Taken before the flush: events emitted meanwhile come after this checkpoint.
       const seq = stream.nextSeq;
       await stream.flush();
-      if (!(await saveCheckpoint(db, { id, fence, value: json, seq }))) lose('a checkpoint found the row at another fence');
+      if (!(await saveCheckpoint(db, { id, fence, value: json, seq })))
+        lose('a checkpoint found the row at another fence');
     },
     transaction: (effects) =>
       db.transaction().execute(async (trx) => {
@@ -87,7 +88,10 @@ export function createContext(options: ContextOptions): JobContext {
 
 /** What a handler works with when its job may run although Postgres is away: nothing it says is kept. */
 export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: AbortSignal): JobContext {
-  const data = delivery.data as { jobId?: string; tenant?: string; key?: string | null; idempotencyKey?: string } | null | undefined;
+  const data = delivery.data as
+    | { jobId?: string; tenant?: string; key?: string | null; idempotencyKey?: string }
+    | null
+    | undefined;
   const id = data?.jobId ?? `bullmq:${delivery.queueName}:${delivery.id}`;
   const nothing = async () => undefined;
   return {
@@ -108,7 +112,8 @@ export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: 
     flush: nothing,
     checkpoint: nothing,
     transaction: (effects) => runtime.db.kysely.transaction().execute(effects),
-    complete: () => Promise.reject(new OncefleetError('STORE_UNAVAILABLE', 'A run without a lease cannot complete in a transaction')),
+    complete: () =>
+      Promise.reject(new OncefleetError('STORE_UNAVAILABLE', 'A run without a lease cannot complete in a transaction')),
     keyFor: (step) => `${id}:${step}`,
   };
 }

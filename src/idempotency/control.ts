@@ -36,7 +36,9 @@ export class Control {
       if (channel === this.#channel) this.#hear(text);
     });
     const subscribe = () => {
-      this.#subscribe.subscribe(this.#channel).catch((err: unknown) => this.#log.debug({ err }, 'control channel not subscribed'));
+      this.#subscribe
+        .subscribe(this.#channel)
+        .catch((err: unknown) => this.#log.debug({ err }, 'control channel not subscribed'));
     };
     this.#subscribe.on('ready', subscribe);
     if (this.#subscribe.status === 'ready') subscribe();

@@ -154,13 +154,19 @@ export function defineJob<I extends z.ZodType, O = unknown, E extends JobEvent =
 ): JobDefinition<z.output<I>, O, E> {
   if (!NAME.test(options.name)) {
     throw new InputInvalidError('Job definition', [
-      { path: 'name', message: `"${options.name}" is not a job name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit` },
+      {
+        path: 'name',
+        message: `"${options.name}" is not a job name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit`,
+      },
     ]);
   }
   const queue = options.queue ?? options.name;
   if (!NAME.test(queue)) {
     throw new InputInvalidError(`Job ${options.name}`, [
-      { path: 'queue', message: `"${queue}" is not a queue name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit` },
+      {
+        path: 'queue',
+        message: `"${queue}" is not a queue name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit`,
+      },
     ]);
   }
   const policy = policySchema.safeParse({ ...DEFAULT_POLICY, ...definedOnly(options) });

@@ -54,16 +54,23 @@ export class Dispatcher {
    * @returns false when Redis did not take it in time
    */
   async dispatch(row: DispatchRow): Promise<boolean> {
-    if (this.#options.redis.status !== 'ready' && this.#options.redis.status !== 'connecting' && this.#options.redis.status !== 'connect') return false;
+    if (
+      this.#options.redis.status !== 'ready' &&
+      this.#options.redis.status !== 'connecting' &&
+      this.#options.redis.status !== 'connect'
+    )
+      return false;
     const { promise: late, resolve } = Promise.withResolvers<false>();
     const timer = setTimeout(() => resolve(false), DISPATCH_WAIT_MS);
-    const added = this.#entry(row.queue).adds.call(row).then(
-      () => true,
-      (err: unknown) => {
-        this.#options.log.warn({ err, jobId: row.id }, 'dispatch failed; the reconciler will do it');
-        return false;
-      },
-    );
+    const added = this.#entry(row.queue)
+      .adds.call(row)
+      .then(
+        () => true,
+        (err: unknown) => {
+          this.#options.log.warn({ err, jobId: row.id }, 'dispatch failed; the reconciler will do it');
+          return false;
+        },
+      );
     try {
       return await Promise.race([added, late]);
     } finally {
@@ -105,7 +112,11 @@ export class Dispatcher {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.queues.map((queue) => queue.close().catch((err: unknown) => this.#options.log.debug({ err }, 'queue did not close'))));
+    await Promise.all(
+      this.queues.map((queue) =>
+        queue.close().catch((err: unknown) => this.#options.log.debug({ err }, 'queue did not close')),
+      ),
+    );
   }
 
   #entry(name: string): { queue: Queue; adds: Batcher<DispatchRow, void> } {
@@ -113,7 +124,9 @@ export class Dispatcher {
     if (entry === undefined) {
       const queue = new Queue(name, { connection: this.#options.redis, prefix: this.#options.prefix });
       // Of an outage the connection tells once.
-      queue.on('error', (err) => this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'));
+      queue.on('error', (err) =>
+        this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'),
+      );
       const adds = new Batcher<DispatchRow, void>({
         run: async (rows) => {
           const [only] = rows;

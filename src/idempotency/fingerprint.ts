@@ -36,7 +36,9 @@ export function inputJson(input: unknown): string {
 export function checkKey(key: string): void {
   const bytes = Buffer.byteLength(key);
   if (bytes === 0 || bytes > MAX_KEY_BYTES) {
-    throw new OncefleetError('KEY_INVALID', `key: expected 1 to ${MAX_KEY_BYTES} bytes, got ${bytes}`, { details: { bytes } });
+    throw new OncefleetError('KEY_INVALID', `key: expected 1 to ${MAX_KEY_BYTES} bytes, got ${bytes}`, {
+      details: { bytes },
+    });
   }
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
   if (/[\u0000-\u001f\u007f-\u009f]/.test(key) || !key.isWellFormed()) {
@@ -57,7 +59,10 @@ function toJsonValue(input: unknown): unknown {
 }
 
 function write(value: unknown, path: string, depth: number): string {
-  if (depth > MAX_DEPTH) throw new InputInvalidError('Input', [{ path: path.slice(0, 60), message: `is nested deeper than ${MAX_DEPTH} levels` }]);
+  if (depth > MAX_DEPTH)
+    throw new InputInvalidError('Input', [
+      { path: path.slice(0, 60), message: `is nested deeper than ${MAX_DEPTH} levels` },
+    ]);
   if (typeof value === 'string') return JSON.stringify(value.normalize('NFC'));
   if (typeof value !== 'object' || value === null) return JSON.stringify(Object.is(value, -0) ? 0 : value);
   if (Array.isArray(value)) return `[${value.map((item, i) => write(item, `${path}[${i}]`, depth + 1)).join(',')}]`;

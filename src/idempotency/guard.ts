@@ -4,7 +4,16 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { DelayedError, type Job, UnrecoverableError, WaitingError } from 'bullmq';
-import { type ClaimAnswer, type ClaimedJob, endAbandoned, findSettled, redriveJob, type RowOptions, type Settlement, settleJobs } from '../db/jobs.ts';
+import {
+  type ClaimAnswer,
+  type ClaimedJob,
+  endAbandoned,
+  findSettled,
+  type RowOptions,
+  redriveJob,
+  type Settlement,
+  settleJobs,
+} from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import {
   CancelledError,
@@ -106,7 +115,8 @@ export class Guard {
     } catch (err) {
       if (!isTransient(err)) throw err;
       const input = unguardedInput(job);
-      if (spec.policy.onStoreOutage === 'run' && input !== undefined) return this.#runUnguarded(input.value, job, signal, spec);
+      if (spec.policy.onStoreOutage === 'run' && input !== undefined)
+        return this.#runUnguarded(input.value, job, signal, spec);
       this.#runtime.log.warn({ err, bullJobId: job.id }, 'Postgres is away: delivery deferred');
       const waitMs = Math.min(OUTAGE_MIN_MS * 2 ** Math.min(job.attemptsStarted, 6), OUTAGE_MAX_MS);
       return this.#defer(job, token, waitMs * (0.75 + Math.random() / 2));
@@ -143,7 +153,9 @@ export class Guard {
     const data = job.data as { jobId?: unknown; tenant?: unknown; idempotencyKey?: unknown } | null | undefined;
     if (typeof data?.jobId === 'string' && isUuid(data.jobId) && typeof data.tenant === 'string') return data.jobId;
     try {
-      const { idempotencyKey, ...input } = (typeof data === 'object' && data !== null && !Array.isArray(data) ? data : { value: data }) as Record<string, unknown>;
+      const { idempotencyKey, ...input } = (
+        typeof data === 'object' && data !== null && !Array.isArray(data) ? data : { value: data }
+      ) as Record<string, unknown>;
       const given = spec.keyOf(job) ?? (typeof idempotencyKey === 'string' ? idempotencyKey : undefined);
       // Numeric BullMQ ids start again at 1 after a flush, so the id alone is no key.
       const key = given ?? `bullmq:${job.queueName}:${job.id}:${job.timestamp}`;
@@ -157,7 +169,11 @@ export class Guard {
           key,
           fingerprint: fingerprint(input),
           input: inputJson(input),
-          options: { priority: job.opts.priority ?? 0, attempts: job.opts.attempts ?? policy.attempts, backoff: foreignBackoff(job) ?? policy.backoff },
+          options: {
+            priority: job.opts.priority ?? 0,
+            attempts: job.opts.attempts ?? policy.attempts,
+            backoff: foreignBackoff(job) ?? policy.backoff,
+          },
           delayMs: 0,
           deadlineMs: policy.deadlineMs ?? null,
         },
@@ -170,7 +186,12 @@ export class Guard {
     }
   }
 
-  async #claim(jobId: string, owner: string, job: Job, spec: JobSpec): Promise<{ answer: ClaimAnswer; sentAt: bigint }> {
+  async #claim(
+    jobId: string,
+    owner: string,
+    job: Job,
+    spec: JobSpec,
+  ): Promise<{ answer: ClaimAnswer; sentAt: bigint }> {
     const { settings } = this.#runtime;
     const request = {
       id: jobId,
@@ -187,7 +208,14 @@ export class Guard {
     }
   }
 
-  async #run(claimed: ClaimedJob, claimSentAt: bigint, job: Job, token: string | undefined, bullSignal: AbortSignal | undefined, spec: JobSpec): Promise<unknown> {
+  async #run(
+    claimed: ClaimedJob,
+    claimSentAt: bigint,
+    job: Job,
+    token: string | undefined,
+    bullSignal: AbortSignal | undefined,
+    spec: JobSpec,
+  ): Promise<unknown> {
     const { id, fence } = claimed;
     const { leases, writer, settings } = this.#runtime;
     const ttlMs = spec.policy.lease?.ttlMs ?? settings.leaseTtlMs;
@@ -261,19 +289,40 @@ export class Guard {
    */
   async #runUnguarded(input: unknown, job: Job, bullSignal: AbortSignal | undefined, spec: JobSpec): Promise<unknown> {
     const { log } = this.#runtime;
-    log.error({ bullJobId: job.id, jobName: job.name }, 'Postgres is away: running without lease and journal, as onStoreOutage says');
+    log.error(
+      { bullJobId: job.id, jobName: job.name },
+      'Postgres is away: running without lease and journal, as onStoreOutage says',
+    );
     const { timeoutMs } = spec.policy;
-    const signals = [bullSignal, timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs), this.#giveUp.signal];
+    const signals = [
+      bullSignal,
+      timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs),
+      this.#giveUp.signal,
+    ];
     const signal = AbortSignal.any(signals.filter((candidate) => candidate !== undefined));
     const value = await spec.handle(input, createUnguardedContext(this.#runtime, job, signal), job);
     const result = encodeResult(value);
     const saveUntil = performance.now() + UNGUARDED_SAVE_MS;
-    for (let waitMs = 100; performance.now() < saveUntil && !this.#giveUp.signal.aborted; waitMs = Math.min(waitMs * 2, 2_000)) {
+    for (
+      let waitMs = 100;
+      performance.now() < saveUntil && !this.#giveUp.signal.aborted;
+      waitMs = Math.min(waitMs * 2, 2_000)
+    ) {
       try {
         const jobId = await this.#identify(job, spec);
-        const { answer } = await this.#claim(jobId, `${this.#runtime.workerId}/unguarded-${this.#deliveries++}`, job, spec);
+        const { answer } = await this.#claim(
+          jobId,
+          `${this.#runtime.workerId}/unguarded-${this.#deliveries++}`,
+          job,
+          spec,
+        );
         if (answer.decision !== 'claimed') break;
-        const stream = this.#runtime.writer.open({ streamId: jobId, fence: answer.job.fence, nextSeq: answer.job.nextSeq, onRefused: () => undefined });
+        const stream = this.#runtime.writer.open({
+          streamId: jobId,
+          fence: answer.job.fence,
+          nextSeq: answer.job.nextSeq,
+          onRefused: () => undefined,
+        });
         await this.#runtime.settle(await this.#plan({ kind: 'completed', result }, answer.job, stream, job, spec));
         return result === null ? undefined : JSON.parse(result);
       } catch (err) {
@@ -281,7 +330,10 @@ export class Guard {
         await delay(waitMs, undefined, { signal: this.#giveUp.signal }).catch(() => undefined);
       }
     }
-    log.error({ bullJobId: job.id, jobName: job.name }, 'outcome of an unguarded run was not stored: the job may run again');
+    log.error(
+      { bullJobId: job.id, jobName: job.name },
+      'outcome of an unguarded run was not stored: the job may run again',
+    );
     return result === null ? undefined : JSON.parse(result);
   }
 
@@ -289,11 +341,21 @@ export class Guard {
     const timers: NodeJS.Timeout[] = [];
     const { timeoutMs } = spec.policy;
     if (timeoutMs !== undefined) {
-      timers.push(setTimeout(() => abort(new OncefleetError('TIMEOUT', `The attempt ran longer than ${timeoutMs} ms`)), timeoutMs));
+      timers.push(
+        setTimeout(
+          () => abort(new OncefleetError('TIMEOUT', `The attempt ran longer than ${timeoutMs} ms`)),
+          timeoutMs,
+        ),
+      );
     }
     if (claimed.deadlineLeftMs !== null) {
       const leftMs = Math.min(Math.max(claimed.deadlineLeftMs, 0), 2 ** 31 - 1);
-      timers.push(setTimeout(() => abort(new OncefleetError('DEADLINE_EXCEEDED', 'The job was not finished by its deadline')), leftMs));
+      timers.push(
+        setTimeout(
+          () => abort(new OncefleetError('DEADLINE_EXCEEDED', 'The job was not finished by its deadline')),
+          leftMs,
+        ),
+      );
     }
     return { stop: () => timers.forEach(clearTimeout) };
   }
@@ -314,7 +376,11 @@ export class Guard {
     const end = await Promise.race([returned, left.promise]);
     clearTimeout(leaveTimer);
     signal.removeEventListener('abort', onAbort);
-    if ('left' in end) this.#runtime.log.error({ jobId: claimed.id, fence: claimed.fence }, 'handler ignored its signal and was left behind');
+    if ('left' in end)
+      this.#runtime.log.error(
+        { jobId: claimed.id, fence: claimed.fence },
+        'handler ignored its signal and was left behind',
+      );
     // Even if the handler returned: many return early when told to stop.
     if (signal.aborted || 'left' in end) return verdictOfAbort(signal.reason, claimed);
     if ('error' in end) return verdictOfError(end.error, claimed);
@@ -326,11 +392,22 @@ export class Guard {
   }
 
   /** Commits the verdict at the run's fence, then says to BullMQ what it should do. */
-  async #settle(verdict: Verdict, claimed: ClaimedJob, stream: StreamWriter, job: Job, token: string | undefined, spec: JobSpec): Promise<unknown> {
+  async #settle(
+    verdict: Verdict,
+    claimed: ClaimedJob,
+    stream: StreamWriter,
+    job: Job,
+    token: string | undefined,
+    spec: JobSpec,
+  ): Promise<unknown> {
     if (verdict.kind === 'lost') throw verdict.error;
     const settlement = await this.#plan(verdict, claimed, stream, job, spec);
-    if (!(await this.#commit(settlement))) throw new LeaseLostError(claimed.id, claimed.fence, 'the outcome found the row at another fence');
-    this.#runtime.log.debug({ jobId: claimed.id, fence: claimed.fence, outcome: settlement.outcome, status: settlement.status }, 'run settled');
+    if (!(await this.#commit(settlement)))
+      throw new LeaseLostError(claimed.id, claimed.fence, 'the outcome found the row at another fence');
+    this.#runtime.log.debug(
+      { jobId: claimed.id, fence: claimed.fence, outcome: settlement.outcome, status: settlement.status },
+      'run settled',
+    );
     switch (verdict.kind) {
       case 'completed':
         return verdict.result === null ? undefined : JSON.parse(verdict.result);
@@ -344,7 +421,9 @@ export class Guard {
         job.opts.backoff = { type: 'fixed', delay: verdict.delayMs };
         throw verdict.error instanceof Error ? verdict.error : new Error(String(verdict.error));
       case 'interrupted':
-        await job.moveToWait(token ?? '').catch((err: unknown) => this.#runtime.log.debug({ err }, 'job not moved back to wait'));
+        await job
+          .moveToWait(token ?? '')
+          .catch((err: unknown) => this.#runtime.log.debug({ err }, 'job not moved back to wait'));
         throw new WaitingError();
       default:
         return verdict satisfies never;
@@ -352,12 +431,19 @@ export class Guard {
   }
 
   /** The one transaction a run ends in: what is left of its stream, its last event, its outcome. */
-  async #plan(verdict: Exclude<Verdict, { kind: 'lost' }>, claimed: ClaimedJob, stream: StreamWriter, job: Job, spec: JobSpec): Promise<Settlement> {
+  async #plan(
+    verdict: Exclude<Verdict, { kind: 'lost' }>,
+    claimed: ClaimedJob,
+    stream: StreamWriter,
+    job: Job,
+    spec: JobSpec,
+  ): Promise<Settlement> {
     const sealed = await stream.seal();
     const plan = settlementOf(verdict);
     const own = eventOf(verdict, claimed);
     // A stream without a head stays silent: its terminal event is read from the row.
-    const silent = claimed.fence === 1 && sealed.firstSeq === 0 && sealed.events.length === 0 && plan.status !== 'pending';
+    const silent =
+      claimed.fence === 1 && sealed.firstSeq === 0 && sealed.events.length === 0 && plan.status !== 'pending';
     const events = own === undefined || silent ? sealed.events : [...sealed.events, own];
     return {
       ...plan,
@@ -365,7 +451,10 @@ export class Guard {
       fence: claimed.fence,
       resultTtlMs: spec.policy.resultTtlMs ?? this.#runtime.settings.resultTtlMs,
       delivery: job.attemptsMade,
-      run: events.length === 0 ? undefined : { streamId: claimed.id, fence: claimed.fence, firstSeq: sealed.firstSeq, events },
+      run:
+        events.length === 0
+          ? undefined
+          : { streamId: claimed.id, fence: claimed.fence, firstSeq: sealed.firstSeq, events },
     };
   }
 
@@ -399,17 +488,23 @@ export class Guard {
     const { settings, db, publisher, log } = this.#runtime;
     const maxCrashes = spec.policy.maxCrashes ?? settings.maxCrashes;
     const resultTtlMs = spec.policy.resultTtlMs ?? settings.resultTtlMs;
-    const ended = await endAbandoned(db.kysely, jobId, { resultTtlMs, delivery: job.attemptsMade }, (row) => ending(jobId, row, maxCrashes));
+    const ended = await endAbandoned(db.kysely, jobId, { resultTtlMs, delivery: job.attemptsMade }, (row) =>
+      ending(jobId, row, maxCrashes),
+    );
     if (ended === undefined) return this.#defer(job, token, 200 + Math.random() * 300);
     publisher.publish([{ run: ended.run, end: true }]);
-    if (ended.poisoned) await alertPoison(log, spec, { jobId, tenant: ended.tenant, name: ended.name, crashes: ended.crashCount });
+    if (ended.poisoned)
+      await alertPoison(log, spec, { jobId, tenant: ended.tenant, name: ended.name, crashes: ended.crashCount });
     throw toUnrecoverable(ended.error ?? toStoredFailure(new CancelledError(jobId)));
   }
 
   /** Another owner is alive: comes back when its lease would expire, or as soon as it finishes. */
   async #deferToOwner(job: Job, token: string | undefined, jobId: string, leaseLeftMs: number): Promise<never> {
     if (Date.now() - job.timestamp > DEFERRAL_LIMIT_MS) {
-      throw toUnrecoverable({ code: 'LEASE_HELD', message: `Job ${jobId} was still running elsewhere after ${DEFERRAL_LIMIT_MS} ms` });
+      throw toUnrecoverable({
+        code: 'LEASE_HELD',
+        message: `Job ${jobId} was still running elsewhere after ${DEFERRAL_LIMIT_MS} ms`,
+      });
     }
     const waitMs = Math.max(leaseLeftMs, 0) + 50 + Math.random() * 250;
     const { hub, log } = this.#runtime;
@@ -430,7 +525,9 @@ export class Guard {
 
   async #defer(job: Job, token: string | undefined, waitMs: number): Promise<never> {
     // Redis away or the lock gone: BullMQ's stalled check brings the delivery back.
-    await job.moveToDelayed(Date.now() + Math.round(waitMs), token).catch((err: unknown) => this.#runtime.log.debug({ err }, 'job not moved to delayed'));
+    await job
+      .moveToDelayed(Date.now() + Math.round(waitMs), token)
+      .catch((err: unknown) => this.#runtime.log.debug({ err }, 'job not moved to delayed'));
     throw new DelayedError();
   }
 }
@@ -465,9 +562,14 @@ function encodeResult(value: unknown): string | null {
 
 function verdictOfError(error: unknown, claimed: ClaimedJob): Verdict {
   const failure = toStoredFailure(error);
-  const final = error instanceof UnrecoverableError || error instanceof NonRetryableError || isInvalid(error) || claimed.errorCount + 1 >= claimed.options.attempts;
+  const final =
+    error instanceof UnrecoverableError ||
+    error instanceof NonRetryableError ||
+    isInvalid(error) ||
+    claimed.errorCount + 1 >= claimed.options.attempts;
   if (final) return { kind: 'failed', failure };
-  const delayMs = error instanceof RetryAfterError ? error.retryAfterMs : backoffMs(claimed.options.backoff, claimed.errorCount + 1);
+  const delayMs =
+    error instanceof RetryAfterError ? error.retryAfterMs : backoffMs(claimed.options.backoff, claimed.errorCount + 1);
   return { kind: 'retry', failure, error, delayMs };
 }
 
@@ -476,7 +578,9 @@ function isInvalid(error: unknown): boolean {
   return error instanceof OncefleetError && (error.code === 'INPUT_INVALID' || error.code === 'OUTPUT_INVALID');
 }
 
-function settlementOf(verdict: Exclude<Verdict, { kind: 'lost' }>): Pick<Settlement, 'status' | 'outcome' | 'result' | 'error' | 'delayMs'> {
+function settlementOf(
+  verdict: Exclude<Verdict, { kind: 'lost' }>,
+): Pick<Settlement, 'status' | 'outcome' | 'result' | 'error' | 'delayMs'> {
   const none = { result: null, error: null, delayMs: 0 };
   switch (verdict.kind) {
     case 'completed':
@@ -484,7 +588,13 @@ function settlementOf(verdict: Exclude<Verdict, { kind: 'lost' }>): Pick<Settlem
     case 'failed':
       return { ...none, status: 'failed', outcome: 'error', error: JSON.stringify(verdict.failure) };
     case 'retry':
-      return { ...none, status: 'pending', outcome: 'error', error: JSON.stringify(verdict.failure), delayMs: verdict.delayMs };
+      return {
+        ...none,
+        status: 'pending',
+        outcome: 'error',
+        error: JSON.stringify(verdict.failure),
+        delayMs: verdict.delayMs,
+      };
     case 'cancelled':
       return { ...none, status: 'cancelled', outcome: 'cancelled' };
     case 'interrupted':
@@ -497,10 +607,16 @@ function settlementOf(verdict: Exclude<Verdict, { kind: 'lost' }>): Pick<Settlem
 /** What the stream says of a verdict; an interruption is told by the `attempt` that follows it. */
 function eventOf(verdict: Exclude<Verdict, { kind: 'lost' }>, claimed: ClaimedJob): string | undefined {
   const plan = settlementOf(verdict);
-  if (plan.status !== 'pending') return rowTerminalJson({ status: plan.status, result: plan.result, error: plan.error });
+  if (plan.status !== 'pending')
+    return rowTerminalJson({ status: plan.status, result: plan.result, error: plan.error });
   if (verdict.kind !== 'retry') return undefined;
   const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
-  return JSON.stringify({ type: 'retry', attempt, delayMs: verdict.delayMs, error: verdict.failure } satisfies SystemEvent);
+  return JSON.stringify({
+    type: 'retry',
+    attempt,
+    delayMs: verdict.delayMs,
+    error: verdict.failure,
+  } satisfies SystemEvent);
 }
 
 function attemptJson(claimed: ClaimedJob, attempt: number): string {
@@ -548,7 +664,11 @@ function failureJson(error: string | null): string {
 }
 
 /** Says loudly that a job was poisoned, and calls its hook. */
-export async function alertPoison(log: Runtime['log'], spec: Pick<JobSpec, 'onPoison'> | undefined, job: { jobId: string; tenant: string; name: string; crashes: number }): Promise<void> {
+export async function alertPoison(
+  log: Runtime['log'],
+  spec: Pick<JobSpec, 'onPoison'> | undefined,
+  job: { jobId: string; tenant: string; name: string; crashes: number },
+): Promise<void> {
   log.error({ alert: 'job_poisoned', ...job }, 'job poisoned: it crashed or lost its worker too often');
   try {
     await spec?.onPoison?.(job);

@@ -120,7 +120,11 @@ export class LeaseKeeper {
       heartbeatMs: this.#options.heartbeatMs,
       maxBlockMs: this.#options.maxBlockMs,
     };
-    const worker = new Worker(new URL(file, import.meta.url), { workerData: data, transferList: [port2], name: 'lease-keeper' });
+    const worker = new Worker(new URL(file, import.meta.url), {
+      workerData: data,
+      transferList: [port2],
+      name: 'lease-keeper',
+    });
     worker.unref();
     port1.unref();
     port1.on('message', (message: FromThread) => this.#receive(message));
@@ -138,7 +142,8 @@ export class LeaseKeeper {
     this.#worker = undefined;
     this.#port = undefined;
     this.#start();
-    for (const lease of this.#leases.values()) this.#send({ type: 'hold', jobId: lease.jobId, fence: lease.fence, ttlMs: lease.ttlMs });
+    for (const lease of this.#leases.values())
+      this.#send({ type: 'hold', jobId: lease.jobId, fence: lease.fence, ttlMs: lease.ttlMs });
   }
 
   #signOfLife(): void {
@@ -158,13 +163,17 @@ export class LeaseKeeper {
           lease.safeUntil = safeUntil(message.sentAt, lease.ttlMs);
           if (cancelRequested) tellCancel(lease);
         }
-        for (const { jobId, fence } of message.lost) this.#lose(leaseId(jobId, fence), 'its row is no longer at this fence');
+        for (const { jobId, fence } of message.lost)
+          this.#lose(leaseId(jobId, fence), 'its row is no longer at this fence');
         return;
       case 'failed':
         this.#options.log.warn({ reason: message.reason, leases: this.#leases.size }, 'heartbeat failed; trying again');
         return;
       case 'blocked':
-        this.#options.log.error({ blockedMs: message.blockedMs }, 'event loop blocked beyond maxBlockMs; leases were not renewed');
+        this.#options.log.error(
+          { blockedMs: message.blockedMs },
+          'event loop blocked beyond maxBlockMs; leases were not renewed',
+        );
         return;
       default:
         message satisfies never;
@@ -196,7 +205,11 @@ export class LeaseKeeper {
 
   #judge(): void {
     // After a blocked loop timers run before messages: read the thread's news first.
-    for (let news = this.#port && receiveMessageOnPort(this.#port); news !== undefined; news = this.#port && receiveMessageOnPort(this.#port)) {
+    for (
+      let news = this.#port && receiveMessageOnPort(this.#port);
+      news !== undefined;
+      news = this.#port && receiveMessageOnPort(this.#port)
+    ) {
       this.#receive(news.message as FromThread);
     }
     const now = process.hrtime.bigint();

@@ -45,7 +45,12 @@ port.on('message', (message: ToThread) => {
     return;
   }
   const wasIdle = leases.size === 0;
-  leases.set(id, { jobId: message.jobId, fence: message.fence, ttlMs: message.ttlMs, renewedAt: process.hrtime.bigint() });
+  leases.set(id, {
+    jobId: message.jobId,
+    fence: message.fence,
+    ttlMs: message.ttlMs,
+    renewedAt: process.hrtime.bigint(),
+  });
   if (wasIdle || message.ttlMs < 3 * heartbeatMs) schedule();
 });
 
@@ -92,9 +97,15 @@ async function renew(): Promise<void> {
     send({
       type: 'renewed',
       sentAt,
-      leases: kept.map(({ jobId, fence }) => ({ jobId, fence, cancelRequested: renewed.get(`${jobId}/${fence}`) === true })),
+      leases: kept.map(({ jobId, fence }) => ({
+        jobId,
+        fence,
+        cancelRequested: renewed.get(`${jobId}/${fence}`) === true,
+      })),
       // A lease released meanwhile is not lost: its run has ended.
-      lost: batch.filter((lease) => !kept.includes(lease) && leases.has(`${lease.jobId}/${lease.fence}`)).map(({ jobId, fence }) => ({ jobId, fence })),
+      lost: batch
+        .filter((lease) => !kept.includes(lease) && leases.has(`${lease.jobId}/${lease.fence}`))
+        .map(({ jobId, fence }) => ({ jobId, fence })),
     });
     for (const lease of batch) if (!kept.includes(lease)) leases.delete(`${lease.jobId}/${lease.fence}`);
   } catch (error) {

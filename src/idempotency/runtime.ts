@@ -2,7 +2,14 @@
 import { hostname } from 'node:os';
 import type { Redis } from 'ioredis';
 import { createDb, type Db } from '../db/client.ts';
-import { type ClaimAnswer, type ClaimRequest, claimJobs, findSettled, type Settlement, settleJobs } from '../db/jobs.ts';
+import {
+  type ClaimAnswer,
+  type ClaimRequest,
+  claimJobs,
+  findSettled,
+  type Settlement,
+  settleJobs,
+} from '../db/jobs.ts';
 import type { Run } from '../db/journal.ts';
 import { isTransient } from '../db/transient.ts';
 import { Batcher } from '../journal/batcher.ts';
@@ -112,7 +119,12 @@ export class Runtime {
     this.hub = new ChannelHub({ redis: this.#subscriber, prefix, log });
     this.control = new Control({ publish: this.#publishRedis, subscribe: this.#subscriber, prefix, log });
     this.followers = new Followers({ db, hub: this.hub });
-    this.writer = new JournalWriter({ db, publisher: this.publisher, log, ...(options.lingerMs === undefined ? {} : { lingerMs: options.lingerMs }) });
+    this.writer = new JournalWriter({
+      db,
+      publisher: this.publisher,
+      log,
+      ...(options.lingerMs === undefined ? {} : { lingerMs: options.lingerMs }),
+    });
     this.leases = new LeaseKeeper({ ...this.settings, log });
     this.acceptor = new Acceptor(db);
     this.dispatcher = new Dispatcher({ redis: this.#redis, prefix, log });
@@ -156,7 +168,10 @@ export class Runtime {
 
   /** What is wrong with Postgres and Redis, `undefined` for what answers. */
   async health(): Promise<{ postgres: string | undefined; redis: string | undefined }> {
-    const [postgres, redis] = await Promise.all([problemOf(this.db.pool.query('select 1')), problemOf(this.#publishRedis.ping())]);
+    const [postgres, redis] = await Promise.all([
+      problemOf(this.db.pool.query('select 1')),
+      problemOf(this.#publishRedis.ping()),
+    ]);
     return { postgres, redis };
   }
 

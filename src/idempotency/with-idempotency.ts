@@ -1,6 +1,13 @@
 import type { Job } from 'bullmq';
 import { InputInvalidError, toIssues } from '../errors.ts';
-import { type Backoff, DEFAULT_POLICY, definedOnly, type JobContext, type JobPolicy, policySchema } from './define-job.ts';
+import {
+  type Backoff,
+  DEFAULT_POLICY,
+  definedOnly,
+  type JobContext,
+  type JobPolicy,
+  policySchema,
+} from './define-job.ts';
 import { Guard, type JobSpec } from './guard.ts';
 import { Runtime, type RuntimeOptions } from './runtime.ts';
 

@@ -77,11 +77,13 @@ export class Publisher {
   publish(runs: readonly { run: Run; end: boolean }[]): void {
     if (runs.length === 0) return;
     if (this.#redis.status !== 'ready' || this.#unconfirmed > MAX_UNCONFIRMED) {
-      if (this.#skipped++ % 1_000 === 0) this.#log.warn({ skipped: this.#skipped }, 'live messages skipped: Redis is not ready');
+      if (this.#skipped++ % 1_000 === 0)
+        this.#log.warn({ skipped: this.#skipped }, 'live messages skipped: Redis is not ready');
       return;
     }
     const pipeline = this.#redis.pipeline();
-    for (const { run, end } of runs) pipeline.publish(streamChannel(this.#prefix, run.streamId), encodeRunMessage(run, end));
+    for (const { run, end } of runs)
+      pipeline.publish(streamChannel(this.#prefix, run.streamId), encodeRunMessage(run, end));
     this.#unconfirmed += runs.length;
     pipeline
       .exec()

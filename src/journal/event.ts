@@ -79,13 +79,19 @@ export function encodeJson(value: unknown, what: string): string {
   try {
     json = JSON.stringify(value);
   } catch (cause) {
-    throw new OncefleetError('EVENT_INVALID', `${what} cannot be written as JSON: ${(cause as Error).message}`, { cause });
+    throw new OncefleetError('EVENT_INVALID', `${what} cannot be written as JSON: ${(cause as Error).message}`, {
+      cause,
+    });
   }
   if (json === undefined) throw new OncefleetError('EVENT_INVALID', `${what} cannot be written as JSON`);
   if (json.length > MAX_EVENT_LENGTH) {
-    throw new OncefleetError('EVENT_INVALID', `${what} is ${json.length} characters of JSON; the limit is ${MAX_EVENT_LENGTH}`, {
-      details: { length: json.length, limit: MAX_EVENT_LENGTH },
-    });
+    throw new OncefleetError(
+      'EVENT_INVALID',
+      `${what} is ${json.length} characters of JSON; the limit is ${MAX_EVENT_LENGTH}`,
+      {
+        details: { length: json.length, limit: MAX_EVENT_LENGTH },
+      },
+    );
   }
   // Each level costs at least two characters, so short texts cannot be too deep.
   if (json.length > 2 * MAX_EVENT_DEPTH && jsonDepth(json) > MAX_EVENT_DEPTH) {

@@ -115,7 +115,12 @@ export class Followers {
   }
 
   /** Events after a cursor that are in the journal now, up to `limit`. @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID */
-  async readPage(streamId: string, tenant: string, after: number, limit: number): Promise<{ events: StreamEvent[]; next: number; finished: boolean }> {
+  async readPage(
+    streamId: string,
+    tenant: string,
+    after: number,
+    limit: number,
+  ): Promise<{ events: StreamEvent[]; next: number; finished: boolean }> {
     const state = await this.state(streamId, tenant);
     let next = nextSeqAfter(after, state);
     const events: StreamEvent[] = [];
@@ -153,7 +158,8 @@ export class Followers {
       }
       for (const segment of segments) {
         const events = JSON.parse(segment.events) as JobEvent[];
-        if (segment.firstSeq > next) throw new Error(`Journal gap in stream ${state.streamId}: wanted seq ${next}, found ${segment.firstSeq}`);
+        if (segment.firstSeq > next)
+          throw new Error(`Journal gap in stream ${state.streamId}: wanted seq ${next}, found ${segment.firstSeq}`);
         for (let i = next - segment.firstSeq; i < events.length; i++) {
           const event = events[i] as JobEvent;
           next++;
@@ -175,9 +181,13 @@ function nextSeqAfter(after: number, state: StreamState): number {
   }
   // A finished stream has nothing after any cursor; an open one cannot have been read past its head.
   if (after >= state.nextSeq && !state.closed) {
-    throw new OncefleetError('CURSOR_INVALID', `The stream stands at seq ${state.nextSeq - 1}; ${after} lies beyond it`, {
-      details: { after, last: state.nextSeq - 1 },
-    });
+    throw new OncefleetError(
+      'CURSOR_INVALID',
+      `The stream stands at seq ${state.nextSeq - 1}; ${after} lies beyond it`,
+      {
+        details: { after, last: state.nextSeq - 1 },
+      },
+    );
   }
   return Math.min(after + 1, Math.max(state.nextSeq, 0));
 }

@@ -116,7 +116,8 @@ export class JournalWriter {
       clearTimeout(deadline);
       clearTimeout(this.#lingerTimer);
     }
-    if (this.#bufferedEvents > 0) this.#log.error({ events: this.#bufferedEvents }, 'journal closed with events not committed');
+    if (this.#bufferedEvents > 0)
+      this.#log.error({ events: this.#bufferedEvents }, 'journal closed with events not committed');
   }
 
   #buffered(stream: StreamWriter, length: number): void {
@@ -176,7 +177,10 @@ export class JournalWriter {
           return;
         }
         if (this.#giveUp.signal.aborted) {
-          for (const { stream } of flights) stream.refuse(new OncefleetError('STORE_UNAVAILABLE', 'The journal closed while Postgres was away', { cause: err }));
+          for (const { stream } of flights)
+            stream.refuse(
+              new OncefleetError('STORE_UNAVAILABLE', 'The journal closed while Postgres was away', { cause: err }),
+            );
           return;
         }
         this.#log.warn({ err, retryMs, streams: flights.length }, 'journal flush failed; retrying');
@@ -197,21 +201,32 @@ export class JournalWriter {
    * within or behind the run was moved by us.
    */
   async #explain(refused: readonly Flight[]): Promise<Flight[]> {
-    const heads = await findHeads(this.#db, refused.map(({ run }) => run.streamId));
+    const heads = await findHeads(
+      this.#db,
+      refused.map(({ run }) => run.streamId),
+    );
     const again: Flight[] = [];
     for (const { stream, run } of refused) {
       const head = heads.get(run.streamId);
       if (head === undefined || head.fence !== run.fence || head.state === 'closed') {
-        const why = head === undefined ? 'the stream has no head' : head.fence === run.fence ? 'the stream is closed' : `the stream is at fence ${head.fence}`;
+        const why =
+          head === undefined
+            ? 'the stream has no head'
+            : head.fence === run.fence
+              ? 'the stream is closed'
+              : `the stream is at fence ${head.fence}`;
         stream.refuse(new LeaseLostError(run.streamId, run.fence, why));
       } else if (head.nextSeq > run.firstSeq && head.nextSeq <= lastSeq(run) + 1) {
         const done = head.nextSeq - run.firstSeq;
         this.#commit([{ stream, run: { ...run, events: run.events.slice(0, done) } }]);
-        if (done < run.events.length) again.push({ stream, run: { ...run, firstSeq: head.nextSeq, events: run.events.slice(done) } });
+        if (done < run.events.length)
+          again.push({ stream, run: { ...run, firstSeq: head.nextSeq, events: run.events.slice(done) } });
       } else if (head.nextSeq === run.firstSeq) {
         again.push({ stream, run });
       } else {
-        stream.refuse(new LeaseLostError(run.streamId, run.fence, `the stream stands at seq ${head.nextSeq}, not ${run.firstSeq}`));
+        stream.refuse(
+          new LeaseLostError(run.streamId, run.fence, `the stream stands at seq ${head.nextSeq}, not ${run.firstSeq}`),
+        );
       }
     }
     return again;
@@ -232,12 +247,20 @@ export class JournalWriter {
       const half = Math.ceil(run.events.length / 2);
       await this.#append([{ stream, run: { ...run, events: run.events.slice(0, half) } }]);
       if (stream.refused === undefined) {
-        await this.#append([{ stream, run: { ...run, firstSeq: run.firstSeq + half, events: run.events.slice(half) } }]);
+        await this.#append([
+          { stream, run: { ...run, firstSeq: run.firstSeq + half, events: run.events.slice(half) } },
+        ]);
       }
       return;
     }
     this.#log.error({ err: error, streamId: run.streamId, seq: run.firstSeq }, 'journal refused an event');
-    stream.refuse(new OncefleetError('JOURNAL_REFUSED', `Postgres refused event ${run.firstSeq} of stream ${run.streamId}: ${(error as Error).message}`, { cause: error }));
+    stream.refuse(
+      new OncefleetError(
+        'JOURNAL_REFUSED',
+        `Postgres refused event ${run.firstSeq} of stream ${run.streamId}: ${(error as Error).message}`,
+        { cause: error },
+      ),
+    );
   }
 
   #room(): Promise<void> | undefined {
@@ -322,7 +345,8 @@ export class StreamWriter {
   /** Buffers an event that is encoded already (the fleet's own). */
   append(json: string): void {
     if (this.#refused !== undefined) throw this.#refused;
-    if (this.#sealed !== undefined) throw new OncefleetError('STREAM_CLOSED', `The run that wrote stream ${this.streamId} is over`);
+    if (this.#sealed !== undefined)
+      throw new OncefleetError('STREAM_CLOSED', `The run that wrote stream ${this.streamId} is over`);
     this.#pending.push(json);
     this.#pendingLength += json.length;
     this.#writer.buffered(this, json.length);
@@ -367,7 +391,10 @@ export class StreamWriter {
   take(maxLength: number): Run {
     let count = 0;
     let length = 0;
-    while (count < this.#pending.length && (count === 0 || length + (this.#pending[count] as string).length <= maxLength)) {
+    while (
+      count < this.#pending.length &&
+      (count === 0 || length + (this.#pending[count] as string).length <= maxLength)
+    ) {
       length += (this.#pending[count] as string).length;
       count++;
     }
@@ -383,7 +410,8 @@ export class StreamWriter {
   /** @internal A run, or the start of one, is durable. */
   committed(run: Run): void {
     this.#committedSeq = run.firstSeq + run.events.length;
-    if (this.#taken !== undefined && this.#committedSeq >= this.#taken.firstSeq + this.#taken.events.length) this.#release();
+    if (this.#taken !== undefined && this.#committedSeq >= this.#taken.firstSeq + this.#taken.events.length)
+      this.#release();
     const ready = this.#waiters.filter((waiter) => waiter.upTo <= this.#committedSeq);
     this.#waiters = this.#waiters.filter((waiter) => waiter.upTo > this.#committedSeq);
     for (const waiter of ready) waiter.resolve();

@@ -3,13 +3,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { DelayedError, type Job, Worker } from 'bullmq';
 import type { Kysely } from 'kysely';
 import type { Database } from '../db/schema.ts';
-import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
 import { isTransient } from '../db/transient.ts';
+import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
 import { createJobClient, type JobClient } from '../idempotency/client.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { Guard, type JobSpec } from '../idempotency/guard.ts';
-import type { JobEvent } from '../journal/event.ts';
 import { Runtime, type RuntimeOptions } from '../idempotency/runtime.ts';
+import type { JobEvent } from '../journal/event.ts';
 import { Reconciler } from './reconciler.ts';
 
 export interface FleetOptions extends RuntimeOptions {
@@ -112,7 +112,9 @@ async function startWorker(
       maxStalledCount: Number.MAX_SAFE_INTEGER,
     });
     // Of an outage the connection tells once; BullMQ would with every try.
-    worker.on('error', (err) => runtime.log[isTransient(err) ? 'debug' : 'warn']({ err, queue }, 'BullMQ worker error'));
+    worker.on('error', (err) =>
+      runtime.log[isTransient(err) ? 'debug' : 'warn']({ err, queue }, 'BullMQ worker error'),
+    );
     return worker;
   });
   const reconciler = new Reconciler({ runtime, jobs: client.jobs, intervalMs: options.reconcileMs });
@@ -159,7 +161,8 @@ async function startWorker(
 
 function checkEvent(definition: AnyJobDefinition, event: JobEvent): void {
   const parsed = definition.events?.safeParse(event);
-  if (parsed?.success === false) throw new InputInvalidError(`Event of job ${definition.name}`, toIssues(parsed.error.issues), 'EVENT_INVALID');
+  if (parsed?.success === false)
+    throw new InputInvalidError(`Event of job ${definition.name}`, toIssues(parsed.error.issues), 'EVENT_INVALID');
 }
 
 function toSpec(definition: AnyJobDefinition): JobSpec {

@@ -84,7 +84,11 @@ export class Reconciler {
   /** Jobs that became due a moment ago: what an enqueue could not dispatch is found at once, however long the queue. */
   async #mendFresh(): Promise<number> {
     const { runtime, intervalMs } = this.#options;
-    const { jobs } = await findDueJobs(runtime.db.kysely, { graceMs: GRACE_MS, withinMs: GRACE_MS + 3 * intervalMs, limit: DUE_BATCH });
+    const { jobs } = await findDueJobs(runtime.db.kysely, {
+      graceMs: GRACE_MS,
+      withinMs: GRACE_MS + 3 * intervalMs,
+      limit: DUE_BATCH,
+    });
     return (await this.#dispatchMissing(jobs)).length;
   }
 
@@ -96,7 +100,11 @@ export class Reconciler {
     const { runtime } = this.#options;
     let mended = 0;
     for (;;) {
-      const { jobs, end } = await findDueJobs(runtime.db.kysely, { graceMs: GRACE_MS, after: this.#walk, limit: DUE_BATCH });
+      const { jobs, end } = await findDueJobs(runtime.db.kysely, {
+        graceMs: GRACE_MS,
+        after: this.#walk,
+        limit: DUE_BATCH,
+      });
       const missing = await this.#dispatchMissing(jobs);
       mended += missing.length;
       this.#walk = jobs.length < DUE_BATCH ? undefined : end;
@@ -118,11 +126,19 @@ export class Reconciler {
     const maxCrashes = definition?.policy.maxCrashes ?? runtime.settings.maxCrashes;
     if (!job.mustEnd && job.crashCount <= maxCrashes) return false;
     const resultTtlMs = definition?.policy.resultTtlMs ?? runtime.settings.resultTtlMs;
-    const ended = await endAbandoned(runtime.db.kysely, job.id, { resultTtlMs, delivery: undefined }, (row) => ending(job.id, row, maxCrashes));
+    const ended = await endAbandoned(runtime.db.kysely, job.id, { resultTtlMs, delivery: undefined }, (row) =>
+      ending(job.id, row, maxCrashes),
+    );
     if (ended === undefined) return false;
     runtime.publisher.publish([{ run: ended.run, end: true }]);
     runtime.log.info({ jobId: job.id, status: ended.status }, 'job ended by the reconciler');
-    if (ended.poisoned) await alertPoison(runtime.log, definition, { jobId: job.id, tenant: ended.tenant, name: ended.name, crashes: ended.crashCount });
+    if (ended.poisoned)
+      await alertPoison(runtime.log, definition, {
+        jobId: job.id,
+        tenant: ended.tenant,
+        name: ended.name,
+        crashes: ended.crashCount,
+      });
     return true;
   }
 

@@ -16,7 +16,12 @@ export function useDatabase(): { readonly url: string; readonly db: Kysely<Datab
     const database = await createTestDatabase();
     drop = database.drop;
     file.url = database.url;
-    file.client = createDb({ url: database.url, maxConnections: 10, applicationName: 'oncefleet test', onError: () => undefined });
+    file.client = createDb({
+      url: database.url,
+      maxConnections: 10,
+      applicationName: 'oncefleet test',
+      onError: () => undefined,
+    });
   });
   afterAll(async () => {
     await file.client?.close();
@@ -57,8 +62,17 @@ export async function insertJob(db: Kysely<Database>, overrides: Partial<NewJob>
 }
 
 /** Claims one job as `owner`. */
-export async function claimOne(db: Kysely<Database>, id: string, overrides: { owner?: string; ttlMs?: number; maxCrashes?: number; delivery?: number } = {}) {
-  const [answer] = await claimJobs(db, [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0, ...overrides }], 'worker', 'host');
+export async function claimOne(
+  db: Kysely<Database>,
+  id: string,
+  overrides: { owner?: string; ttlMs?: number; maxCrashes?: number; delivery?: number } = {},
+) {
+  const [answer] = await claimJobs(
+    db,
+    [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0, ...overrides }],
+    'worker',
+    'host',
+  );
   if (answer === undefined) throw new Error('no answer');
   return answer;
 }
@@ -72,7 +86,11 @@ export async function claimFree(db: Kysely<Database>, id: string): Promise<Claim
 
 /** Backdates a lease, as if its owner had been silent for longer than its TTL. */
 export async function expireLease(db: Kysely<Database>, id: string): Promise<void> {
-  await db.updateTable('jobs').set({ lease_expires_at: sql`clock_timestamp() - interval '1 second'` }).where('id', '=', id).execute();
+  await db
+    .updateTable('jobs')
+    .set({ lease_expires_at: sql`clock_timestamp() - interval '1 second'` })
+    .where('id', '=', id)
+    .execute();
 }
 
 export async function rowOf(db: Kysely<Database>, id: string) {
@@ -80,7 +98,10 @@ export async function rowOf(db: Kysely<Database>, id: string) {
 }
 
 /** The whole journal of a stream, each event with its seq. Fails on a gap or a duplicate. */
-export async function journalOf(db: Kysely<Database>, id: string): Promise<{ seq: number; fence: number; event: { type: string } & Record<string, unknown> }[]> {
+export async function journalOf(
+  db: Kysely<Database>,
+  id: string,
+): Promise<{ seq: number; fence: number; event: { type: string } & Record<string, unknown> }[]> {
   const rows = await sql<{ seq: number; fence: number; event: string }>`
     select seq, fence, event from journal_events where stream_id = ${id} order by seq`.execute(db);
   rows.rows.forEach((row, i) => {

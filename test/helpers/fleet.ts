@@ -4,7 +4,11 @@ import { createFleet, type Fleet, type FleetOptions } from '../../src/workers/fl
 import { testRedisUrl, uniquePrefix } from './services.ts';
 
 /** A fleet on a test's own prefix, with short times; closed when the test ends. */
-export function createTestFleet(databaseUrl: string, jobs: readonly AnyJobDefinition[], overrides: Partial<FleetOptions> = {}): Fleet {
+export function createTestFleet(
+  databaseUrl: string,
+  jobs: readonly AnyJobDefinition[],
+  overrides: Partial<FleetOptions> = {},
+): Fleet {
   const fleet = createFleet({
     databaseUrl,
     redisUrl: testRedisUrl(),

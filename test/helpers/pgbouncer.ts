@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { accessSync, constants } from 'node:fs';
 import { chmod, chown, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer, type AddressInfo } from 'node:net';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'vitest';
@@ -26,7 +26,10 @@ export function findProgram(name: string): string | undefined {
 }
 
 /** PgBouncer in transaction mode before a database. */
-export async function startPgBouncer(program: string, databaseUrl: string): Promise<{ url: string; stop(): Promise<void> }> {
+export async function startPgBouncer(
+  program: string,
+  databaseUrl: string,
+): Promise<{ url: string; stop(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), 'oncefleet-pgbouncer-'));
   const target = new URL(databaseUrl);
   const port = await freePort();
@@ -50,7 +53,10 @@ export async function startPgBouncer(program: string, databaseUrl: string): Prom
   const asRoot = process.getuid?.() === 0;
   if (asRoot) for (const path of [folder, config]) await chown(path, UNPRIVILEGED_ID, UNPRIVILEGED_ID);
   await chmod(config, 0o600);
-  const child = spawn(program, [config], { stdio: 'ignore', ...(asRoot ? { uid: UNPRIVILEGED_ID, gid: UNPRIVILEGED_ID } : {}) });
+  const child = spawn(program, [config], {
+    stdio: 'ignore',
+    ...(asRoot ? { uid: UNPRIVILEGED_ID, gid: UNPRIVILEGED_ID } : {}),
+  });
   await expect.poll(() => accepts(port), { timeout: 10_000 }).toBe(true);
   const url = new URL(databaseUrl);
   url.host = `127.0.0.1:${port}`;

@@ -1,7 +1,16 @@
 import { sql } from 'kysely';
 import { describe, expect, it } from 'vitest';
+import {
+  claimJobs,
+  endAbandoned,
+  lockFence,
+  redriveJob,
+  requestCancel,
+  type Settlement,
+  saveCheckpoint,
+  settleJobs,
+} from '../../src/db/jobs.ts';
 import { appendRuns } from '../../src/db/journal.ts';
-import { claimJobs, endAbandoned, lockFence, redriveJob, requestCancel, saveCheckpoint, type Settlement, settleJobs } from '../../src/db/jobs.ts';
 import { ending } from '../../src/idempotency/abandon.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { claimFree, claimOne, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
@@ -9,7 +18,19 @@ import { claimFree, claimOne, expireLease, insertJob, journalOf, rowOf, useDatab
 const file = useDatabase();
 
 function settlement(id: string, fence: number, overrides: Partial<Settlement> = {}): Settlement {
-  return { id, fence, status: 'completed', outcome: 'completed', result: '1', error: null, resultTtlMs: 60_000, delayMs: 0, delivery: 0, run: undefined, ...overrides };
+  return {
+    id,
+    fence,
+    status: 'completed',
+    outcome: 'completed',
+    result: '1',
+    error: null,
+    resultTtlMs: 60_000,
+    delayMs: 0,
+    delivery: 0,
+    run: undefined,
+    ...overrides,
+  };
 }
 
 describe('the claim table, row by row', () => {
@@ -36,7 +57,12 @@ describe('the claim table, row by row', () => {
     await expireLease(file.db, id);
     const job = await claimFree(file.db, id);
     expect(job).toMatchObject({ fence: 2, crashCount: 1, lastOutcome: 'crash' });
-    const ledger = await file.db.selectFrom('job_attempts').select(['fence', 'outcome']).where('job_id', '=', id).orderBy('fence').execute();
+    const ledger = await file.db
+      .selectFrom('job_attempts')
+      .select(['fence', 'outcome'])
+      .where('job_id', '=', id)
+      .orderBy('fence')
+      .execute();
     expect(ledger).toEqual([
       { fence: 1, outcome: 'crash' },
       { fence: 2, outcome: null },
@@ -78,15 +104,25 @@ describe('the claim table, row by row', () => {
       await settleJobs(file.db, [settlement(id, fence, { status: 'pending', outcome, result: null })]);
     }
     expect((await claimOne(file.db, id, { maxCrashes: 0 })).decision).toBe('claimed');
-    expect(await rowOf(file.db, id)).toMatchObject({ crash_count: 0, error_count: 1, interruption_count: 2, deferral_count: 3 });
+    expect(await rowOf(file.db, id)).toMatchObject({
+      crash_count: 0,
+      error_count: 1,
+      interruption_count: 2,
+      deferral_count: 3,
+    });
   });
 
   it('a failed job fails again with its stored error on a stalled redelivery', async () => {
     const id = await insertJob(file.db);
     await claimFree(file.db, id);
     const error = JSON.stringify({ code: 'HANDLER_ERROR', message: 'no' });
-    await settleJobs(file.db, [settlement(id, 1, { status: 'failed', outcome: 'error', result: null, error, delivery: 2 })]);
-    expect(await claimOne(file.db, id, { delivery: 2 })).toEqual({ decision: 'failed', error: { code: 'HANDLER_ERROR', message: 'no' } });
+    await settleJobs(file.db, [
+      settlement(id, 1, { status: 'failed', outcome: 'error', result: null, error, delivery: 2 }),
+    ]);
+    expect(await claimOne(file.db, id, { delivery: 2 })).toEqual({
+      decision: 'failed',
+      error: { code: 'HANDLER_ERROR', message: 'no' },
+    });
     // BullMQ counted the failure, so this delivery was asked for by a person.
     expect((await claimOne(file.db, id, { delivery: 3 })).decision).toBe('retried');
   });
@@ -145,8 +181,15 @@ describe('the claim table, row by row', () => {
     const id = await insertJob(file.db);
     const request = { id, ttlMs: 1_000, maxCrashes: 5, delivery: 0 };
     const batch = ['a', 'b', 'c'].map((owner) => ({ ...request, owner }));
-    expect((await claimJobs(file.db, batch, 'worker', 'host')).map((answer) => answer.decision)).toEqual(['claimed', 'held', 'held']);
-    expect((await claimJobs(file.db, batch.slice(1), 'worker', 'host')).map((answer) => answer.decision)).toEqual(['held', 'held']);
+    expect((await claimJobs(file.db, batch, 'worker', 'host')).map((answer) => answer.decision)).toEqual([
+      'claimed',
+      'held',
+      'held',
+    ]);
+    expect((await claimJobs(file.db, batch.slice(1), 'worker', 'host')).map((answer) => answer.decision)).toEqual([
+      'held',
+      'held',
+    ]);
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 1, lease_owner: 'a', deferral_count: 4 });
   });
 
@@ -190,9 +233,15 @@ describe('after a takeover the last owner', () => {
 
   it('cannot append, not even as the first to emit', async () => {
     const id = await takenOver();
-    expect(await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] }])).toEqual(new Set());
-    expect(await appendRuns(file.db, [{ streamId: id, fence: 2, firstSeq: 0, events: ['{"type":"new"}'] }])).toEqual(new Set([id]));
-    expect(await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 1, events: ['{"type":"late"}'] }])).toEqual(new Set());
+    expect(await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] }])).toEqual(
+      new Set(),
+    );
+    expect(await appendRuns(file.db, [{ streamId: id, fence: 2, firstSeq: 0, events: ['{"type":"new"}'] }])).toEqual(
+      new Set([id]),
+    );
+    expect(await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 1, events: ['{"type":"late"}'] }])).toEqual(
+      new Set(),
+    );
     expect((await journalOf(file.db, id)).map(({ event }) => event.type)).toEqual(['new']);
   });
 
@@ -224,7 +273,9 @@ describe('after a takeover the last owner', () => {
     await expireLease(file.db, id);
     await requestCancel(file.db, 'default', id);
     await endAbandoned(file.db, id, { resultTtlMs: 1_000, delivery: undefined }, (row) => ending(id, row, 5));
-    expect(await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] }])).toEqual(new Set());
+    expect(await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] }])).toEqual(
+      new Set(),
+    );
     expect(await settleJobs(file.db, [settlement(id, 1)])).toEqual(new Set());
     expect((await journalOf(file.db, id)).map(({ event }) => event.type)).toEqual(['cancelled']);
   });
@@ -236,7 +287,12 @@ describe('while a transaction holds the fence', () => {
     await claimFree(file.db, id);
     await file.db.transaction().execute(async (trx) => {
       expect(await lockFence(trx, id, 1, 10_000)).toBe(true);
-      await file.db.updateTable('jobs').set({ lease_expires_at: sql`clock_timestamp() - interval '1 s'` }).where('id', '=', id).where('fence', '=', 1).execute();
+      await file.db
+        .updateTable('jobs')
+        .set({ lease_expires_at: sql`clock_timestamp() - interval '1 s'` })
+        .where('id', '=', id)
+        .where('fence', '=', 1)
+        .execute();
       expect((await claimOne(file.db, id)).decision).toBe('busy');
     });
     expect((await claimOne(file.db, id)).decision).toBe('claimed');
@@ -252,9 +308,17 @@ describe('redrive', () => {
     const error = '{"code":"HANDLER_ERROR","message":"no"}';
     await settleJobs(file.db, [settlement(id, 1, { status: 'failed', outcome: 'error', result: null, error })]);
     expect(await redriveJob(file.db, id, textOf)).toEqual({ queue: 'job' });
-    expect(await rowOf(file.db, id)).toMatchObject({ status: 'pending', error_count: 0, fence: 1, error: null, finished_at: null });
+    expect(await rowOf(file.db, id)).toMatchObject({
+      status: 'pending',
+      error_count: 0,
+      fence: 1,
+      error: null,
+      finished_at: null,
+    });
     // The failure that readers saw in the row keeps its seq.
-    expect((await journalOf(file.db, id)).map(({ event }) => event)).toEqual([{ type: 'error', error: JSON.parse(error) }]);
+    expect((await journalOf(file.db, id)).map(({ event }) => event)).toEqual([
+      { type: 'error', error: JSON.parse(error) },
+    ]);
     expect(await claimFree(file.db, id)).toMatchObject({ fence: 2, nextSeq: 1, lastOutcome: 'redrive' });
   });
 });

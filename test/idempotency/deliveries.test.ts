@@ -2,9 +2,16 @@ import { Queue, QueueEvents, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
-import { CancelledError, defineJob, type JobFailedError, NonRetryableError, RetryAfterError, withIdempotency } from '../../src/index.ts';
-import { createTestFleet } from '../helpers/fleet.ts';
+import {
+  CancelledError,
+  defineJob,
+  type JobFailedError,
+  NonRetryableError,
+  RetryAfterError,
+  withIdempotency,
+} from '../../src/index.ts';
 import { claimFree, expireLease, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
@@ -43,7 +50,9 @@ describe('one key', () => {
     const events = new QueueEvents('race', { connection: { url: testRedisUrl() }, prefix });
     onTestFinished(() => events.close());
     await events.waitUntilReady();
-    const jobs = await queue.addBulk(Array.from({ length: 50 }, () => ({ name: 'race', data: { n: 7, idempotencyKey: 'the key' } })));
+    const jobs = await queue.addBulk(
+      Array.from({ length: 50 }, () => ({ name: 'race', data: { n: 7, idempotencyKey: 'the key' } })),
+    );
     const results = jobs.map((bull) => bull.waitUntilFinished(events, 20_000));
     await started.promise;
     // The other 49 met a held lease before the run may end.
@@ -52,7 +61,11 @@ describe('one key', () => {
     expect(await Promise.all(results)).toEqual(jobs.map(() => ({ n: 7 })));
     expect(runs).toBe(1);
     for (const bull of await queue.getJobs(['completed'])) expect(bull.attemptsMade).toBe(1);
-    const rows = await file.db.selectFrom('jobs').select(['fence', 'deferral_count', 'crash_count']).where('idempotency_key', '=', 'the key').execute();
+    const rows = await file.db
+      .selectFrom('jobs')
+      .select(['fence', 'deferral_count', 'crash_count'])
+      .where('idempotency_key', '=', 'the key')
+      .execute();
     expect(rows).toEqual([{ fence: 1, deferral_count: 49, crash_count: 0 }]);
   });
 
@@ -159,8 +172,16 @@ describe('errors', () => {
     const fleet = createTestFleet(file.url, [job]);
     await fleet.work();
     const handle = await fleet.enqueue(job, {});
-    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ name: 'JobFailedError', code: 'HANDLER_ERROR', message: 'never', status: 'failed' });
-    expect((await journalOf(file.db, handle.id)).at(-1)?.event).toEqual({ type: 'error', error: { code: 'HANDLER_ERROR', message: 'never' } });
+    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({
+      name: 'JobFailedError',
+      code: 'HANDLER_ERROR',
+      message: 'never',
+      status: 'failed',
+    });
+    expect((await journalOf(file.db, handle.id)).at(-1)?.event).toEqual({
+      type: 'error',
+      error: { code: 'HANDLER_ERROR', message: 'never' },
+    });
     expect(await rowOf(file.db, handle.id)).toMatchObject({ error_count: 2, status: 'failed' });
     const queue = fleet.queues.find((candidate) => candidate.name === 'hopeless') as Queue;
     await expect.poll(async () => (await queue.getJob(handle.id))?.getState()).toBe('failed');
@@ -217,10 +238,18 @@ describe('errors', () => {
   });
 
   it('an output its schema refuses fails the job', async () => {
-    const job = defineJob({ name: 'bad-output', input: z.object({}), output: z.object({ n: z.number() }), run: async () => ({ n: 'x' }) as never });
+    const job = defineJob({
+      name: 'bad-output',
+      input: z.object({}),
+      output: z.object({ n: z.number() }),
+      run: async () => ({ n: 'x' }) as never,
+    });
     const fleet = createTestFleet(file.url, [job]);
     await fleet.work();
-    await expect((await fleet.enqueue(job, {})).result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'OUTPUT_INVALID', message: expect.stringContaining('n:') });
+    await expect((await fleet.enqueue(job, {})).result({ timeoutMs: 20_000 })).rejects.toMatchObject({
+      code: 'OUTPUT_INVALID',
+      message: expect.stringContaining('n:'),
+    });
   });
 });
 
@@ -234,7 +263,10 @@ describe('cancel', () => {
     await fleet.work();
     const queue = fleet.queues.find((candidate) => candidate.name === 'cancel-waiting') as Queue;
     await expect.poll(async () => (await queue.getJob(handle.id))?.getState()).toBe('failed');
-    await expect(handle.result()).rejects.toMatchObject({ code: 'CANCELLED', status: 'cancelled' } satisfies Partial<JobFailedError>);
+    await expect(handle.result()).rejects.toMatchObject({
+      code: 'CANCELLED',
+      status: 'cancelled',
+    } satisfies Partial<JobFailedError>);
     expect((await journalOf(file.db, handle.id)).map(({ event }) => event)).toEqual([{ type: 'cancelled' }]);
   });
 
@@ -317,7 +349,9 @@ describe('cancel', () => {
     for (const handle of handles) {
       const outcome = await handle.result({ timeoutMs: 10_000 }).catch((error: { code: string }) => error.code);
       const row = await rowOf(file.db, handle.id);
-      expect([row.status, outcome]).toEqual(row.status === 'completed' ? ['completed', 'done'] : ['cancelled', 'CANCELLED']);
+      expect([row.status, outcome]).toEqual(
+        row.status === 'completed' ? ['completed', 'done'] : ['cancelled', 'CANCELLED'],
+      );
       const types: string[] = [];
       for await (const { event } of handle.events()) types.push(event.type);
       expect(types).toEqual([row.status === 'completed' ? 'end' : 'cancelled']);
@@ -408,19 +442,33 @@ describe('bulk redrive', () => {
     const result = await fleet.redriveMany({ name: 'canary-fails', canary: 2 });
     expect(result).toMatchObject({ matched: 5, redriven: 2 });
     expect(result.failedCanaries.map((canary) => canary.code)).toEqual(['MODEL_FAILED', 'MODEL_FAILED']);
-    expect((await fleet.find({ name: 'canary-fails', status: 'failed' })).jobs.filter((job) => job.fence === 1)).toHaveLength(3);
+    expect(
+      (await fleet.find({ name: 'canary-fails', status: 'failed' })).jobs.filter((job) => job.fence === 1),
+    ).toHaveLength(3);
   });
 
   it('goes on after canaries that complete, and takes only what the filter fits', async () => {
     const { fleet, handles, state } = await fiveFailed('canary-completes');
     state.broken = false;
     expect(await fleet.redriveMany({ name: 'canary-completes', code: 'HANDLER_ERROR' })).toMatchObject({ matched: 0 });
-    expect(await fleet.redriveMany({ name: 'canary-completes', code: 'MODEL_FAILED', canary: 1, limit: 4, withinMs: 60_000 })).toEqual({
+    expect(
+      await fleet.redriveMany({
+        name: 'canary-completes',
+        code: 'MODEL_FAILED',
+        canary: 1,
+        limit: 4,
+        withinMs: 60_000,
+      }),
+    ).toEqual({
       matched: 4,
       redriven: 4,
       failedCanaries: [],
     });
-    await expect.poll(async () => (await fleet.find({ name: 'canary-completes', status: 'completed' })).jobs.length, { timeout: 10_000 }).toBe(4);
+    await expect
+      .poll(async () => (await fleet.find({ name: 'canary-completes', status: 'completed' })).jobs.length, {
+        timeout: 10_000,
+      })
+      .toBe(4);
     expect((await fleet.find({ name: 'canary-completes', status: 'failed' })).jobs).toHaveLength(handles.length - 4);
   });
 });
@@ -444,7 +492,12 @@ describe('a worker that closes', () => {
     const handle = await first.enqueue(job, {});
     await running.promise;
     await worker.close({ timeoutMs: 10 });
-    expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'pending', interruption_count: 1, crash_count: 0, error_count: 0 });
+    expect(await rowOf(file.db, handle.id)).toMatchObject({
+      status: 'pending',
+      interruption_count: 1,
+      crash_count: 0,
+      error_count: 0,
+    });
     const second = createTestFleet(file.url, [job], { prefix });
     await second.work();
     expect(await second.result(handle.id, { timeoutMs: 10_000 })).toBe('attempt 2');
@@ -500,7 +553,11 @@ describe('withIdempotency around a plain processor', () => {
       },
       { databaseUrl: file.url, redisUrl: testRedisUrl(), prefix },
     );
-    const worker = new Worker('plain', guarded, { connection: { url: testRedisUrl() }, prefix, maxStalledCount: 1_000 });
+    const worker = new Worker('plain', guarded, {
+      connection: { url: testRedisUrl() },
+      prefix,
+      maxStalledCount: 1_000,
+    });
     const events = new QueueEvents('plain', { connection: { url: testRedisUrl() }, prefix });
     onTestFinished(async () => {
       await worker.close();

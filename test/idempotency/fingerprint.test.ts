@@ -36,7 +36,18 @@ describe('a fingerprint', () => {
     );
   });
 
-  it.each([['a cycle', (() => { const value: Record<string, unknown> = {}; value.self = value; return value; })()], ['a bigint', { n: 1n }], ['a function', () => 1]])('refuses %s', (_name, value) => {
+  it.each([
+    [
+      'a cycle',
+      (() => {
+        const value: Record<string, unknown> = {};
+        value.self = value;
+        return value;
+      })(),
+    ],
+    ['a bigint', { n: 1n }],
+    ['a function', () => 1],
+  ])('refuses %s', (_name, value) => {
     expect(() => fingerprint(value)).toThrow(expect.objectContaining({ code: 'INPUT_INVALID' }));
   });
 

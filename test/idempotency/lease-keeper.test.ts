@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { LeaseKeeper } from '../../src/idempotency/lease-keeper.ts';
 import { silentLogger } from '../../src/log.ts';
@@ -5,8 +7,16 @@ import { claimFree, claimOne, expireLease, insertJob, rowOf, useDatabase } from 
 
 const file = useDatabase();
 
-function createKeeper(overrides: { databaseUrl?: string; heartbeatMs?: number; maxBlockMs?: number } = {}): LeaseKeeper {
-  const keeper = new LeaseKeeper({ databaseUrl: file.url, heartbeatMs: 100, maxBlockMs: 60_000, log: silentLogger(), ...overrides });
+function createKeeper(
+  overrides: { databaseUrl?: string; heartbeatMs?: number; maxBlockMs?: number } = {},
+): LeaseKeeper {
+  const keeper = new LeaseKeeper({
+    databaseUrl: file.url,
+    heartbeatMs: 100,
+    maxBlockMs: 60_000,
+    log: silentLogger(),
+    ...overrides,
+  });
   onTestFinished(() => keeper.close());
   return keeper;
 }
@@ -28,7 +38,11 @@ describe('the lease keeper', () => {
     const keeper = createKeeper();
     const { id, onLost } = await hold(keeper, 1_000);
     const first = (await rowOf(file.db, id)).lease_expires_at as Date;
-    await expect.poll(async () => ((await rowOf(file.db, id)).lease_expires_at as Date).getTime() - first.getTime(), { timeout: 5_000 }).toBeGreaterThan(1_500);
+    await expect
+      .poll(async () => ((await rowOf(file.db, id)).lease_expires_at as Date).getTime() - first.getTime(), {
+        timeout: 5_000,
+      })
+      .toBeGreaterThan(1_500);
     expect(onLost).not.toHaveBeenCalled();
   });
 
@@ -48,6 +62,22 @@ describe('the lease keeper', () => {
     await expect.poll(() => onLost.mock.calls.length, { timeout: 5_000, interval: 5 }).toBe(1);
     // By the database clock the lease is still this owner's: nobody else can have claimed.
     expect((await claimOne(file.db, id)).decision).toBe('held');
+  });
+
+  it('goes on after renewals that failed, and tells nobody of a loss', async () => {
+    const relay = await startRelay();
+    relay.refuse = true;
+    const keeper = createKeeper({ databaseUrl: relay.url });
+    const { id, onLost } = await hold(keeper, 60_000);
+    await expect.poll(() => relay.refused, { timeout: 5_000 }).toBeGreaterThan(1);
+    expect(onLost).not.toHaveBeenCalled();
+    const first = (await rowOf(file.db, id)).lease_expires_at as Date;
+    relay.refuse = false;
+    await expect
+      .poll(async () => (await rowOf(file.db, id)).lease_expires_at as Date, { timeout: 5_000 })
+      .not.toEqual(first);
+    expect(onLost).not.toHaveBeenCalled();
+    expect(keeper.size).toBe(1);
   });
 
   it('tells of a cancel once', async () => {
@@ -80,10 +110,15 @@ describe('the lease keeper', () => {
     const { lease, id, onLost } = await hold(keeper, 1_000);
     lease.release();
     lease.release();
-    await file.pool.query("update jobs set status = 'pending', lease_owner = null, lease_expires_at = null where id = $1", [id]);
+    await file.pool.query(
+      "update jobs set status = 'pending', lease_owner = null, lease_expires_at = null where id = $1",
+      [id],
+    );
     const other = await hold(keeper, 1_000);
     const first = (await rowOf(file.db, other.id)).lease_expires_at as Date;
-    await expect.poll(async () => ((await rowOf(file.db, other.id)).lease_expires_at as Date) > first, { timeout: 5_000 }).toBe(true);
+    await expect
+      .poll(async () => ((await rowOf(file.db, other.id)).lease_expires_at as Date) > first, { timeout: 5_000 })
+      .toBe(true);
     expect(onLost).not.toHaveBeenCalled();
   });
 
@@ -100,4 +135,30 @@ describe('the lease keeper', () => {
 function block(ms: number): void {
   const until = performance.now() + ms;
   while (performance.now() < until);
+}
+
+/** A way to the database that can be closed. */
+async function startRelay(): Promise<{ url: string; refuse: boolean; readonly refused: number }> {
+  const target = new URL(file.url);
+  const relay = { url: '', refuse: false, refused: 0 };
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined);
+    if (relay.refuse) {
+      relay.refused++;
+      socket.destroy();
+      return;
+    }
+    const upstream = connect(Number(target.port || 5432), target.hostname);
+    upstream.on('error', () => socket.destroy());
+    upstream.on('close', () => socket.destroy());
+    socket.on('close', () => upstream.destroy());
+    socket.pipe(upstream).pipe(socket);
+  });
+  onTestFinished(() => void server.close());
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const url = new URL(file.url);
+  url.hostname = '127.0.0.1';
+  url.port = String((server.address() as AddressInfo).port);
+  relay.url = url.href;
+  return relay;
 }

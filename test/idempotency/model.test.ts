@@ -1,6 +1,13 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { endAbandoned, redriveJob, requestCancel, saveCheckpoint, type Settlement, settleJobs } from '../../src/db/jobs.ts';
+import {
+  endAbandoned,
+  redriveJob,
+  requestCancel,
+  type Settlement,
+  saveCheckpoint,
+  settleJobs,
+} from '../../src/db/jobs.ts';
 import { appendRuns, findHeads } from '../../src/db/journal.ts';
 import { RENEW_LEASES } from '../../src/db/leases.ts';
 import { ending } from '../../src/idempotency/abandon.ts';
@@ -68,7 +75,10 @@ async function compare(m: model.Model, r: Real): Promise<void> {
   const head = (await findHeads(file.db, [r.id])).get(r.id);
   expect(head !== undefined).toBe(m.hasHead);
   if (head !== undefined) {
-    expect(head).toMatchObject({ nextSeq: m.stream.length, state: m.status === 'pending' || m.status === 'running' ? 'open' : 'closed' });
+    expect(head).toMatchObject({
+      nextSeq: m.stream.length,
+      state: m.status === 'pending' || m.status === 'running' ? 'open' : 'closed',
+    });
   }
 }
 
@@ -101,7 +111,12 @@ const commands: fc.Arbitrary<Command>[] = [
       if (owner === undefined || owner.done) return;
       const events = Array.from({ length: count }, () => 'said');
       const expected = model.append(m, owner.fence, events);
-      const run = { streamId: r.id, fence: owner.fence, firstSeq: owner.nextSeq, events: events.map((type) => JSON.stringify({ type })) };
+      const run = {
+        streamId: r.id,
+        fence: owner.fence,
+        firstSeq: owner.nextSeq,
+        events: events.map((type) => JSON.stringify({ type })),
+      };
       expect((await appendRuns(file.db, [run])).has(r.id)).toBe(expected);
       if (expected) owner.nextSeq += count;
     }),
@@ -111,7 +126,9 @@ const commands: fc.Arbitrary<Command>[] = [
       const owner = pick(r, n);
       if (owner === undefined) return;
       const expected = model.checkpoint(m, owner.fence, String(value));
-      expect(await saveCheckpoint(file.db, { id: r.id, fence: owner.fence, value: String(value), seq: owner.nextSeq })).toBe(expected);
+      expect(
+        await saveCheckpoint(file.db, { id: r.id, fence: owner.fence, value: String(value), seq: owner.nextSeq }),
+      ).toBe(expected);
     }),
   ),
   fc
@@ -130,19 +147,35 @@ const commands: fc.Arbitrary<Command>[] = [
         const silent = owner.fence === 1 && owner.nextSeq === 0;
         const expected = model.settle(m, owner.fence, how);
         const pending = how.to === 'retry' || how.to === 'interrupted';
-        const type = { completed: 'end', failed: 'error', cancelled: 'cancelled', retry: 'retry', interrupted: undefined }[how.to];
+        const type = {
+          completed: 'end',
+          failed: 'error',
+          cancelled: 'cancelled',
+          retry: 'retry',
+          interrupted: undefined,
+        }[how.to];
         const says = type !== undefined && (!silent || how.to === 'retry');
         const settlement: Settlement = {
           id: r.id,
           fence: owner.fence,
           status: pending ? 'pending' : (how.to as 'completed' | 'failed' | 'cancelled'),
-          outcome: ({ completed: 'completed', failed: 'error', cancelled: 'cancelled', retry: 'error', interrupted: 'interruption' } as const)[how.to],
+          outcome: (
+            {
+              completed: 'completed',
+              failed: 'error',
+              cancelled: 'cancelled',
+              retry: 'error',
+              interrupted: 'interruption',
+            } as const
+          )[how.to],
           result: how.to === 'completed' ? how.result : null,
           error: how.to === 'failed' || how.to === 'retry' ? ERROR : null,
           resultTtlMs: 60_000,
           delayMs: 0,
           delivery: how.to === 'failed' ? how.delivery : 0,
-          run: says ? { streamId: r.id, fence: owner.fence, firstSeq: owner.nextSeq, events: [JSON.stringify({ type })] } : undefined,
+          run: says
+            ? { streamId: r.id, fence: owner.fence, firstSeq: owner.nextSeq, events: [JSON.stringify({ type })] }
+            : undefined,
         };
         expect((await settleJobs(file.db, [settlement])).has(r.id)).toBe(expected);
         if (expected) owner.done = true;
@@ -163,7 +196,9 @@ const commands: fc.Arbitrary<Command>[] = [
   fc.constant(
     command('end what must end', async (m, r) => {
       const expected = model.end(m);
-      const ended = await endAbandoned(file.db, r.id, { resultTtlMs: 60_000, delivery: undefined }, (row) => ending(r.id, row, model.MAX_CRASHES));
+      const ended = await endAbandoned(file.db, r.id, { resultTtlMs: 60_000, delivery: undefined }, (row) =>
+        ending(r.id, row, model.MAX_CRASHES),
+      );
       expect(ended !== undefined).toBe(expected);
     }),
   ),

@@ -93,7 +93,12 @@ export function checkpoint(model: Model, fence: number, value: string): boolean 
   return true;
 }
 
-export type Settle = { to: 'completed'; result: string } | { to: 'failed'; delivery: number } | { to: 'cancelled' } | { to: 'retry' } | { to: 'interrupted' };
+export type Settle =
+  | { to: 'completed'; result: string }
+  | { to: 'failed'; delivery: number }
+  | { to: 'cancelled' }
+  | { to: 'retry' }
+  | { to: 'interrupted' };
 
 /** Ends a run. `silent`: the owner has emitted nothing and its stream has no head. */
 export function settle(model: Model, fence: number, how: Settle): boolean {

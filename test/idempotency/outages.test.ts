@@ -5,8 +5,8 @@ import { z } from 'zod';
 import { createDb } from '../../src/db/client.ts';
 import { migrate } from '../../src/db/migrate.ts';
 import { type AnyJobDefinition, defineJob } from '../../src/index.ts';
-import { createTestFleet } from '../helpers/fleet.ts';
 import { journalOf, useDatabase } from '../helpers/fixtures.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
 import { startTestPostgres, startTestRedis } from '../helpers/services.ts';
 
 const file = useDatabase();
@@ -61,7 +61,10 @@ describe('Postgres goes away', () => {
     // The run has ended; its outcome waits for Postgres.
     await postgres.start();
     expect(await handle.result({ timeoutMs: 20_000 })).toBe('streamed');
-    expect((await journalOf(db, handle.id)).map(({ event }) => event.i ?? event.type)).toEqual([...Array.from({ length: 20 }, (_, i) => i), 'end']);
+    expect((await journalOf(db, handle.id)).map(({ event }) => event.i ?? event.type)).toEqual([
+      ...Array.from({ length: 20 }, (_, i) => i),
+      'end',
+    ]);
     expect(await fleet.get(handle.id)).toMatchObject({ fence: 1, crashCount: 0 });
   });
 
@@ -210,7 +213,9 @@ describe('a transaction at the fence', () => {
     await fleet.work();
     const handle = await fleet.enqueue(job, {});
     await handle.result({ timeoutMs: 10_000 });
-    const effects = await sql<{ attempt: number }>`select attempt from effects where job_id = ${handle.id}`.execute(file.db);
+    const effects = await sql<{ attempt: number }>`select attempt from effects where job_id = ${handle.id}`.execute(
+      file.db,
+    );
     expect(effects.rows).toEqual([{ attempt: 2 }]);
   });
 
@@ -236,7 +241,9 @@ describe('a transaction at the fence', () => {
     await fleet.work();
     const handle = await fleet.enqueue(job, {});
     expect(await handle.result({ timeoutMs: 10_000 })).toEqual({ attempt: 2 });
-    const effects = await sql<{ attempt: number }>`select attempt from effects where job_id = ${handle.id}`.execute(file.db);
+    const effects = await sql<{ attempt: number }>`select attempt from effects where job_id = ${handle.id}`.execute(
+      file.db,
+    );
     expect(effects.rows).toEqual([{ attempt: 2 }]);
     expect((await journalOf(file.db, handle.id)).map(({ event }) => [event.type, event.attempt])).toEqual([
       ['said', 1],

@@ -1,8 +1,8 @@
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { defineJob } from '../../src/index.ts';
-import { createTestFleet } from '../helpers/fleet.ts';
 import { journalOf, useDatabase } from '../helpers/fixtures.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
 import { findProgram, startPgBouncer } from '../helpers/pgbouncer.ts';
 
 const file = useDatabase();
@@ -27,14 +27,21 @@ describe.skipIf(program === undefined)('through PgBouncer in transaction mode', 
           const until = performance.now() + 2_500;
           while (performance.now() < until);
         }
-        if (n === 2) await new Promise((_resolve, reject) => ctx.signal.addEventListener('abort', () => reject(ctx.signal.reason)));
+        if (n === 2)
+          await new Promise((_resolve, reject) =>
+            ctx.signal.addEventListener('abort', () => reject(ctx.signal.reason)),
+          );
         await ctx.transaction(async (trx) => ctx.complete(trx, { n }));
       },
     });
     const fleet = createTestFleet(bouncer.url, [job], { concurrency: 20 });
     await fleet.work();
-    const handles = await Promise.all(Array.from({ length: 60 }, (_, n) => fleet.enqueue(job, { n }, { key: `k${n}` })));
-    await expect.poll(async () => (await fleet.get(handles[2]?.id as string))?.status, { timeout: 15_000 }).toBe('running');
+    const handles = await Promise.all(
+      Array.from({ length: 60 }, (_, n) => fleet.enqueue(job, { n }, { key: `k${n}` })),
+    );
+    await expect
+      .poll(async () => (await fleet.get(handles[2]?.id as string))?.status, { timeout: 15_000 })
+      .toBe('running');
     await handles[2]?.cancel();
     const results = await Promise.allSettled(handles.map((handle) => handle.result({ timeoutMs: 25_000 })));
     expect(results.filter((result) => result.status === 'rejected')).toHaveLength(1);

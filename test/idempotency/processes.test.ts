@@ -5,8 +5,8 @@ import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Fleet } from '../../src/workers/fleet.ts';
-import { createTestFleet } from '../helpers/fleet.ts';
 import { journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 import { testJobs, type WorkerProcessOptions } from '../helpers/worker-process.ts';
 
@@ -20,12 +20,21 @@ interface Message {
 }
 
 /** libfaketime, where it is installed. */
-const FAKETIME = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64'].map((folder) => `${folder}/faketime/libfaketime.so.1`).find(existsSync);
+const FAKETIME = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64']
+  .map((folder) => `${folder}/faketime/libfaketime.so.1`)
+  .find(existsSync);
 
 /** A real worker process, killed when the test ends. */
-async function startWorkerProcess(prefix: string, env: Record<string, string> = {}): Promise<{ child: ChildProcess; message(type: string): Promise<Message> }> {
+async function startWorkerProcess(
+  prefix: string,
+  env: Record<string, string> = {},
+): Promise<{ child: ChildProcess; message(type: string): Promise<Message> }> {
   const options: WorkerProcessOptions = { databaseUrl: file.url, redisUrl: testRedisUrl(), prefix, ...LEASE };
-  const child = fork(WORKER, [JSON.stringify(options)], { execArgv: ['--conditions=oncefleet-source'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'], env: { ...process.env, ...env } });
+  const child = fork(WORKER, [JSON.stringify(options)], {
+    execArgv: ['--conditions=oncefleet-source'],
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    env: { ...process.env, ...env },
+  });
   onTestFinished(async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     const gone = once(child, 'exit');
@@ -34,7 +43,11 @@ async function startWorkerProcess(prefix: string, env: Record<string, string> = 
   });
   const seen: Message[] = [];
   child.on('message', (message: Message) => seen.push(message));
-  const message = (type: string) => expect.poll(() => seen.find((candidate) => candidate.type === type), { timeout: 15_000 }).toBeDefined().then(() => seen.find((candidate) => candidate.type === type) as Message);
+  const message = (type: string) =>
+    expect
+      .poll(() => seen.find((candidate) => candidate.type === type), { timeout: 15_000 })
+      .toBeDefined()
+      .then(() => seen.find((candidate) => candidate.type === type) as Message);
   await message('ready');
   return { child, message };
 }
@@ -61,7 +74,10 @@ describe('a worker killed with SIGKILL', () => {
     expect(live.map((json) => JSON.parse(json))).toEqual(journal.map(({ event }) => event));
     const restart = journal.findIndex(({ event }) => event.type === 'attempt');
     expect(journal[restart]).toMatchObject({ fence: 2, event: { attempt: 2, reason: 'crash', resumed: false } });
-    expect(journal.slice(restart + 1).map(({ event }) => event.i ?? event.type)).toEqual([...Array.from({ length: 40 }, (_, i) => i), 'end']);
+    expect(journal.slice(restart + 1).map(({ event }) => event.i ?? event.type)).toEqual([
+      ...Array.from({ length: 40 }, (_, i) => i),
+      'end',
+    ]);
     // What the dead worker had buffered and not committed is nowhere.
     expect(journal.some(({ event }) => event.i === -1)).toBe(false);
     const record = await fleet.get(handle.id);
@@ -81,7 +97,10 @@ describe('a worker killed with SIGKILL', () => {
     await fleet.work();
     await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'POISONED' });
     expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'failed', crash_count: 2 });
-    expect((await journalOf(file.db, handle.id)).at(-1)?.event).toMatchObject({ type: 'error', error: { code: 'POISONED' } });
+    expect((await journalOf(file.db, handle.id)).at(-1)?.event).toMatchObject({
+      type: 'error',
+      error: { code: 'POISONED' },
+    });
   });
 });
 
@@ -101,13 +120,18 @@ describe('a worker frozen past its lease', () => {
     zombie.child.kill('SIGCONT');
     zombie.child.send({ type: 'go' });
     const tried = await zombie.message('tried');
-    expect(tried).toMatchObject({ outcomes: { emit: 'LEASE_LOST', checkpoint: 'LEASE_LOST', transaction: 'LEASE_LOST' }, aborted: 'LEASE_LOST' });
+    expect(tried).toMatchObject({
+      outcomes: { emit: 'LEASE_LOST', checkpoint: 'LEASE_LOST', transaction: 'LEASE_LOST' },
+      aborted: 'LEASE_LOST',
+    });
     // Its outcome too: the delivery is over when the process runs nothing any more.
     zombie.child.kill('SIGTERM');
     await once(zombie.child, 'exit');
     expect(await rowOf(file.db, handle.id)).toEqual(before.row);
     expect(await journalOf(file.db, handle.id)).toEqual(before.journal);
-    const effects = await sql<{ attempt: number }>`select attempt from effects where job_id = ${handle.id}`.execute(file.db);
+    const effects = await sql<{ attempt: number }>`select attempt from effects where job_id = ${handle.id}`.execute(
+      file.db,
+    );
     expect(effects.rows).toEqual([{ attempt: 2 }]);
   });
 });
@@ -120,7 +144,12 @@ describe('a handler that blocks the event loop', () => {
     const fleet = idleFleet(prefix);
     const handle = await fleet.enqueue('block', { ms: LEASE.leaseTtlMs * 3 });
     expect(await handle.result({ timeoutMs: 20_000 })).toBe('done');
-    expect(await rowOf(file.db, handle.id)).toMatchObject({ fence: 1, crash_count: 0, error_count: 0, status: 'completed' });
+    expect(await rowOf(file.db, handle.id)).toMatchObject({
+      fence: 1,
+      crash_count: 0,
+      error_count: 0,
+      status: 'completed',
+    });
   });
 });
 

@@ -1,14 +1,14 @@
 import { Redis } from 'ioredis';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
-import { appendRuns, type Run } from '../../src/db/journal.ts';
 import { type Settlement, settleJobs } from '../../src/db/jobs.ts';
+import { appendRuns, type Run } from '../../src/db/journal.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
 import { ChannelHub, encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
-import { Followers, type FollowerOptions } from '../../src/journal/follower.ts';
+import { type FollowerOptions, Followers } from '../../src/journal/follower.ts';
 import { silentLogger } from '../../src/log.ts';
-import { createTestFleet } from '../helpers/fleet.ts';
 import { claimFree, insertJob, journalOf, useDatabase } from '../helpers/fixtures.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
@@ -36,7 +36,13 @@ async function stage(options: Partial<FollowerOptions> = {}) {
     controller,
     follow(after = -1) {
       return (async () => {
-        for await (const event of followers.follow({ streamId: id, tenant: 'default', after, signal: controller.signal })) seen.push(event);
+        for await (const event of followers.follow({
+          streamId: id,
+          tenant: 'default',
+          after,
+          signal: controller.signal,
+        }))
+          seen.push(event);
       })();
     },
     followers,
@@ -51,12 +57,35 @@ async function stage(options: Partial<FollowerOptions> = {}) {
     publish: (run: Run, end = false) => publisher.publish(streamChannel(prefix, id), encodeRunMessage(run, end)),
     async end(firstSeq: number) {
       const run = { streamId: id, fence: 1, firstSeq, events: ['{"type":"end"}'] };
-      const settlement: Settlement = { id, fence: 1, status: 'completed', outcome: 'completed', result: null, error: null, resultTtlMs: 1_000, delayMs: 0, delivery: 0, run };
+      const settlement: Settlement = {
+        id,
+        fence: 1,
+        status: 'completed',
+        outcome: 'completed',
+        result: null,
+        error: null,
+        resultTtlMs: 1_000,
+        delayMs: 0,
+        delivery: 0,
+        run,
+      };
       expect(await settleJobs(file.db, [settlement])).toEqual(new Set([id]));
       return run;
     },
     seqs: () => seen.map((event) => event.seq),
   };
+}
+
+/** Makes Redis slow to confirm subscriptions, until the returned function is called. */
+async function holdSubscription(s: Awaited<ReturnType<typeof stage>>): Promise<() => void> {
+  await expect.poll(() => s.hub.connected).toBe(true);
+  const confirmed = Promise.withResolvers<void>();
+  const subscribe = s.subscriber.subscribe.bind(s.subscriber) as (...channels: string[]) => Promise<number>;
+  vi.spyOn(s.subscriber, 'subscribe').mockImplementation((async (...channels: string[]) => {
+    await confirmed.promise;
+    return subscribe(...channels);
+  }) as never);
+  return confirmed.resolve;
 }
 
 const upTo = (n: number) => Array.from({ length: n }, (_, i) => i);
@@ -147,6 +176,98 @@ describe('a follower', () => {
     expect(s.seqs()).toEqual(upTo(4));
   });
 
+  it('polls from the moment Redis goes away for good', async () => {
+    const s = await stage({ pollMs: 20 });
+    await s.append(s.run(0, 1));
+    const following = s.follow();
+    await s.live();
+    await expect.poll(s.seqs).toEqual([0]);
+    s.subscriber.disconnect();
+    await s.append(s.run(1, 2));
+    await expect.poll(s.seqs).toEqual(upTo(3));
+    await s.end(3);
+    await following;
+  });
+
+  it('reads the snapshot only when its subscription stands', async () => {
+    const s = await stage();
+    const confirm = await holdSubscription(s);
+    const following = s.follow();
+    for (let i = 0; i < 5; i++) await file.pool.query('select 1');
+    // Committed before the subscription stands, and published to nobody.
+    await s.append(s.run(0, 2));
+    confirm();
+    await expect.poll(s.seqs).toEqual([0, 1]);
+    await s.publish(await s.end(2), true);
+    await following;
+  });
+
+  it('whose subscription is confirmed late looks at the head then', async () => {
+    const s = await stage({ pollMs: 60_000 });
+    const confirm = await holdSubscription(s);
+    const state = vi.spyOn(s.followers, 'state');
+    const following = s.follow();
+    // It waits a second for Redis, then reads without.
+    await expect.poll(() => state.mock.settledResults[0]?.type, { timeout: 5_000 }).toBe('fulfilled');
+    await s.append(s.run(0, 2));
+    confirm();
+    await expect.poll(s.seqs).toEqual([0, 1]);
+    await s.publish(await s.end(2), true);
+    await following;
+  });
+
+  it('does not forget a gap that opens while it reads the head', async () => {
+    const s = await stage({ maxInboxLength: 150 });
+    const reading = Promise.withResolvers<void>();
+    const held = Promise.withResolvers<void>();
+    const heard: number[] = [];
+    const read = s.followers.state.bind(s.followers);
+    let hold = false;
+    vi.spyOn(s.followers, 'state').mockImplementation(async (...args) => {
+      const state = await read(...args);
+      if (hold) {
+        reading.resolve();
+        await held.promise;
+      }
+      return state;
+    });
+    await s.append(s.run(0, 1));
+    const following = s.follow();
+    await s.live();
+    await expect.poll(s.seqs).toEqual([0]);
+    onTestFinished(s.hub.subscribe(s.id, { onRun: (run) => heard.push(run.lastSeq), onGap: () => undefined }));
+    hold = true;
+    await s.append(s.run(1, 1));
+    await s.append(s.run(2, 1));
+    await s.publish(s.run(2, 1));
+    await reading.promise;
+    hold = false;
+    // The inbox cannot take these, and the head that is being read is older.
+    await s.append(s.run(3, 1));
+    await s.append(s.run(4, 1));
+    await s.publish(s.run(3, 1));
+    await s.publish(s.run(4, 1));
+    await expect.poll(() => heard).toEqual([2, 3, 4]);
+    held.resolve();
+    await expect.poll(s.seqs).toEqual(upTo(5));
+    await s.publish(await s.end(5), true);
+    await following;
+  });
+
+  it('is not ended by a terminal message it has seen, from before a redrive', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 3));
+    const following = s.follow();
+    await s.live();
+    await expect.poll(s.seqs).toEqual(upTo(3));
+    await s.publish(s.run(2, 1), true);
+    await s.append(s.run(3, 2));
+    await s.publish(s.run(3, 2));
+    await expect.poll(s.seqs).toEqual(upTo(5));
+    await s.publish(await s.end(5), true);
+    await following;
+  });
+
   it('catches up after its Redis connection was cut', async () => {
     const s = await stage();
     const following = s.follow();
@@ -174,6 +295,26 @@ describe('a follower', () => {
     const seqs: number[] = [0];
     for await (const event of reader) seqs.push(event.seq);
     expect(seqs).toEqual(upTo(201));
+  });
+
+  it('whose reader is slow keeps no more messages than its inbox holds', async () => {
+    const s = await stage({ maxInboxLength: 2_000 });
+    const reader = s.followers.follow({ streamId: s.id, tenant: 'default', after: -1 });
+    await s.append(s.run(0, 1));
+    expect((await reader.next()).value?.seq).toBe(0);
+    let heard = 0;
+    onTestFinished(s.hub.subscribe(s.id, { onRun: () => heard++, onGap: () => undefined }));
+    for (let i = 1; i < 200; i++) {
+      await s.append(s.run(i, 1));
+      // Marked, so that what came from a message differs from what came from Postgres.
+      await s.publish({ ...s.run(i, 1), events: ['{"type":"live"}'] });
+    }
+    await s.publish(await s.end(200), true);
+    await expect.poll(() => heard).toBe(200);
+    const types: string[] = [];
+    for await (const { event } of reader) types.push(event.type);
+    expect(types).toHaveLength(200);
+    expect(types.filter((type) => type === 'live').length).toBeLessThanOrEqual(20);
   });
 
   it('stops with its signal and leaves no subscription behind', async () => {

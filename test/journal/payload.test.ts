@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { decodeRunMessage, encodeRunMessage } from '../../src/journal/channel.ts';
 import { defineJob } from '../../src/index.ts';
-import { createTestFleet } from '../helpers/fleet.ts';
+import { decodeRunMessage, encodeRunMessage } from '../../src/journal/channel.ts';
 import { journalOf, useDatabase } from '../helpers/fixtures.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
 
 const file = useDatabase();
 
@@ -63,7 +63,8 @@ describe('any payload', () => {
     await fleet.work();
     const handle = await fleet.enqueue(job, {});
     let text = '';
-    for await (const { event } of handle.events()) if (event.type === 'delta') text += (event as unknown as { text: string }).text;
+    for await (const { event } of handle.events())
+      if (event.type === 'delta') text += (event as unknown as { text: string }).text;
     expect(text).toBe('😀');
   });
 });
@@ -72,18 +73,35 @@ describe('a live message', () => {
   const run = { streamId: 's', fence: 3, firstSeq: 5, events: ['{"type":"a"}', '{"type":"b","x":"\\u0000"}'] };
 
   it('comes back as it went', () => {
-    expect(decodeRunMessage(encodeRunMessage(run, true))).toEqual({ firstSeq: 5, lastSeq: 6, fence: 3, end: true, events: run.events });
+    expect(decodeRunMessage(encodeRunMessage(run, true))).toEqual({
+      firstSeq: 5,
+      lastSeq: 6,
+      fence: 3,
+      end: true,
+      events: run.events,
+    });
   });
 
   it('points at the journal when it would be too large', () => {
     const large = { ...run, events: [JSON.stringify({ type: 'a', text: 'x'.repeat(300_000) })] };
-    expect(decodeRunMessage(encodeRunMessage(large, false))).toEqual({ firstSeq: 5, lastSeq: 5, fence: 3, end: false, events: undefined });
+    expect(decodeRunMessage(encodeRunMessage(large, false))).toEqual({
+      firstSeq: 5,
+      lastSeq: 5,
+      fence: 3,
+      end: false,
+      events: undefined,
+    });
   });
 
-  it.each(['', 'null', '[]', '{"first":1}', '{"first":2,"last":1,"fence":1,"end":false}', '{"first":0,"last":1,"fence":1,"end":false,"events":[{}]}', '{'])(
-    'that is none is ignored: %s',
-    (text) => {
-      expect(decodeRunMessage(text)).toBeUndefined();
-    },
-  );
+  it.each([
+    '',
+    'null',
+    '[]',
+    '{"first":1}',
+    '{"first":2,"last":1,"fence":1,"end":false}',
+    '{"first":0,"last":1,"fence":1,"end":false,"events":[{}]}',
+    '{',
+  ])('that is none is ignored: %s', (text) => {
+    expect(decodeRunMessage(text)).toBeUndefined();
+  });
 });

@@ -63,6 +63,43 @@ describe('group commit', () => {
     await expect.poll(() => published.length).toBe(1);
   });
 
+  it('starts at maxLength, and puts no more into one segment', async () => {
+    const held = Promise.withResolvers<void>();
+    const { writer, published, statements } = createWriter({
+      lingerMs: 60_000,
+      maxLength: 1_000,
+      faults: { before: () => held.promise },
+    });
+    const { stream } = await openStream(writer);
+    for (let i = 0; i < 40; i++) await stream.emit({ type: 'n', pad: 'x'.repeat(80) });
+    expect(statements).toHaveLength(1);
+    held.resolve();
+    await stream.flush();
+    expect(published.flatMap((run) => run.events)).toHaveLength(40);
+    for (const run of published) expect(run.events.join('').length).toBeLessThanOrEqual(1_100);
+  });
+
+  it('publishes nothing before its commit, and nothing that was refused', async () => {
+    const held = Promise.withResolvers<void>();
+    const { writer, published, statements } = createWriter({
+      lingerMs: 60_000,
+      faults: { before: () => held.promise },
+    });
+    const { id, stream } = await openStream(writer);
+    await stream.emit({ type: 'first' });
+    const flushed = stream.flush();
+    await vi.waitFor(() => expect(statements).toHaveLength(1));
+    expect(published).toEqual([]);
+    held.resolve();
+    await flushed;
+    expect(published).toHaveLength(1);
+    await expireLease(file.db, id);
+    await claimFree(file.db, id);
+    await stream.emit({ type: 'late' });
+    await expect(stream.flush()).rejects.toMatchObject({ code: 'LEASE_LOST' });
+    expect(published).toHaveLength(1);
+  });
+
   it('keeps order and seqs over many flushes', async () => {
     const { writer } = createWriter({ lingerMs: 0, maxEvents: 7 });
     const { id, stream } = await openStream(writer);
@@ -71,14 +108,22 @@ describe('group commit', () => {
       if (i % 50 === 0) await stream.flush();
     }
     await stream.flush();
-    expect((await journalOf(file.db, id)).map(({ event }) => event.i)).toEqual(Array.from({ length: 500 }, (_, i) => i));
+    expect((await journalOf(file.db, id)).map(({ event }) => event.i)).toEqual(
+      Array.from({ length: 500 }, (_, i) => i),
+    );
   });
 });
 
 describe('a Postgres that goes away', () => {
   it('twice in a row and comes back: the same run is retried, nothing is lost or reordered', async () => {
     let failures = 2;
-    const { writer, published } = createWriter({ faults: { before: () => { if (failures-- > 0) throw connectionLost(); } } });
+    const { writer, published } = createWriter({
+      faults: {
+        before: () => {
+          if (failures-- > 0) throw connectionLost();
+        },
+      },
+    });
     const { id, stream } = await openStream(writer);
     await stream.emit({ type: 'n', i: 0 });
     const flushed = stream.flush();
@@ -92,7 +137,13 @@ describe('a Postgres that goes away', () => {
 
   it('after it committed and before it said so: the run is recognised, not written twice', async () => {
     let lost = 1;
-    const { writer, published } = createWriter({ faults: { after: () => { if (lost-- > 0) throw connectionLost(); } } });
+    const { writer, published } = createWriter({
+      faults: {
+        after: () => {
+          if (lost-- > 0) throw connectionLost();
+        },
+      },
+    });
     const { id, stream } = await openStream(writer);
     for (let i = 0; i < 5; i++) await stream.emit({ type: 'n', i });
     await stream.flush();
@@ -197,6 +248,21 @@ describe('sealing', () => {
     expect(await sealed).toEqual({ firstSeq: 1, events: ['{"type":"n","i":1}'] });
     expect(await journalOf(file.db, id)).toHaveLength(1);
   });
+
+  it('throws when the flush in flight finds the fence lost', async () => {
+    const held = Promise.withResolvers<void>();
+    const { writer, statements } = createWriter({ lingerMs: 0, faults: { before: () => held.promise } });
+    const { id, stream } = await openStream(writer);
+    await stream.emit({ type: 'n', i: 0 });
+    await vi.waitFor(() => expect(statements).toHaveLength(1));
+    await stream.emit({ type: 'n', i: 1 });
+    const sealed = expect(stream.seal()).rejects.toMatchObject({ code: 'LEASE_LOST' });
+    await expireLease(file.db, id);
+    await claimFree(file.db, id);
+    held.resolve();
+    await sealed;
+    expect(await journalOf(file.db, id)).toEqual([]);
+  });
 });
 
 describe('closing', () => {
@@ -211,7 +277,13 @@ describe('closing', () => {
   });
 
   it('ends while Postgres is away, and says that events were given up', async () => {
-    const { writer } = createWriter({ faults: { before: () => { throw connectionLost(); } } });
+    const { writer } = createWriter({
+      faults: {
+        before: () => {
+          throw connectionLost();
+        },
+      },
+    });
     const refused = vi.fn();
     const { stream } = await openStream(writer, refused);
     await stream.emit({ type: 'given up' });
