@@ -238,6 +238,7 @@ export class Guard {
     const timers = this.#startTimers(claimed, spec, abort);
     this.#runs.set(controller, id);
     try {
+      await lease.ready;
       const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
       if (fence > 1) stream.append(attemptJson(claimed, attempt));
       const ctx = createContext({

@@ -47,6 +47,9 @@ const MAX_MARGIN_MS = 1_000;
 
 const LOOP_BEAT_MS = 200;
 
+/** How long a release waits for the next message to the thread, ms. */
+const RELEASE_LINGER_MS = 100;
+
 /** Past every reading of the monotonic clock. */
 const NEVER = 2n ** 63n - 1n;
 
@@ -58,6 +61,9 @@ export class LeaseKeeper {
   #worker: Worker | undefined;
   #port: MessagePort | undefined;
   #beatTimer: NodeJS.Timeout | undefined;
+  #outbox: ToThread[] = [];
+  #posting: Promise<void> | undefined;
+  #releaseTimer: NodeJS.Timeout | undefined;
   #watchdog: NodeJS.Timeout | undefined;
   #watchdogAt = NEVER;
   #closed: Promise<void> | undefined;
@@ -70,19 +76,26 @@ export class LeaseKeeper {
     return this.#leases.size;
   }
 
-  /** Renews a lease until `release()`. */
-  hold(options: HoldOptions): { release(): void } {
+  /**
+   * Renews a lease until `release()`.
+   *
+   * @returns `ready` resolves once the thread has been told: a handler that blocks the event
+   *   loop right away must not start before
+   */
+  hold(options: HoldOptions): { ready: Promise<void>; release(): void } {
     this.#start();
     const id = leaseId(options.jobId, options.fence);
     const lease: Lease = { ...options, safeUntil: safeUntil(options.claimSentAt, options.ttlMs), cancelled: false };
     this.#leases.set(id, lease);
-    this.#send({ type: 'hold', jobId: options.jobId, fence: options.fence, ttlMs: options.ttlMs });
+    this.#outbox.push({ type: 'hold', jobId: options.jobId, fence: options.fence, ttlMs: options.ttlMs });
+    const ready = this.#post();
     if (lease.safeUntil < this.#watchdogAt) this.#watch();
     return {
+      ready,
       release: () => {
         if (this.#leases.get(id) !== lease) return;
         this.#leases.delete(id);
-        this.#send({ type: 'release', jobId: options.jobId, fence: options.fence });
+        this.#let(options);
       },
     };
   }
@@ -99,6 +112,7 @@ export class LeaseKeeper {
     this.#closed ??= (async () => {
       clearInterval(this.#beatTimer);
       clearTimeout(this.#watchdog);
+      clearTimeout(this.#releaseTimer);
       this.#leases.clear();
       this.#port?.close();
       await this.#worker?.terminate();
@@ -142,16 +156,37 @@ export class LeaseKeeper {
     this.#worker = undefined;
     this.#port = undefined;
     this.#start();
-    for (const lease of this.#leases.values())
-      this.#send({ type: 'hold', jobId: lease.jobId, fence: lease.fence, ttlMs: lease.ttlMs });
+    this.#outbox = [...this.#leases.values()].map(({ jobId, fence, ttlMs }) => ({ type: 'hold', jobId, fence, ttlMs }));
+    void this.#post();
   }
 
   #signOfLife(): void {
     Atomics.store(this.#beat, 0, process.hrtime.bigint() / NS_PER_MS);
   }
 
-  #send(message: ToThread): void {
-    this.#port?.postMessage(message);
+  /**
+   * Sends what is in the outbox, at the end of this tick: claims come back in batches, and a
+   * message each would cost more than the rest of a short job's lease.
+   */
+  #post(): Promise<void> {
+    this.#posting ??= new Promise((resolve) => {
+      process.nextTick(() => {
+        this.#posting = undefined;
+        clearTimeout(this.#releaseTimer);
+        this.#releaseTimer = undefined;
+        const messages = this.#outbox;
+        this.#outbox = [];
+        this.#port?.postMessage(messages);
+        resolve();
+      });
+    });
+    return this.#posting;
+  }
+
+  /** Tells the thread of a lease that is over. No hurry: renewing it would find no row and harm nobody. */
+  #let({ jobId, fence }: { jobId: string; fence: number }): void {
+    this.#outbox.push({ type: 'release', jobId, fence });
+    this.#releaseTimer ??= setTimeout(() => void this.#post(), RELEASE_LINGER_MS).unref();
   }
 
   #receive(message: FromThread): void {
@@ -184,7 +219,7 @@ export class LeaseKeeper {
     const lease = this.#leases.get(id);
     if (lease === undefined) return;
     this.#leases.delete(id);
-    this.#send({ type: 'release', jobId: lease.jobId, fence: lease.fence });
+    this.#let(lease);
     this.#options.log.warn({ jobId: lease.jobId, fence: lease.fence, why }, 'lease lost');
     lease.onLost(new LeaseLostError(lease.jobId, lease.fence, why));
   }

@@ -38,7 +38,11 @@ let timer: NodeJS.Timeout | undefined;
 let renewing = false;
 let blockReported = false;
 
-port.on('message', (message: ToThread) => {
+port.on('message', (messages: ToThread[]) => {
+  for (const message of messages) receive(message);
+});
+
+function receive(message: ToThread): void {
   const id = `${message.jobId}/${message.fence}`;
   if (message.type === 'release') {
     leases.delete(id);
@@ -52,7 +56,7 @@ port.on('message', (message: ToThread) => {
     renewedAt: process.hrtime.bigint(),
   });
   if (wasIdle || message.ttlMs < 3 * heartbeatMs) schedule();
-});
+}
 
 /** Sleeps until the first lease is due; one heartbeat renews them all. */
 function schedule(afterMs?: number): void {
