@@ -37,7 +37,7 @@ import type {
   RedriveManyResult,
   ResultOptions,
 } from './client-types.ts';
-import type { AnyJobDefinition, JobDefinition } from './define-job.ts';
+import { type AnyJobDefinition, type JobDefinition, MAX_TIMER_MS } from './define-job.ts';
 import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
 import { Outcomes } from './outcomes.ts';
 import type { Runtime } from './runtime.ts';
@@ -193,7 +193,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   }
 
   async function waitForResult(id: string, options: ResultOptions): Promise<unknown> {
-    const timeout = options.timeoutMs === undefined ? undefined : AbortSignal.timeout(options.timeoutMs);
+    const timeout = options.timeoutMs === undefined ? undefined : AbortSignal.timeout(Math.min(options.timeoutMs, MAX_TIMER_MS));
     const signals = [options.signal, timeout].filter((signal) => signal !== undefined);
     try {
       const outcome = await outcomes.wait(id, signals.length === 0 ? undefined : AbortSignal.any(signals));

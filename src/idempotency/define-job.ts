@@ -117,6 +117,9 @@ export interface JobOptions<I extends z.ZodType, O, E extends JobEvent> extends 
 
 const NAME = /^[A-Za-z0-9][\w.-]{0,99}$/;
 
+/** setTimeout fires at once for anything longer: 24.8 days. */
+export const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** The settings of a job, as both ways of making one check them. */
 export const policySchema = z.object({
   attempts: z.number().int().min(1).max(1_000),
@@ -126,9 +129,9 @@ export const policySchema = z.object({
     maxDelayMs: z.number().int().min(0).optional(),
     jitter: z.number().min(0).max(1).optional(),
   }),
-  timeoutMs: z.number().int().min(1).optional(),
+  timeoutMs: z.number().int().min(1).max(MAX_TIMER_MS).optional(),
   deadlineMs: z.number().int().min(1).optional(),
-  lease: z.object({ ttlMs: z.number().int().min(1_000) }).optional(),
+  lease: z.object({ ttlMs: z.number().int().min(1_000).max(86_400_000) }).optional(),
   maxCrashes: z.number().int().min(0).optional(),
   resultTtlMs: z.number().int().min(0).optional(),
   onFailedKey: z.enum(['replay', 'rerun']),

@@ -30,7 +30,7 @@ import { rowTerminalJson } from '../journal/terminal.ts';
 import type { StreamWriter } from '../journal/writer.ts';
 import { ending } from './abandon.ts';
 import { createContext, createUnguardedContext } from './context.ts';
-import type { Backoff, JobContext, JobPolicy } from './define-job.ts';
+import { type Backoff, type JobContext, type JobPolicy, MAX_TIMER_MS } from './define-job.ts';
 import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
 import type { Runtime } from './runtime.ts';
 import { isUuid } from './uuid.ts';
@@ -177,7 +177,8 @@ export class Guard {
           delayMs: 0,
           deadlineMs: policy.deadlineMs ?? null,
         },
-        policy.onFailedKey,
+        // A job that BullMQ starts again is no new enqueue: its failure stands.
+        job.attemptsStarted > 1 ? 'replay' : policy.onFailedKey,
       );
       return accepted.id;
     } catch (error) {
@@ -350,7 +351,7 @@ export class Guard {
       );
     }
     if (claimed.deadlineLeftMs !== null) {
-      const leftMs = Math.min(Math.max(claimed.deadlineLeftMs, 0), 2 ** 31 - 1);
+      const leftMs = Math.min(Math.max(claimed.deadlineLeftMs, 0), MAX_TIMER_MS);
       timers.push(
         setTimeout(
           () => abort(new OncefleetError('DEADLINE_EXCEEDED', 'The job was not finished by its deadline')),
