@@ -165,9 +165,34 @@ export interface StoredFailure {
 
 const MAX_MESSAGE_LENGTH = 2_000;
 
+/**
+ * Any thrown value as an error that can be read: itself, if it is one.
+ *
+ * Handlers throw strings, objects without a prototype, proxies and errors whose message is
+ * no string; whoever looks at them must not fail over them.
+ */
+export function asError(thrown: unknown): Error {
+  try {
+    if (thrown instanceof Error && typeof thrown.message === 'string' && typeof thrown.name === 'string') return thrown;
+  } catch {
+    // Not even that can be asked.
+  }
+  return new Error(messageOf(thrown));
+}
+
+/** What a thrown value says of itself, whatever it is: handlers throw objects that refuse to be read. */
+function messageOf(error: unknown): string {
+  try {
+    const message: unknown = error instanceof Error ? error.message || error.name : error;
+    return typeof message === 'object' && message !== null ? JSON.stringify(message) : String(message);
+  } catch {
+    return 'a value was thrown that cannot be turned into text';
+  }
+}
+
 /** Any thrown value as a stored failure; foreign errors get `HANDLER_ERROR`. */
 export function toStoredFailure(error: unknown): StoredFailure {
   const code = error instanceof OncefleetError ? error.code : 'HANDLER_ERROR';
-  const message = error instanceof Error ? error.message || error.name : String(error);
+  const message = messageOf(error);
   return { code, message: message.length > MAX_MESSAGE_LENGTH ? `${message.slice(0, MAX_MESSAGE_LENGTH)}…` : message };
 }

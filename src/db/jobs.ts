@@ -125,6 +125,8 @@ export interface ClaimRequest {
   maxCrashes: number;
   /** BullMQ's attemptsMade of this delivery. */
   delivery: number;
+  /** BullMQ has the job under the row's id; another client's duplicate has an id, and a count, of its own. */
+  own: boolean;
 }
 
 export interface ClaimedJob {
@@ -210,12 +212,12 @@ export async function claimJobs(
     named<ClaimRow>(
       'claim',
       `with want as (
-        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $8::int[])
-          as w (id, owner, ttl_ms, max_crashes, delivery, copies)
+        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $8::int[], $9::bool[])
+          as w (id, owner, ttl_ms, max_crashes, delivery, copies, own)
         where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
       ), found as (
         select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.failed_at_delivery,
-          j.cancel_requested_at, j.deadline_at, j.result, j.error, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies
+          j.cancel_requested_at, j.deadline_at, j.result, j.error, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own
         from jobs j join want w on w.id = j.id
         for update of j skip locked
       ), decided as materialized (
@@ -251,9 +253,11 @@ export async function claimJobs(
         update jobs j set deferral_count = j.deferral_count + d.copies
         from decided d where j.id = d.id and d.decision = 'held'
       ), noted as (
-        -- Ended by no delivery: this one is the first that BullMQ will count as failed.
+        -- Ended by no delivery, or BullMQ's job was replaced and counts anew: from this one on.
         update jobs j set failed_at_delivery = d.delivery
-        from decided d where j.id = d.id and d.decision = 'failed' and d.failed_at_delivery is null
+        from decided d
+        where j.id = d.id and d.decision = 'failed'
+          and (d.failed_at_delivery is null or d.own and d.delivery < d.failed_at_delivery)
       ), crashed as (
         update job_attempts a set outcome = 'crash', finished_at = clock_timestamp()
         from decided d
@@ -285,6 +289,7 @@ export async function claimJobs(
         worker,
         host,
         claims.map((claim) => copies.get(claim.id)),
+        claims.map((claim) => claim.own),
       ],
     ),
   );
@@ -830,6 +835,16 @@ export async function findDueJobs(
     jobs: rows.rows.map(toDispatchRow),
     end: last === undefined ? undefined : { runAt: last.run_at, id: last.id },
   };
+}
+
+/** Of several jobs, those that still wait to run: pending, or running with an expired lease. */
+export async function findWaiting(db: Kysely<Database>, ids: readonly string[]): Promise<Set<string>> {
+  const rows = await sql<{ id: string }>`
+    select id from jobs
+    where id = any(${ids}::uuid[]) and (status = 'pending' or status = 'running' and lease_expires_at < clock_timestamp())`.execute(
+    db,
+  );
+  return new Set(rows.rows.map((row) => row.id));
 }
 
 /** Running jobs whose lease has expired, and unfinished ones that were cancelled or are past their deadline. */

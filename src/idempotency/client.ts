@@ -100,6 +100,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     runtime.dispatcher.queue(job.queue);
   }
   const db = runtime.db.kysely;
+  let closed = false;
   const outcomes = new Outcomes({ db, hub: runtime.hub, log: runtime.log });
   const tenantOf = (options: { tenant?: string | undefined }) => options.tenant ?? runtime.settings.tenant;
 
@@ -119,6 +120,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         },
       );
     }
+    if (closed) throw new OncefleetError('SHUTTING_DOWN', 'This fleet is closed: enqueue through another');
     checkOptions(options);
     const parsed = definition.input.safeParse(input);
     if (!parsed.success) throw new InputInvalidError(`Input of job ${definition.name}`, toIssues(parsed.error.issues));
@@ -193,7 +195,8 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   }
 
   async function waitForResult(id: string, options: ResultOptions): Promise<unknown> {
-    const timeout = options.timeoutMs === undefined ? undefined : AbortSignal.timeout(Math.min(options.timeoutMs, MAX_TIMER_MS));
+    const timeout =
+      options.timeoutMs === undefined ? undefined : AbortSignal.timeout(Math.min(options.timeoutMs, MAX_TIMER_MS));
     const signals = [options.signal, timeout].filter((signal) => signal !== undefined);
     try {
       const outcome = await outcomes.wait(id, signals.length === 0 ? undefined : AbortSignal.any(signals));
@@ -351,6 +354,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     },
     health: () => runtime.health(),
     async close() {
+      closed = true;
       outcomes.close();
       await runtime.close();
     },

@@ -81,13 +81,17 @@ export class Dispatcher {
   /**
    * Makes BullMQ run a row again whatever it holds under its id: a failed job is retried
    * (its history stays), a finished one replaced, a waiting or running one left.
+   *
+   * The retry starts BullMQ's count of attempts anew. A delivery with a higher count than
+   * the one that failed is a person's retry and redrives; should the row have failed a moment
+   * ago, this one must only repeat the failure.
    */
   async redispatch(row: DispatchRow): Promise<boolean> {
     const { queue } = this.#entry(row.queue);
     const job = await queue.getJob(row.id);
     const state = await job?.getState();
     if (job !== undefined && state === 'failed') {
-      await job.retry('failed');
+      await job.retry('failed', { resetAttemptsMade: true });
       return true;
     }
     if (job !== undefined && state === 'completed') await job.remove();

@@ -34,6 +34,7 @@ export function inputJson(input: unknown): string {
 
 /** @throws OncefleetError KEY_INVALID */
 export function checkKey(key: string): void {
+  if (typeof key !== 'string') throw new OncefleetError('KEY_INVALID', `key: expected a string, got ${typeof key}`);
   const bytes = Buffer.byteLength(key);
   if (bytes === 0 || bytes > MAX_KEY_BYTES) {
     throw new OncefleetError('KEY_INVALID', `key: expected 1 to ${MAX_KEY_BYTES} bytes, got ${bytes}`, {

@@ -16,6 +16,7 @@ import {
 } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import {
+  asError,
   CancelledError,
   InterruptedError,
   LeaseLostError,
@@ -156,7 +157,7 @@ export class Guard {
       const { idempotencyKey, ...input } = (
         typeof data === 'object' && data !== null && !Array.isArray(data) ? data : { value: data }
       ) as Record<string, unknown>;
-      const given = spec.keyOf(job) ?? (typeof idempotencyKey === 'string' ? idempotencyKey : undefined);
+      const given = spec.keyOf(job) ?? toKey(idempotencyKey);
       // Numeric BullMQ ids start again at 1 after a flush, so the id alone is no key.
       const key = given ?? `bullmq:${job.queueName}:${job.id}:${job.timestamp}`;
       checkKey(key);
@@ -200,6 +201,7 @@ export class Guard {
       ttlMs: spec.policy.lease?.ttlMs ?? settings.leaseTtlMs,
       maxCrashes: spec.policy.maxCrashes ?? settings.maxCrashes,
       delivery: job.attemptsMade,
+      own: job.id === jobId,
     };
     for (let round = 0; ; round++) {
       const sentAt = process.hrtime.bigint();
@@ -238,6 +240,7 @@ export class Guard {
     if (bullSignal?.aborted === true) onBullAbort();
     const timers = this.#startTimers(claimed, spec, abort);
     this.#runs.set(controller, id);
+    let verdict: Verdict;
     try {
       await lease.ready;
       const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
@@ -258,23 +261,30 @@ export class Guard {
           if (!accepted.has(id)) throw new LeaseLostError(id, fence, 'the completion found the row at another fence');
         },
       });
-      const verdict = await this.#judge(
+      verdict = await this.#judge(
         async () => spec.handle(JSON.parse(claimed.input), ctx, job),
         controller.signal,
         claimed,
       );
       timers.stop();
       if (completion.settlement !== undefined && (await this.#hasCompleted(completion.settlement))) {
-        const { result } = completion.settlement;
-        return result === null ? undefined : JSON.parse(result);
+        verdict = { kind: 'completed', result: completion.settlement.result };
+      } else {
+        await this.#settle(verdict, claimed, stream, job, spec);
       }
-      return await this.#settle(verdict, claimed, stream, job, token, spec);
     } catch (err) {
       if (err instanceof LeaseLostError) {
         this.#runtime.log.warn({ err, jobId: id, fence }, 'run given up: its lease is lost');
         return this.#defer(job, token, 500 + Math.random() * 500);
       }
-      throw err;
+      if (isTransient(err)) throw err;
+      // Left alone, the lease would run out, and count as a crash of a worker that is well.
+      this.#runtime.log.error({ err, jobId: id, fence }, 'outcome could not be written; settled as an error');
+      verdict = verdictOfError(
+        new OncefleetError('INTERNAL', 'The outcome of the run could not be written', { cause: err }),
+        claimed,
+      );
+      await this.#settle(verdict, claimed, stream, job, spec);
     } finally {
       timers.stop();
       lease.release();
@@ -282,6 +292,8 @@ export class Guard {
       this.#runs.delete(controller);
       if (this.#runs.size === 0) for (const resolve of this.#waitingForIdle.splice(0)) resolve();
     }
+    if (verdict.kind === 'lost') throw verdict.error;
+    return this.#answer(verdict, job, token);
   }
 
   /**
@@ -373,7 +385,7 @@ export class Guard {
     if (signal.aborted) onAbort();
     const returned = handle().then(
       (value) => ({ value }),
-      (error: unknown) => ({ error }),
+      (thrown: unknown) => ({ error: asError(thrown) }),
     );
     const end = await Promise.race([returned, left.promise]);
     clearTimeout(leaveTimer);
@@ -389,39 +401,38 @@ export class Guard {
     try {
       return { kind: 'completed', result: encodeResult(end.value) };
     } catch (error) {
-      return { kind: 'failed', failure: { code: 'OUTPUT_INVALID', message: (error as Error).message } };
+      const refused = new OncefleetError('OUTPUT_INVALID', (error as Error).message, { cause: error });
+      return { kind: 'failed', failure: toStoredFailure(refused), error: refused };
     }
   }
 
-  /** Commits the verdict at the run's fence, then says to BullMQ what it should do. */
-  async #settle(
-    verdict: Verdict,
-    claimed: ClaimedJob,
-    stream: StreamWriter,
-    job: Job,
-    token: string | undefined,
-    spec: JobSpec,
-  ): Promise<unknown> {
+  /** Commits the verdict at the run's fence. @throws LeaseLostError nothing was written */
+  async #settle(verdict: Verdict, claimed: ClaimedJob, stream: StreamWriter, job: Job, spec: JobSpec): Promise<void> {
     if (verdict.kind === 'lost') throw verdict.error;
     const settlement = await this.#plan(verdict, claimed, stream, job, spec);
     if (!(await this.#commit(settlement)))
       throw new LeaseLostError(claimed.id, claimed.fence, 'the outcome found the row at another fence');
-    this.#runtime.log.debug(
-      { jobId: claimed.id, fence: claimed.fence, outcome: settlement.outcome, status: settlement.status },
-      'run settled',
-    );
+    const ids = { jobId: claimed.id, fence: claimed.fence, outcome: settlement.outcome, status: settlement.status };
+    const { log } = this.#runtime;
+    if (verdict.kind === 'failed' || verdict.kind === 'retry')
+      log.warn({ ...ids, err: verdict.error }, 'attempt failed');
+    else log.debug(ids, 'run settled');
+  }
+
+  /** Says to BullMQ what the committed verdict means for it. */
+  async #answer(verdict: Exclude<Verdict, { kind: 'lost' }>, job: Job, token: string | undefined): Promise<unknown> {
     switch (verdict.kind) {
       case 'completed':
         return verdict.result === null ? undefined : JSON.parse(verdict.result);
       case 'failed':
-        throw toUnrecoverable(verdict.failure);
+        throw toUnrecoverable(verdict.failure, verdict.error);
       case 'cancelled':
-        throw toUnrecoverable(toStoredFailure(new CancelledError(claimed.id)));
+        throw toUnrecoverable(verdict.failure);
       case 'retry':
         // BullMQ reads these from its own copy of the job: the row's plan, not BullMQ's count, decides.
         job.opts.attempts = Math.max(job.opts.attempts ?? 1, job.attemptsMade + 2);
         job.opts.backoff = { type: 'fixed', delay: verdict.delayMs };
-        throw verdict.error instanceof Error ? verdict.error : new Error(String(verdict.error));
+        throw verdict.error;
       case 'interrupted':
         await job
           .moveToWait(token ?? '')
@@ -541,20 +552,20 @@ interface Completion {
 
 type Verdict =
   | { kind: 'completed'; result: string | null }
-  | { kind: 'failed'; failure: StoredFailure }
-  | { kind: 'retry'; failure: StoredFailure; error: unknown; delayMs: number }
-  | { kind: 'cancelled' }
+  | { kind: 'failed'; failure: StoredFailure; error: Error }
+  | { kind: 'retry'; failure: StoredFailure; error: Error; delayMs: number }
+  | { kind: 'cancelled'; failure: StoredFailure }
   | { kind: 'interrupted' }
   | { kind: 'lost'; error: OncefleetError };
 
 function verdictOfAbort(reason: unknown, claimed: ClaimedJob): Verdict {
-  if (reason instanceof CancelledError) return { kind: 'cancelled' };
+  if (reason instanceof CancelledError) return { kind: 'cancelled', failure: toStoredFailure(reason) };
   if (reason instanceof InterruptedError) return { kind: 'interrupted' };
   if (reason instanceof LeaseLostError) return { kind: 'lost', error: reason };
   if (reason instanceof OncefleetError && (reason.code === 'DEADLINE_EXCEEDED' || reason.code === 'JOURNAL_REFUSED')) {
-    return { kind: 'failed', failure: toStoredFailure(reason) };
+    return { kind: 'failed', failure: toStoredFailure(reason), error: reason };
   }
-  return verdictOfError(reason, claimed);
+  return verdictOfError(asError(reason), claimed);
 }
 
 /** JSON text of a result; `undefined` has none, `null` has. @throws OncefleetError EVENT_INVALID */
@@ -562,14 +573,14 @@ function encodeResult(value: unknown): string | null {
   return value === undefined ? null : encodeJson(value, 'result');
 }
 
-function verdictOfError(error: unknown, claimed: ClaimedJob): Verdict {
+function verdictOfError(error: Error, claimed: ClaimedJob): Exclude<Verdict, { kind: 'lost' }> {
   const failure = toStoredFailure(error);
   const final =
     error instanceof UnrecoverableError ||
     error instanceof NonRetryableError ||
     isInvalid(error) ||
     claimed.errorCount + 1 >= claimed.options.attempts;
-  if (final) return { kind: 'failed', failure };
+  if (final) return { kind: 'failed', failure, error };
   const delayMs =
     error instanceof RetryAfterError ? error.retryAfterMs : backoffMs(claimed.options.backoff, claimed.errorCount + 1);
   return { kind: 'retry', failure, error, delayMs };
@@ -598,7 +609,7 @@ function settlementOf(
         delayMs: verdict.delayMs,
       };
     case 'cancelled':
-      return { ...none, status: 'cancelled', outcome: 'cancelled' };
+      return { ...none, status: 'cancelled', outcome: 'cancelled', error: JSON.stringify(verdict.failure) };
     case 'interrupted':
       return { ...none, status: 'pending', outcome: 'interruption' };
     default:
@@ -648,6 +659,16 @@ function unguardedInput(job: Job): { value: unknown } | undefined {
   return { value: input };
 }
 
+/** The key in a foreign job's data; an order's number is as good a key as its text. @throws OncefleetError KEY_INVALID */
+function toKey(value: unknown): string | undefined {
+  if (value === undefined || typeof value === 'string') return value;
+  if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value);
+  throw new OncefleetError(
+    'KEY_INVALID',
+    `idempotencyKey: expected a string or a whole number, got ${value === null ? 'null' : typeof value}`,
+  );
+}
+
 /** The backoff another BullMQ client asked for, where it is one of BullMQ's own. */
 function foreignBackoff(job: Job): Backoff | undefined {
   const { backoff } = job.opts;
@@ -657,8 +678,11 @@ function foreignBackoff(job: Job): Backoff | undefined {
   return { type, delayMs: backoff.delay ?? 0, jitter: backoff.jitter ?? 0 };
 }
 
-function toUnrecoverable(failure: StoredFailure): UnrecoverableError {
-  return new UnrecoverableError(`${failure.code}: ${failure.message}`);
+/** @param error what the handler threw: its stack is the one Bull Board should show */
+function toUnrecoverable(failure: StoredFailure, error?: Error): UnrecoverableError {
+  const unrecoverable = new UnrecoverableError(`${failure.code}: ${failure.message}`);
+  if (typeof error?.stack === 'string') unrecoverable.stack = error.stack;
+  return unrecoverable;
 }
 
 function failureJson(error: string | null): string {

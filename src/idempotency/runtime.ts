@@ -12,6 +12,7 @@ import {
 } from '../db/jobs.ts';
 import type { Run } from '../db/journal.ts';
 import { isTransient } from '../db/transient.ts';
+import { OncefleetError } from '../errors.ts';
 import { Batcher } from '../journal/batcher.ts';
 import { ChannelHub, Publisher } from '../journal/channel.ts';
 import { Followers } from '../journal/follower.ts';
@@ -88,6 +89,7 @@ export class Runtime {
   #closed: Promise<void> | undefined;
 
   constructor(options: RuntimeOptions) {
+    requireNode();
     const leaseTtlMs = options.leaseTtlMs ?? 60_000;
     this.settings = Object.freeze({
       databaseUrl: options.databaseUrl,
@@ -196,6 +198,12 @@ export class Runtime {
     this.publisher.publish(done.flatMap(announcement));
     return settlements.map((settlement) => accepted.has(settlement.id));
   }
+}
+
+/** Says at once what would otherwise fail every job: `engines` only warns. @throws OncefleetError SERVICE_MISSING */
+function requireNode(): void {
+  if (typeof Promise.withResolvers === 'function') return;
+  throw new OncefleetError('SERVICE_MISSING', `Node 22.12 or newer is needed; this is ${process.version}`);
 }
 
 /** `undefined` when the service answers in time, else what is wrong. */

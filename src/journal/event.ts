@@ -57,6 +57,16 @@ export function isTerminalType(type: string): boolean {
  * @throws OncefleetError EVENT_INVALID; nothing was buffered
  */
 export function encodeEvent(event: JobEvent): string {
+  try {
+    checkShape(event);
+  } catch (cause) {
+    if (cause instanceof OncefleetError) throw cause;
+    throw new OncefleetError('EVENT_INVALID', 'event cannot be read', { cause });
+  }
+  return encodeJson(event, 'event');
+}
+
+function checkShape(event: JobEvent): void {
   if (typeof event !== 'object' || event === null || Array.isArray(event)) {
     throw new OncefleetError('EVENT_INVALID', 'An event is a JSON object with a `type`');
   }
@@ -66,7 +76,6 @@ export function encodeEvent(event: JobEvent): string {
   if (RESERVED_TYPES.has(event.type)) {
     throw new OncefleetError('EVENT_INVALID', `event.type: "${event.type}" is written by the fleet; choose another`);
   }
-  return encodeJson(event, 'event');
 }
 
 /**

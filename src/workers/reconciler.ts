@@ -5,7 +5,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { sql } from 'kysely';
-import { endAbandoned, findAbandonedJobs, findDueJobs, type PendingCursor } from '../db/jobs.ts';
+import { endAbandoned, findAbandonedJobs, findDueJobs, findWaiting, type PendingCursor } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import { ending } from '../idempotency/abandon.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
@@ -114,7 +114,14 @@ export class Reconciler {
 
   async #dispatchMissing(jobs: Parameters<Runtime['dispatcher']['findMissing']>[0]): Promise<unknown[]> {
     const { dispatcher } = this.#options.runtime;
-    const missing = await dispatcher.findMissing(jobs);
+    const absent = await dispatcher.findMissing(jobs);
+    if (absent.length === 0) return [];
+    // BullMQ's answer is younger than the rows: what ran and ended in between is not missing.
+    const waiting = await findWaiting(
+      this.#options.runtime.db.kysely,
+      absent.map((job) => job.id),
+    );
+    const missing = absent.filter((job) => waiting.has(job.id));
     const done = await Promise.all(missing.map((job) => dispatcher.redispatch(job)));
     return done.filter((dispatched) => dispatched);
   }

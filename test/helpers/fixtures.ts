@@ -69,7 +69,7 @@ export async function claimOne(
 ) {
   const [answer] = await claimJobs(
     db,
-    [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0, ...overrides }],
+    [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0, own: true, ...overrides }],
     'worker',
     'host',
   );

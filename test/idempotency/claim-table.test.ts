@@ -166,7 +166,7 @@ describe('the claim table, row by row', () => {
       await client.query('select from jobs where id = $1 for key share', [locked]);
       const answers = await claimJobs(
         file.db,
-        [locked, free].map((id) => ({ id, owner: uuidV7(), ttlMs: 1_000, maxCrashes: 5, delivery: 0 })),
+        [locked, free].map((id) => ({ id, owner: uuidV7(), ttlMs: 1_000, maxCrashes: 5, delivery: 0, own: true })),
         'worker',
         'host',
       );
@@ -179,7 +179,7 @@ describe('the claim table, row by row', () => {
 
   it('several deliveries in one batch give one owner; the others are deferred', async () => {
     const id = await insertJob(file.db);
-    const request = { id, ttlMs: 1_000, maxCrashes: 5, delivery: 0 };
+    const request = { id, ttlMs: 1_000, maxCrashes: 5, delivery: 0, own: true };
     const batch = ['a', 'b', 'c'].map((owner) => ({ ...request, owner }));
     expect((await claimJobs(file.db, batch, 'worker', 'host')).map((answer) => answer.decision)).toEqual([
       'claimed',
@@ -229,6 +229,11 @@ describe('after a takeover the last owner', () => {
     }
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 2, result: null, error_count: 0 });
     expect(await journalOf(file.db, id)).toEqual([]);
+    const ledger = await file.db.selectFrom('job_attempts').select(['fence', 'outcome']).where('job_id', '=', id).orderBy('fence').execute();
+    expect(ledger).toEqual([
+      { fence: 1, outcome: 'crash' },
+      { fence: 2, outcome: null },
+    ]);
   });
 
   it('cannot append, not even as the first to emit', async () => {

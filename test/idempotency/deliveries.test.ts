@@ -2,6 +2,7 @@ import { Queue, QueueEvents, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
+import { Runtime } from '../../src/idempotency/runtime.ts';
 import {
   CancelledError,
   defineJob,
@@ -215,6 +216,82 @@ describe('errors', () => {
     expect((await journalOf(file.db, waited.id))[0]?.event).toMatchObject({ type: 'retry', delayMs: 7 });
   });
 
+  it.each([
+    ['an object without a prototype', () => Object.create(null)],
+    [
+      'an object whose toString throws',
+      () => ({
+        toString: () => {
+          throw new Error('no');
+        },
+      }),
+    ],
+    [
+      'an error whose message cannot be read',
+      () =>
+        Object.defineProperty(new Error('x'), 'message', {
+          get: () => {
+            throw new Error('no');
+          },
+        }),
+    ],
+    ['an error whose message is an object', () => Object.assign(new Error('x'), { message: { a: 1 } })],
+    [
+      'a proxy that refuses everything',
+      () =>
+        new Proxy(
+          {},
+          {
+            getPrototypeOf: () => {
+              throw new Error('no');
+            },
+            get: () => {
+              throw new Error('no');
+            },
+          },
+        ),
+    ],
+    ['nothing', () => undefined],
+    ['a symbol', () => Symbol('s')],
+  ])('that are %s count as errors like any other', async (name, make) => {
+    const job = defineJob({
+      name: `throws-${name.replaceAll(/\W/g, '-')}`,
+      input: z.object({}),
+      attempts: 2,
+      backoff: { type: 'fixed', delayMs: 0 },
+      run: async () => {
+        throw make();
+      },
+    });
+    const fleet = createTestFleet(file.url, [job]);
+    await fleet.work();
+    const handle = await fleet.enqueue(job, {});
+    await expect(handle.result({ timeoutMs: 10_000 })).rejects.toMatchObject({
+      code: 'HANDLER_ERROR',
+      message: expect.any(String),
+    });
+    expect(await rowOf(file.db, handle.id)).toMatchObject({ error_count: 2, crash_count: 0 });
+  });
+
+  it('that end a job show their own stack in BullMQ', async () => {
+    const job = defineJob({
+      name: 'stack',
+      input: z.object({}),
+      attempts: 1,
+      run: async function theGuiltyOne() {
+        throw new Error('with a stack');
+      },
+    });
+    const fleet = createTestFleet(file.url, [job]);
+    await fleet.work();
+    const handle = await fleet.enqueue(job, {});
+    await expect(handle.result({ timeoutMs: 10_000 })).rejects.toThrow('with a stack');
+    const queue = fleet.queues[0] as Queue;
+    await expect
+      .poll(async () => (await queue.getJob(handle.id))?.stacktrace?.join(), { timeout: 10_000 })
+      .toContain('theGuiltyOne');
+  });
+
   it('a timeout aborts the attempt and counts as an error', async () => {
     let reason: unknown;
     const job = defineJob({
@@ -396,6 +473,52 @@ describe('redrive', () => {
     expect(await again.result()).toBe('mended');
   });
 
+  it('is not what the reconciler does when a job fails between its look at the row and its look at BullMQ', async () => {
+    let runs = 0;
+    const state = { broken: true };
+    const job = defineJob({
+      name: 'stale-reconciler',
+      input: z.object({}),
+      run: async () => {
+        runs++;
+        if (state.broken) throw new NonRetryableError('no');
+        return 'mended';
+      },
+    });
+    const prefix = uniquePrefix();
+    const fleet = createTestFleet(file.url, [job], { prefix });
+    await fleet.work();
+    const handle = await fleet.enqueue(job, {});
+    await expect(handle.result({ timeoutMs: 10_000 })).rejects.toMatchObject({ code: 'NON_RETRYABLE' });
+    const queue = fleet.queues[0] as Queue;
+    const state1 = async () => (await queue.getJob(handle.id))?.getState();
+    await expect.poll(state1, { timeout: 10_000 }).toBe('failed');
+    const finishedAt = (await queue.getJob(handle.id))?.finishedOn as number;
+    const runtime = new Runtime({ databaseUrl: file.url, redisUrl: testRedisUrl(), prefix });
+    onTestFinished(() => runtime.close());
+    const row = await rowOf(file.db, handle.id);
+    await runtime.dispatcher.redispatch({
+      id: row.id,
+      tenant: row.tenant,
+      name: row.name,
+      queue: row.queue,
+      key: null,
+      options: JSON.parse(row.options),
+      delayMs: 0,
+    });
+    // Delivered again, it repeats its failure.
+    await expect
+      .poll(async () => (await queue.getJob(handle.id))?.finishedOn ?? 0, { timeout: 10_000 })
+      .toBeGreaterThan(finishedAt);
+    expect(await state1()).toBe('failed');
+    expect(runs).toBe(1);
+    expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'failed', fence: 1 });
+    // And a person's retry is still one.
+    state.broken = false;
+    await (await queue.getJob(handle.id))?.retry('failed');
+    await expect.poll(async () => (await fleet.get(handle.id))?.status, { timeout: 10_000 }).toBe('completed');
+  });
+
   it('by an operator does too, and refuses jobs that have not failed', async () => {
     let broken = true;
     const job = defineJob({
@@ -572,9 +695,19 @@ describe('withIdempotency around a plain processor', () => {
     expect(await second.waitUntilFinished(events, 10_000)).toEqual({ saw: 1 });
     const keyless = await queue.add('plain', { n: 2 });
     expect(await keyless.waitUntilFinished(events, 10_000)).toEqual({ saw: 2 });
+    // An order's number is a key; what cannot be one is refused, not ignored.
+    const numbered = [
+      await queue.add('plain', { n: 4, idempotencyKey: 17 }),
+      await queue.add('plain', { n: 4, idempotencyKey: '17' }),
+    ];
+    for (const one of numbered) expect(await one.waitUntilFinished(events, 10_000)).toEqual({ saw: 4 });
+    for (const idempotencyKey of [null, { a: 1 }, 1.5, '']) {
+      const refused = await queue.add('plain', { n: 5, idempotencyKey });
+      await expect(refused.waitUntilFinished(events, 10_000)).rejects.toThrow('KEY_INVALID');
+    }
     const misused = await queue.add('plain', { n: 3, idempotencyKey: 'k' });
     await expect(misused.waitUntilFinished(events, 10_000)).rejects.toThrow('KEY_MISMATCH');
-    expect(seen).toEqual([{ n: 1, idempotencyKey: 'k' }, { n: 2 }]);
+    expect(seen).toEqual([{ n: 1, idempotencyKey: 'k' }, { n: 2 }, { n: 4, idempotencyKey: 17 }]);
   });
 
   it('leaves attempts and backoff to BullMQ’s own options', async () => {

@@ -3,8 +3,8 @@
  * them is taken out by a mutation of test/mutations/list.ts.
  */
 import type { Queue } from 'bullmq';
-import { sql } from 'kysely';
-import { describe, expect, it } from 'vitest';
+import { type CompiledQuery, sql } from 'kysely';
+import { describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 import { createDb } from '../../src/db/client.ts';
 import { claimJobs, endAbandoned, findSettled, requestCancel, type Settlement, settleJobs } from '../../src/db/jobs.ts';
@@ -13,6 +13,7 @@ import { RENEW_LEASES } from '../../src/db/leases.ts';
 import { ending } from '../../src/idempotency/abandon.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob, type JobContext } from '../../src/index.ts';
+import { connectionLost } from '../helpers/faulty-db.ts';
 import { claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 
@@ -58,7 +59,7 @@ describe('a settlement', () => {
     await file.db.transaction().execute(async (trx) => {
       const [answer] = await claimJobs(
         trx,
-        [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0 }],
+        [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0, own: true }],
         'worker',
         'host',
       );
@@ -368,6 +369,88 @@ it('a deadline that passes during the run aborts and fails it, whatever attempts
   await expect(handle.result({ timeoutMs: 10_000 })).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
   expect(reason).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
   expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'failed', error_count: 1, fence: 1 });
+});
+
+it('an outcome that finds Postgres away is tried again by the run that has it', async () => {
+  let runs = 0;
+  const job = defineJob({ name: 'outcome-again', input: z.object({}), run: async () => ++runs });
+  const fleet = createTestFleet(file.url, [job], QUIET);
+  const execute = fleet.db.executeQuery.bind(fleet.db) as (query: CompiledQuery) => Promise<unknown>;
+  let failures = 2;
+  vi.spyOn(fleet.db, 'executeQuery').mockImplementation((async (query: CompiledQuery) => {
+    if (query.sql.includes('update job_attempts') && query.sql.includes('returning j.id') && failures-- > 0)
+      throw connectionLost();
+    return execute(query);
+  }) as never);
+  await fleet.work();
+  const handle = await fleet.enqueue(job, {});
+  expect(await handle.result({ timeoutMs: 10_000 })).toBe(1);
+  expect(failures).toBeLessThan(0);
+  expect(await rowOf(file.db, handle.id)).toMatchObject({ fence: 1, crash_count: 0, error_count: 0 });
+});
+
+it('a handler that ignores its signal is left behind, and its job ends', async () => {
+  const running = Promise.withResolvers<void>();
+  const leave = Promise.withResolvers<void>();
+  const late = Promise.withResolvers<unknown>();
+  const job = defineJob({
+    name: 'deaf',
+    input: z.object({}),
+    async run(_input, ctx) {
+      running.resolve();
+      await leave.promise;
+      late.resolve(await ctx.emit({ type: 'late' }).catch((error: { code?: string }) => error.code));
+    },
+  });
+  const fleet = createTestFleet(file.url, [job]);
+  await fleet.work();
+  const handle = await fleet.enqueue(job, {});
+  await running.promise;
+  await handle.cancel();
+  await expect(handle.result({ timeoutMs: 15_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
+  leave.resolve();
+  expect(await late.promise).toBe('STREAM_CLOSED');
+});
+
+it('a delivery that meets a job which crashed too often ends it, with an alert', async () => {
+  const onPoison = vi.fn();
+  const job = defineJob({ name: 'met-poisoned', input: z.object({}), maxCrashes: 0, run: async () => 1, onPoison });
+  const fleet = createTestFleet(file.url, [job]);
+  // The reconcilers' lock: they must not be first.
+  await file.db.transaction().execute(async (trx) => {
+    await sql`select pg_advisory_xact_lock(${0x6f6e6365})`.execute(trx);
+    await fleet.work();
+    const id = await insertJob(file.db, { name: job.name, queue: job.queue });
+    await claimFree(file.db, id);
+    await expireLease(file.db, id);
+    const queue = fleet.queues[0] as Queue;
+    const bull = await queue.add(job.name, { jobId: id, tenant: 'default', name: job.name, key: null }, { jobId: id });
+    await expect.poll(() => bull.getState(), { timeout: 10_000 }).toBe('failed');
+    expect((await queue.getJob(id))?.failedReason).toMatch(/^POISONED/);
+    expect(onPoison).toHaveBeenCalledExactlyOnceWith(expect.objectContaining({ jobId: id, crashes: 1 }));
+    expect((await journalOf(file.db, id)).map(({ event }) => event.type)).toEqual(['error']);
+  });
+});
+
+it('a handler that blocks the event loop from its first line on keeps its lease', async () => {
+  let held: unknown;
+  const job = defineJob({
+    name: 'blocks-at-once',
+    input: z.object({}),
+    async run(_input, ctx) {
+      const until = performance.now() + 4_000;
+      while (performance.now() < until);
+      const { rows } =
+        await sql`select lease_expires_at > clock_timestamp() as held from jobs where id = ${ctx.jobId}`.execute(
+          ctx.db,
+        );
+      held = rows[0];
+    },
+  });
+  const fleet = createTestFleet(file.url, [job], { leaseTtlMs: 2_000, heartbeatMs: 300 });
+  await fleet.work();
+  await (await fleet.enqueue(job, {})).result({ timeoutMs: 20_000 });
+  expect(held).toEqual({ held: true });
 });
 
 describe('a checkpoint', () => {

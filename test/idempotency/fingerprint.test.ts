@@ -51,6 +51,12 @@ describe('a fingerprint', () => {
     expect(() => fingerprint(value)).toThrow(expect.objectContaining({ code: 'INPUT_INVALID' }));
   });
 
+  it('refuses nesting deeper than an event may have', () => {
+    const nested = (depth: number) => JSON.parse(`${'['.repeat(depth)}1${']'.repeat(depth)}`);
+    expect(() => fingerprint(nested(1_000))).not.toThrow();
+    expect(() => fingerprint(nested(1_001))).toThrow(expect.objectContaining({ code: 'INPUT_INVALID' }));
+  });
+
   it('refuses nesting that Postgres would not take', () => {
     const deep = JSON.parse(`${'['.repeat(5_000)}${']'.repeat(5_000)}`);
     expect(() => fingerprint(deep)).toThrow(expect.objectContaining({ code: 'INPUT_INVALID' }));

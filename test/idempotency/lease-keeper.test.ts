@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { type AddressInfo, connect, createServer } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { LeaseKeeper } from '../../src/idempotency/lease-keeper.ts';
 import { silentLogger } from '../../src/log.ts';
@@ -30,6 +30,7 @@ async function hold(keeper: LeaseKeeper, ttlMs: number) {
   const onLost = vi.fn();
   const onCancel = vi.fn();
   const lease = keeper.hold({ jobId: id, fence: 1, ttlMs, claimSentAt, onLost, onCancel });
+  await lease.ready;
   return { id, lease, onLost, onCancel };
 }
 
@@ -78,6 +79,30 @@ describe('the lease keeper', () => {
       .not.toEqual(first);
     expect(onLost).not.toHaveBeenCalled();
     expect(keeper.size).toBe(1);
+  });
+
+  it('measures safety from when a renewal was sent, not from when its answer came', async () => {
+    const relay = await startRelay();
+    const keeper = createKeeper({ databaseUrl: relay.url, heartbeatMs: 900 });
+    const { id, onLost } = await hold(keeper, 3_000);
+    const expiry = async () => ((await rowOf(file.db, id)).lease_expires_at as Date).getTime();
+    const renewed = async () => {
+      const before = await expiry();
+      await expect.poll(expiry, { timeout: 5_000, interval: 10 }).toBeGreaterThan(before);
+    };
+    await renewed();
+    relay.hold('answers');
+    await renewed();
+    // The answer comes late, and is the last one.
+    relay.hold('statements');
+    relay.refuse = true;
+    const left = `select extract(epoch from lease_expires_at - clock_timestamp()) * 1000 as ms from jobs where id = '${id}'`;
+    await expect
+      .poll(async () => Number((await file.pool.query(left)).rows[0].ms), { timeout: 5_000, interval: 10 })
+      .toBeLessThan(2_200);
+    relay.passAnswers();
+    await expect.poll(() => onLost.mock.calls.length, { timeout: 5_000, interval: 5 }).toBe(1);
+    expect((await claimOne(file.db, id)).decision).toBe('held');
   });
 
   it('tells of a cancel once', async () => {
@@ -137,28 +162,57 @@ function block(ms: number): void {
   while (performance.now() < until);
 }
 
-/** A way to the database that can be closed. */
-async function startRelay(): Promise<{ url: string; refuse: boolean; readonly refused: number }> {
+interface Relay {
+  readonly url: string;
+  /** New connections are cut. */
+  refuse: boolean;
+  readonly refused: number;
+  /** Statements, or answers, do not arrive for now. */
+  hold(what: 'statements' | 'answers'): void;
+  passAnswers(): void;
+}
+
+/** A way to the database that can be closed, in either direction. */
+async function startRelay(): Promise<Relay> {
   const target = new URL(file.url);
-  const relay = { url: '', refuse: false, refused: 0 };
-  const server = createServer((socket) => {
-    socket.on('error', () => undefined);
+  const pairs: { client: Socket; server: Socket }[] = [];
+  const relay = {
+    url: '',
+    refuse: false,
+    refused: 0,
+    hold(what: 'statements' | 'answers') {
+      for (const { client, server } of pairs) (what === 'answers' ? server : client).pause();
+    },
+    passAnswers() {
+      for (const { server } of pairs) server.resume();
+    },
+  };
+  const listener = createServer((client) => {
+    client.on('error', () => undefined);
     if (relay.refuse) {
       relay.refused++;
-      socket.destroy();
+      client.destroy();
       return;
     }
-    const upstream = connect(Number(target.port || 5432), target.hostname);
-    upstream.on('error', () => socket.destroy());
-    upstream.on('close', () => socket.destroy());
-    socket.on('close', () => upstream.destroy());
-    socket.pipe(upstream).pipe(socket);
+    const server = connect(Number(target.port || 5432), target.hostname);
+    pairs.push({ client, server });
+    client.on('data', (data) => server.write(data)).on('close', () => server.destroy());
+    server
+      .on('error', () => undefined)
+      .on('data', (data) => client.write(data))
+      .on('close', () => client.destroy());
   });
-  onTestFinished(() => void server.close());
-  await once(server.listen(0, '127.0.0.1'), 'listening');
+  onTestFinished(() => {
+    listener.close();
+    for (const { client, server } of pairs) {
+      client.destroy();
+      server.destroy();
+    }
+  });
+  await once(listener.listen(0, '127.0.0.1'), 'listening');
   const url = new URL(file.url);
   url.hostname = '127.0.0.1';
-  url.port = String((server.address() as AddressInfo).port);
+  url.port = String((listener.address() as AddressInfo).port);
   relay.url = url.href;
   return relay;
 }

@@ -50,7 +50,7 @@ export function claim(model: Model, delivery: number): Decision {
       return model.status;
     case 'failed':
       if (model.failedAt !== null && delivery > model.failedAt) return 'retried';
-      model.failedAt ??= delivery;
+      if (model.failedAt === null || delivery < model.failedAt) model.failedAt = delivery;
       return 'failed';
     case 'running':
       if (!model.expired) return 'held';

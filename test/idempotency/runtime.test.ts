@@ -83,7 +83,7 @@ describe('an outcome', () => {
 describe('a claim', () => {
   it('that Postgres refuses fails alone', async () => {
     const { runtime } = createRuntime();
-    const request = { ttlMs: 60_000, maxCrashes: 5, delivery: 0 };
+    const request = { ttlMs: 60_000, maxCrashes: 5, delivery: 0, own: true };
     const good = await insertJob(file.db);
     const answers = await Promise.allSettled([
       runtime.claim({ ...request, id: 'no uuid', owner: uuidV7() }),

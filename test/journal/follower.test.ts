@@ -192,8 +192,10 @@ describe('a follower', () => {
   it('reads the snapshot only when its subscription stands', async () => {
     const s = await stage();
     const confirm = await holdSubscription(s);
+    const state = vi.spyOn(s.followers, 'state');
     const following = s.follow();
     for (let i = 0; i < 5; i++) await file.pool.query('select 1');
+    expect(state).not.toHaveBeenCalled();
     // Committed before the subscription stands, and published to nobody.
     await s.append(s.run(0, 2));
     confirm();
@@ -237,20 +239,19 @@ describe('a follower', () => {
     await expect.poll(s.seqs).toEqual([0]);
     onTestFinished(s.hub.subscribe(s.id, { onRun: (run) => heard.push(run.lastSeq), onGap: () => undefined }));
     hold = true;
-    await s.append(s.run(1, 1));
-    await s.append(s.run(2, 1));
+    // A hint that nothing stands behind yet: the head that it makes the follower read is the old one.
     await s.publish(s.run(2, 1));
     await reading.promise;
     hold = false;
-    // The inbox cannot take these, and the head that is being read is older.
-    await s.append(s.run(3, 1));
-    await s.append(s.run(4, 1));
-    await s.publish(s.run(3, 1));
-    await s.publish(s.run(4, 1));
-    await expect.poll(() => heard).toEqual([2, 3, 4]);
+    // Together they are too much for the inbox.
+    for (const run of [s.run(1, 1), s.run(2, 1)]) {
+      await s.append(run);
+      await s.publish(run);
+    }
+    await expect.poll(() => heard).toEqual([2, 1, 2]);
     held.resolve();
-    await expect.poll(s.seqs).toEqual(upTo(5));
-    await s.publish(await s.end(5), true);
+    await expect.poll(s.seqs).toEqual(upTo(3));
+    await s.publish(await s.end(3), true);
     await following;
   });
 

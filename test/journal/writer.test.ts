@@ -215,6 +215,17 @@ describe('a bad event', () => {
     expect((await journalOf(file.db, id)).map(({ event: { type } }) => type)).toEqual(['before', 'after']);
   });
 
+  it('may be nested as deep as the limit, and no deeper', async () => {
+    const { writer } = createWriter();
+    const { id, stream } = await openStream(writer);
+    // The event itself is a level.
+    const nested = (levels: number) => ({ type: 'x', deep: JSON.parse(`${'['.repeat(levels - 1)}1${']'.repeat(levels - 1)}`) });
+    await stream.emit(nested(1_000));
+    await expect(stream.emit(nested(1_001))).rejects.toMatchObject({ code: 'EVENT_INVALID' });
+    await stream.flush();
+    expect(await journalOf(file.db, id)).toHaveLength(1);
+  });
+
   it('that only Postgres refuses ends its own stream there; what came before it and all other streams commit', async () => {
     const { writer } = createWriter({ lingerMs: 1_000 });
     const refused = vi.fn();
