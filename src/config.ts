@@ -5,8 +5,15 @@
 import { z } from 'zod';
 import { InputInvalidError } from './errors.ts';
 
-const milliseconds = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
-const count = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+const wholeNumber = (min: number, max: number) =>
+  z
+    .string()
+    .refine((text) => /^\d+$/.test(text) && Number(text) >= min && Number(text) <= max, {
+      message: `expected a whole number from ${min} to ${max}`,
+    })
+    .transform(Number);
+const milliseconds = wholeNumber;
+const count = wholeNumber;
 const url = (...protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
     message: `expected a URL that starts with ${protocols.map((p) => `${p}//`).join(' or ')}`,
@@ -24,6 +31,14 @@ const tokens = z.string().transform((text, ctx) => {
         code: 'custom',
         message:
           'expected tenant:token pairs with commas between; a tenant is 1 to 64 of A-Za-z0-9_.-, a token at least 16 characters',
+      });
+      return z.NEVER;
+    }
+    const other = byToken.get(token);
+    if (other !== undefined && other !== tenant) {
+      ctx.addIssue({
+        code: 'custom',
+        message: `${other} and ${tenant} have the same token; each tenant needs its own`,
       });
       return z.NEVER;
     }

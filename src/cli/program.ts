@@ -23,7 +23,8 @@ A first look, with Postgres and Redis at hand (DATABASE_URL, REDIS_URL):
   oncefleet status                                    what jobs there are
 
 Settings come from the environment and from .env in the working directory; the
-environment wins. docs/cli.md describes every command.
+environment wins. Beside \`npm run dev\` its servers are found without any.
+docs/cli.md describes every command.
 
 Exit codes:
 ${formatExitCodes()}`;

@@ -59,14 +59,6 @@ export function toCommandError(thrown: unknown): OncefleetError {
   if (thrown instanceof CommanderError)
     return new OncefleetError('INPUT_INVALID', usageMessage(thrown), { cause: thrown });
   const code = codeOf(thrown);
-  if (code === 'EADDRINUSE' || code === 'EACCES' || code === 'EADDRNOTAVAIL') {
-    const { syscall } = thrown as NodeJS.ErrnoException;
-    if (syscall === 'listen' || syscall === 'getaddrinfo') {
-      return new OncefleetError('CONFIG_INVALID', `Cannot listen on HOST and PORT: ${messageOf(thrown)}`, {
-        cause: thrown,
-      });
-    }
-  }
   if (isRedisError(thrown))
     return new OncefleetError('SERVICE_MISSING', `Redis cannot be reached: ${messageOf(thrown)}`, { cause: thrown });
   if (code === '42P01') {
@@ -117,7 +109,10 @@ function messageOf(thrown: unknown): string {
 }
 
 function usageMessage(error: CommanderError): string {
-  return error.message.replace(/^error: /, '').replace(/\n/g, ' ');
+  return error.message
+    .replace(/^error: /, '')
+    .replace(/^command-argument value ('.*') is invalid for argument '(.*?)'\./s, '$1 is not a valid $2.')
+    .replace(/\n/g, ' ');
 }
 
 function formatStack(thrown: unknown): string {

@@ -1,19 +1,33 @@
 /** The two processes of a fleet, as parts that `web`, `work` and `dev` put together. */
 import type { Config } from '../config.ts';
+import { OncefleetError } from '../errors.ts';
 import type { Lifecycle } from '../lifecycle.ts';
 import type { Logger } from '../log.ts';
 import type { Fleet } from '../workers/fleet.ts';
 
-/** Opens the web process's part: listens, logs where, and closes with the lifecycle. @returns its base URL */
+/**
+ * Opens the web process's part: listens, logs where, and closes with the lifecycle.
+ *
+ * @returns its base URL
+ * @throws OncefleetError CONFIG_INVALID it cannot listen there
+ */
 export async function startWeb(fleet: Fleet, config: Config, log: Logger, lifecycle: Lifecycle): Promise<string> {
   const { createApp } = await import('../http/app.ts');
   const app = createApp({ client: fleet, log, config });
   await lifecycle.add('http', () => app.close());
-  return app.listen({
-    host: config.host,
-    port: config.port,
-    listenTextResolver: (address) => `Listening on ${address}`,
-  });
+  // What fails from here on is the address's doing: its own lookup may fail as that of Postgres may.
+  await app.ready();
+  try {
+    return await app.listen({
+      host: config.host,
+      port: config.port,
+      listenTextResolver: (address) => `Listening on ${address}`,
+    });
+  } catch (cause) {
+    throw new OncefleetError('CONFIG_INVALID', `Cannot listen on HOST and PORT: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
 }
 
 export interface StartWorkerOptions {

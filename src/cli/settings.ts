@@ -1,9 +1,13 @@
-/** The configuration of a command: the environment, and a `.env` file in the working directory. */
-import { statSync } from 'node:fs';
+/** The configuration of a command: the environment, then `.env`, then what `npm run dev` says of its servers. */
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { parseEnv } from 'node:util';
 import { type Config, loadConfig } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
 import type { CliContext } from './context.ts';
+
+/** Written by `npm run dev` (scripts/dev.ts) while it runs. */
+const DEV_ENV = join('.oncefleet', 'dev.env');
 
 /**
  * @param overrides what options of the command say; they win
@@ -11,7 +15,24 @@ import type { CliContext } from './context.ts';
  */
 export function readSettings(context: CliContext, overrides: Record<string, string | undefined> = {}): Config {
   readEnvFile(context.cwd);
-  return loadConfig({ ...context.env, ...definedOnly(overrides) });
+  return loadConfig({ ...readDevEnv(context), ...notBlank(context.env), ...notBlank(overrides) });
+}
+
+/** The system that `npm run dev` runs here. Nothing of it where a setting names another server: two systems must not mix. */
+function readDevEnv({ cwd, env }: Pick<CliContext, 'cwd' | 'env'>): Record<string, string | undefined> {
+  const file = join(cwd, DEV_ENV);
+  if (statSync(file, { throwIfNoEntry: false })?.isFile() !== true) return {};
+  let settings: Record<string, string | undefined>;
+  try {
+    settings = parseEnv(readFileSync(file, 'utf8'));
+  } catch (cause) {
+    throw new OncefleetError('CONFIG_INVALID', `${DEV_ENV} cannot be read: ${(cause as Error).message}`, { cause });
+  }
+  const given = notBlank(env);
+  const isAnother = ['DATABASE_URL', 'REDIS_URL'].some(
+    (name) => given[name] !== undefined && given[name].trim() !== settings[name],
+  );
+  return isAnother ? {} : settings;
 }
 
 /** Variables of `.env` that the environment does not set already. */
@@ -25,8 +46,11 @@ function readEnvFile(cwd: string): void {
   }
 }
 
-function definedOnly(overrides: Record<string, string | undefined>): Record<string, string> {
+/** A variable set to blanks counts as unset, so it hides nothing. */
+function notBlank(variables: Readonly<Record<string, string | undefined>>): Record<string, string> {
   return Object.fromEntries(
-    Object.entries(overrides).filter((entry): entry is [string, string] => entry[1] !== undefined),
+    Object.entries(variables).filter(
+      (entry): entry is [string, string] => entry[1] !== undefined && entry[1].trim() !== '',
+    ),
   );
 }

@@ -126,7 +126,12 @@ export function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style'>): st
     ['Worker', job.leaseOwner === null ? null : printableLine(job.leaseOwner)],
     [
       'Counts',
-      `${job.crashCount} crashes, ${job.errorCount} errors, ${job.deferralCount} deferrals, ${job.interruptionCount} interruptions`,
+      [
+        countOf(job.crashCount, 'crash', 'crashes'),
+        countOf(job.errorCount, 'error'),
+        countOf(job.deferralCount, 'deferral'),
+        countOf(job.interruptionCount, 'interruption'),
+      ].join(', '),
     ],
     ['Input', formatValue(job.input)],
     ['Result', job.status === 'completed' ? formatValue(job.result) : null],
@@ -150,6 +155,10 @@ function formatAttempt(attempt: AttemptRecord, index: number): string[] {
     printableLine(`${attempt.worker} on ${attempt.host}`),
     attempt.error === null ? '' : printableLine(`${attempt.error.code}: ${attempt.error.message}`, 80),
   ];
+}
+
+function countOf(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
 }
 
 function formatValue(value: unknown): string {

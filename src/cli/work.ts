@@ -1,4 +1,4 @@
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { InputInvalidError } from '../errors.ts';
 import { createLogger } from '../log.ts';
 import type { CliContext } from './context.ts';
@@ -25,7 +25,9 @@ export function workCommand(context: CliContext): Command {
       'jobs at once per queue, instead of ONCEFLEET_CONCURRENCY',
       parseInteger(1, 1_000),
     )
-    .option('--only <name>', 'run jobs of this name alone; repeatable', collect, [])
+    .addOption(
+      new Option('--only <name>', 'run jobs of this name alone; repeatable').argParser(collect).default([], 'all'),
+    )
     .addOption(jobsOption())
     .action((options: WorkOptions) => runWork(context, options));
   return addExamples(

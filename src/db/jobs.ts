@@ -81,22 +81,24 @@ export interface KeyedJob {
   expired: boolean;
 }
 
-/** The one predicate that says an outcome is past its TTL. */
-const EXPIRED = sql<boolean>`(finished_at is not null and expires_at <= clock_timestamp())`;
+/** The one predicate that says an outcome is past its TTL, for readers and for who takes its key. */
+const EXPIRED = 'coalesce(finished_at is not null and expires_at <= clock_timestamp(), false)';
 
 /** The jobs that hold several keys at present, in the order asked; a key nobody holds gives undefined. */
 export async function findJobsByKey(
   db: Kysely<Database>,
   keys: readonly { tenant: string; name: string; key: string }[],
 ): Promise<(KeyedJob | undefined)[]> {
-  const rows = await sql<KeyedJob & { place: number }>`
-    select k.place, j.id, j.fingerprint, j.status, coalesce(${EXPIRED}, false) as expired
-    from unnest(${keys.map((k) => k.tenant)}::text[], ${keys.map((k) => k.name)}::text[], ${keys.map((k) => k.key)}::text[])
-      with ordinality as k (tenant, name, key, place)
-    join jobs j on j.tenant = k.tenant and j.name = k.name and j.idempotency_key = k.key and not j.key_released`.execute(
-    db,
+  const result = await db.executeQuery(
+    named<KeyedJob & { place: number }>(
+      'find_by_key',
+      `select k.place, j.id, j.fingerprint, j.status, ${EXPIRED} as expired
+       from unnest($1::text[], $2::text[], $3::text[]) with ordinality as k (tenant, name, key, place)
+       join jobs j on j.tenant = k.tenant and j.name = k.name and j.idempotency_key = k.key and not j.key_released`,
+      [keys.map((k) => k.tenant), keys.map((k) => k.name), keys.map((k) => k.key)],
+    ),
   );
-  const byPlace = new Map(rows.rows.map((row) => [row.place, row]));
+  const byPlace = new Map(result.rows.map((row) => [row.place, row]));
   return keys.map((_, i) => byPlace.get(i + 1));
 }
 
@@ -112,7 +114,7 @@ export async function releaseKey(db: Kysely<Database>, jobId: string, failedToo:
     .set({ key_released: true })
     .where('id', '=', jobId)
     .where('key_released', '=', false)
-    .where((eb) => eb.or([EXPIRED, ...(failedToo ? [eb('status', '=', 'failed')] : [])]))
+    .where((eb) => eb.or([sql<boolean>`${sql.raw(EXPIRED)}`, ...(failedToo ? [eb('status', '=', 'failed')] : [])]))
     .executeTakeFirst();
   return result.numUpdatedRows > 0n;
 }
@@ -215,17 +217,20 @@ export async function claimJobs(
         select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $8::int[], $9::bool[])
           as w (id, owner, ttl_ms, max_crashes, delivery, copies, own)
         where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
+      ), ended as (
+        -- Read without a lock, which would be a write, and a commit to wait for.
+        select j.id, j.status, j.result from jobs j join want w on w.id = j.id
+        where j.status in ('completed', 'cancelled')
       ), found as (
         select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.failed_at_delivery,
-          j.cancel_requested_at, j.deadline_at, j.result, j.error, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own
+          j.cancel_requested_at, j.deadline_at, j.error, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own
         from jobs j join want w on w.id = j.id
+        where j.status not in ('completed', 'cancelled')
         for update of j skip locked
       ), decided as materialized (
         select found.*,
           status = 'running' and lease_owner = owner as again,
           case
-            when status = 'completed' then 'completed'
-            when status = 'cancelled' then 'cancelled'
             when status = 'failed' and delivery > failed_at_delivery then 'retried'
             when status = 'failed' then 'failed'
             when status = 'running' and lease_owner = owner then 'claimed'
@@ -273,13 +278,18 @@ export async function claimJobs(
         on conflict (stream_id) do update set fence = excluded.fence
         returning stream_id, next_seq
       )
-      select d.id, d.decision, d.result as old_result, d.error as old_error,
+      select d.id, d.decision, d.old_result, d.old_error,
         extract(epoch from d.lease_expires_at - clock_timestamp())::float8 * 1000 as lease_left_ms,
         c.tenant, c.name, c.idempotency_key, c.fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
         c.last_outcome, c.checkpoint, c.checkpoint_seq,
         extract(epoch from c.deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms,
         h.next_seq
-      from decided d left join claimed c on c.id = d.id left join head h on h.stream_id = d.id`,
+      from (
+        select id, decision, null::json as old_result, error as old_error, lease_expires_at from decided
+        union all
+        select id, status, result, null, null from ended
+      ) d
+      left join claimed c on c.id = d.id left join head h on h.stream_id = d.id`,
       [
         claims.map((claim) => claim.id),
         claims.map((claim) => claim.owner),

@@ -1,12 +1,13 @@
 /** Bull Board: every queue in a browser. */
 import { createBullBoard } from '@bull-board/api';
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
-import type { QueueJobJson } from '@bull-board/api/typings/app';
-import { FastifyAdapter } from '@bull-board/fastify';
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
+import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../idempotency/client.ts';
 import { createBoardAuth } from './auth.ts';
+import { GuardedServerAdapter, LinkedQueueAdapter } from './board-adapters.ts';
+import { sendProblem } from './problem.ts';
 
 export const BOARD_PATH = '/admin/queues';
 
@@ -19,7 +20,7 @@ const CONTENT_SECURITY_POLICY =
 
 export interface BoardRoutesOptions {
   client: JobClient;
-  config: Pick<Config, 'tokens' | 'adminToken'>;
+  config: Pick<Config, 'tokens' | 'adminToken' | 'tenant'>;
 }
 
 /** Registered under BOARD_PATH. Serves nothing when there are tokens but none for the board. */
@@ -30,10 +31,17 @@ export async function boardRoutes(app: FastifyInstance, { client, config }: Boar
     reply.header('content-security-policy', CONTENT_SECURITY_POLICY).header('x-content-type-options', 'nosniff');
     done();
   });
-  const serverAdapter = new FastifyAdapter();
+  // The board's own handler makes a 500 of every error.
+  app.addHook('onRoute', (route) => {
+    route.errorHandler = function answer(error, request, reply) {
+      if (error instanceof OncefleetError) sendProblem(error, request, reply);
+      else this.errorHandler(error, request, reply);
+    };
+  });
+  const serverAdapter = new GuardedServerAdapter(client);
   serverAdapter.setBasePath(BOARD_PATH);
   createBullBoard({
-    queues: client.queues.map((queue) => createAdapter(client, queue, config.tokens === undefined)),
+    queues: client.queues.map((queue) => createAdapter(client, queue, config)),
     serverAdapter,
     options: {
       uiConfig: {
@@ -46,7 +54,11 @@ export async function boardRoutes(app: FastifyInstance, { client, config }: Boar
   await app.register(serverAdapter.registerPlugin());
 }
 
-function createAdapter(client: JobClient, queue: JobClient['queues'][number], apiIsOpen: boolean): BullMQAdapter {
+function createAdapter(
+  client: JobClient,
+  queue: JobClient['queues'][number],
+  { tokens, tenant }: BoardRoutesOptions['config'],
+): BullMQAdapter {
   const jobs = [...client.jobs.values()].filter((job) => job.queue === queue.name);
   const options = {
     // Retry in the board is a redrive, so the board must be able to write.
@@ -55,12 +67,12 @@ function createAdapter(client: JobClient, queue: JobClient['queues'][number], ap
     allowCompletedRetries: false,
     displayName: queue.name,
     description: jobs.map((job) => (jobs.length > 1 ? `${job.name}: ${job.description}` : job.description)).join(' '),
-    // The row in Postgres: input, attempts, result. With tokens a plain link could not open it.
-    ...(apiIsOpen
-      ? { externalJobUrl: (job: QueueJobJson) => ({ displayText: 'Job record', href: `/v1/jobs/${jobIdOf(job)}` }) }
-      : {}),
   };
-  const adapter = new BullMQAdapter(queue, options);
+  // The row in Postgres: input, attempts, result. With tokens a plain link could not open it.
+  const adapter =
+    tokens === undefined
+      ? new LinkedQueueAdapter(queue, options, { client, tenant })
+      : new BullMQAdapter(queue, options);
   adapter.setFormatter('name', (job: { name: string; data: unknown }) => titleOf(job));
   adapter.setFormatter('progress', withPercentage);
   return adapter;
@@ -78,9 +90,4 @@ function withPercentage(progress: unknown): unknown {
   const { done, total } = progress as { done?: unknown; total?: unknown };
   if (typeof done !== 'number' || typeof total !== 'number' || total <= 0) return progress;
   return { progress: Math.min(100, Math.round((100 * done) / total)), ...progress };
-}
-
-function jobIdOf({ id, data }: { id?: string | number | null | undefined; data: unknown }): string {
-  const jobId = (data as { jobId?: unknown } | null)?.jobId;
-  return encodeURIComponent(typeof jobId === 'string' ? jobId : String(id));
 }

@@ -18,13 +18,15 @@ const timestamp = z.iso.datetime();
 const jobStatus = z.enum(['pending', 'running', 'completed', 'failed', 'cancelled']);
 
 /** Query numbers come as text; an empty one is no number, where `Number('')` would be 0. */
-const queryInt = (min: number, max: number) =>
-  z
+const queryInt = (min: number, max: number) => {
+  const error = `expected a whole number from ${min} to ${max}`;
+  return z
     .string()
-    .regex(/^-?\d{1,15}$/, 'expected a whole number')
+    .regex(/^-?\d{1,15}$/, error)
     .transform(Number)
-    .pipe(z.int().min(min).max(max))
+    .pipe(z.int().min(min, error).max(max, error))
     .optional();
+};
 
 export const jobNameParams = z.object({ name: z.string().describe('A job of /v1/job-definitions.') });
 export const jobIdParams = z.object({ id: z.string().describe('The id that the enqueue answered with.') });

@@ -16,7 +16,6 @@ import { OncefleetError } from '../errors.ts';
 import { Batcher } from '../journal/batcher.ts';
 import { ChannelHub, Publisher } from '../journal/channel.ts';
 import { Followers } from '../journal/follower.ts';
-import { rowTerminalJson } from '../journal/terminal.ts';
 import { JournalWriter } from '../journal/writer.ts';
 import { type Logger, silentLogger } from '../log.ts';
 import { Acceptor } from './accept.ts';
@@ -223,10 +222,10 @@ async function problemOf(answer: Promise<unknown>): Promise<string | undefined> 
   }
 }
 
-/** What a settlement says on the live bus; a silent job's terminal event is read from its row, and announced alike. */
+/** What a settlement says on the live bus; of a silent job's end only that it is in the row. */
 function announcement(settlement: Settlement): { run: Run; end: boolean }[] {
   const { id, fence, run, status } = settlement;
-  if (status === 'pending') return run === undefined ? [] : [{ run, end: false }];
-  const events = [rowTerminalJson({ status, result: settlement.result, error: settlement.error })];
-  return [{ run: run ?? { streamId: id, fence, firstSeq: 0, events }, end: true }];
+  const end = status !== 'pending';
+  if (run !== undefined) return [{ run, end }];
+  return end ? [{ run: { streamId: id, fence, firstSeq: 0, events: [] }, end }] : [];
 }

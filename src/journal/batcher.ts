@@ -7,6 +7,14 @@ export interface BatcherOptions<In, Out> {
   maxInFlight: number;
 }
 
+/**
+ * While a batch is in flight another starts only when so many calls wait, and no fewer than
+ * are in flight: a second small batch would cost a whole statement and commit, and keep the
+ * first's successors small. Measured at 100 jobs at once: a third less Postgres time a job
+ * than with three batches in flight whenever there was a call.
+ */
+const WORTH_ANOTHER = 32;
+
 interface Entry<In, Out> {
   item: In;
   resolve(output: Out): void;
@@ -17,12 +25,13 @@ interface Entry<In, Out> {
  * Lets concurrent calls share a statement.
  *
  * An idle batcher runs a call at once (after the calls of the same tick); calls that arrive
- * while `maxInFlight` batches run wait for the next one, so batches grow with load alone.
+ * while a batch runs wait for the next one, so batches grow with load alone.
  */
 export class Batcher<In, Out> {
   readonly #options: BatcherOptions<In, Out>;
   #waiting: Entry<In, Out>[] = [];
   #inFlight = 0;
+  #itemsInFlight = 0;
   #scheduled = false;
 
   constructor(options: BatcherOptions<In, Out>) {
@@ -37,18 +46,25 @@ export class Batcher<In, Out> {
   }
 
   #schedule(): void {
-    if (this.#scheduled || this.#inFlight >= this.#options.maxInFlight) return;
+    if (this.#scheduled || !this.#mayStart()) return;
     this.#scheduled = true;
     queueMicrotask(() => {
       this.#scheduled = false;
-      while (this.#waiting.length > 0 && this.#inFlight < this.#options.maxInFlight) {
+      while (this.#mayStart()) {
         void this.#run(this.#waiting.splice(0, this.#options.maxBatch));
       }
     });
   }
 
+  #mayStart(): boolean {
+    const waiting = this.#waiting.length;
+    if (waiting === 0 || this.#inFlight >= this.#options.maxInFlight) return false;
+    return this.#inFlight === 0 || waiting >= Math.max(WORTH_ANOTHER, this.#itemsInFlight);
+  }
+
   async #run(entries: Entry<In, Out>[]): Promise<void> {
     this.#inFlight++;
+    this.#itemsInFlight += entries.length;
     try {
       const outputs = await this.#options.run(entries.map((entry) => entry.item));
       for (const [i, entry] of entries.entries()) entry.resolve(outputs[i] as Out);
@@ -57,6 +73,7 @@ export class Batcher<In, Out> {
       else for (const entry of entries) entry.reject(error);
     } finally {
       this.#inFlight--;
+      this.#itemsInFlight -= entries.length;
       if (this.#waiting.length > 0) this.#schedule();
     }
   }

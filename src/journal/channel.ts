@@ -33,7 +33,14 @@ export function streamChannel(prefix: string, streamId: string): string {
   return `${prefix}:stream:${streamId}`;
 }
 
+/**
+ * A run as a message.
+ *
+ * @param run without events, it only points at the journal (or at the row, of a silent job)
+ */
 export function encodeRunMessage(run: Run, end: boolean): string {
+  if (run.events.length === 0)
+    return `{"first":${run.firstSeq},"last":${run.firstSeq},"fence":${run.fence},"end":${end}}`;
   const head = `{"first":${run.firstSeq},"last":${lastSeq(run)},"fence":${run.fence},"end":${end}`;
   let length = 0;
   for (const event of run.events) length += event.length + 1;
@@ -81,18 +88,39 @@ export class Publisher {
         this.#log.warn({ skipped: this.#skipped }, 'live messages skipped: Redis is not ready');
       return;
     }
-    const pipeline = this.#redis.pipeline();
-    for (const { run, end } of runs)
-      pipeline.publish(streamChannel(this.#prefix, run.streamId), encodeRunMessage(run, end));
     this.#unconfirmed += runs.length;
-    pipeline
-      .exec()
+    this.#send(runs)
       .catch((err: unknown) => this.#log.warn({ err }, 'publish failed'))
       .finally(() => {
         this.#unconfirmed -= runs.length;
       });
   }
+
+  async #send(runs: readonly { run: Run; end: boolean }[]): Promise<void> {
+    const pairs = runs.map(
+      ({ run, end }) => [streamChannel(this.#prefix, run.streamId), encodeRunMessage(run, end)] as const,
+    );
+    const [only] = pairs;
+    if (pairs.length === 1 && only !== undefined) {
+      await this.#redis.publish(...only);
+      return;
+    }
+    for (let i = 0; i < pairs.length; i += MAX_PAIRS) {
+      await this.#redis.eval(PUBLISH_ALL, 0, ...pairs.slice(i, i + MAX_PAIRS).flat());
+    }
+  }
 }
+
+/**
+ * Publishes pairs of channel and message in one command. As a script, because N commands
+ * cost their sender and Redis's parser N times the overhead of a short message.
+ */
+const PUBLISH_ALL = `
+for i = 1, #ARGV, 2 do redis.call('PUBLISH', ARGV[i], ARGV[i + 1]) end
+return #ARGV / 2`;
+
+/** The pairs one script call may carry; Lua's stack and Redis's latency both want a bound. */
+const MAX_PAIRS = 500;
 
 interface Channel {
   listeners: Set<ChannelListener>;
