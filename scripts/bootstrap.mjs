@@ -2,7 +2,7 @@
  * The first command after a clone: installs packages where they are missing or older than
  * package-lock.json, then runs a command under the pinned Node.
  *
- *   node scripts/bootstrap.mjs demo | dev | test | bench [arguments]
+ *   node scripts/bootstrap.mjs demo | dev | bench | mutate | test [arguments]
  *
  * No dependencies, and nothing newer than Node 20, because nothing is installed yet.
  */
@@ -51,9 +51,15 @@ const COMMANDS = {
   },
 };
 
+/** As in src/cli/signals.ts: a terminal and npm may each deliver the same Ctrl-C. */
+const SAME_PRESS_MS = 200;
+
 /** Whoever is running now: npm, then the command. Signals go there. */
 let running;
+/** What runs sets up, and has nothing to say about signals itself. */
+let settingUp = true;
 let stoppedBy;
+let pressedAt = 0;
 
 await main(process.argv.slice(2));
 
@@ -72,7 +78,22 @@ async function main([name, ...args]) {
 }
 
 function passOn(signal) {
+  const first = stoppedBy === undefined;
   stoppedBy ??= signal;
+  if (settingUp) {
+    const now = Date.now();
+    const again = !first && now - pressedAt >= SAME_PRESS_MS;
+    if (first || again) pressedAt = now;
+    if (first) {
+      say(`${clearLine()}Stopping (press again to end at once)`);
+      // Also where the terminal has told npm already: it unpacks on for a while either way.
+      running?.kill(signal);
+    } else if (again) {
+      running?.kill('SIGKILL');
+      endIfStopped();
+    }
+    return;
+  }
   // Ctrl-C on a terminal reaches every process of the group by itself; twice would mean "hurry".
   const byTerminal = signal === 'SIGINT' && (process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY);
   if (running !== undefined && !byTerminal) running.kill(signal);
@@ -81,6 +102,7 @@ function passOn(signal) {
 /** Runs the command to its end with this terminal. @returns its exit code */
 async function run(node, args) {
   endIfStopped();
+  settingUp = false;
   running = spawn(node, args, { stdio: 'inherit', env: { ...process.env, BOOTSTRAP_PID: String(process.pid) } });
   const { code, signal, error } = await ended(running);
   if (error !== undefined) fail(`${node} cannot be started: ${error.message}`);
@@ -389,16 +411,21 @@ function showProgress(title, total, count) {
   const text = () => `${title}  ${count()}/${total}  ${Math.round((Date.now() - started) / 1_000)} s`;
   if (!moving) say(`${title} (npm ci, ${total} of them)`);
   const timer = setInterval(
-    () => (moving ? process.stderr.write(`\r\x1b[K${text()}`) : say(text())),
+    () => (stoppedBy !== undefined ? undefined : moving ? process.stderr.write(`\r\x1b[K${text()}`) : say(text())),
     moving ? DRAW_EVERY_MS : LINE_EVERY_MS,
   );
   return {
     end(done) {
       clearInterval(timer);
-      if (moving) process.stderr.write('\r\x1b[K');
+      process.stderr.write(clearLine());
       if (done) say(`Installed packages in ${Math.round((Date.now() - started) / 1_000)} s`);
     },
   };
+}
+
+/** What takes away a line of progress that is being redrawn. */
+function clearLine() {
+  return process.stderr.isTTY === true ? '\r\x1b[K' : '';
 }
 
 function ended(child) {
@@ -410,7 +437,7 @@ function ended(child) {
 
 function endIfStopped() {
   if (stoppedBy === undefined) return;
-  say('Stopped. The next run goes on from here.');
+  say(`${clearLine()}${isInstalled() ? 'Stopped.' : 'Stopped. The next run installs the packages anew.'}`);
   releaseOwnLock();
   process.exit(exitCodeOf(stoppedBy));
 }

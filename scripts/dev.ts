@@ -6,6 +6,7 @@ import { join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Member, type Processes, runCommand, startProcesses } from './demo/processes.ts';
 import { Screen } from './demo/screen.ts';
+import { formatSettings } from './dev-settings.ts';
 import { watchdog } from './services/child.ts';
 import { exitCodeOf, listenForStop } from './services/entry.ts';
 import { startServices } from './services/index.ts';
@@ -56,6 +57,8 @@ async function main(): Promise<number> {
 async function run(): Promise<void> {
   if (existsSync(join(ROOT, '.env'))) process.loadEnvFile(join(ROOT, '.env'));
   await takeLock();
+  // Of a run that was killed: its servers are gone.
+  await rm(SETTINGS, { force: true });
   screen.line('Starting Postgres and Redis');
   const services = await startServices({
     kind: 'dev',
@@ -115,7 +118,7 @@ async function restart(system: Processes, member: Member, how: string): Promise<
 }
 
 function introduce({ api, web, workers }: Processes, folder: string): void {
-  const cli = `node --env-file=${relative(ROOT, SETTINGS)} bin/oncefleet.mjs`;
+  const cli = 'npm run --silent oncefleet --';
   const command = (text: string) => screen.item(screen.style('cyan', text));
   screen.line();
   screen.line(`${screen.style('green', 'Oncefleet is up')}; Ctrl-C stops it`);
@@ -128,6 +131,8 @@ function introduce({ api, web, workers }: Processes, folder: string): void {
   command(`${cli} ingest node_modules/pino/docs --collection pino`);
   command(`${cli} ask "How do I redact passwords?" --collection pino`);
   command(`curl -s ${api.origin}/v1/jobs`);
+  screen.line('DATABASE_URL and REDIS_URL for a shell:');
+  command(`set -a; . ${relative(ROOT, SETTINGS)}; set +a`);
 }
 
 /** One `npm run dev` a clone: two would share one data folder. */
@@ -172,12 +177,7 @@ async function choosePort(host: string): Promise<number> {
 async function writeSettings(settings: Record<string, string>): Promise<void> {
   await writeFile(SETTINGS, '', { mode: 0o600 });
   await chmod(SETTINGS, 0o600);
-  await writeFile(
-    SETTINGS,
-    `${Object.entries(settings)
-      .map(([name, value]) => `${name}=${value}`)
-      .join('\n')}\n`,
-  );
+  await writeFile(SETTINGS, formatSettings(settings));
 }
 
 async function temporaryFolder(): Promise<string> {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { loadConfig } from '../src/config.ts';
+import { CONFIG_VARIABLES, loadConfig } from '../src/config.ts';
 import type { InputInvalidError } from '../src/errors.ts';
 
 const REQUIRED = { DATABASE_URL: 'postgres://localhost/x', REDIS_URL: 'redis://localhost' };
@@ -79,6 +79,32 @@ describe('the configuration', () => {
       ['0123456789abcdef', 'acme'],
       ['fedcba9876543210', 'other'],
     ]);
+  });
+
+  it.each(['abc', '1', '501', '2.5', '-3', '1e2', '99999999999999999999'])(
+    'names the bounds of a number when it is %s',
+    (text) => {
+      expect(problems({ ...REQUIRED, DATABASE_POOL_SIZE: text })).toEqual([
+        'DATABASE_POOL_SIZE: expected a whole number from 2 to 500',
+      ]);
+    },
+  );
+
+  it('names the bounds of every number', () => {
+    const numbers = Object.entries(CONFIG_VARIABLES).flatMap(([name, { schema }]) =>
+      typeof schema.safeParse(undefined).data === 'number' ? [name] : [],
+    );
+    expect(numbers.length).toBeGreaterThan(10);
+    const found = problems({ ...REQUIRED, ...Object.fromEntries(numbers.map((name) => [name, 'NaN'])) });
+    expect(found).toHaveLength(numbers.length);
+    for (const problem of found) expect(problem).toMatch(/^[A-Z_]+: expected a whole number from \d+ to \d+$/);
+  });
+
+  it('refuses one token for two tenants, without repeating it', () => {
+    const [token, other] = ['0123456789abcdef', 'fedcba9876543210'];
+    const found = problems({ ...REQUIRED, ONCEFLEET_TOKENS: `acme:${token},third:${other},other:${token}` });
+    expect(found).toEqual(['ONCEFLEET_TOKENS: acme and other have the same token; each tenant needs its own']);
+    expect(problems({ ...REQUIRED, ONCEFLEET_TOKENS: `acme:${token},acme:${token}` })).toEqual([]);
   });
 
   it('never repeats a secret in a problem', () => {

@@ -15,7 +15,8 @@ const DEV_ENV = join('.oncefleet', 'dev.env');
  */
 export function readSettings(context: CliContext, overrides: Record<string, string | undefined> = {}): Config {
   readEnvFile(context.cwd);
-  return loadConfig({ ...readDevEnv(context), ...notBlank(context.env), ...notBlank(overrides) });
+  const ofDev = Object.entries(readDevEnv(context)).filter(([name]) => isBlank(context.env[name]));
+  return loadConfig({ ...context.env, ...Object.fromEntries(ofDev), ...definedOnly(overrides) });
 }
 
 /** The system that `npm run dev` runs here. Nothing of it where a setting names another server: two systems must not mix. */
@@ -28,9 +29,8 @@ function readDevEnv({ cwd, env }: Pick<CliContext, 'cwd' | 'env'>): Record<strin
   } catch (cause) {
     throw new OncefleetError('CONFIG_INVALID', `${DEV_ENV} cannot be read: ${(cause as Error).message}`, { cause });
   }
-  const given = notBlank(env);
   const isAnother = ['DATABASE_URL', 'REDIS_URL'].some(
-    (name) => given[name] !== undefined && given[name].trim() !== settings[name],
+    (name) => !isBlank(env[name]) && env[name]?.trim() !== settings[name],
   );
   return isAnother ? {} : settings;
 }
@@ -46,11 +46,13 @@ function readEnvFile(cwd: string): void {
   }
 }
 
-/** A variable set to blanks counts as unset, so it hides nothing. */
-function notBlank(variables: Readonly<Record<string, string | undefined>>): Record<string, string> {
+/** A variable set to blanks counts as unset. */
+function isBlank(value: string | undefined): boolean {
+  return value === undefined || value.trim() === '';
+}
+
+function definedOnly(overrides: Record<string, string | undefined>): Record<string, string> {
   return Object.fromEntries(
-    Object.entries(variables).filter(
-      (entry): entry is [string, string] => entry[1] !== undefined && entry[1].trim() !== '',
-    ),
+    Object.entries(overrides).filter((entry): entry is [string, string] => entry[1] !== undefined),
   );
 }

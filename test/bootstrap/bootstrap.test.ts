@@ -76,7 +76,7 @@ test("passes the command's exit code on", async () => {
 test('says what there is when the command is unknown, and installs nothing', async () => {
   const run = await bootstrap(['constructor']).ended;
   expect(run).toMatchObject({ code: 2, stdout: '' });
-  expect(run.stderr).toBe('Usage: node scripts/bootstrap.mjs demo | dev | test [arguments]\n');
+  expect(run.stderr).toBe('Usage: node scripts/bootstrap.mjs demo | dev | bench | mutate | test [arguments]\n');
   expect(npmCalls()).toEqual([]);
 });
 
@@ -135,18 +135,53 @@ test.each([
 ] as const)('%s while npm works stops npm, and the next run installs again', async (signal, code) => {
   await npmThat('echo working > working; exec sleep 60');
   const run = bootstrap(['demo']);
-  await expect.poll(() => existsSync(join(clone, 'working'))).toBe(true);
+  await expect.poll(() => existsSync(join(clone, 'working')), { timeout: 15_000 }).toBe(true);
   run.child.kill(signal);
-  expect(await run.ended).toMatchObject({ code, stdout: '' });
+  const { stderr, ...stopped } = await run.ended;
+  expect(stopped).toEqual({ code, stdout: '' });
+  expect(stderr).toMatch(/^Stopping \(press again to end at once\)$/m);
+  expect(stderr).toMatch(/^Stopped\. The next run installs the packages anew\.$/m);
   expect(existsSync(join(clone, '.oncefleet', 'install.lock'))).toBe(false);
   await npmThat('mkdir -p node_modules/node/bin; ln -sf "$REAL_NODE" node_modules/node/bin/node');
   expect(await bootstrap(['demo']).ended).toMatchObject({ code: 0, stdout: 'demo\n' });
 });
 
+test('an npm that takes its time to stop: that it stops is said at once, and a second press ends it', async () => {
+  await npmThat('trap "echo told >> told" INT; echo working > working; while :; do sleep 0.1; done');
+  const run = bootstrap(['demo']);
+  await expect.poll(() => existsSync(join(clone, 'working')), { timeout: 15_000 }).toBe(true);
+  run.child.kill('SIGINT');
+  await expect.poll(() => run.stderr(), { timeout: 15_000 }).toContain('Stopping (press again to end at once)\n');
+  await expect.poll(() => existsSync(join(clone, 'told')), { timeout: 15_000 }).toBe(true);
+  expect(run.child.exitCode).toBeNull();
+  // Within 200 ms of the first it would count as the same press.
+  await expect
+    .poll(
+      () => {
+        run.child.kill('SIGINT');
+        return run.child.exitCode;
+      },
+      { interval: 300, timeout: 15_000 },
+    )
+    .toBe(130);
+  expect((await run.ended).stderr.match(/^Stopping/gm)).toHaveLength(1);
+  expect(existsSync(join(clone, '.oncefleet', 'install.lock'))).toBe(false);
+});
+
+test.runIf(process.platform === 'linux')('on a terminal npm is told as well, whoever sent the signal', async () => {
+  await npmThat('echo working > working; exec sleep 60');
+  // script(1) gives it a terminal; the signal goes to the bootstrap alone.
+  const run = bootstrap(['demo'], {}, ['script', '-qec', `exec "$REAL_NODE" scripts/bootstrap.mjs demo`, '/dev/null']);
+  await expect.poll(() => existsSync(join(clone, 'working')), { timeout: 15_000 }).toBe(true);
+  const [pid] = readFileSync(join(clone, '.oncefleet', 'install.lock'), 'utf8').split(' ');
+  process.kill(Number(pid), 'SIGINT');
+  expect(await run.ended).toMatchObject({ code: 130, stdout: expect.stringContaining('Stopping (press again') });
+});
+
 test('a signal reaches the command, and its end is passed on', async () => {
   await bootstrap(['demo']).ended;
   const run = bootstrap(['dev']);
-  await expect.poll(() => run.stdout()).toMatch(/^dev \d+\n$/);
+  await expect.poll(() => run.stdout(), { timeout: 15_000 }).toMatch(/^dev \d+\n$/);
   run.child.kill('SIGTERM');
   expect((await run.ended).code).toBe(143);
 });
@@ -176,9 +211,10 @@ interface Run {
 function bootstrap(
   args: string[],
   env: NodeJS.ProcessEnv = {},
-): { child: ChildProcess; stdout(): string; ended: Promise<Run> } {
+  [command, ...rest]: [string, ...string[]] = [process.execPath, 'scripts/bootstrap.mjs', ...args],
+): { child: ChildProcess; stdout(): string; stderr(): string; ended: Promise<Run> } {
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('npm_')));
-  const child = spawn(process.execPath, ['scripts/bootstrap.mjs', ...args], {
+  const child = spawn(command, rest, {
     cwd: clone,
     env: { ...inherited, PATH: `${join(clone, 'bin')}:${process.env.PATH}`, REAL_NODE: process.execPath, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -193,5 +229,5 @@ function bootstrap(
     stderr += chunk;
   });
   const ended = new Promise<Run>((resolve) => child.once('close', (code) => resolve({ code, stdout, stderr })));
-  return { child, stdout: () => stdout, ended };
+  return { child, stdout: () => stdout, stderr: () => stderr, ended };
 }

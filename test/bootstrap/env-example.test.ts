@@ -10,6 +10,13 @@ test('.env.example shows every setting, in the order of the configuration, with 
   for (const { about } of Object.values(CONFIG_VARIABLES)) expect(text).toContain(`# ${about}\n`);
 });
 
+test('.env.example says what reads it: every command, after the environment', () => {
+  const [header = ''] = text.split('\n\n');
+  expect(header).toContain('Copy to .env');
+  expect(header).toContain('every command reads');
+  expect(header).not.toContain('alone');
+});
+
 test('.env.example shows the defaults, and examples that are valid', () => {
   expect(() => loadConfig(Object.fromEntries(shown))).not.toThrow();
   for (const [name, { schema }] of Object.entries(CONFIG_VARIABLES)) {

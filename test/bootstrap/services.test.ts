@@ -170,7 +170,7 @@ describe('private servers', () => {
     expect(command).not.toContain(clone);
     expect(command).toMatch(/oncefleet-postgres-/);
     fixture.child.kill('SIGTERM');
-    await expect.poll(() => fixture.pids.map(isRunning)).toEqual([false, false]);
+    await expect.poll(() => fixture.pids.map(isRunning), { timeout: 10_000 }).toEqual([false, false]);
   });
 });
 

@@ -70,6 +70,12 @@ function jsonLines(text: string): Record<string, unknown>[] {
     .map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
+async function failedJob(): Promise<string> {
+  const id = await enqueue('failing', '{}');
+  expect((await run(['follow', id])).code).toBe(1);
+  return id;
+}
+
 async function jobCount(): Promise<number> {
   const rows = await db.kysely
     .selectFrom('jobs')
@@ -257,7 +263,7 @@ describe('follow, status, cancel and redrive', () => {
     expect((await run(['follow', failed])).code).toBe(1);
     expect(await runJson(['redrive', failed])).toEqual({ id: failed, status: 'pending' });
     await expect
-      .poll(async () => runJson(['status', failed]), { timeout: 10_000 })
+      .poll(async () => runJson(['status', failed]), { timeout: 20_000 })
       .toMatchObject({ status: 'failed', fence: 2 });
     const completed = await enqueue('echo', '{"value":1}', '--wait');
     await refused(['redrive', completed], 6, /^error JOB_NOT_FAILED: /);
@@ -270,6 +276,8 @@ describe('follow, status, cancel and redrive', () => {
     expect(one.stdout).toMatch(/^Status {6}completed$/m);
     expect(one.stdout).toMatch(/^Result {6}"shown"$/m);
     expect(one.stdout).toMatch(/^1 +1 +completed /m);
+    expect(one.stdout).toMatch(/^Counts {6}0 crashes, 0 errors, 0 deferrals, 0 interruptions$/m);
+    expect((await run(['status', await failedJob()])).stdout).toMatch(/^Counts {6}0 crashes, 1 error, 0 deferrals, /m);
     const table = await run(['status', '--name', 'echo', '--key', 'a key']);
     expect(table.stdout.split('\n')[0]).toMatch(/^ID +NAME +STATUS +KEY +FENCE +CREATED +TOOK +ERROR$/);
     expect(table.stdout.split('\n')[1]).toMatch(new RegExp(`^${id} +echo +completed +a key +1 `));
@@ -388,7 +396,7 @@ test('ask says how to see its text again, and --cancel-on-exit cancels', async (
   const cancelled = await run([...ask, '--cancel-on-exit']);
   expect(cancelled.code).toBe(7);
   const id = /Stopped following; job (\S+) is cancelled$/m.exec(cancelled.stderr)?.[1] as string;
-  await expect.poll(() => runJson(['status', id])).toMatchObject({ status: 'cancelled' });
+  await expect.poll(() => runJson(['status', id]), { timeout: 20_000 }).toMatchObject({ status: 'cancelled' });
 });
 
 test('a reader that goes away ends the command quietly', async () => {

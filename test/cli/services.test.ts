@@ -69,7 +69,7 @@ async function runGatedJob(
   const { id } = JSON.parse(stdout) as { id: string };
   const status = async () =>
     JSON.parse((await runCli(['status', id, '--json'], { env })).stdout) as Record<string, unknown>;
-  await expect.poll(status, { timeout: 15_000 }).toMatchObject({ status: 'running' });
+  await expect.poll(status, { timeout: 20_000 }).toMatchObject({ status: 'running' });
   return { id, open: () => writeFile(gate, ''), status };
 }
 
@@ -98,14 +98,14 @@ describe('work', () => {
           worker.kill('SIGTERM');
           return worker.stdout;
         },
-        { interval: 300 },
+        { interval: 300, timeout: 20_000 },
       )
       .toContain('"msg":"Closing now');
     expect(await worker.ended).toMatchObject({ code: 0, stderr: '' });
     expect(await job.status()).toMatchObject({ crashCount: 0, interruptionCount: 1 });
     await job.open();
     await startWorker();
-    await expect.poll(job.status, { timeout: 15_000 }).toMatchObject({ status: 'completed', fence: 2 });
+    await expect.poll(job.status, { timeout: 20_000 }).toMatchObject({ status: 'completed', fence: 2 });
   });
 
   test('at the deadline running jobs are interrupted, and the exit is still 0', async () => {
@@ -175,6 +175,16 @@ describe('web', () => {
     expect(answer.status).toBe(202);
     web.kill('SIGTERM');
     expect(await web.ended).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  test.each(['999.1.1.1', 'host.invalid', '192.0.2.1'])('%s to listen on is wrong configuration', async (host) => {
+    const settings = { env: { ...env, HOST: host, LOG_LEVEL: 'silent' } };
+    for (const command of ['web', 'dev']) {
+      expect(await runCli([command], settings)).toMatchObject({
+        code: 2,
+        stderr: expect.stringMatching(/^error CONFIG_INVALID: Cannot listen on HOST and PORT: [^\n]+\n$/),
+      });
+    }
   });
 
   test('a port that is taken is one line and exit code 2', async () => {

@@ -38,6 +38,13 @@ describe('help', () => {
     expect(stdout).not.toContain('\x1b');
   });
 
+  test('shows no default that only a program can read', async () => {
+    for (const command of COMMANDS) {
+      const { stdout } = await runCli([command, '--help'], { cwd: folder });
+      expect(stdout, command).not.toContain('[]');
+    }
+  }, 60_000);
+
   test('of the whole lists every command and the exit codes', async () => {
     const { code, stdout } = await runCli(['--help']);
     expect(code).toBe(0);
@@ -83,7 +90,7 @@ describe('wrong usage', () => {
     [['ask', ' ', '-c', 'docs'], /^error INPUT_INVALID: The question is empty/],
     [['follow', '42'], /^error INPUT_INVALID: .*A job id is a UUID/],
     [['follow', ID, '--after', 'x'], /^error INPUT_INVALID: option '--after <seq>'/],
-    [['status', 'x'], /^error INPUT_INVALID: .*A job id is a UUID/],
+    [['status', 'nope'], /^error INPUT_INVALID: 'nope' is not a valid id\. A job id is a UUID, as /],
     [['status', '--status', 'done'], /^error INPUT_INVALID: option '--status <status>' argument 'done' is invalid/],
     [['status', ID, '--name', 'x'], /^error INPUT_INVALID: An id names one job; leave out --name/],
     [['cancel'], /^error INPUT_INVALID: missing required argument 'id'/],
@@ -140,6 +147,45 @@ describe('configuration', () => {
     await writeFile(join(cwd, '.env'), 'DATABASE_URL=postgres://127.0.0.1:1/none\nREDIS_URL=nonsense\nPORT=abc\n');
     const { stderr } = await runCli(['status'], { cwd, env: { PORT: '80' } });
     expect(stderr).toMatch(/^error CONFIG_INVALID: Configuration: REDIS_URL: expected a URL[^;]*\n$/);
+  });
+
+  describe('beside `npm run dev`', () => {
+    const DEV = `DATABASE_URL='postgres://nobody@127.0.0.1:1/dev'\nREDIS_URL='redis://127.0.0.1:1'\n`;
+    const withDevEnv = async (devEnv: string, dotEnv = '') => {
+      const cwd = await createTestFolder();
+      await mkdir(join(cwd, '.oncefleet'));
+      await writeFile(join(cwd, '.oncefleet/dev.env'), devEnv);
+      await writeFile(join(cwd, '.env'), dotEnv);
+      return cwd;
+    };
+
+    test.each([['status'], ['migrate'], ['enqueue', 'ingest']])('%s finds its servers by itself', async (...args) => {
+      const { code, stderr } = await runCli(args, { cwd: await withDevEnv(DEV) });
+      expect(stderr).toMatch(
+        /^error STORE_UNAVAILABLE: Postgres cannot be reached: connect ECONNREFUSED 127\.0\.0\.1:1\n$/,
+      );
+      expect(code).toBe(4);
+    });
+
+    test('the environment and .env win', async () => {
+      const cwd = await withDevEnv(`${DEV}ONCEFLEET_PREFIX=x/y\nHOST=\nPORT=a\nBODY_LIMIT_BYTES=b\n`, 'PORT=80\n');
+      const { stderr } = await runCli(['status'], { cwd, env: { ONCEFLEET_PREFIX: 'mine', DATABASE_URL: ' ' } });
+      expect(stderr).toMatch(/^error CONFIG_INVALID: Configuration: BODY_LIMIT_BYTES: [^;]*\n$/);
+    });
+
+    test.each([
+      ['the environment', '', { DATABASE_URL: 'postgres://127.0.0.1:1/other' }],
+      ['.env', 'DATABASE_URL=postgres://127.0.0.1:1/other\n', {}],
+    ])('its servers are not mixed with another one that %s names', async (_which, dotEnv, env) => {
+      const { stderr } = await runCli(['status'], { cwd: await withDevEnv(DEV, dotEnv), env });
+      expect(stderr).toBe('error CONFIG_INVALID: Configuration: REDIS_URL: is required\n');
+    });
+
+    test('a server that both name is no other', async () => {
+      const env = { DATABASE_URL: 'postgres://nobody@127.0.0.1:1/dev' };
+      const { stderr } = await runCli(['status'], { cwd: await withDevEnv(DEV), env });
+      expect(stderr).toContain('STORE_UNAVAILABLE');
+    });
   });
 
   test.each([['web'], ['work'], ['dev'], ['migrate'], ['status'], ['cancel', ID], ['enqueue', 'ingest']])(

@@ -194,7 +194,11 @@ describe('closing', () => {
     const closed = new Promise((resolve) => socket.once('close', resolve));
     socket.on('error', () => undefined);
     // The server sees it in a tick of its own.
-    await expect.poll(() => new Promise((resolve) => closing.server.getConnections((_error, count) => resolve(count)))).toBe(1);
+    await expect
+      .poll(() => new Promise((resolve) => closing.server.getConnections((_error, count) => resolve(count))), {
+        timeout: 15_000,
+      })
+      .toBe(1);
     await closing.close();
     await closed;
   });

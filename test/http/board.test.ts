@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Harness, startHarness } from './harness.ts';
 import { inject } from './requests.ts';
@@ -57,6 +58,26 @@ describe('Bull Board', () => {
       data: { jobId: id, tenant: 'default', name: 'echo', key: 'order-17' },
       externalUrl: { href: `/v1/jobs/${id}` },
     });
+  });
+
+  it('links to no record that is not there', async () => {
+    const queue = harness.fleet.queues.find(({ name }) => name === 'echo') as (typeof harness.fleet.queues)[number];
+    const delay = 3_600_000;
+    const theirs = await harness.fleet.enqueue('echo', { text: 'x' }, { tenant: 'other', delayMs: delay });
+    const foreign = await queue.add('echo', { some: 'data' }, { delay });
+    const lost = randomUUID();
+    await queue.add('echo', { jobId: lost, tenant: 'default', name: 'echo', key: null }, { jobId: lost, delay });
+    for (const id of [theirs.id, foreign.id, lost]) {
+      await expect.poll(async () => (await jobsOf('echo')).map((job) => job['id']), { timeout: 15_000 }).toContain(id);
+      const shown = await inject(harness.app, `/admin/queues/api/queues/echo/${id}`);
+      expect(shown.statusCode).toBe(200);
+      expect([id, shown.json().job.externalUrl]).toEqual([id, undefined]);
+    }
+    for (const job of await jobsOf('echo')) {
+      const { href } = (job['externalUrl'] ?? {}) as { href?: string };
+      if (href !== undefined) expect((await inject(harness.app, href)).statusCode).toBe(200);
+    }
+    await Promise.all([foreign.remove(), queue.remove(lost)]);
   });
 
   it('redrives a failed job by its Retry button', async () => {

@@ -200,6 +200,16 @@ describe('POST /v1/jobs/{name}', () => {
     expect(problem.detail).toContain('Query');
   });
 
+  it.each([
+    ['delayMs=9007199254740991', 'delayMs: expected a whole number from 0 to 31622400000'],
+    ['delayMs=99999999999999', 'delayMs: expected a whole number from 0 to 31622400000'],
+    ['delayMs=-1', 'delayMs: expected a whole number from 0 to 31622400000'],
+    ['priority=first', 'priority: expected a whole number from 0 to 2097151'],
+  ])('says what %s should have been', async (query, detail) => {
+    const problem = expectProblem(await post(`/v1/jobs/echo?${query}`, { text: 'x' }), 'INPUT_INVALID');
+    expect(problem.detail).toBe(`Query: ${detail}`);
+  });
+
   it('delays a job that asks for it', async () => {
     const { id } = answerOf(await post('/v1/jobs/echo?delayMs=3600000&priority=3', { text: 'x' }), enqueueAnswer, 202);
     const job = answerOf(await get(`/v1/jobs/${id}`), jobAnswer);

@@ -114,6 +114,18 @@ describe('while Redis is away', () => {
       status: 503,
       body: { code: 'SERVICE_MISSING', postgres: 'ok', redis: 'unreachable' },
     });
+    for (const [method, path] of [
+      ['GET', 'queues'],
+      ['GET', `queues/stepper/${id}`],
+      ['PUT', 'queues/stepper/pause'],
+    ] as const) {
+      const board = await json(
+        await fetch(harness.url(`/admin/queues/api/${path}`), { method, signal: AbortSignal.timeout(8_000) }),
+      );
+      expect([path, board.status, board.body['code']]).toEqual([path, 503, 'SERVICE_MISSING']);
+      expect(board.headers.get('retry-after')).toBe('5');
+    }
+    expect((await fetch(harness.url('/admin/queues/'))).status).toBe(200);
     const reader = new RawRequest(harness.port, `/v1/jobs/${id}/events`, SSE);
     await expect.poll(() => reader.body.text, { timeout: 15_000 }).toContain('retry: 1000');
 
@@ -122,5 +134,10 @@ describe('while Redis is away', () => {
     await reader.closed();
     expect(reader.body.complete).toBe(true);
     expect(parseSse(reader.body.text).map((event) => event.event)).toEqual(['delta', 'end']);
+    const { queues } = (await json(await fetch(harness.url('/admin/queues/api/queues')))).body as {
+      queues: { name: string; isPaused: boolean }[];
+    };
+    // What was refused was not kept to be done later.
+    expect(queues.find(({ name }) => name === 'stepper')).toMatchObject({ isPaused: false });
   }, 90_000);
 });

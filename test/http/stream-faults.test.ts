@@ -52,7 +52,7 @@ describe('a stream of events', () => {
     const client = createFakeClient();
     const { port } = await listen(client);
     const reader = new RawRequest(port, path(await client.newJob()), SSE);
-    await expect.poll(() => reader.body.text).toBe('retry: 1000\n\n');
+    await expect.poll(() => reader.body.text, { timeout: 15_000 }).toBe('retry: 1000\n\n');
     reader.socket.destroy();
   });
 
@@ -62,7 +62,7 @@ describe('a stream of events', () => {
     const id = await client.newJob();
     const reader = new RawRequest(port, path(id), SSE);
     // At least two: how many fit in between two looks depends on how busy the machine is.
-    await expect.poll(() => reader.body.text).toMatch(/^retry: 1000\n\n(: keepalive\n\n){2,}$/);
+    await expect.poll(() => reader.body.text, { timeout: 15_000 }).toMatch(/^retry: 1000\n\n(: keepalive\n\n){2,}$/);
     client.push(id, { type: 'end' });
     await reader.closed();
     expect(reader.body.complete).toBe(true);
@@ -93,7 +93,7 @@ describe('a stream of events', () => {
       },
     });
     const reader = new RawRequest(port, path(id), SSE);
-    await expect.poll(() => reader.body.text).toContain('id: 0\n');
+    await expect.poll(() => reader.body.text, { timeout: 15_000 }).toContain('id: 0\n');
     resolve();
     await reader.closed();
     expect(reader.body.complete).toBe(false);
@@ -130,9 +130,9 @@ describe('a reader', () => {
     };
     const { port } = await listen(client);
     const reader = new RawRequest(port, path(await client.newJob()), SSE);
-    await expect.poll(() => client.following).toBe(1);
+    await expect.poll(() => client.following, { timeout: 15_000 }).toBe(1);
     reader.socket.destroy();
-    await expect.poll(() => client.following).toBe(0);
+    await expect.poll(() => client.following, { timeout: 15_000 }).toBe(0);
     expect(cancelled).toBe(false);
   });
 
@@ -145,7 +145,7 @@ describe('a reader', () => {
     client.push(id, { type: 'end' });
     const reader = new RawRequest(port, path(id), SSE);
     reader.socket.pause();
-    await expect.poll(() => client.pulled).toBeGreaterThan(0);
+    await expect.poll(() => client.pulled, { timeout: 15_000 }).toBeGreaterThan(0);
     const stalledAt = await settled(() => client.pulled);
     // Socket buffers take some; the other tens of MB stay where they are.
     expect(stalledAt).toBeLessThan(200);
@@ -167,7 +167,7 @@ describe('a reader', () => {
     await settled(() => client.pulled);
     expect(client.following).toBe(1);
     reader.socket.destroy();
-    await expect.poll(() => client.following).toBe(0);
+    await expect.poll(() => client.following, { timeout: 15_000 }).toBe(0);
   });
 });
 
@@ -178,7 +178,7 @@ describe('a drain', () => {
     const id = await client.newJob();
     client.push(id, { type: 'delta' });
     const reader = new RawRequest(port, path(id), SSE);
-    await expect.poll(() => reader.body.text).toContain('id: 0');
+    await expect.poll(() => reader.body.text, { timeout: 15_000 }).toContain('id: 0');
     await app.close();
     await reader.closed();
     expect(reader.body).toEqual({
@@ -233,7 +233,7 @@ describe('a drain', () => {
     const client = createFakeClient();
     const { app, port } = await listen(client);
     const page = fetch(`http://127.0.0.1:${port}${path(await client.newJob(), '?wait=60')}`);
-    await expect.poll(() => client.following).toBe(1);
+    await expect.poll(() => client.following, { timeout: 15_000 }).toBe(1);
     await app.close();
     expect(await (await page).json()).toEqual({ events: [], next: -1, finished: false });
   });
@@ -251,7 +251,7 @@ describe('a drain', () => {
     const answer = fetch(`http://127.0.0.1:${port}/v1/jobs/${await client.newJob()}`);
     await asked.promise;
     const closed = app.close();
-    await expect.poll(() => app.server.listening).toBe(false);
+    await expect.poll(() => app.server.listening, { timeout: 15_000 }).toBe(false);
     held.resolve({ id: 'x' } as never);
     const response = await answer;
     expect([response.status, response.headers.get('connection')]).toEqual([200, 'close']);
@@ -269,9 +269,9 @@ describe('a long poll', () => {
     const client = createFakeClient();
     const { port } = await listen(client);
     const reader = new RawRequest(port, path(await client.newJob(), '?wait=60'));
-    await expect.poll(() => client.following).toBe(1);
+    await expect.poll(() => client.following, { timeout: 15_000 }).toBe(1);
     reader.socket.destroy();
-    await expect.poll(() => client.following).toBe(0);
+    await expect.poll(() => client.following, { timeout: 15_000 }).toBe(0);
   });
 
   it('gives the event itself when it was published before its commit', async () => {
@@ -279,7 +279,7 @@ describe('a long poll', () => {
     const { port } = await listen(client);
     const id = await client.newJob();
     const page = fetch(`http://127.0.0.1:${port}${path(id, '?wait=60')}`);
-    await expect.poll(() => client.following).toBe(1);
+    await expect.poll(() => client.following, { timeout: 15_000 }).toBe(1);
     Object.assign(client, { readEvents: async () => ({ events: [], next: -1, finished: false }) });
     client.push(id, { type: 'delta', text: 'a' });
     expect(await (await page).json()).toEqual({

@@ -157,13 +157,20 @@ describe('the claim table, row by row', () => {
     expect(again).toMatchObject({ decision: 'claimed', job: { fence: 1, crashCount: 0 } });
   });
 
-  it('a row that somebody has locked is busy and holds up nobody else of the batch', async () => {
+  it.each([
+    ['nobody has run yet', false, 'for update'],
+    ['another owner has left in the middle of a transaction', true, 'for key share'],
+  ])('a locked row that %s is busy and holds up nobody else of the batch', async (_name, ranBefore, lock) => {
     const locked = await insertJob(file.db);
     const free = await insertJob(file.db);
+    if (ranBefore) {
+      await claimFree(file.db, locked);
+      await expireLease(file.db, locked);
+    }
     const client = await file.pool.connect();
     try {
       await client.query('begin');
-      await client.query('select from jobs where id = $1 for key share', [locked]);
+      await client.query(`select from jobs where id = $1 ${lock}`, [locked]);
       const answers = await claimJobs(
         file.db,
         [locked, free].map((id) => ({ id, owner: uuidV7(), ttlMs: 1_000, maxCrashes: 5, delivery: 0, own: true })),
@@ -229,7 +236,12 @@ describe('after a takeover the last owner', () => {
     }
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 2, result: null, error_count: 0 });
     expect(await journalOf(file.db, id)).toEqual([]);
-    const ledger = await file.db.selectFrom('job_attempts').select(['fence', 'outcome']).where('job_id', '=', id).orderBy('fence').execute();
+    const ledger = await file.db
+      .selectFrom('job_attempts')
+      .select(['fence', 'outcome'])
+      .where('job_id', '=', id)
+      .orderBy('fence')
+      .execute();
     expect(ledger).toEqual([
       { fence: 1, outcome: 'crash' },
       { fence: 2, outcome: null },

@@ -219,7 +219,10 @@ describe('a bad event', () => {
     const { writer } = createWriter();
     const { id, stream } = await openStream(writer);
     // The event itself is a level.
-    const nested = (levels: number) => ({ type: 'x', deep: JSON.parse(`${'['.repeat(levels - 1)}1${']'.repeat(levels - 1)}`) });
+    const nested = (levels: number) => ({
+      type: 'x',
+      deep: JSON.parse(`${'['.repeat(levels - 1)}1${']'.repeat(levels - 1)}`),
+    });
     await stream.emit(nested(1_000));
     await expect(stream.emit(nested(1_001))).rejects.toMatchObject({ code: 'EVENT_INVALID' });
     await stream.flush();

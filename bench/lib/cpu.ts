@@ -1,0 +1,59 @@
+/** CPU time that servers have used, where the system tells. */
+import { readdirSync, readFileSync } from 'node:fs';
+import type { Redis } from 'ioredis';
+
+/** Of Linux, on every architecture Node runs on. */
+const TICKS_PER_SECOND = 100;
+
+/**
+ * A private Postgres and all its processes, the ended ones included, ms; undefined where
+ * there is no /proc, or its pid is not known.
+ */
+export function postgresCpuMs(pid: number | undefined): number | undefined {
+  if (pid === undefined) return undefined;
+  try {
+    let ticks = 0;
+    for (const entry of readdirSync('/proc')) {
+      if (!/^\d+$/.test(entry)) continue;
+      const stat = statOf(Number(entry));
+      if (stat === undefined) continue;
+      if (stat.pid === pid) ticks += stat.own + stat.children;
+      else if (stat.parent === pid) ticks += stat.own;
+    }
+    return (ticks * 1_000) / TICKS_PER_SECOND;
+  } catch {
+    return undefined;
+  }
+}
+
+export async function redisCpuMs(redis: Redis): Promise<number> {
+  const info = await redis.info('cpu');
+  const seconds = (field: string) => Number(new RegExp(`^${field}:([\\d.]+)`, 'm').exec(info)?.[1] ?? 0);
+  return (seconds('used_cpu_sys') + seconds('used_cpu_user')) * 1_000;
+}
+
+function statOf(pid: number): { pid: number; parent: number; own: number; children: number } | undefined {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The name, in brackets, may hold anything.
+    const fields = text
+      .slice(text.lastIndexOf(')') + 2)
+      .split(' ')
+      .map(Number);
+    const [parent, own, ownSystem, children, childrenSystem] = [
+      fields[1],
+      fields[11],
+      fields[12],
+      fields[13],
+      fields[14],
+    ] as number[];
+    return {
+      pid,
+      parent: parent as number,
+      own: (own as number) + (ownSystem as number),
+      children: (children as number) + (childrenSystem as number),
+    };
+  } catch {
+    return undefined;
+  }
+}
