@@ -25,12 +25,12 @@ export function placesOf(find: string, source: string): { start: number; end: nu
   const tokens = find.match(/\w+|[^\w\s]/g) ?? [];
   const pattern = tokens
     .map((token, i) => {
-      const escaped = token.replace(/\W/g, '\\$&');
+      const escaped = escapePattern(token);
       if (i === 0) return /\w/.test(token) ? `\\b${escaped}` : escaped;
       return /^[)\]}]$/.test(token) ? `\\s*,?\\s*${escaped}` : `\\s*${escaped}`;
     })
     .join('');
-  return [...source.matchAll(new RegExp(pattern, 'gu'))].map((match) => ({
+  return [...source.matchAll(new RegExp(pattern, 'g'))].map((match) => ({
     start: match.index,
     end: match.index + match[0].length,
   }));
@@ -62,7 +62,9 @@ function tableOf(mutations: readonly Mutation[]): string {
     ({ name, file, mechanism, test, title }) =>
       `| \`${name}\` | ${cell(mechanism)} | ${file.replace('src/', '')} | ${cell(title)} (${test.replace('test/', '')}) |`,
   );
-  return ['| mutation | mechanism taken out | of | test that goes red |', '| --- | --- | --- | --- |', ...rows].join('\n');
+  return ['| mutation | mechanism taken out | of | test that goes red |', '| --- | --- | --- | --- |', ...rows].join(
+    '\n',
+  );
 }
 
 function cell(text: string): string {
