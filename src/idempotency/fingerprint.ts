@@ -65,7 +65,7 @@ function write(value: unknown, path: string, depth: number): string {
       { path: path.slice(0, 60), message: `is nested deeper than ${MAX_DEPTH} levels` },
     ]);
   if (typeof value === 'string') return JSON.stringify(value.normalize('NFC'));
-  if (typeof value !== 'object' || value === null) return JSON.stringify(Object.is(value, -0) ? 0 : value);
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
   if (Array.isArray(value)) return `[${value.map((item, i) => write(item, `${path}[${i}]`, depth + 1)).join(',')}]`;
   const fields = Object.entries(value).map(([key, item]) => [key.normalize('NFC'), item] as const);
   fields.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));

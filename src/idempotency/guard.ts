@@ -55,6 +55,9 @@ const ABANDON_AFTER_MS = 5_000;
 /** A delivery is deferred no longer than this after its job was added to BullMQ, ms. */
 const DEFERRAL_LIMIT_MS = 24 * 3600 * 1000;
 
+/** Claims without an answer that are remembered; what is forgotten costs a lease's TTL. */
+const MAX_UNANSWERED = 10_000;
+
 /** How often a claim is tried again at once while somebody holds the row's lock. */
 const BUSY_TRIES = 6;
 
@@ -70,6 +73,12 @@ export class Guard {
   /** Aborts what waits for a Postgres that is away, when the process must end. */
   readonly #giveUp = new AbortController();
   #deliveries = 0;
+  /**
+   * Owners of claims that failed without an answer, by BullMQ job: such a claim may have been
+   * committed, and the job's next delivery is recognised by its owner. Never of a claim that
+   * is still under way, or two deliveries could enter one run.
+   */
+  readonly #unanswered = new Map<string, string>();
   #waitingForIdle: (() => void)[] = [];
 
   constructor(runtime: Runtime) {
@@ -106,15 +115,19 @@ export class Guard {
    *   the delay the row was given
    */
   async deliver(job: Job, token: string | undefined, signal: AbortSignal | undefined, spec: JobSpec): Promise<unknown> {
+    const deliveryId = `${job.queueName}/${job.id}`;
+    const owner = this.#unanswered.get(deliveryId) ?? `${this.#runtime.workerId}/${this.#deliveries++}`;
+    this.#unanswered.delete(deliveryId);
     let jobId: string;
     let claimSentAt: bigint;
     let answer: ClaimAnswer;
     try {
       jobId = await this.#identify(job, spec);
-      const owner = `${this.#runtime.workerId}/${this.#deliveries++}`;
       ({ answer, sentAt: claimSentAt } = await this.#claim(jobId, owner, job, spec));
     } catch (err) {
       if (!isTransient(err)) throw err;
+      if (this.#unanswered.size >= MAX_UNANSWERED) this.#unanswered.clear();
+      this.#unanswered.set(deliveryId, owner);
       const input = unguardedInput(job);
       if (spec.policy.onStoreOutage === 'run' && input !== undefined)
         return this.#runUnguarded(input.value, job, signal, spec);

@@ -220,6 +220,8 @@ export class LeaseKeeper {
     if (lease === undefined) return;
     this.#leases.delete(id);
     this.#let(lease);
+    // At once: the thread must not renew what was given up, or its takeover waits one more TTL.
+    void this.#post();
     this.#options.log.warn({ jobId: lease.jobId, fence: lease.fence, why }, 'lease lost');
     lease.onLost(new LeaseLostError(lease.jobId, lease.fence, why));
   }

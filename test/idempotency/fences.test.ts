@@ -51,8 +51,14 @@ async function claimed(): Promise<string> {
 const ledgerOf = (id: string) =>
   file.db.selectFrom('job_attempts').select(['fence', 'outcome']).where('job_id', '=', id).orderBy('fence').execute();
 
+/** A silent completion has a statement of its own. */
+const WAYS = [
+  ['that completes', {}],
+  ['that fails', { status: 'failed', outcome: 'error', result: null, error: '{"code":"X","message":"x"}' }],
+] satisfies [string, Partial<Settlement>][];
+
 describe('a settlement', () => {
-  it('waits for a takeover in flight, then writes nothing, not even to the ledger', async () => {
+  it.each(WAYS)('%s waits for a takeover in flight, then writes nothing, not even to the ledger', async (_way, how) => {
     const id = await claimed();
     await expireLease(file.db, id);
     let settling: Promise<Set<string>> | undefined;
@@ -64,7 +70,7 @@ describe('a settlement', () => {
         'host',
       );
       expect(answer?.decision).toBe('claimed');
-      settling = settleJobs(file.db, [settlement(id, 1)]);
+      settling = settleJobs(file.db, [settlement(id, 1, how)]);
       const waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
       await expect.poll(async () => (await file.pool.query(waiting)).rowCount, { timeout: 5_000 }).toBe(1);
     });
@@ -74,6 +80,16 @@ describe('a settlement', () => {
       { fence: 1, outcome: 'crash' },
       { fence: 2, outcome: null },
     ]);
+  });
+
+  it.each(WAYS)('%s is refused once the job has an outcome, and at an old fence', async (_way, how) => {
+    const [done, taken] = [await claimed(), await claimed()];
+    await settleJobs(file.db, [settlement(done, 1, { result: '"first"' })]);
+    await expireLease(file.db, taken);
+    await claimFree(file.db, taken);
+    const rows = [await rowOf(file.db, done), await rowOf(file.db, taken)];
+    expect(await settleJobs(file.db, [settlement(done, 1, how), settlement(taken, 1, how)])).toEqual(new Set());
+    expect([await rowOf(file.db, done), await rowOf(file.db, taken)]).toEqual(rows);
   });
 
   it.each([

@@ -1,10 +1,11 @@
 import type { Queue } from 'bullmq';
-import { sql } from 'kysely';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { type CompiledQuery, sql } from 'kysely';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { createDb } from '../../src/db/client.ts';
 import { migrate } from '../../src/db/migrate.ts';
 import { type AnyJobDefinition, defineJob } from '../../src/index.ts';
+import { connectionLost } from '../helpers/faulty-db.ts';
 import { journalOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { startTestPostgres, startTestRedis } from '../helpers/services.ts';
@@ -35,6 +36,23 @@ describe('Postgres goes away', () => {
     await postgres.start();
     expect(await handle.result({ timeoutMs: 20_000 })).toBe(1);
     expect(await fleet.get(handle.id)).toMatchObject({ status: 'completed', errorCount: 0, crashCount: 0, fence: 1 });
+  });
+
+  it('after it committed a claim and before it said so: the next delivery goes on with that claim', async () => {
+    const job = defineJob({ name: 'lost-answer', input: z.object({}), run: async (_input, ctx) => ctx.fence });
+    const fleet = createTestFleet(file.url, [job], { leaseTtlMs: 60_000, heartbeatMs: 20_000 });
+    let lost = 0;
+    const execute = fleet.db.executeQuery.bind(fleet.db);
+    vi.spyOn(fleet.db, 'executeQuery').mockImplementation(async (query, options) => {
+      const result = await execute(query as CompiledQuery, options);
+      if ((query as CompiledQuery).sql.includes('oncefleet_claim_fresh') && lost++ === 0) throw connectionLost();
+      return result as never;
+    });
+    await fleet.work();
+    const handle = await fleet.enqueue(job, {});
+    expect(await handle.result({ timeoutMs: 20_000 })).toBe(1);
+    expect(lost).toBeGreaterThan(1);
+    expect(await fleet.get(handle.id)).toMatchObject({ fence: 1, crashCount: 0, deferralCount: 0 });
   });
 
   it('while a job streams: events are held, the lease survives, and the stream goes on', async () => {
