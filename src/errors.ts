@@ -26,7 +26,6 @@ export const ERROR_CODES = {
   TIMEOUT: 'The attempt ran longer than its timeout.',
   DEADLINE_EXCEEDED: 'The job was not finished by its deadline.',
   POISONED: 'The job crashed or lost its worker more often than maxCrashes allows.',
-  ATTEMPTS_EXHAUSTED: 'The job failed on its last attempt.',
   NON_RETRYABLE: 'The handler said that trying again is pointless.',
   HANDLER_ERROR: 'The handler threw.',
   WAIT_TIMEOUT: 'Waiting ended before the job did; the job goes on.',

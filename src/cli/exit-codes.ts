@@ -40,7 +40,6 @@ export const EXIT_CODE_BY_ERROR: Readonly<Record<ErrorCode, ExitCode>> = {
   TIMEOUT: 1,
   DEADLINE_EXCEEDED: 1,
   POISONED: 1,
-  ATTEMPTS_EXHAUSTED: 1,
   NON_RETRYABLE: 1,
   HANDLER_ERROR: 1,
   WAIT_TIMEOUT: 7,

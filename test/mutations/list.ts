@@ -687,6 +687,14 @@ export const mutations: readonly Mutation[] = [
       title: 'a deferred delivery is woken when the run ends, long before the lease would',
     },
     {
+      name: 'outage-lost-claim',
+      find: 'this.#unanswered.set(deliveryId, owner);',
+      replace: '',
+      mechanism: 'a claim whose answer was lost keeps its owner for the next delivery',
+      test: OUTAGES,
+      title: 'after it committed a claim and before it said so: the next delivery goes on with that claim',
+    },
+    {
       name: 'outage-run',
       find: `if (spec.policy.onStoreOutage === 'run' && input !== undefined)`,
       replace: 'if (input === undefined)',
