@@ -1,4 +1,5 @@
 /** Enqueueing, looking, following, waiting, cancelling: all that needs no worker. */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
 import type { Selectable } from 'kysely';
 import {
@@ -81,6 +82,9 @@ export interface JobClient {
 
 const DEFAULT_PAGE = 20;
 const DEFAULT_EVENTS = 1_000;
+
+/** How often a cancel looks again at a row that is locked; a quarter of a second in all. */
+const CANCEL_ROUNDS = 5;
 
 /** Failed jobs one call redrives. */
 const MAX_REDRIVE = 10_000;
@@ -174,24 +178,35 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   }
 
   async function cancel(id: string, options: { tenant?: string } = {}): Promise<CancelResult> {
-    const met = isUuid(id) ? await requestCancel(db, tenantOf(options), id) : undefined;
-    if (met === undefined) throw notFound(id);
-    if (met.status !== 'pending' && met.status !== 'running') return { status: met.status, outcome: 'finished' };
-    if (!met.live) {
-      const ended = await endAbandoned(
-        db,
-        id,
-        { resultTtlMs: runtime.settings.resultTtlMs, delivery: undefined },
-        (row) => ending(id, row, Number.POSITIVE_INFINITY),
-      );
-      if (ended !== undefined) {
-        runtime.publisher.publish([{ run: ended.run, end: true }]);
-        return { status: 'cancelled', outcome: 'cancelled' };
+    for (let round = 0; ; round++) {
+      const met = isUuid(id) ? await requestCancel(db, tenantOf(options), id) : undefined;
+      if (met === undefined) throw notFound(id);
+      if (met.status !== 'pending' && met.status !== 'running') {
+        // In a later round: somebody else has ended it for us, or it ended by itself first.
+        const outcome = round > 0 && met.status === 'cancelled' ? 'cancelled' : 'finished';
+        return { status: met.status, outcome };
       }
+      if (!met.live) {
+        const ended = await endAbandoned(
+          db,
+          id,
+          { resultTtlMs: runtime.settings.resultTtlMs, delivery: undefined },
+          (row) => ending(id, row, Number.POSITIVE_INFINITY),
+        );
+        if (ended !== undefined) {
+          runtime.publisher.publish([{ run: ended.run, end: true }]);
+          return { status: 'cancelled', outcome: 'cancelled' };
+        }
+        // Its row is locked: by a claim, which will see the cancel, or by who ends it just now.
+        if (round < CANCEL_ROUNDS) {
+          await delay(2 ** round * 5);
+          continue;
+        }
+      }
+      // Somebody runs it: they hear it here, or at the next heartbeat.
+      runtime.control.cancel(id);
+      return { status: met.status, outcome: 'requested' };
     }
-    // Somebody runs it, or took it just now: they hear it here, or at the next heartbeat.
-    runtime.control.cancel(id);
-    return { status: met.status, outcome: 'requested' };
   }
 
   async function waitForResult(id: string, options: ResultOptions): Promise<unknown> {
