@@ -10,7 +10,7 @@ import { type Kysely, sql, type Transaction } from 'kysely';
 import type { StoredFailure } from '../errors.ts';
 import { lastProgress, type Run, segmentText } from './journal.ts';
 import type { Database } from './schema.ts';
-import { named, textArray } from './statement.ts';
+import { named, textArray, unnamed } from './statement.ts';
 
 type Status = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
 type TerminalStatus = 'completed' | 'failed' | 'cancelled';
@@ -471,8 +471,9 @@ export async function settleJobs(db: Kysely<Database>, settlements: readonly Set
 
 /** Completes runs that have emitted nothing: their streams have no head, and get none. */
 async function settleSilent(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<string>> {
+  const statement = db.isTransaction ? unnamed : named;
   const result = await db.executeQuery(
-    named<{ id: string }>(
+    statement<{ id: string }>(
       'settle_silent',
       `with want as (
         select * from unnest($1::uuid[], $2::bigint[], $3::float8[], $4::text[]) as w (id, fence, result_ttl_ms, result)
@@ -506,8 +507,9 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
 }
 
 async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<string>> {
+  const statement = db.isTransaction ? unnamed : named;
   const result = await db.executeQuery(
-    named<{ id: string }>(
+    statement<{ id: string }>(
       'settle',
       `with want as (
         select *, first_seq is not null as has_run

@@ -28,6 +28,11 @@ export function named<R>(name: string, sql: string, parameters: readonly unknown
   return CompiledQuery.raw(`/* oncefleet_${name} */ ${sql}`, [...parameters]) as CompiledQuery<R>;
 }
 
+/** A statement for a caller's transaction: without a name, whose loss would spoil the transaction. */
+export function unnamed<R>(_name: string, sql: string, parameters: readonly unknown[]): CompiledQuery<R> {
+  return CompiledQuery.raw(sql, [...parameters]) as CompiledQuery<R>;
+}
+
 /** Makes a pool's connections prepare named statements. */
 export function prepareNamedStatements(pool: pg.Pool, onUnsupported: () => void): void {
   let supported = true;
