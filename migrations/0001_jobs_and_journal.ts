@@ -26,6 +26,9 @@ export async function up(db: Kysely<any>): Promise<void> {
       fence bigint not null default 0,
       lease_owner text,
       lease_expires_at timestamptz,
+      -- Who claimed it last, and when, for as long as that attempt stands in no other row.
+      worker text,
+      claimed_at timestamptz,
       crash_count integer not null default 0,
       error_count integer not null default 0,
       deferral_count integer not null default 0,
@@ -62,19 +65,27 @@ export async function up(db: Kysely<any>): Promise<void> {
     where status in ('pending', 'running') and cancel_requested_at is not null`.execute(db);
   await sql`create index jobs_running on jobs (lease_expires_at) where status = 'running'`.execute(db);
 
+  // An attempt is first a part of its job's row, and gets one of its own when the job goes on
+  // without it: most jobs need one attempt, and a second row for it would cost a third more.
   await sql`
-    create table job_attempts (
-      -- No foreign key: the claim that inserts it holds the job's row, and a check a row would cost a lookup and a lock.
+    create table ended_attempts (
       job_id uuid not null,
       fence bigint not null,
       worker text not null,
-      host text not null,
-      started_at timestamptz not null default clock_timestamp(),
-      finished_at timestamptz,
-      outcome text,
+      started_at timestamptz not null,
+      finished_at timestamptz not null default clock_timestamp(),
+      outcome text not null,
       error json,
       primary key (job_id, fence)
     )`.execute(db);
+  await sql`
+    create view job_attempts as
+      select job_id, fence, worker, split_part(worker, ':', 1) as host, started_at, finished_at, outcome, error
+      from ended_attempts
+      union all
+      select id, fence, worker, split_part(worker, ':', 1), claimed_at, finished_at,
+        case when finished_at is not null then last_outcome end, error
+      from jobs where claimed_at is not null`.execute(db);
 
   await sql`
     create table stream_heads (
@@ -105,8 +116,8 @@ export async function up(db: Kysely<any>): Promise<void> {
 
 // biome-ignore lint/suspicious/noExplicitAny: as above.
 export async function down(db: Kysely<any>): Promise<void> {
-  await sql`drop view journal_events`.execute(db);
-  for (const table of ['journal_segments', 'stream_heads', 'job_attempts', 'jobs']) {
+  await sql`drop view journal_events, job_attempts`.execute(db);
+  for (const table of ['journal_segments', 'stream_heads', 'ended_attempts', 'jobs']) {
     await db.schema.dropTable(table).execute();
   }
 }

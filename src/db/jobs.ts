@@ -1,5 +1,5 @@
 /**
- * Queries on `jobs` and `job_attempts`.
+ * Queries on `jobs` and their attempts.
  *
  * Whatever changes a fence or ends a lease takes the row `for update`; `lockFence` takes it
  * `for key share`. The two exclude each other, while a heartbeat (an update of no key
@@ -202,7 +202,6 @@ export async function claimJobs(
   db: Kysely<Database>,
   requests: readonly ClaimRequest[],
   worker: string,
-  host: string,
 ): Promise<ClaimAnswer[]> {
   // Several deliveries of one job in a batch: the first speaks for the job, the others meet its lease.
   const copies = new Map<string, number>();
@@ -210,9 +209,9 @@ export async function claimJobs(
   const first = new Map<string, ClaimRequest>();
   for (const request of requests) if (!first.has(request.id)) first.set(request.id, request);
   const claims = [...first.values()].map((claim) => ({ ...claim, copies: copies.get(claim.id) as number }));
-  const rows = await claimFresh(db, claims, worker, host);
+  const rows = await claimFresh(db, claims, worker);
   const others = claims.filter((claim) => !rows.has(claim.id));
-  if (others.length > 0) for (const [id, row] of await claimAny(db, others, worker, host)) rows.set(id, row);
+  if (others.length > 0) for (const [id, row] of await claimAny(db, others, worker)) rows.set(id, row);
   const unseen = others.filter((claim) => !rows.has(claim.id)).map((claim) => claim.id);
   const locked = unseen.length === 0 ? new Set<string>() : await findExisting(db, unseen);
   return requests.map((request) => {
@@ -235,13 +234,12 @@ async function claimFresh(
   db: Kysely<Database>,
   claims: readonly CountedClaim[],
   worker: string,
-  host: string,
 ): Promise<Map<string, ClaimRow>> {
   const result = await db.executeQuery(
     named<ClaimRow>(
       'claim_fresh',
       `with want as (
-        select * from unnest($1::uuid[], $2::text[], $3::float8[], $6::int[]) as w (id, owner, ttl_ms, copies)
+        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[]) as w (id, owner, ttl_ms, copies)
         where ttl_ms > 0 and copies >= 1 and owner <> ''
       ), fresh as (
         select w.* from want w join jobs j on j.id = w.id
@@ -255,12 +253,12 @@ async function claimFresh(
           lease_owner = w.owner,
           lease_expires_at = clock_timestamp() + w.ttl_ms * interval '1 ms',
           deferral_count = w.copies - 1,
+          worker = $5,
+          claimed_at = clock_timestamp(),
           started_at = clock_timestamp()
         from fresh w
         where j.id = w.id
         returning j.*
-      ), attempt as (
-        insert into job_attempts (job_id, fence, worker, host) select id, fence, $4, $5 from claimed
       )
       select id, 'claimed' as decision, null::json as old_result, tenant, name, idempotency_key, fence, input, options,
         crash_count, error_count, interruption_count, last_outcome, checkpoint, checkpoint_seq,
@@ -273,9 +271,8 @@ async function claimFresh(
         claims.map((claim) => claim.id),
         claims.map((claim) => claim.owner),
         claims.map((claim) => claim.ttlMs),
-        worker,
-        host,
         claims.map((claim) => claim.copies),
+        worker,
       ],
     ),
   );
@@ -287,13 +284,12 @@ async function claimAny(
   db: Kysely<Database>,
   claims: readonly CountedClaim[],
   worker: string,
-  host: string,
 ): Promise<Map<string, ClaimRow>> {
   const result = await db.executeQuery(
     named<ClaimRow>(
       'claim',
       `with want as (
-        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $8::int[], $9::bool[])
+        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[])
           as w (id, owner, ttl_ms, max_crashes, delivery, copies, own)
         where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
       ), ended as (
@@ -302,7 +298,7 @@ async function claimAny(
         where j.status in ('completed', 'cancelled')
       ), found as (
         select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.failed_at_delivery,
-          j.cancel_requested_at, j.deadline_at, j.error, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own
+          j.cancel_requested_at, j.deadline_at, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own
         from jobs j join want w on w.id = j.id
         where j.status not in ('completed', 'cancelled')
         for update of j skip locked
@@ -329,6 +325,8 @@ async function claimAny(
           crash_count = j.crash_count + (d.status = 'running' and not d.again)::int,
           deferral_count = j.deferral_count + d.copies - 1,
           last_outcome = case when d.status = 'running' and not d.again then 'crash' else j.last_outcome end,
+          worker = $8,
+          claimed_at = case when d.again then j.claimed_at else clock_timestamp() end,
           started_at = coalesce(j.started_at, clock_timestamp())
         from decided d
         where j.id = d.id and d.decision = 'claimed'
@@ -343,14 +341,9 @@ async function claimAny(
         where j.id = d.id and d.decision = 'failed'
           and (d.failed_at_delivery is null or d.own and d.delivery < d.failed_at_delivery)
       ), crashed as (
-        update job_attempts a set outcome = 'crash', finished_at = clock_timestamp()
-        from decided d
-        where a.job_id = d.id and a.fence = d.fence and a.outcome is null
-          and d.status = 'running' and not d.again and d.decision = 'claimed'
-      ), attempt as (
-        insert into job_attempts (job_id, fence, worker, host)
-        select id, fence, $6, $7 from claimed
-        on conflict do nothing
+        insert into ended_attempts (job_id, fence, worker, started_at, outcome)
+        select id, fence, worker, claimed_at, 'crash' from decided
+        where status = 'running' and not again and decision = 'claimed'
       ), head as (
         insert into stream_heads (stream_id, fence, next_seq)
         select id, fence, 0 from claimed where fence > 1
@@ -375,10 +368,9 @@ async function claimAny(
         claims.map((claim) => claim.ttlMs),
         claims.map((claim) => claim.maxCrashes),
         claims.map((claim) => claim.delivery),
-        worker,
-        host,
         claims.map((claim) => claim.copies),
         claims.map((claim) => claim.own),
+        worker,
       ],
     ),
   );
@@ -478,23 +470,18 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
       `with want as (
         select * from unnest($1::uuid[], $2::bigint[], $3::float8[], $4::text[]) as w (id, fence, result_ttl_ms, result)
         where fence >= 1 and fence < 2147483648 and result_ttl_ms >= 0
-      ), done as (
-        update jobs j set
-          status = 'completed',
-          result = w.result::json,
-          lease_owner = null,
-          lease_expires_at = null,
-          last_outcome = 'completed',
-          finished_at = clock_timestamp(),
-          expires_at = clock_timestamp() + w.result_ttl_ms * interval '1 ms'
-        from want w
-        where j.id = w.id and j.fence = w.fence and (j.status = 'running') is true
-        returning j.id, j.fence
-      ), ledger as (
-        update job_attempts a set finished_at = clock_timestamp(), outcome = 'completed'
-        from done d where a.job_id = d.id and a.fence = d.fence
       )
-      select id from done`,
+      update jobs j set
+        status = 'completed',
+        result = w.result::json,
+        lease_owner = null,
+        lease_expires_at = null,
+        last_outcome = 'completed',
+        finished_at = clock_timestamp(),
+        expires_at = clock_timestamp() + w.result_ttl_ms * interval '1 ms'
+      from want w
+      where j.id = w.id and j.fence = w.fence and (j.status = 'running') is true
+      returning j.id`,
       [
         settlements.map((s) => s.id),
         settlements.map((s) => s.fence),
@@ -518,7 +505,7 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
           as w (id, fence, status, outcome, result_ttl_ms, delay_ms, delivery, first_seq, last_seq, terminal, progress, result, error, events)
         where fence >= 1 and result_ttl_ms >= 0 and delay_ms >= 0
       ), held as (
-        select w.* from jobs j join want w on w.id = j.id
+        select w.*, j.worker, j.claimed_at from jobs j join want w on w.id = j.id
         where j.fence = w.fence and (j.status = 'running') is true
         for update of j
       ), advanced as (
@@ -539,8 +526,8 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
         insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
         select id, first_seq, last_seq, fence, events::json from accepted where has_run
       ), ledger as (
-        update job_attempts a set finished_at = clock_timestamp(), outcome = w.outcome, error = w.error::json
-        from accepted w where a.job_id = w.id and a.fence = w.fence
+        insert into ended_attempts (job_id, fence, worker, started_at, outcome, error)
+        select id, fence, worker, claimed_at, outcome, error::json from accepted where not terminal
       )
       update jobs j set
         status = w.status,
@@ -551,6 +538,7 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
         error_count = j.error_count + (w.outcome = 'error')::int,
         interruption_count = j.interruption_count + (w.outcome = 'interruption')::int,
         last_outcome = w.outcome,
+        claimed_at = case when w.terminal then j.claimed_at end,
         run_at = case when w.terminal then j.run_at else clock_timestamp() + w.delay_ms * interval '1 ms' end,
         failed_at_delivery = case when w.status = 'failed' then w.delivery end,
         finished_at = case when w.terminal then clock_timestamp() end,
@@ -676,6 +664,8 @@ export async function endAbandoned(
         'queue',
         'status',
         'fence',
+        'worker',
+        'claimed_at',
         'crash_count',
         'cancel_requested_at',
         sql<boolean>`coalesce(lease_expires_at > clock_timestamp(), false)`.as('held'),
@@ -709,13 +699,7 @@ export async function endAbandoned(
       .values({ stream_id: id, first_seq: seq, last_seq: seq, fence, events: segmentText([ending.terminalJson]) })
       .execute();
     const error = ending.error === undefined ? null : JSON.stringify(ending.error);
-    await trx
-      .updateTable('job_attempts')
-      .set({ outcome: ending.poisoned ? 'poisoned' : 'crash', finished_at: sql`clock_timestamp()`, error })
-      .where('job_id', '=', id)
-      .where('fence', '=', row.fence)
-      .where('outcome', 'is', null)
-      .execute();
+    await keepAttempt(trx, { id, ...row, outcome: ending.poisoned ? 'poisoned' : 'crash', error });
     await trx
       .updateTable('jobs')
       .set({
@@ -725,6 +709,7 @@ export async function endAbandoned(
         crash_count: crashCount,
         lease_owner: null,
         lease_expires_at: null,
+        claimed_at: null,
         last_outcome: ending.poisoned ? 'poisoned' : ending.status,
         failed_at_delivery: ending.status === 'failed' ? (options.delivery ?? null) : null,
         finished_at: sql`clock_timestamp()`,
@@ -743,6 +728,34 @@ export async function endAbandoned(
       error: ending.error,
     };
   });
+}
+
+/** Gives the attempt in a job's row a row of its own, for the job's is about to tell of something else. */
+async function keepAttempt(
+  trx: Transaction<Database>,
+  job: {
+    id: string;
+    fence: number;
+    worker: string | null;
+    claimed_at: Date | null;
+    finished_at?: Date | null;
+    outcome: string;
+    error: string | null;
+  },
+): Promise<void> {
+  if (job.claimed_at === null || job.worker === null) return;
+  await trx
+    .insertInto('ended_attempts')
+    .values({
+      job_id: job.id,
+      fence: job.fence,
+      worker: job.worker,
+      started_at: job.claimed_at,
+      finished_at: job.finished_at ?? sql`clock_timestamp()`,
+      outcome: job.outcome,
+      error: job.error,
+    })
+    .execute();
 }
 
 /** Asks for a cancel. @returns the status it met, `live` while somebody runs it; undefined: no such job */
@@ -778,7 +791,7 @@ export async function redriveJob(
   return db.transaction().execute(async (trx) => {
     const row = await trx
       .selectFrom('jobs')
-      .select(['queue', 'fence', 'error'])
+      .select(['queue', 'fence', 'error', 'worker', 'claimed_at', 'finished_at', 'last_outcome'])
       .where('id', '=', id)
       .where('status', '=', 'failed')
       .forUpdate()
@@ -805,11 +818,13 @@ export async function redriveJob(
         })
         .execute();
     }
+    await keepAttempt(trx, { id, ...row, outcome: row.last_outcome ?? 'error' });
     await trx
       .updateTable('jobs')
       .set({
         status: 'pending',
         error: null,
+        claimed_at: null,
         crash_count: 0,
         error_count: 0,
         deferral_count: 0,

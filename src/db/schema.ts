@@ -23,6 +23,10 @@ export interface JobsTable {
   fence: Generated<number>;
   lease_owner: string | null;
   lease_expires_at: NullableTimestamp;
+  /** Who claimed it last. */
+  worker: string | null;
+  /** When, while that attempt has no row in `ended_attempts`. */
+  claimed_at: NullableTimestamp;
   crash_count: Generated<number>;
   error_count: Generated<number>;
   deferral_count: Generated<number>;
@@ -42,7 +46,19 @@ export interface JobsTable {
   cancel_requested_at: NullableTimestamp;
 }
 
-export interface JobAttemptsTable {
+/** Attempts that their jobs went on without. */
+export interface EndedAttemptsTable {
+  job_id: string;
+  fence: number;
+  worker: string;
+  started_at: Timestamp;
+  finished_at: Timestamp;
+  outcome: string;
+  error: JsonText | null;
+}
+
+/** Every attempt: the ended ones, and the one each job's row tells of. */
+export interface JobAttemptsView {
   job_id: string;
   fence: number;
   worker: string;
@@ -123,7 +139,8 @@ export interface MessagesTable {
 
 export interface Database {
   jobs: JobsTable;
-  job_attempts: JobAttemptsTable;
+  ended_attempts: EndedAttemptsTable;
+  job_attempts: JobAttemptsView;
   stream_heads: StreamHeadsTable;
   journal_segments: JournalSegmentsTable;
   collections: CollectionsTable;

@@ -16,10 +16,6 @@ export interface JobData {
   input?: unknown;
 }
 
-/** How long finished jobs stay visible in BullMQ; the truth about them is in Postgres. */
-const KEEP_COMPLETED = { age: 24 * 3600, count: 5_000 };
-const KEEP_FAILED = { age: 7 * 24 * 3600, count: 50_000 };
-
 /** How long an enqueue waits for Redis before it leaves dispatching to the reconciler, ms. */
 const DISPATCH_WAIT_MS = 2_000;
 
@@ -160,8 +156,5 @@ function toOptions(row: DispatchRow): JobsOptions {
     delay: Math.max(0, Math.round(row.delayMs)),
     // Shown in Bull Board; whether and when a job is retried, its row decides.
     attempts: row.options.attempts,
-    backoff: { type: row.options.backoff.type, delay: row.options.backoff.delayMs },
-    removeOnComplete: KEEP_COMPLETED,
-    removeOnFail: KEEP_FAILED,
   };
 }

@@ -255,7 +255,6 @@ export class Guard {
     this.#runs.set(controller, id);
     let verdict: Verdict;
     try {
-      await lease.ready;
       const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
       if (fence > 1) stream.append(attemptJson(claimed, attempt));
       const ctx = createContext({

@@ -11,6 +11,7 @@
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { LeaseLostError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { heartbeatOf, LeaseTable } from './lease-table.ts';
 import type { FromThread, LeaseThreadData, ToThread } from './lease-thread.ts';
 
 export interface LeaseKeeperOptions {
@@ -38,6 +39,7 @@ interface Lease extends HoldOptions {
   /** Monotonic ns at which the run must have been told to stop. */
   safeUntil: bigint;
   cancelled: boolean;
+  slot: number;
 }
 
 const NS_PER_MS = 1_000_000n;
@@ -47,57 +49,52 @@ const MAX_MARGIN_MS = 1_000;
 
 const LOOP_BEAT_MS = 200;
 
-/** How long a release waits for the next message to the thread, ms. */
-const RELEASE_LINGER_MS = 100;
-
 /** Past every reading of the monotonic clock. */
 const NEVER = 2n ** 63n - 1n;
 
 export class LeaseKeeper {
   readonly #options: LeaseKeeperOptions;
   readonly #leases = new Map<string, Lease>();
+  /** The same leases, as the thread sees them. */
+  readonly #table = new LeaseTable();
+  /** The shortest heartbeat any lease has needed, ms. */
+  #paceMs: number;
   /** Monotonic ms of the event loop's last sign of life, read by the thread. */
   readonly #beat = new BigInt64Array(new SharedArrayBuffer(8));
   #worker: Worker | undefined;
   #port: MessagePort | undefined;
   #beatTimer: NodeJS.Timeout | undefined;
-  #outbox: ToThread[] = [];
-  #posting: Promise<void> | undefined;
-  #releaseTimer: NodeJS.Timeout | undefined;
   #watchdog: NodeJS.Timeout | undefined;
   #watchdogAt = NEVER;
   #closed: Promise<void> | undefined;
 
   constructor(options: LeaseKeeperOptions) {
     this.#options = options;
+    this.#paceMs = options.heartbeatMs;
   }
 
   get size(): number {
     return this.#leases.size;
   }
 
-  /**
-   * Renews a lease until `release()`.
-   *
-   * @returns `ready` resolves once the thread has been told: a handler that blocks the event
-   *   loop right away must not start before
-   */
-  hold(options: HoldOptions): { ready: Promise<void>; release(): void } {
+  /** Renews a lease until `release()`. The thread knows it by the return: the handler may block the loop at once. */
+  hold(options: HoldOptions): { release(): void } {
     this.#start();
     const id = leaseId(options.jobId, options.fence);
-    const lease: Lease = { ...options, safeUntil: safeUntil(options.claimSentAt, options.ttlMs), cancelled: false };
-    this.#leases.set(id, lease);
-    this.#outbox.push({ type: 'hold', jobId: options.jobId, fence: options.fence, ttlMs: options.ttlMs });
-    const ready = this.#post();
-    if (lease.safeUntil < this.#watchdogAt) this.#watch();
-    return {
-      ready,
-      release: () => {
-        if (this.#leases.get(id) !== lease) return;
-        this.#leases.delete(id);
-        this.#let(options);
-      },
+    const lease: Lease = {
+      ...options,
+      safeUntil: safeUntil(options.claimSentAt, options.ttlMs),
+      cancelled: false,
+      slot: this.#table.hold(options),
     };
+    this.#leases.set(id, lease);
+    const paceMs = heartbeatOf(options.ttlMs, this.#options.heartbeatMs);
+    if (paceMs < this.#paceMs) {
+      this.#paceMs = paceMs;
+      this.#port?.postMessage({ type: 'pace', ms: paceMs } satisfies ToThread);
+    }
+    if (lease.safeUntil < this.#watchdogAt) this.#watch();
+    return { release: () => this.#drop(id, lease) };
   }
 
   /** Tells a run of this process, if there is one, that its job is cancelled. */
@@ -112,8 +109,7 @@ export class LeaseKeeper {
     this.#closed ??= (async () => {
       clearInterval(this.#beatTimer);
       clearTimeout(this.#watchdog);
-      clearTimeout(this.#releaseTimer);
-      this.#leases.clear();
+      for (const [id, lease] of this.#leases) this.#drop(id, lease);
       this.#port?.close();
       await this.#worker?.terminate();
     })();
@@ -130,8 +126,10 @@ export class LeaseKeeper {
     const data: LeaseThreadData = {
       port: port2,
       beat: this.#beat,
+      table: this.#table.buffer,
       databaseUrl: this.#options.databaseUrl,
       heartbeatMs: this.#options.heartbeatMs,
+      paceMs: this.#paceMs,
       maxBlockMs: this.#options.maxBlockMs,
     };
     const worker = new Worker(new URL(file, import.meta.url), {
@@ -156,37 +154,16 @@ export class LeaseKeeper {
     this.#worker = undefined;
     this.#port = undefined;
     this.#start();
-    this.#outbox = [...this.#leases.values()].map(({ jobId, fence, ttlMs }) => ({ type: 'hold', jobId, fence, ttlMs }));
-    void this.#post();
   }
 
   #signOfLife(): void {
     Atomics.store(this.#beat, 0, process.hrtime.bigint() / NS_PER_MS);
   }
 
-  /**
-   * Sends what is in the outbox, at the end of this tick: claims come back in batches, and a
-   * message each would cost more than the rest of a short job's lease.
-   */
-  #post(): Promise<void> {
-    this.#posting ??= new Promise((resolve) => {
-      process.nextTick(() => {
-        this.#posting = undefined;
-        clearTimeout(this.#releaseTimer);
-        this.#releaseTimer = undefined;
-        const messages = this.#outbox;
-        this.#outbox = [];
-        this.#port?.postMessage(messages);
-        resolve();
-      });
-    });
-    return this.#posting;
-  }
-
-  /** Tells the thread of a lease that is over. No hurry: renewing it would find no row and harm nobody. */
-  #let({ jobId, fence }: { jobId: string; fence: number }): void {
-    this.#outbox.push({ type: 'release', jobId, fence });
-    this.#releaseTimer ??= setTimeout(() => void this.#post(), RELEASE_LINGER_MS).unref();
+  #drop(id: string, lease: Lease): void {
+    if (this.#leases.get(id) !== lease) return;
+    this.#leases.delete(id);
+    this.#table.release(lease.slot);
   }
 
   #receive(message: FromThread): void {
@@ -218,10 +195,7 @@ export class LeaseKeeper {
   #lose(id: string, why: string): void {
     const lease = this.#leases.get(id);
     if (lease === undefined) return;
-    this.#leases.delete(id);
-    this.#let(lease);
-    // At once: the thread must not renew what was given up, or its takeover waits one more TTL.
-    void this.#post();
+    this.#drop(id, lease);
     this.#options.log.warn({ jobId: lease.jobId, fence: lease.fence, why }, 'lease lost');
     lease.onLost(new LeaseLostError(lease.jobId, lease.fence, why));
   }

@@ -5,21 +5,22 @@
 import { type MessagePort, workerData } from 'node:worker_threads';
 import pg from 'pg';
 import { RENEW_LEASES } from '../db/leases.ts';
+import { heartbeatOf, type LeaseEntry, type LeaseRef, LeaseTable } from './lease-table.ts';
 
 export interface LeaseThreadData {
   port: MessagePort;
   beat: BigInt64Array;
+  /** Of a LeaseTable that the event loop writes. */
+  table: SharedArrayBuffer;
   databaseUrl: string;
   heartbeatMs: number;
+  /** The shortest heartbeat that any lease has needed so far, ms. */
+  paceMs: number;
   maxBlockMs: number;
 }
 
-interface LeaseRef {
-  jobId: string;
-  fence: number;
-}
-
-export type ToThread = ({ type: 'hold'; ttlMs: number } & LeaseRef) | ({ type: 'release' } & LeaseRef);
+/** A lease came that needs a shorter heartbeat than any before it. */
+export type ToThread = { type: 'pace'; ms: number };
 
 export type FromThread =
   | { type: 'renewed'; sentAt: bigint; leases: (LeaseRef & { cancelRequested: boolean })[]; lost: LeaseRef[] }
@@ -31,61 +32,57 @@ const NS_PER_MS = 1_000_000n;
 /** Pause after a failed renewal, ms: several tries fit into what is left of a TTL. */
 const RETRY_MS = 250;
 
-const { port, beat, databaseUrl, heartbeatMs, maxBlockMs } = workerData as LeaseThreadData;
-const leases = new Map<string, LeaseRef & { ttlMs: number; renewedAt: bigint }>();
+const { port, beat, databaseUrl, heartbeatMs, maxBlockMs, ...start } = workerData as LeaseThreadData;
+const table = new LeaseTable(start.table);
+/** Monotonic ns at which leases were last renewed, by generation. */
+let renewals = new Map<number, bigint>();
+let paceMs = start.paceMs;
 let client: pg.Client | undefined;
 let timer: NodeJS.Timeout | undefined;
 let renewing = false;
 let blockReported = false;
 
-port.on('message', (messages: ToThread[]) => {
-  for (const message of messages) receive(message);
+port.on('message', (message: ToThread) => {
+  paceMs = message.ms;
+  schedule();
 });
+schedule();
 
-function receive(message: ToThread): void {
-  const id = `${message.jobId}/${message.fence}`;
-  if (message.type === 'release') {
-    leases.delete(id);
-    return;
-  }
-  const wasIdle = leases.size === 0;
-  leases.set(id, {
-    jobId: message.jobId,
-    fence: message.fence,
-    ttlMs: message.ttlMs,
-    renewedAt: process.hrtime.bigint(),
-  });
-  if (wasIdle || message.ttlMs < 3 * heartbeatMs) schedule();
-}
-
-/** Sleeps until the first lease is due; one heartbeat renews them all. */
-function schedule(afterMs?: number): void {
+/** Looks twice in the shortest heartbeat; short jobs come and go in between and are never seen. */
+function schedule(afterMs = paceMs / 2): void {
   if (renewing) return;
   clearTimeout(timer);
-  if (leases.size === 0) return;
-  let dueMs = afterMs ?? Number.POSITIVE_INFINITY;
-  if (afterMs === undefined) {
-    const now = process.hrtime.bigint();
-    for (const lease of leases.values()) {
-      const age = Number((now - lease.renewedAt) / NS_PER_MS);
-      dueMs = Math.min(dueMs, Math.min(heartbeatMs, lease.ttlMs / 3) - age);
-    }
-  }
-  timer = setTimeout(() => void renew(), Math.max(dueMs, 0));
+  timer = setTimeout(() => void renew(), afterMs);
+}
+
+/** The leases whose heartbeat would be late by the next look. */
+function dueLeases(): LeaseEntry[] {
+  const now = process.hrtime.bigint();
+  const held = table.read();
+  const kept = new Map<number, bigint>();
+  for (const { generation, claimSentAt } of held) kept.set(generation, renewals.get(generation) ?? claimSentAt);
+  renewals = kept;
+  return held.filter(({ generation, ttlMs }) => {
+    const ageMs = Number((now - (renewals.get(generation) as bigint)) / NS_PER_MS);
+    return ageMs + paceMs / 2 >= heartbeatOf(ttlMs, heartbeatMs);
+  });
 }
 
 async function renew(): Promise<void> {
-  if (leases.size === 0) return;
+  const batch = dueLeases();
+  if (batch.length === 0) {
+    schedule();
+    return;
+  }
   const blockedMs = Number(process.hrtime.bigint() / NS_PER_MS - Atomics.load(beat, 0));
   if (blockedMs > maxBlockMs) {
     if (!blockReported) send({ type: 'blocked', blockedMs });
     blockReported = true;
-    schedule(RETRY_MS);
+    schedule(Math.min(RETRY_MS, paceMs / 2));
     return;
   }
   blockReported = false;
   renewing = true;
-  const batch = [...leases.values()];
   let retry = false;
   try {
     client ??= await connect();
@@ -96,8 +93,11 @@ async function renew(): Promise<void> {
       batch.map((lease) => lease.ttlMs),
     ]);
     const renewed = new Map(result.rows.map((row) => [`${row.id}/${row.fence}`, row.cancel_requested]));
-    const kept = batch.filter((lease) => renewed.has(`${lease.jobId}/${lease.fence}`));
-    for (const lease of kept) lease.renewedAt = sentAt;
+    const isRenewed = ({ jobId, fence }: LeaseRef) => renewed.has(`${jobId}/${fence}`);
+    const kept = batch.filter(isRenewed);
+    for (const { generation } of kept) renewals.set(generation, sentAt);
+    // A lease released meanwhile is not lost: its run has ended.
+    const held = new Set(table.read().map(({ generation }) => generation));
     send({
       type: 'renewed',
       sentAt,
@@ -106,12 +106,10 @@ async function renew(): Promise<void> {
         fence,
         cancelRequested: renewed.get(`${jobId}/${fence}`) === true,
       })),
-      // A lease released meanwhile is not lost: its run has ended.
       lost: batch
-        .filter((lease) => !kept.includes(lease) && leases.has(`${lease.jobId}/${lease.fence}`))
+        .filter((lease) => !isRenewed(lease) && held.has(lease.generation))
         .map(({ jobId, fence }) => ({ jobId, fence })),
     });
-    for (const lease of batch) if (!kept.includes(lease)) leases.delete(`${lease.jobId}/${lease.fence}`);
   } catch (error) {
     retry = true;
     send({ type: 'failed', reason: (error as Error).message || (error as Error).name });
@@ -121,8 +119,7 @@ async function renew(): Promise<void> {
     broken?.end().catch(() => undefined);
   } finally {
     renewing = false;
-    if (retry) schedule(RETRY_MS);
-    else schedule();
+    schedule(retry ? Math.min(RETRY_MS, paceMs / 2) : undefined);
   }
 }
 

@@ -67,7 +67,6 @@ export interface RuntimeSettings {
 export class Runtime {
   /** Names this process in leases and the ledger. */
   readonly workerId: string;
-  readonly host = hostname();
   readonly settings: RuntimeSettings;
   readonly log: Logger;
   readonly db: Db;
@@ -101,7 +100,7 @@ export class Runtime {
       maxCrashes: options.maxCrashes ?? 5,
       resultTtlMs: options.resultTtlMs ?? 86_400_000,
     });
-    this.workerId = `${this.host}:${process.pid}:${uuidV7().slice(-8)}`;
+    this.workerId = `${hostname()}:${process.pid}:${uuidV7().slice(-8)}`;
     this.log = (options.log ?? silentLogger()).child({ worker: this.workerId });
     this.db = createDb({
       url: options.databaseUrl,
@@ -130,7 +129,7 @@ export class Runtime {
     this.acceptor = new Acceptor(db);
     this.dispatcher = new Dispatcher({ redis: this.#redis, prefix, log });
     this.#claims = new Batcher({
-      run: (claims) => claimJobs(db, claims, this.workerId, this.host),
+      run: (claims) => claimJobs(db, claims, this.workerId),
       isolate: (error) => !isTransient(error),
       maxBatch: 200,
       maxInFlight: 3,
@@ -164,7 +163,7 @@ export class Runtime {
 
   /** Tells followers of a settlement that was committed elsewhere than in `settle`. */
   announce(settlement: Settlement): void {
-    this.publisher.publish(announcement(settlement));
+    this.#announce([settlement]);
   }
 
   /** What is wrong with Postgres and Redis, `undefined` for what answers. */
@@ -194,8 +193,20 @@ export class Runtime {
     const refused = settlements.filter((settlement) => !accepted.has(settlement.id));
     if (refused.length > 0) for (const id of await findSettled(db, refused)) accepted.add(id);
     const done = settlements.filter((settlement) => accepted.has(settlement.id));
-    this.publisher.publish(done.flatMap(announcement));
+    this.#announce(done);
     return settlements.map((settlement) => accepted.has(settlement.id));
+  }
+
+  #announce(settlements: readonly Settlement[]): void {
+    const runs: { run: Run; end: boolean }[] = [];
+    const silentlyEnded: string[] = [];
+    for (const { id, run, status } of settlements) {
+      const end = status !== 'pending';
+      if (run !== undefined) runs.push({ run, end });
+      else if (end) silentlyEnded.push(id);
+    }
+    this.publisher.publish(runs);
+    this.publisher.publishEndings(silentlyEnded);
   }
 }
 
@@ -220,12 +231,4 @@ async function problemOf(answer: Promise<unknown>): Promise<string | undefined> 
   } finally {
     clearTimeout(timer);
   }
-}
-
-/** What a settlement says on the live bus; of a silent job's end only that it is in the row. */
-function announcement(settlement: Settlement): { run: Run; end: boolean }[] {
-  const { id, fence, run, status } = settlement;
-  const end = status !== 'pending';
-  if (run !== undefined) return [{ run, end }];
-  return end ? [{ run: { streamId: id, fence, firstSeq: 0, events: [] }, end }] : [];
 }

@@ -34,13 +34,14 @@ export function streamChannel(prefix: string, streamId: string): string {
 }
 
 /**
- * A run as a message.
- *
- * @param run without events, it only points at the journal (or at the row, of a silent job)
+ * Where the ends of silent jobs are told, many in a message: a message each would cost Redis
+ * and the worker as much as the rest of such a job's journal.
  */
+export function endingsChannel(prefix: string): string {
+  return `${prefix}:endings`;
+}
+
 export function encodeRunMessage(run: Run, end: boolean): string {
-  if (run.events.length === 0)
-    return `{"first":${run.firstSeq},"last":${run.firstSeq},"fence":${run.fence},"end":${end}}`;
   const head = `{"first":${run.firstSeq},"last":${lastSeq(run)},"fence":${run.fence},"end":${end}`;
   let length = 0;
   for (const event of run.events) length += event.length + 1;
@@ -63,6 +64,12 @@ export function decodeRunMessage(text: string): RunMessage | undefined {
   return { firstSeq: first, lastSeq: last, fence, end, events: events.map((event) => JSON.stringify(event)) };
 }
 
+/** What a listener is told of a silent job's end: its terminal event is in its row. */
+const SILENT_END: RunMessage = Object.freeze({ firstSeq: 0, lastSeq: 0, fence: 0, end: true, events: undefined });
+
+/** Ends told in one message. */
+const MAX_ENDINGS = 1_000;
+
 function isSeq(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
@@ -82,17 +89,28 @@ export class Publisher {
   }
 
   publish(runs: readonly { run: Run; end: boolean }[]): void {
-    if (runs.length === 0) return;
+    if (runs.length > 0) this.#handOver(runs.length, () => this.#send(runs));
+  }
+
+  /** Tells that jobs have ended which never said anything. */
+  publishEndings(streamIds: readonly string[]): void {
+    for (let i = 0; i < streamIds.length; i += MAX_ENDINGS) {
+      const message = streamIds.slice(i, i + MAX_ENDINGS).join(',');
+      this.#handOver(1, () => this.#redis.publish(endingsChannel(this.#prefix), message));
+    }
+  }
+
+  #handOver(count: number, send: () => Promise<unknown>): void {
     if (this.#redis.status !== 'ready' || this.#unconfirmed > MAX_UNCONFIRMED) {
       if (this.#skipped++ % 1_000 === 0)
         this.#log.warn({ skipped: this.#skipped }, 'live messages skipped: Redis is not ready');
       return;
     }
-    this.#unconfirmed += runs.length;
-    this.#send(runs)
+    this.#unconfirmed += count;
+    send()
       .catch((err: unknown) => this.#log.warn({ err }, 'publish failed'))
       .finally(() => {
-        this.#unconfirmed -= runs.length;
+        this.#unconfirmed -= count;
       });
   }
 
@@ -177,7 +195,8 @@ export class ChannelHub {
     if (channel === undefined) {
       channel = { listeners: new Set(), confirmed: false };
       this.#channels.set(name, channel);
-      this.#subscribe([name]);
+      // Before the stream's own: when that is confirmed, no ending is missed either.
+      this.#subscribe(this.#channels.size === 1 ? [endingsChannel(this.#prefix), name] : [name]);
     } else if (channel.confirmed) {
       queueMicrotask(() => listener.onGap());
     }
@@ -187,7 +206,8 @@ export class ChannelHub {
       if (!listeners.delete(listener) || listeners.size > 0) return;
       this.#channels.delete(name);
       if (this.#redis.status === 'ready') {
-        this.#redis.unsubscribe(name).catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
+        const unwanted = this.#channels.size === 0 ? [name, endingsChannel(this.#prefix)] : [name];
+        this.#redis.unsubscribe(...unwanted).catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
       }
     };
   }
@@ -209,10 +229,17 @@ export class ChannelHub {
   }
 
   #resubscribe(): void {
-    this.#subscribe([...this.#channels.keys()]);
+    if (this.#channels.size > 0) this.#subscribe([endingsChannel(this.#prefix), ...this.#channels.keys()]);
   }
 
   #deliver(name: string, text: string): void {
+    if (name === endingsChannel(this.#prefix)) {
+      for (const streamId of text.split(',')) {
+        const ended = this.#channels.get(streamChannel(this.#prefix, streamId));
+        if (ended !== undefined) for (const listener of [...ended.listeners]) listener.onRun(SILENT_END);
+      }
+      return;
+    }
     const channel = this.#channels.get(name);
     if (channel === undefined) return;
     const message = decodeRunMessage(text);

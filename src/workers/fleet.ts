@@ -10,6 +10,7 @@ import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { Guard, type JobSpec } from '../idempotency/guard.ts';
 import { Runtime, type RuntimeOptions } from '../idempotency/runtime.ts';
 import type { JobEvent } from '../journal/event.ts';
+import { FinishedJobs } from './finished-jobs.ts';
 import { Reconciler } from './reconciler.ts';
 
 export interface FleetOptions extends RuntimeOptions {
@@ -40,6 +41,9 @@ export interface Fleet extends JobClient {
    */
   work(options?: { jobs?: readonly string[]; concurrency?: number }): Promise<FleetWorker>;
 }
+
+/** How long failed jobs stay visible in BullMQ. */
+const KEEP_FAILED = { age: 7 * 24 * 3600, count: 50_000 };
 
 /** How long an unknown job waits for a worker that knows it, ms. */
 const UNKNOWN_JOB_WAIT_MS = 5_000;
@@ -108,6 +112,7 @@ async function startWorker(
       // BullMQ's lock lives as long as our lease, so that a dead worker's job comes back when its lease is over.
       lockDuration: leaseTtlMs,
       stalledInterval: Math.min(15_000, Math.max(500, Math.floor(leaseTtlMs / 4))),
+      removeOnFail: KEEP_FAILED,
       // A stall is a delivery like any other; the row counts crashes.
       maxStalledCount: Number.MAX_SAFE_INTEGER,
     });
@@ -119,11 +124,13 @@ async function startWorker(
   });
   const reconciler = new Reconciler({ runtime, jobs: client.jobs, intervalMs: options.reconcileMs });
   reconciler.start();
+  const finished = new FinishedJobs({ redis: runtime.redis, workers, log: runtime.log });
   runtime.log.info({ queues: [...options.queues], concurrency: options.concurrency }, 'worker started');
 
   let closing: Promise<void> | undefined;
   const close = async (timeoutMs: number): Promise<void> => {
     runtime.log.info({ running: guard.size, timeoutMs }, 'worker closing');
+    finished.close();
     await reconciler.close();
     let drained = false;
     const closed = Promise.all(workers.map((worker) => worker.close())).then(() => {

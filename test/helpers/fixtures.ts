@@ -71,7 +71,6 @@ export async function claimOne(
     db,
     [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0, own: true, ...overrides }],
     'worker',
-    'host',
   );
   if (answer === undefined) throw new Error('no answer');
   return answer;

@@ -175,7 +175,6 @@ describe('the claim table, row by row', () => {
         file.db,
         [locked, free].map((id) => ({ id, owner: uuidV7(), ttlMs: 1_000, maxCrashes: 5, delivery: 0, own: true })),
         'worker',
-        'host',
       );
       expect(answers.map((answer) => answer.decision)).toEqual(['busy', 'claimed']);
     } finally {
@@ -188,12 +187,12 @@ describe('the claim table, row by row', () => {
     const id = await insertJob(file.db);
     const request = { id, ttlMs: 1_000, maxCrashes: 5, delivery: 0, own: true };
     const batch = ['a', 'b', 'c'].map((owner) => ({ ...request, owner }));
-    expect((await claimJobs(file.db, batch, 'worker', 'host')).map((answer) => answer.decision)).toEqual([
+    expect((await claimJobs(file.db, batch, 'worker')).map((answer) => answer.decision)).toEqual([
       'claimed',
       'held',
       'held',
     ]);
-    expect((await claimJobs(file.db, batch.slice(1), 'worker', 'host')).map((answer) => answer.decision)).toEqual([
+    expect((await claimJobs(file.db, batch.slice(1), 'worker')).map((answer) => answer.decision)).toEqual([
       'held',
       'held',
     ]);

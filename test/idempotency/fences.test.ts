@@ -67,7 +67,6 @@ describe('a settlement', () => {
         trx,
         [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0, own: true }],
         'worker',
-        'host',
       );
       expect(answer?.decision).toBe('claimed');
       settling = settleJobs(file.db, [settlement(id, 1, how)]);
@@ -394,8 +393,7 @@ it('an outcome that finds Postgres away is tried again by the run that has it', 
   const execute = fleet.db.executeQuery.bind(fleet.db) as (query: CompiledQuery) => Promise<unknown>;
   let failures = 2;
   vi.spyOn(fleet.db, 'executeQuery').mockImplementation((async (query: CompiledQuery) => {
-    if (query.sql.includes('update job_attempts') && query.sql.includes('returning j.id') && failures-- > 0)
-      throw connectionLost();
+    if (query.sql.includes('oncefleet_settle') && failures-- > 0) throw connectionLost();
     return execute(query);
   }) as never);
   await fleet.work();

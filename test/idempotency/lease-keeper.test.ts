@@ -30,7 +30,6 @@ async function hold(keeper: LeaseKeeper, ttlMs: number) {
   const onLost = vi.fn();
   const onCancel = vi.fn();
   const lease = keeper.hold({ jobId: id, fence: 1, ttlMs, claimSentAt, onLost, onCancel });
-  await lease.ready;
   return { id, lease, onLost, onCancel };
 }
 
