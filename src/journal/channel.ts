@@ -17,6 +17,9 @@ const MAX_MESSAGE_LENGTH = 256 * 1024;
 /** Messages handed to Redis and not yet confirmed; past it, live messages are skipped (followers read). */
 const MAX_UNCONFIRMED = 10_000;
 
+/** A subscription that Redis refused (a slot on the move, a node going away) is asked for again, ms. */
+const RESUBSCRIBE_MS = 500;
+
 /** What a message takes in memory besides its text, in characters, about. */
 const MESSAGE_OVERHEAD = 100;
 
@@ -171,6 +174,8 @@ export class ChannelHub {
   readonly #prefix: string;
   readonly #log: Logger;
   readonly #channels = new Map<string, Channel>();
+  /** A Cluster is ready before its subscribers are. */
+  #ready: boolean;
 
   /** @param options.redis a connection of its own, with `autoResubscribe: false`: the hub subscribes again itself */
   constructor(options: { redis: RedisConnection; prefix: string; log: Logger }) {
@@ -179,11 +184,18 @@ export class ChannelHub {
     this.#log = options.log;
     const redis: EventEmitter = this.#redis;
     redis.on(this.#sharded ? 'smessage' : 'message', (channel: string, text: string) => this.#deliver(channel, text));
-    redis.on('ready', () => this.#resubscribe());
-    redis.on('close', () => this.#cut());
-    // Of a Cluster's nodes one may come and go without the others.
+    this.#ready = !this.#sharded && this.#redis.status === 'ready';
+    redis.on(this.#sharded ? 'subscribersReady' : 'ready', () => {
+      this.#ready = true;
+      this.#subscribe([...this.#channels.keys()]);
+    });
+    redis.on('close', () => {
+      this.#ready = false;
+      this.#cut();
+    });
+    // Of a Cluster's nodes one may go without the others; ioredis says so once it has found another.
     redis.on('-subscriber', () => this.#cut());
-    redis.on('subscribersReady', () => this.#resubscribe());
+    redis.on('-node', () => this.#cut());
   }
 
   /** Channels with at least one listener. */
@@ -192,7 +204,7 @@ export class ChannelHub {
   }
 
   get connected(): boolean {
-    return this.#redis.status === 'ready';
+    return this.#ready;
   }
 
   /** Whether messages of this stream reach this process at present. */
@@ -221,7 +233,7 @@ export class ChannelHub {
     return () => {
       if (!listeners.delete(listener) || listeners.size > 0) return;
       this.#channels.delete(name);
-      if (this.#redis.status === 'ready') {
+      if (this.#ready) {
         const left = this.#sharded ? this.#redis.sunsubscribe(name) : this.#redis.unsubscribe(name);
         left.catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
       }
@@ -234,15 +246,22 @@ export class ChannelHub {
 
   #subscribe(names: string[]): void {
     // Not ready: the `ready` handler subscribes to everything that is wanted by then.
-    if (names.length === 0 || this.#redis.status !== 'ready') return;
+    if (names.length === 0 || !this.#ready) return;
     // A sharded subscription is its slot's, and one command has one slot.
     for (const batch of this.#sharded ? names.map((name) => [name]) : [names]) {
       const subscribed = this.#sharded ? this.#redis.ssubscribe(...batch) : this.#redis.subscribe(...batch);
       subscribed.then(
         () => this.#confirm(batch),
-        (err: unknown) => this.#log.warn({ err }, 'subscribe failed'),
+        (err: unknown) => {
+          this.#log.warn({ err }, 'subscribe failed; trying again');
+          setTimeout(() => this.#subscribe(this.#unconfirmed(batch)), RESUBSCRIBE_MS).unref();
+        },
       );
     }
+  }
+
+  #unconfirmed(names: readonly string[]): string[] {
+    return names.filter((name) => this.#channels.get(name)?.confirmed === false);
   }
 
   #confirm(names: readonly string[]): void {
@@ -252,10 +271,6 @@ export class ChannelHub {
       channel.confirmed = true;
       for (const listener of [...channel.listeners]) listener.onGap();
     }
-  }
-
-  #resubscribe(): void {
-    this.#subscribe([...this.#channels.keys()]);
   }
 
   /** Followers look at their heads now, and poll until messages come again. */
