@@ -60,7 +60,10 @@ export class JournalWriter {
   readonly #maxLength: number;
   readonly #highWaterMark: number;
 
+  /** Streams with events that no flush has taken yet. */
   readonly #dirty = new Set<StreamWriter>();
+  /** Streams with events that are not committed yet, taken or not. */
+  readonly #uncommitted = new Set<StreamWriter>();
   #bufferedEvents = 0;
   #bufferedLength = 0;
   #lingerTimer: NodeJS.Timeout | undefined;
@@ -97,7 +100,7 @@ export class JournalWriter {
 
   /** Resolves when everything buffered at the call is committed or refused. */
   async flush(): Promise<void> {
-    await Promise.all([...this.#dirty].map((stream) => stream.flush().catch(() => undefined)));
+    await Promise.all([...this.#uncommitted].map((stream) => stream.flush().catch(() => undefined)));
   }
 
   /**
@@ -125,6 +128,7 @@ export class JournalWriter {
 
   #buffered(stream: StreamWriter, length: number): void {
     this.#dirty.add(stream);
+    this.#uncommitted.add(stream);
     this.#bufferedEvents++;
     this.#bufferedLength += length;
     if (this.#bufferedEvents >= this.#maxEvents || this.#bufferedLength >= this.#maxLength) this.#flushNow();
@@ -135,6 +139,7 @@ export class JournalWriter {
     this.#bufferedEvents -= events;
     this.#bufferedLength -= length;
     if (!stream.hasPending) this.#dirty.delete(stream);
+    if (!stream.hasUncommitted) this.#uncommitted.delete(stream);
     this.#wakeProducers();
   }
 
@@ -332,6 +337,11 @@ export class StreamWriter {
 
   get hasPending(): boolean {
     return this.#pending.length > 0;
+  }
+
+  /** Events are buffered or on their way. */
+  get hasUncommitted(): boolean {
+    return this.#pending.length > 0 || this.#taken !== undefined;
   }
 
   get refused(): OncefleetError | undefined {

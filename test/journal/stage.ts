@@ -22,11 +22,16 @@ export const IMMEDIATE: Partial<NewJob> = {
 /** Followers on a hub of their own, and hands to write and publish separately. */
 export async function stage(
   file: ReturnType<typeof useDatabase>,
-  { job = {}, ...options }: Partial<FollowerOptions> & { job?: Partial<NewJob> } = {},
+  {
+    job = {},
+    redisUrl = testRedisUrl(),
+    ...options
+  }: Partial<FollowerOptions> & { job?: Partial<NewJob>; redisUrl?: string } = {},
 ) {
   const prefix = uniquePrefix();
-  const subscriber = new Redis(testRedisUrl(), { autoResubscribe: false, maxRetriesPerRequest: null });
-  const publisher = new Redis(testRedisUrl());
+  const subscriber = new Redis(redisUrl, { autoResubscribe: false, maxRetriesPerRequest: null });
+  const publisher = new Redis(redisUrl);
+  for (const redis of [subscriber, publisher]) redis.on('error', () => undefined);
   const hub = new ChannelHub({ redis: subscriber, prefix, log: silentLogger() });
   onTestFinished(() => {
     subscriber.disconnect();
