@@ -193,9 +193,14 @@ export class ChannelHub {
       this.#ready = false;
       this.#cut();
     });
-    // Of a Cluster's nodes one may go without the others; ioredis says so once it has found another.
-    redis.on('-subscriber', () => this.#cut());
-    redis.on('-node', () => this.#cut());
+    // Of a Cluster's nodes one may go without the others. ioredis subscribes again by itself, but does
+    // not say when: so we ask until Redis confirms.
+    for (const event of ['-subscriber', '-node']) {
+      redis.on(event, () => {
+        this.#cut();
+        this.#subscribeLater([...this.#channels.keys()]);
+      });
+    }
   }
 
   /** Channels with at least one listener. */
@@ -249,19 +254,24 @@ export class ChannelHub {
     if (names.length === 0 || !this.#ready) return;
     // A sharded subscription is its slot's, and one command has one slot.
     for (const batch of this.#sharded ? names.map((name) => [name]) : [names]) {
-      const subscribed = this.#sharded ? this.#redis.ssubscribe(...batch) : this.#redis.subscribe(...batch);
-      subscribed.then(
+      this.#ask(batch).then(
         () => this.#confirm(batch),
         (err: unknown) => {
           this.#log.warn({ err }, 'subscribe failed; trying again');
-          setTimeout(() => this.#subscribe(this.#unconfirmed(batch)), RESUBSCRIBE_MS).unref();
+          this.#subscribeLater(batch);
         },
       );
     }
   }
 
-  #unconfirmed(names: readonly string[]): string[] {
-    return names.filter((name) => this.#channels.get(name)?.confirmed === false);
+  /** Async, because ioredis throws at once for a slot that no node has. */
+  async #ask(names: readonly string[]): Promise<void> {
+    await (this.#sharded ? this.#redis.ssubscribe(...names) : this.#redis.subscribe(...names));
+  }
+
+  #subscribeLater(names: readonly string[]): void {
+    const subscribe = () => this.#subscribe(names.filter((name) => this.#channels.get(name)?.confirmed === false));
+    setTimeout(subscribe, RESUBSCRIBE_MS).unref();
   }
 
   #confirm(names: readonly string[]): void {
