@@ -51,6 +51,13 @@ const tokens = z.string().transform((text, ctx) => {
 export const CONFIG_VARIABLES = {
   DATABASE_URL: { schema: url('postgres:', 'postgresql:'), about: 'Postgres, the truth. 14 or newer.' },
   REDIS_URL: { schema: url('redis:', 'rediss:'), about: 'Redis or Valkey, dispatcher and live bus. 6.2 or newer.' },
+  REDIS_CLUSTER: {
+    schema: z
+      .enum(['true', 'false'], 'expected true or false')
+      .default('false')
+      .transform((text) => text === 'true'),
+    about: 'REDIS_URL is a node of a Redis Cluster (Redis or Valkey 7 or newer).',
+  },
   DATABASE_POOL_SIZE: { schema: count(2, 500).default(10), about: 'Postgres connections of this process.' },
   ONCEFLEET_PREFIX: {
     schema: z
@@ -132,6 +139,7 @@ type Variables = { [K in keyof typeof CONFIG_VARIABLES]: z.output<(typeof CONFIG
 export interface Config {
   readonly databaseUrl: string;
   readonly redisUrl: string;
+  readonly redisCluster: boolean;
   readonly databasePoolSize: number;
   readonly prefix: string;
   readonly tenant: string;
@@ -207,6 +215,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   return Object.freeze({
     databaseUrl: all.DATABASE_URL,
     redisUrl: all.REDIS_URL,
+    redisCluster: all.REDIS_CLUSTER,
     databasePoolSize: all.DATABASE_POOL_SIZE,
     prefix: all.ONCEFLEET_PREFIX,
     tenant: all.ONCEFLEET_TENANT,

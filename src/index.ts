@@ -15,13 +15,16 @@ export {
   type JobPolicy,
 } from './idempotency/define-job.ts';
 export { type GuardedProcessor, type WithIdempotencyOptions, withIdempotency } from './idempotency/with-idempotency.ts';
+export type { Cursor } from './journal/cursor.ts';
 export {
+  type AttemptEvent,
   isTerminalType,
   type JobEvent,
   type StreamEvent,
   type SystemEvent,
   type TerminalEvent,
 } from './journal/event.ts';
+export type { Following } from './journal/follower.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
 export { createBuiltinJobs } from './workers/builtin-jobs.ts';

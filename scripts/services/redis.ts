@@ -24,6 +24,8 @@ export interface RedisOptions {
   identity: Identity | undefined;
   /** Keep data between runs (append-only file). */
   lasting?: boolean;
+  /** As a node of a Cluster, which other nodes can meet on its bus port. All its nodes have one password. */
+  cluster?: { busPort: number; password: string };
   /** Told before anything is installed. */
   say(line: string): void;
 }
@@ -32,13 +34,14 @@ export interface RedisOptions {
 export class PrivateRedis {
   readonly #program: string;
   readonly #options: RedisOptions;
-  readonly #password = randomBytes(18).toString('base64url');
+  readonly #password: string;
   #port = 0;
   #child: Child | undefined;
 
   private constructor(program: string, options: RedisOptions) {
     this.#program = program;
     this.#options = options;
+    this.#password = options.cluster?.password ?? randomBytes(18).toString('base64url');
   }
 
   /** @throws OncefleetError SERVICE_MISSING: not installed (with the commands that install it), or does not start */
@@ -73,7 +76,7 @@ export class PrivateRedis {
 
   /** Starts it again on its port; empty, unless its data is lasting. */
   async start(): Promise<void> {
-    const { folder, lasting } = this.#options;
+    const { folder, lasting, cluster } = this.#options;
     // The servers' user where it can run the program; else as ourselves.
     const identity = canReach(this.#options.identity, this.#program, 'execute') ? this.#options.identity : undefined;
     const config = [
@@ -82,11 +85,18 @@ export class PrivateRedis {
       `requirepass ${this.#password}`,
       `dir "${folder.replace(/["\\]/g, '\\$&')}"`,
       'daemonize no',
-      'databases 16',
       // BullMQ's keys must never be evicted.
       'maxmemory-policy noeviction',
       'save ""',
       `appendonly ${lasting === true ? 'yes' : 'no'}`,
+      ...(cluster === undefined
+        ? ['databases 16']
+        : [
+            'cluster-enabled yes',
+            `cluster-port ${cluster.busPort}`,
+            'cluster-announce-ip 127.0.0.1',
+            'cluster-node-timeout 2000',
+          ]),
     ];
     this.#child = await Child.start(this.#program, ['-'], {
       logFile: this.logFile,

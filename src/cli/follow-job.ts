@@ -112,7 +112,11 @@ async function* followThroughOutages(
   let outage: { since: number; until: number } | undefined;
   while (!signal.aborted) {
     try {
-      for await (const event of client.follow(id, { signal, ...(last === undefined ? {} : { after: last }) })) {
+      for await (const event of client.follow(id, {
+        signal,
+        committed: true,
+        ...(last === undefined ? {} : { after: last }),
+      })) {
         last = event.seq;
         yield event;
       }

@@ -28,6 +28,8 @@ export interface RowOptions {
     maxDelayMs?: number | undefined;
     jitter?: number | undefined;
   };
+  /** Events are published before they are committed; absent: after. */
+  publish?: 'immediate';
 }
 
 export interface NewJob {

@@ -32,6 +32,8 @@ export interface StreamState {
   fence: number;
   nextSeq: number;
   closed: boolean;
+  /** Its events are published before they are committed. */
+  immediate: boolean;
   /** The terminal event of a job that ended without ever emitting: it is kept in its row. */
   rowTerminal:
     | { status: 'completed' | 'failed' | 'cancelled'; result: string | null; error: string | null }
@@ -42,9 +44,20 @@ export function lastSeq(run: Run): number {
   return run.firstSeq + run.events.length - 1;
 }
 
+/** JSON.stringify writes no line breaks, so this one is always between two events. */
+const SEPARATOR = ',\n';
+
 /** Events as the array text of a segment. */
 export function segmentText(events: readonly string[]): string {
-  return `[${events.join(',')}]`;
+  return `[${events.join(SEPARATOR)}]`;
+}
+
+/** The texts of a segment's events, as they were emitted. */
+export function segmentEvents(segment: Segment): string[] {
+  const texts = segment.events.slice(1, -1).split(SEPARATOR);
+  if (texts.length === segment.lastSeq - segment.firstSeq + 1) return texts;
+  // Written, or merged, by somebody else.
+  return (JSON.parse(segment.events) as unknown[]).map((event) => JSON.stringify(event));
 }
 
 const PROGRESS_START = '{"type":"progress",';
@@ -132,6 +145,7 @@ export async function findStreamStates(
       'h.fence',
       'h.next_seq',
       'h.state',
+      sql<boolean>`coalesce(j.options ->> 'publish' = 'immediate', false)`.as('immediate'),
       // A result can be large; it is needed only where it is the stream.
       sql<string | null>`case when h.stream_id is null and j.status = 'completed' then j.result end`.as('result'),
       sql<string | null>`case when h.stream_id is null and j.status = 'failed' then j.error end`.as('error'),
@@ -150,6 +164,7 @@ export async function findStreamStates(
           fence: row.fence ?? row.job_fence,
           nextSeq: row.next_seq ?? (inRow ? 1 : 0),
           closed: row.state === 'closed' || inRow,
+          immediate: row.immediate,
           rowTerminal: inRow ? { status, result: row.result, error: row.error } : undefined,
         },
       ];
@@ -179,4 +194,33 @@ export async function findSegments(
     .limit(limit)
     .execute();
   return rows.map((row) => ({ firstSeq: row.first_seq, lastSeq: row.last_seq, fence: row.fence, events: row.events }));
+}
+
+/**
+ * Where a stream left what its owner at `fence` wrote: the first seq of a later owner.
+ *
+ * @returns undefined: no later owner has written yet
+ */
+export async function findFork(db: Kysely<Database>, streamId: string, fence: number): Promise<number | undefined> {
+  const row = await db
+    .selectFrom('journal_segments')
+    .select((eb) => eb.fn.min('first_seq').as('seq'))
+    .where('stream_id', '=', streamId)
+    .where('fence', '>', fence)
+    .executeTakeFirst();
+  return row?.seq ?? undefined;
+}
+
+/** The `attempt` events of a stream below a seq: what each attempt kept of those before it. */
+export async function findAttemptEvents(
+  db: Kysely<Database>,
+  streamId: string,
+  below: number,
+): Promise<{ seq: number; json: string }[]> {
+  // By its text, because ->> refuses a lone surrogate anywhere in the event. Only the fleet writes this type.
+  const result = await sql<{ seq: number; json: string }>`
+    select seq, event::text as json from journal_events
+    where stream_id = ${streamId} and seq < ${below} and event::text like '{"type":"attempt",%'
+    order by seq`.execute(db);
+  return result.rows;
 }

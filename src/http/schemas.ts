@@ -125,7 +125,10 @@ export const cancelAnswer = z.object({
 export const redriveAnswer = z.object({ id: z.uuid(), status: jobStatus, links });
 
 export const eventsQuery = z.object({
-  after: z.string().optional().describe('Cursor: the last seq already seen. From the start unless told.'),
+  after: z
+    .string()
+    .optional()
+    .describe('Cursor: the last seq already seen, or the last `id` of an event stream. From the start unless told.'),
   lastEventId: z.string().optional().describe('Another name of `after`, as EventSource polyfills send it.'),
   limit: queryInt(1, MAX_PAGE_EVENTS).describe('Events in a JSON page; 100 unless told.'),
   wait: queryInt(0, MAX_WAIT_S).describe('How long a JSON page may wait for its first event, s.'),
@@ -138,7 +141,7 @@ export const eventsHeaders = z.looseObject({
 
 export const eventPage = z.object({
   events: z.array(z.object({ seq: z.int(), fence: z.int(), event: z.looseObject({ type: z.string() }) })),
-  next: z.int().describe('Cursor to ask with next.'),
+  next: z.union([z.int(), z.string()]).describe('Cursor to ask with next.'),
   finished: z.boolean().describe('The terminal event is in this page or before it.'),
 });
 

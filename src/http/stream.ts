@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../idempotency/client.ts';
 import type { EventPage } from '../idempotency/client-types.ts';
+import { type Cursor, parseCursor } from '../journal/cursor.ts';
 import { isTerminalType, type StreamEvent } from '../journal/event.ts';
 import { readJobId } from './jobs.ts';
 import { isStoreUnavailable, loggableError, problemResponses } from './problem.ts';
@@ -96,7 +97,7 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
   /** Decides the status while it still can, then streams. */
   async function openStream(
     { keepaliveMs }: StreamRoutesOptions,
-    { id, after, request, reply }: { id: string; after: number; request: FastifyRequest; reply: FastifyReply },
+    { id, after, request, reply }: { id: string; after: Cursor; request: FastifyRequest; reply: FastifyReply },
   ): Promise<FastifyReply> {
     const { tenant } = request;
     let page: EventPage;
@@ -291,7 +292,9 @@ export class ResponseStream {
 }
 
 function frameOf(event: StreamEvent): string {
-  return formatFrame({ id: event.seq, event: event.event.type, data: event.json });
+  const { type } = event.event;
+  // A rewind is not in the journal: with an id it would be where a reader goes on.
+  return formatFrame({ ...(type === 'rewind' ? {} : { id: event.cursor }), event: type, data: event.json });
 }
 
 function wantsEventStream(request: FastifyRequest): boolean {
@@ -305,21 +308,16 @@ function wantsEventStream(request: FastifyRequest): boolean {
  *
  * @throws OncefleetError CURSOR_INVALID
  */
-function readCursor(...candidates: (string | undefined)[]): number {
+function readCursor(...candidates: (string | undefined)[]): Cursor {
   const cursor = candidates.find((text) => text !== undefined && text !== '');
   if (cursor === undefined) return -1;
-  if (!/^(-1|\d{1,15})$/.test(cursor)) {
-    throw new OncefleetError(
-      'CURSOR_INVALID',
-      'A cursor is the seq of the last event seen: a whole number, or -1 for the start',
-    );
-  }
-  return Number(cursor);
+  const { seq, fence } = parseCursor(cursor);
+  return fence === undefined ? seq : cursor;
 }
 
 async function readPage(
   { client, streams }: StreamRoutesOptions,
-  ask: { id: string; after: number; limit: number; waitMs: number; tenant: string; raw: ServerResponse },
+  ask: { id: string; after: Cursor; limit: number; waitMs: number; tenant: string; raw: ServerResponse },
 ): Promise<EventPage> {
   const { id, after, limit, tenant } = ask;
   const page = await client.readEvents(id, { tenant, after, limit });
@@ -327,7 +325,7 @@ async function readPage(
   const first = await firstEvent({ client, streams }, ask);
   if (first === undefined) return page;
   const later = await client.readEvents(id, { tenant, after, limit });
-  // An event can be published before it is committed.
+  // The journal may have been cut short meanwhile.
   return later.events.length > 0
     ? later
     : { events: [first], next: first.seq, finished: isTerminalType(first.event.type) };
@@ -342,7 +340,7 @@ async function firstEvent(
     tenant,
     waitMs,
     raw,
-  }: { id: string; after: number; tenant: string; waitMs: number; raw: ServerResponse },
+  }: { id: string; after: Cursor; tenant: string; waitMs: number; raw: ServerResponse },
 ): Promise<StreamEvent | undefined> {
   const give = new AbortController();
   const up = () => give.abort();
@@ -351,7 +349,7 @@ async function firstEvent(
   streams.drainSignal.addEventListener('abort', up);
   if (streams.draining) up();
   try {
-    for await (const event of client.follow(id, { tenant, after, signal: give.signal })) return event;
+    for await (const event of client.follow(id, { tenant, after, committed: true, signal: give.signal })) return event;
     return undefined;
   } catch (error) {
     if (give.signal.aborted) return undefined;
@@ -365,7 +363,7 @@ async function firstEvent(
 
 function formatPage({ events, next, finished }: EventPage): string {
   const items = events.map(({ seq, fence, json }) => `{"seq":${seq},"fence":${fence},"event":${json}}`);
-  return `{"events":[${items.join(',')}],"next":${next},"finished":${finished}}`;
+  return `{"events":[${items.join(',')}],"next":${JSON.stringify(next)},"finished":${finished}}`;
 }
 
 /** Headers set so far (request id, CORS), which a hijacked reply would leave out. */

@@ -1,6 +1,8 @@
 /** The shapes that `JobClient` takes and gives; HTTP, CLI and library users share them. */
 import type { ErrorCode } from '../errors.ts';
+import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent, StreamEvent } from '../journal/event.ts';
+import type { Following } from '../journal/follower.ts';
 
 export type JobStatus = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
 
@@ -58,9 +60,13 @@ export interface AttemptRecord {
 
 export interface FollowOptions {
   tenant?: string;
-  /** The last seq already seen; events after it are given. Default -1: from the start. */
-  after?: number;
+  /** The last event already seen, as its `cursor` says; events after it are given. Default -1: from the start. */
+  after?: Cursor;
   signal?: AbortSignal;
+  /** Give events of these types (and `rewind`) alone; the `cursor` of what is returned moves past the others too. */
+  types?: readonly string[];
+  /** Of a job with `publish: 'immediate'`, give events only once they are committed. Default false. */
+  committed?: boolean;
 }
 
 export interface ResultOptions {
@@ -80,7 +86,7 @@ export interface JobHandle<O = unknown, E extends JobEvent = JobEvent> {
    */
   result(options?: ResultOptions): Promise<O>;
   /** The job's stream; ends after its terminal event. */
-  events(options?: Omit<FollowOptions, 'tenant'>): AsyncGenerator<StreamEvent<E>, void, undefined>;
+  events(options?: Omit<FollowOptions, 'tenant'>): Following<E>;
   cancel(): Promise<CancelResult>;
 }
 
@@ -133,7 +139,7 @@ export interface FindOptions {
 export interface EventPage {
   events: StreamEvent[];
   /** Cursor to ask with next. */
-  next: number;
+  next: Cursor;
   /** The terminal event is in this page or before it. */
   finished: boolean;
 }

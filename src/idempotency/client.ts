@@ -21,7 +21,9 @@ import {
   toIssues,
   toStoredFailure,
 } from '../errors.ts';
-import type { JobEvent, StreamEvent } from '../journal/event.ts';
+import type { Cursor } from '../journal/cursor.ts';
+import type { JobEvent } from '../journal/event.ts';
+import { type Following, type FollowStreamOptions, failedFollowing } from '../journal/follower.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import { ending } from './abandon.ts';
 import type {
@@ -70,9 +72,9 @@ export interface JobClient {
   /** Redrives failed jobs that match, canaries first. @throws InputInvalidError; the signal's reason */
   redriveMany(options?: RedriveManyOptions): Promise<RedriveManyResult>;
   /** @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID (on the first `next()`) */
-  follow(id: string, options?: FollowOptions): AsyncGenerator<StreamEvent, void, undefined>;
+  follow(id: string, options?: FollowOptions): Following;
   /** One page from the journal, without waiting. `finished` with no events: the cursor is at or past the end. */
-  readEvents(id: string, options?: { tenant?: string; after?: number; limit?: number }): Promise<EventPage>;
+  readEvents(id: string, options?: { tenant?: string; after?: Cursor; limit?: number }): Promise<EventPage>;
   /** @throws OncefleetError JOB_NOT_FOUND, WAIT_TIMEOUT; JobFailedError */
   result(id: string, options?: ResultOptions & { tenant?: string }): Promise<unknown>;
   /** Postgres and Redis, each `undefined` when it answers, else what is wrong. */
@@ -134,6 +136,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       priority: options.priority ?? 0,
       attempts: policy.attempts,
       backoff: policy.backoff,
+      ...(policy.publish === 'immediate' ? { publish: policy.publish } : {}),
     };
     const accepted = await runtime.acceptor.accept(
       {
@@ -166,13 +169,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     return {
       ...accepted,
       result: (wait: ResultOptions = {}) => waitForResult(id, wait) as Promise<never>,
-      events: (follow = {}) =>
-        runtime.followers.follow({
-          streamId: id,
-          tenant,
-          after: follow.after ?? -1,
-          signal: follow.signal,
-        }) as AsyncGenerator<never>,
+      events: (follow = {}) => runtime.followers.follow(followOf(id, tenant, follow)) as Following<never>,
       cancel: () => cancel(id, { tenant }),
     };
   }
@@ -344,14 +341,9 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         await Promise.all(rest.slice(i, i + REDRIVE_AT_ONCE).map(redriveOne));
       return result;
     },
-    async *follow(id, options = {}) {
-      if (!isUuid(id)) throw notFound(id);
-      yield* runtime.followers.follow({
-        streamId: id,
-        tenant: tenantOf(options),
-        after: options.after ?? -1,
-        signal: options.signal,
-      });
+    follow(id, options = {}) {
+      const follow = followOf(id, tenantOf(options), options);
+      return isUuid(id) ? runtime.followers.follow(follow) : failedFollowing(notFound(id), follow.after);
     },
     async readEvents(id, options = {}) {
       if (!isUuid(id)) throw notFound(id);
@@ -374,6 +366,11 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       await runtime.close();
     },
   };
+}
+
+function followOf(streamId: string, tenant: string, options: Omit<FollowOptions, 'tenant'>): FollowStreamOptions {
+  const { after = -1, signal, types, committed } = options;
+  return { streamId, tenant, after, signal, types, committed };
 }
 
 function notFound(id: string): OncefleetError {

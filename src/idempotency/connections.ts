@@ -1,24 +1,30 @@
-import { Redis } from 'ioredis';
+import { Cluster, Redis } from 'ioredis';
+import type { RedisConnection } from '../journal/channel.ts';
 import type { Logger } from '../log.ts';
 
-/**
- * A Redis connection that reconnects for ever and never throws from the background.
- *
- * @param overrides `enableOfflineQueue: false` for what must fail at once while Redis is away
- */
-export function connectRedis(
-  url: string,
-  name: string,
-  log: Logger,
-  overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean } = {},
-): Redis {
-  const redis = new Redis(url, {
+export interface ConnectOptions {
+  /** The URL is a node of a Redis Cluster, which knows the others. */
+  cluster: boolean;
+  /** Names the connection to Redis and in the log. */
+  name: string;
+  log: Logger;
+  /** False for what must fail at once while Redis is away. */
+  enableOfflineQueue?: boolean;
+  /** False for who subscribes again by itself. */
+  autoResubscribe?: boolean;
+}
+
+/** A Redis connection that reconnects for ever and never throws from the background. */
+export function connectRedis(url: string, options: ConnectOptions): RedisConnection {
+  const { cluster, name, log, ...overrides } = options;
+  const common = {
     connectionName: `oncefleet-${name}`,
     // BullMQ insists on it for blocking connections; elsewhere callers set their own limits.
     maxRetriesPerRequest: null,
-    retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 6), 1_000),
-    ...overrides,
-  });
+  };
+  const redis = cluster
+    ? connectCluster(url, common, overrides)
+    : new Redis(url, { ...common, retryStrategy, ...overrides });
   // One line per outage, not one per try.
   let reported = false;
   redis.on('error', (err) => {
@@ -32,21 +38,56 @@ export function connectRedis(
   return redis;
 }
 
+/**
+ * What BullMQ puts before the keys of a queue. On a Cluster all keys of one queue must be in
+ * one slot, which the braces see to; queues spread over the nodes.
+ */
+export function queuePrefix(prefix: string, queue: string, cluster: boolean): string {
+  return cluster ? `{${prefix}:${queue}}` : prefix;
+}
+
+function retryStrategy(times: number): number {
+  return Math.min(50 * 2 ** Math.min(times, 6), 1_000);
+}
+
+function connectCluster(
+  url: string,
+  common: { connectionName: string; maxRetriesPerRequest: null },
+  overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean },
+): Cluster {
+  const { hostname, port, username, password, protocol } = new URL(url);
+  const tls = protocol === 'rediss:';
+  return new Cluster([{ host: hostname, port: port === '' ? 6379 : Number(port) }], {
+    clusterRetryStrategy: retryStrategy,
+    // A channel's messages stay on the node that has its slot.
+    shardedSubscribers: overrides.autoResubscribe === false,
+    ...(overrides.enableOfflineQueue === undefined ? {} : { enableOfflineQueue: overrides.enableOfflineQueue }),
+    // Certificates are for names, which a lookup would turn into addresses.
+    ...(tls ? { dnsLookup: (name: string, done: (err: null, address: string) => void) => done(null, name) } : {}),
+    redisOptions: {
+      ...common,
+      ...(username === '' ? {} : { username: decodeURIComponent(username) }),
+      ...(password === '' ? {} : { password: decodeURIComponent(password) }),
+      ...(tls ? { tls: {} } : {}),
+    },
+  });
+}
+
 /** Ends a connection without waiting for a Redis that is away. */
-export async function closeRedis(redis: Redis): Promise<void> {
+export async function closeRedis(redis: RedisConnection): Promise<void> {
   if (redis.status === 'ready') await redis.quit().catch(() => redis.disconnect());
   else redis.disconnect();
 }
 
 /** Every connection duplicated from this one from now on, as BullMQ does for its blocking reads. */
-export function trackDuplicates(redis: Redis): ReadonlySet<Redis> {
-  const duplicates = new Set<Redis>();
-  const duplicate = redis.duplicate.bind(redis);
-  redis.duplicate = (...args) => {
+export function trackDuplicates(redis: RedisConnection): ReadonlySet<RedisConnection> {
+  const duplicates = new Set<RedisConnection>();
+  const duplicate = redis.duplicate.bind(redis) as (...args: unknown[]) => RedisConnection;
+  redis.duplicate = ((...args: unknown[]) => {
     const copy = duplicate(...args);
     duplicates.add(copy);
     copy.once('end', () => duplicates.delete(copy));
     return copy;
-  };
+  }) as typeof redis.duplicate;
   return duplicates;
 }

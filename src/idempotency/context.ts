@@ -3,7 +3,8 @@ import type { Transaction } from 'kysely';
 import { type ClaimedJob, lockFence, saveCheckpoint } from '../db/jobs.ts';
 import type { Database } from '../db/schema.ts';
 import { LeaseLostError, OncefleetError } from '../errors.ts';
-import { encodeJson, type JobEvent } from '../journal/event.ts';
+import { type AttemptEvent, encodeJson, type JobEvent } from '../journal/event.ts';
+import { readPrevious } from '../journal/previous.ts';
 import type { StreamWriter } from '../journal/writer.ts';
 import type { Logger } from '../log.ts';
 import type { JobContext } from './define-job.ts';
@@ -15,6 +16,8 @@ export interface ContextOptions {
   delivery: Job;
   claimed: ClaimedJob;
   attempt: number;
+  /** What the attempt says of those before it. */
+  start: AttemptEvent;
   stream: StreamWriter;
   controller: AbortController;
   ttlMs: number;
@@ -47,6 +50,7 @@ export function createContext(options: ContextOptions): JobContext {
     signal: controller.signal,
     db,
     resumedFrom: claimed.checkpoint === null ? undefined : JSON.parse(claimed.checkpoint),
+    previous: { [Symbol.asyncIterator]: () => readPrevious(db, id, { ...options.start, seq: claimed.nextSeq }) },
     // Most handlers log nothing, and a child logger is not free.
     get log() {
       log ??= teeToDelivery(runtime.log.child({ jobId: id, jobName: claimed.name, fence }), delivery);
@@ -104,6 +108,7 @@ export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: 
     signal,
     db: runtime.db.kysely,
     resumedFrom: undefined,
+    previous: (async function* () {})(),
     log: teeToDelivery(runtime.log.child({ jobId: id, jobName: delivery.name, unguarded: true }), delivery),
     emit: nothing,
     progress: async (progress) => {

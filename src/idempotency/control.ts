@@ -1,4 +1,5 @@
-import type { Redis } from 'ioredis';
+import type { EventEmitter } from 'node:events';
+import type { RedisConnection } from '../journal/channel.ts';
 import type { Logger } from '../log.ts';
 
 /**
@@ -6,13 +7,13 @@ import type { Logger } from '../log.ts';
  * workers hear. Losing a message costs that wait and nothing else.
  */
 export class Control {
-  readonly #publish: Redis;
-  readonly #subscribe: Redis;
+  readonly #publish: RedisConnection;
+  readonly #subscribe: RedisConnection;
   readonly #channel: string;
   readonly #log: Logger;
   #onCancel: ((jobId: string) => void) | undefined;
 
-  constructor(options: { publish: Redis; subscribe: Redis; prefix: string; log: Logger }) {
+  constructor(options: { publish: RedisConnection; subscribe: RedisConnection; prefix: string; log: Logger }) {
     this.#publish = options.publish;
     this.#subscribe = options.subscribe;
     this.#channel = `${options.prefix}:control`;
@@ -32,7 +33,8 @@ export class Control {
     const first = this.#onCancel === undefined;
     this.#onCancel = onCancel;
     if (!first) return;
-    this.#subscribe.on('message', (channel: string, text: string) => {
+    const redis: EventEmitter = this.#subscribe;
+    redis.on('message', (channel: string, text: string) => {
       if (channel === this.#channel) this.#hear(text);
     });
     const subscribe = () => {

@@ -27,6 +27,12 @@ export interface JobContext<E extends JobEvent = JobEvent> {
   /** What the last `checkpoint()` of an earlier attempt saved; `undefined` on a fresh start. */
   readonly resumedFrom: unknown;
   /**
+   * What earlier attempts emitted and this one does not supersede, as readers have it: with
+   * `onRetry: 'continue'` everything, else what came before the checkpoint. Read from the
+   * journal as it is iterated, a few segments in memory at a time; every iteration starts anew.
+   */
+  readonly previous: AsyncIterable<E>;
+  /**
    * Appends an event to the job's stream. Await it: it waits while buffers are full.
    * @throws OncefleetError EVENT_INVALID (alone; the stream goes on), LEASE_LOST, STREAM_CLOSED
    */
@@ -83,6 +89,18 @@ export interface JobPolicy {
   onStoreOutage: 'defer' | 'run';
   /** What a new enqueue under a failed job's key gets: the stored failure, or a new run. Default `replay`. */
   onFailedKey: 'replay' | 'rerun';
+  /**
+   * When events reach live readers: after their commit, so that what a reader has seen stays
+   * (`committed`), or inside `emit`, some ms earlier, at the price of a `rewind` when a crash
+   * lost the last of them (`immediate`). Kept in the job's row at its enqueue. Default `committed`.
+   */
+  publish: 'committed' | 'immediate';
+  /**
+   * What a later attempt does with the events of those before it: readers discard what came
+   * after the last checkpoint (everything, without one), or keep all of it (`continue`) and the
+   * handler goes on from `ctx.previous`. Default `restart`.
+   */
+  onRetry: 'restart' | 'continue';
 }
 
 export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = JobEvent> {
@@ -136,14 +154,21 @@ export const policySchema = z.object({
   resultTtlMs: z.number().int().min(0).optional(),
   onFailedKey: z.enum(['replay', 'rerun']),
   onStoreOutage: z.enum(['defer', 'run']),
+  publish: z.enum(['committed', 'immediate']),
+  onRetry: z.enum(['restart', 'continue']),
 });
 
 /** What a job gets where its author said nothing. */
-export const DEFAULT_POLICY: Pick<JobPolicy, 'attempts' | 'backoff' | 'onFailedKey' | 'onStoreOutage'> = {
+export const DEFAULT_POLICY: Pick<
+  JobPolicy,
+  'attempts' | 'backoff' | 'onFailedKey' | 'onStoreOutage' | 'publish' | 'onRetry'
+> = {
   attempts: 3,
   backoff: { type: 'exponential', delayMs: 1_000 },
   onFailedKey: 'replay',
   onStoreOutage: 'defer',
+  publish: 'committed',
+  onRetry: 'restart',
 };
 
 /**

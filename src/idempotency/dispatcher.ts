@@ -1,9 +1,9 @@
 /** Gives rows to BullMQ. What it fails to give, the reconciler gives later. */
 import { type JobsOptions, Queue } from 'bullmq';
-import type { Redis } from 'ioredis';
 import type { DispatchRow } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import { Batcher } from '../journal/batcher.ts';
+import type { RedisConnection } from '../journal/channel.ts';
 import type { Logger } from '../log.ts';
 
 /** What a BullMQ job of ours carries; the input stays in Postgres. */
@@ -22,8 +22,9 @@ const DISPATCH_WAIT_MS = 2_000;
 const MAX_BULK = 1_000;
 
 export interface DispatcherOptions {
-  redis: Redis;
-  prefix: string;
+  redis: RedisConnection;
+  /** What BullMQ puts before the keys of a queue. */
+  prefixOf(queue: string): string;
   log: Logger;
 }
 
@@ -96,12 +97,20 @@ export class Dispatcher {
 
   /**
    * Of rows that wait to run, those that BullMQ will not run: it does not have them, or has
-   * them as finished. One round trip; none of them while Redis is away, which gets them later.
+   * them as finished. One round trip a queue; none of them while Redis is away, which gets them later.
    */
   async findMissing(rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
     if (rows.length === 0 || this.#options.redis.status !== 'ready') return [];
+    // On a Cluster the queues lie on different nodes, and a pipeline goes to one.
+    const byQueue = Map.groupBy(rows, (row) => row.queue);
+    const missing = await Promise.all([...byQueue].map(([name, waiting]) => this.#findMissingIn(name, waiting)));
+    return missing.flat();
+  }
+
+  async #findMissingIn(name: string, rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
+    const { queue } = this.#entry(name);
     const pipeline = this.#options.redis.pipeline();
-    for (const row of rows) pipeline.hmget(this.#entry(row.queue).queue.toKey(row.id), 'timestamp', 'finishedOn');
+    for (const row of rows) pipeline.hmget(queue.toKey(row.id), 'timestamp', 'finishedOn');
     const answers = (await pipeline.exec()) ?? [];
     return rows.filter((_, i) => {
       const [error, fields] = answers[i] ?? [];
@@ -122,7 +131,7 @@ export class Dispatcher {
   #entry(name: string): { queue: Queue; adds: Batcher<DispatchRow, void> } {
     let entry = this.#queues.get(name);
     if (entry === undefined) {
-      const queue = new Queue(name, { connection: this.#options.redis, prefix: this.#options.prefix });
+      const queue = new Queue(name, { connection: this.#options.redis, prefix: this.#options.prefixOf(name) });
       // Of an outage the connection tells once.
       queue.on('error', (err) =>
         this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'),

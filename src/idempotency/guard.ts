@@ -26,7 +26,13 @@ import {
   type StoredFailure,
   toStoredFailure,
 } from '../errors.ts';
-import { type AttemptReason, encodeJson, type JobEvent, type SystemEvent } from '../journal/event.ts';
+import {
+  type AttemptEvent,
+  type AttemptReason,
+  encodeJson,
+  type JobEvent,
+  type SystemEvent,
+} from '../journal/event.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import type { StreamWriter } from '../journal/writer.ts';
 import { ending } from './abandon.ts';
@@ -187,6 +193,7 @@ export class Guard {
             priority: job.opts.priority ?? 0,
             attempts: job.opts.attempts ?? policy.attempts,
             backoff: foreignBackoff(job) ?? policy.backoff,
+            ...(policy.publish === 'immediate' ? { publish: policy.publish } : {}),
           },
           delayMs: 0,
           deadlineMs: policy.deadlineMs ?? null,
@@ -238,7 +245,13 @@ export class Guard {
     const controller = new AbortController();
     const completion: Completion = { settlement: undefined };
     const abort = (reason: Error) => controller.abort(reason);
-    const stream = writer.open({ streamId: id, fence, nextSeq: claimed.nextSeq, onRefused: abort });
+    const stream = writer.open({
+      streamId: id,
+      fence,
+      nextSeq: claimed.nextSeq,
+      immediate: claimed.options.publish === 'immediate',
+      onRefused: abort,
+    });
     const lease = leases.hold({
       jobId: id,
       fence,
@@ -256,12 +269,14 @@ export class Guard {
     let verdict: Verdict;
     try {
       const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
-      if (fence > 1) stream.append(attemptJson(claimed, attempt));
+      const start = attemptEvent(claimed, attempt, spec.policy.onRetry);
+      if (fence > 1) stream.append(JSON.stringify(start));
       const ctx = createContext({
         runtime: this.#runtime,
         delivery: job,
         claimed,
         attempt,
+        start,
         stream,
         controller,
         ttlMs,
@@ -644,16 +659,18 @@ function eventOf(verdict: Exclude<Verdict, { kind: 'lost' }>, claimed: ClaimedJo
   } satisfies SystemEvent);
 }
 
-function attemptJson(claimed: ClaimedJob, attempt: number): string {
+function attemptEvent(claimed: ClaimedJob, attempt: number, onRetry: JobPolicy['onRetry']): AttemptEvent {
   const reasons: Record<string, AttemptReason> = { error: 'error', interruption: 'interruption', redrive: 'redrive' };
-  const event: SystemEvent = {
+  const reason = reasons[claimed.lastOutcome ?? ''] ?? 'crash';
+  // Nothing is superseded: this event's own seq is past everything before it.
+  if (onRetry === 'continue') return { type: 'attempt', attempt, reason, resumed: true, from: claimed.nextSeq };
+  return {
     type: 'attempt',
     attempt,
-    reason: reasons[claimed.lastOutcome ?? ''] ?? 'crash',
+    reason,
     resumed: claimed.checkpoint !== null,
     ...(claimed.checkpointSeq === null ? {} : { from: claimed.checkpointSeq }),
   };
-  return JSON.stringify(event);
 }
 
 function backoffMs(backoff: RowOptions['backoff'], failures: number): number {

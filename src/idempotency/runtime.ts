@@ -1,6 +1,5 @@
 /** What the jobs of one process share: connections, journal, leases, coalesced statements. */
 import { hostname } from 'node:os';
-import type { Redis } from 'ioredis';
 import { createDb, type Db } from '../db/client.ts';
 import {
   type ClaimAnswer,
@@ -14,12 +13,12 @@ import type { Run } from '../db/journal.ts';
 import { isTransient } from '../db/transient.ts';
 import { OncefleetError } from '../errors.ts';
 import { Batcher } from '../journal/batcher.ts';
-import { ChannelHub, Publisher } from '../journal/channel.ts';
+import { ChannelHub, Publisher, type RedisConnection } from '../journal/channel.ts';
 import { Followers } from '../journal/follower.ts';
 import { JournalWriter } from '../journal/writer.ts';
 import { type Logger, silentLogger } from '../log.ts';
 import { Acceptor } from './accept.ts';
-import { closeRedis, connectRedis, trackDuplicates } from './connections.ts';
+import { closeRedis, connectRedis, queuePrefix, trackDuplicates } from './connections.ts';
 import { Control } from './control.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
@@ -31,6 +30,8 @@ const HEALTH_WAIT_MS = 2_000;
 export interface RuntimeOptions {
   databaseUrl: string;
   redisUrl: string;
+  /** `redisUrl` is a node of a Redis Cluster (Redis 7 or newer). Default false. */
+  redisCluster?: boolean;
   /** Prefix of every Redis key and channel. Default `oncefleet`. */
   prefix?: string;
   /** Tenant where none is named. Default `default`. */
@@ -55,6 +56,7 @@ export interface RuntimeOptions {
 export interface RuntimeSettings {
   readonly databaseUrl: string;
   readonly redisUrl: string;
+  readonly redisCluster: boolean;
   readonly prefix: string;
   readonly tenant: string;
   readonly leaseTtlMs: number;
@@ -78,10 +80,10 @@ export class Runtime {
   readonly followers: Followers;
   readonly writer: JournalWriter;
   readonly leases: LeaseKeeper;
-  readonly #redis: Redis;
-  readonly #duplicates: ReadonlySet<Redis>;
-  readonly #publishRedis: Redis;
-  readonly #subscriber: Redis;
+  readonly #redis: RedisConnection;
+  readonly #duplicates: ReadonlySet<RedisConnection>;
+  readonly #publishRedis: RedisConnection;
+  readonly #subscriber: RedisConnection;
   readonly #claims: Batcher<ClaimRequest, ClaimAnswer>;
   readonly #settlements: Batcher<Settlement, boolean>;
   #closed: Promise<void> | undefined;
@@ -92,6 +94,7 @@ export class Runtime {
     this.settings = Object.freeze({
       databaseUrl: options.databaseUrl,
       redisUrl: options.redisUrl,
+      redisCluster: options.redisCluster ?? false,
       prefix: options.prefix ?? 'oncefleet',
       tenant: options.tenant ?? 'default',
       leaseTtlMs,
@@ -111,10 +114,12 @@ export class Runtime {
     const { prefix } = this.settings;
     const { log } = this;
     const db = this.db.kysely;
-    this.#redis = connectRedis(options.redisUrl, 'queue', log);
+    const connect = (name: string, overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean } = {}) =>
+      connectRedis(options.redisUrl, { cluster: this.settings.redisCluster, name, log, ...overrides });
+    this.#redis = connect('queue');
     this.#duplicates = trackDuplicates(this.#redis);
-    this.#publishRedis = connectRedis(options.redisUrl, 'publish', log, { enableOfflineQueue: false });
-    this.#subscriber = connectRedis(options.redisUrl, 'subscribe', log, { autoResubscribe: false });
+    this.#publishRedis = connect('publish', { enableOfflineQueue: false });
+    this.#subscriber = connect('subscribe', { autoResubscribe: false });
     this.publisher = new Publisher({ redis: this.#publishRedis, prefix, log });
     this.hub = new ChannelHub({ redis: this.#subscriber, prefix, log });
     this.control = new Control({ publish: this.#publishRedis, subscribe: this.#subscriber, prefix, log });
@@ -127,7 +132,7 @@ export class Runtime {
     });
     this.leases = new LeaseKeeper({ ...this.settings, log });
     this.acceptor = new Acceptor(db);
-    this.dispatcher = new Dispatcher({ redis: this.#redis, prefix, log });
+    this.dispatcher = new Dispatcher({ redis: this.#redis, prefixOf: (queue) => this.queuePrefix(queue), log });
     this.#claims = new Batcher({
       run: (claims) => claimJobs(db, claims, this.workerId),
       isolate: (error) => !isTransient(error),
@@ -143,8 +148,13 @@ export class Runtime {
   }
 
   /** The queue connection, for BullMQ workers to share and to duplicate. */
-  get redis(): Redis {
+  get redis(): RedisConnection {
     return this.#redis;
+  }
+
+  /** What BullMQ puts before the keys of a queue. */
+  queuePrefix(queue: string): string {
+    return queuePrefix(this.settings.prefix, queue, this.settings.redisCluster);
   }
 
   /** Ends the connections that BullMQ made for itself, however busy they are. */

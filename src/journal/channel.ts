@@ -3,9 +3,13 @@
  * that saves a read; Postgres holds the truth, so losing, repeating or reordering messages
  * costs a follower time and nothing else.
  */
-import type { Redis } from 'ioredis';
+import type { EventEmitter } from 'node:events';
+import { Cluster, type Redis } from 'ioredis';
 import { lastSeq, type Run } from '../db/journal.ts';
 import type { Logger } from '../log.ts';
+
+/** A connection to a Redis, or to every node of a Redis Cluster. */
+export type RedisConnection = Redis | Cluster;
 
 /** Larger runs are announced without their events, which followers then read from Postgres. */
 const MAX_MESSAGE_LENGTH = 256 * 1024;
@@ -13,14 +17,36 @@ const MAX_MESSAGE_LENGTH = 256 * 1024;
 /** Messages handed to Redis and not yet confirmed; past it, live messages are skipped (followers read). */
 const MAX_UNCONFIRMED = 10_000;
 
+/** A subscription that Redis refused (a slot on the move, a node going away) is asked for again, ms. */
+const RESUBSCRIBE_MS = 500;
+
+/** What a message takes in memory besides its text, in characters, about. */
+const MESSAGE_OVERHEAD = 100;
+
 export interface RunMessage {
   firstSeq: number;
   lastSeq: number;
   fence: number;
   /** The last event is the stream's terminal event. */
   end: boolean;
-  /** JSON texts; absent when the message only points at the journal. */
+  /** False: sent before its commit, which may never come. */
+  committed: boolean;
+  /** JSON texts, not looked at yet; absent when the message only points at the journal. */
   events: readonly string[] | undefined;
+  /** Characters it takes in memory, about. */
+  length: number;
+}
+
+/**
+ * A run to tell followers of.
+ *
+ * `events`: as it was committed. `ahead`: before its commit. `pointer`: committed, and its
+ * events were told ahead (or are in the row, of a silent job).
+ */
+export interface Announcement {
+  run: Run;
+  end: boolean;
+  form?: 'events' | 'ahead' | 'pointer';
 }
 
 export interface ChannelListener {
@@ -41,31 +67,51 @@ export function endingsChannel(prefix: string): string {
   return `${prefix}:endings`;
 }
 
-export function encodeRunMessage(run: Run, end: boolean): string {
-  const head = `{"first":${run.firstSeq},"last":${lastSeq(run)},"fence":${run.fence},"end":${end}`;
+/**
+ * A run as a message: a line of JSON about it, then a line an event. Events are JSON texts,
+ * which hold no line breaks, so neither end has to parse them to take them apart.
+ */
+export function encodeRunMessage(run: Run, end: boolean, form: Announcement['form'] = 'events'): string {
+  const { events, firstSeq, fence } = run;
+  const last = Math.max(firstSeq, lastSeq(run));
+  const head = `{"first":${firstSeq},"last":${last},"fence":${fence},"end":${end}${form === 'ahead' ? ',"ahead":true' : ''}}`;
+  if (form === 'pointer' || events.length === 0) return head;
   let length = 0;
-  for (const event of run.events) length += event.length + 1;
-  return length > MAX_MESSAGE_LENGTH ? `${head}}` : `${head},"events":[${run.events.join(',')}]}`;
+  for (const event of events) {
+    length += event.length + 1;
+    if (event.includes('\n')) return head;
+  }
+  return length > MAX_MESSAGE_LENGTH ? head : `${head}\n${events.join('\n')}`;
 }
 
 /** `undefined` for anything that is not a run message: a channel is open to whoever can reach Redis. */
 export function decodeRunMessage(text: string): RunMessage | undefined {
-  let value: { first?: unknown; last?: unknown; fence?: unknown; end?: unknown; events?: unknown };
+  const lineEnd = text.indexOf('\n');
+  let value: { first?: unknown; last?: unknown; fence?: unknown; end?: unknown; ahead?: unknown } | null;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(lineEnd === -1 ? text : text.slice(0, lineEnd));
   } catch {
     return undefined;
   }
   if (typeof value !== 'object' || value === null) return undefined;
-  const { first, last, fence, end, events } = value;
+  const { first, last, fence, end } = value;
   if (!isSeq(first) || !isSeq(last) || !isSeq(fence) || typeof end !== 'boolean' || last < first) return undefined;
-  if (events === undefined) return { firstSeq: first, lastSeq: last, fence, end, events: undefined };
-  if (!Array.isArray(events) || events.length !== last - first + 1) return undefined;
-  return { firstSeq: first, lastSeq: last, fence, end, events: events.map((event) => JSON.stringify(event)) };
+  const events = lineEnd === -1 ? undefined : text.slice(lineEnd + 1).split('\n');
+  if (events !== undefined && events.length !== last - first + 1) return undefined;
+  const committed = value.ahead !== true;
+  return { firstSeq: first, lastSeq: last, fence, end, committed, events, length: MESSAGE_OVERHEAD + text.length };
 }
 
 /** What a listener is told of a silent job's end: its terminal event is in its row. */
-const SILENT_END: RunMessage = Object.freeze({ firstSeq: 0, lastSeq: 0, fence: 0, end: true, events: undefined });
+const SILENT_END: RunMessage = Object.freeze({
+  firstSeq: 0,
+  lastSeq: 0,
+  fence: 0,
+  end: true,
+  committed: true,
+  events: undefined,
+  length: MESSAGE_OVERHEAD,
+});
 
 /** Ends told in one message. */
 const MAX_ENDINGS = 1_000;
@@ -74,29 +120,35 @@ function isSeq(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-/** Publishes runs after their commit. Never throws and never waits: a failed publish is a missed hint. */
+/** Tells followers of runs. Never throws and never waits: a failed publish is a missed hint. */
 export class Publisher {
-  readonly #redis: Redis;
+  readonly #redis: RedisConnection;
   readonly #prefix: string;
   readonly #log: Logger;
   #unconfirmed = 0;
   #skipped = 0;
 
-  constructor(options: { redis: Redis; prefix: string; log: Logger }) {
+  constructor(options: { redis: RedisConnection; prefix: string; log: Logger }) {
     this.#redis = options.redis;
     this.#prefix = options.prefix;
     this.#log = options.log;
   }
 
-  publish(runs: readonly { run: Run; end: boolean }[]): void {
-    if (runs.length > 0) this.#handOver(runs.length, () => this.#send(runs));
+  publish(announcements: readonly Announcement[]): void {
+    if (announcements.length > 0) this.#handOver(announcements.length, () => this.#send(announcements));
   }
 
   /** Tells that jobs have ended which never said anything. */
   publishEndings(streamIds: readonly string[]): void {
+    if (this.#redis instanceof Cluster) {
+      // A follower has its stream's node for certain, and no other.
+      this.publish(streamIds.map((streamId) => ({ run: { streamId, fence: 0, firstSeq: 0, events: [] }, end: true })));
+      return;
+    }
+    const redis = this.#redis;
     for (let i = 0; i < streamIds.length; i += MAX_ENDINGS) {
       const message = streamIds.slice(i, i + MAX_ENDINGS).join(',');
-      this.#handOver(1, () => this.#redis.publish(endingsChannel(this.#prefix), message));
+      this.#handOver(1, () => redis.publish(endingsChannel(this.#prefix), message));
     }
   }
 
@@ -114,10 +166,16 @@ export class Publisher {
       });
   }
 
-  async #send(runs: readonly { run: Run; end: boolean }[]): Promise<void> {
-    const pairs = runs.map(
-      ({ run, end }) => [streamChannel(this.#prefix, run.streamId), encodeRunMessage(run, end)] as const,
+  async #send(announcements: readonly Announcement[]): Promise<void> {
+    const pairs = announcements.map(
+      ({ run, end, form }) => [streamChannel(this.#prefix, run.streamId), encodeRunMessage(run, end, form)] as const,
     );
+    if (this.#redis instanceof Cluster) {
+      // Each goes to the node that has its channel's slot; a script may only publish to its own node's.
+      const cluster = this.#redis;
+      await Promise.all(pairs.map(([channel, message]) => cluster.spublish(channel, message)));
+      return;
+    }
     const [only] = pairs;
     if (pairs.length === 1 && only !== undefined) {
       await this.#redis.publish(...only);
@@ -146,27 +204,42 @@ interface Channel {
   confirmed: boolean;
 }
 
-/** One subscriber connection for all followers of a process; channels are reference-counted. */
+/**
+ * One subscriber connection for all followers of a process (on a Cluster one a node, with
+ * sharded pub/sub); channels are reference-counted.
+ */
 export class ChannelHub {
-  readonly #redis: Redis;
+  readonly #redis: RedisConnection;
   readonly #prefix: string;
   readonly #log: Logger;
   readonly #channels = new Map<string, Channel>();
+  /** A Cluster is ready before its subscribers are. */
+  #ready: boolean;
 
   /** @param options.redis a connection of its own, with `autoResubscribe: false`: the hub subscribes again itself */
-  constructor(options: { redis: Redis; prefix: string; log: Logger }) {
+  constructor(options: { redis: RedisConnection; prefix: string; log: Logger }) {
     this.#redis = options.redis;
     this.#prefix = options.prefix;
     this.#log = options.log;
-    this.#redis.on('message', (channel: string, text: string) => this.#deliver(channel, text));
-    this.#redis.on('ready', () => this.#resubscribe());
-    this.#redis.on('close', () => {
-      // Followers look at their heads now, and poll until messages come again.
-      for (const channel of this.#channels.values()) {
-        channel.confirmed = false;
-        for (const listener of [...channel.listeners]) listener.onGap();
-      }
+    const redis: EventEmitter = this.#redis;
+    redis.on(this.#sharded ? 'smessage' : 'message', (channel: string, text: string) => this.#deliver(channel, text));
+    this.#ready = !this.#sharded && this.#redis.status === 'ready';
+    redis.on(this.#sharded ? 'subscribersReady' : 'ready', () => {
+      this.#ready = true;
+      this.#subscribe([...this.#channels.keys()]);
     });
+    redis.on('close', () => {
+      this.#ready = false;
+      this.#cut();
+    });
+    // Of a Cluster's nodes one may go without the others. ioredis subscribes again by itself, but does
+    // not say when: so we ask until Redis confirms.
+    for (const event of ['-subscriber', '-node']) {
+      redis.on(event, () => {
+        this.#cut();
+        this.#subscribeLater([...this.#channels.keys()]);
+      });
+    }
   }
 
   /** Channels with at least one listener. */
@@ -175,7 +248,7 @@ export class ChannelHub {
   }
 
   get connected(): boolean {
-    return this.#redis.status === 'ready';
+    return this.#ready;
   }
 
   /** Whether messages of this stream reach this process at present. */
@@ -195,8 +268,7 @@ export class ChannelHub {
     if (channel === undefined) {
       channel = { listeners: new Set(), confirmed: false };
       this.#channels.set(name, channel);
-      // Before the stream's own: when that is confirmed, no ending is missed either.
-      this.#subscribe(this.#channels.size === 1 ? [endingsChannel(this.#prefix), name] : [name]);
+      this.#subscribe([name]);
     } else if (channel.confirmed) {
       queueMicrotask(() => listener.onGap());
     }
@@ -205,31 +277,60 @@ export class ChannelHub {
     return () => {
       if (!listeners.delete(listener) || listeners.size > 0) return;
       this.#channels.delete(name);
-      if (this.#redis.status === 'ready') {
-        const unwanted = this.#channels.size === 0 ? [name, endingsChannel(this.#prefix)] : [name];
-        this.#redis.unsubscribe(...unwanted).catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
-      }
+      if (!this.#ready) return;
+      const unwanted = this.#channels.size === 0 ? [name, endingsChannel(this.#prefix)] : [name];
+      const left = this.#sharded ? this.#redis.sunsubscribe(name) : this.#redis.unsubscribe(...unwanted);
+      left.catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
     };
+  }
+
+  get #sharded(): boolean {
+    return this.#redis instanceof Cluster;
   }
 
   #subscribe(names: string[]): void {
     // Not ready: the `ready` handler subscribes to everything that is wanted by then.
-    if (names.length === 0 || this.#redis.status !== 'ready') return;
-    this.#redis.subscribe(...names).then(
-      () => {
-        for (const name of names) {
-          const channel = this.#channels.get(name);
-          if (channel === undefined) continue;
-          channel.confirmed = true;
-          for (const listener of [...channel.listeners]) listener.onGap();
-        }
-      },
-      (err: unknown) => this.#log.warn({ err }, 'subscribe failed'),
-    );
+    if (names.length === 0 || !this.#ready) return;
+    // A sharded subscription is its slot's, and one command has one slot.
+    for (const batch of this.#sharded ? names.map((name) => [name]) : [names]) {
+      this.#ask(batch).then(
+        () => this.#confirm(batch),
+        (err: unknown) => {
+          this.#log.warn({ err }, 'subscribe failed; trying again');
+          this.#subscribeLater(batch);
+        },
+      );
+    }
   }
 
-  #resubscribe(): void {
-    if (this.#channels.size > 0) this.#subscribe([endingsChannel(this.#prefix), ...this.#channels.keys()]);
+  /** Async, because ioredis throws at once for a slot that no node has. */
+  async #ask(names: readonly string[]): Promise<void> {
+    // With each stream's own, and first: once that is confirmed, no ending is missed either.
+    await (this.#sharded
+      ? this.#redis.ssubscribe(...names)
+      : this.#redis.subscribe(endingsChannel(this.#prefix), ...names));
+  }
+
+  #subscribeLater(names: readonly string[]): void {
+    const subscribe = () => this.#subscribe(names.filter((name) => this.#channels.get(name)?.confirmed === false));
+    setTimeout(subscribe, RESUBSCRIBE_MS).unref();
+  }
+
+  #confirm(names: readonly string[]): void {
+    for (const name of names) {
+      const channel = this.#channels.get(name);
+      if (channel === undefined) continue;
+      channel.confirmed = true;
+      for (const listener of [...channel.listeners]) listener.onGap();
+    }
+  }
+
+  /** Followers look at their heads now, and poll until messages come again. */
+  #cut(): void {
+    for (const channel of this.#channels.values()) {
+      channel.confirmed = false;
+      for (const listener of [...channel.listeners]) listener.onGap();
+    }
   }
 
   #deliver(name: string, text: string): void {

@@ -3,6 +3,7 @@
  * contiguous from 0 over all attempts of the job.
  */
 import { OncefleetError, type StoredFailure } from '../errors.ts';
+import type { Cursor } from './cursor.ts';
 
 export interface JobEvent {
   type: string;
@@ -13,6 +14,8 @@ export interface JobEvent {
 export interface StreamEvent<E extends JobEvent = JobEvent> {
   seq: number;
   fence: number;
+  /** What to go on after: the seq, on an `immediate` stream `<fence>-<seq>`. */
+  cursor: Cursor;
   event: E | SystemEvent;
   json: string;
 }
@@ -22,6 +25,8 @@ export type SystemEvent =
   /** A later attempt starts. `resumed`: events with `seq >= from` are superseded; otherwise all before this one are. */
   | { type: 'attempt'; attempt: number; reason: AttemptReason; resumed: boolean; from?: number }
   | { type: 'retry'; attempt: number; delayMs: number; error: StoredFailure }
+  /** Not in the journal: a reader of an `immediate` stream has events with `seq >= from` that a crash lost. */
+  | { type: 'rewind'; from: number }
   | { type: 'progress'; done: number; total?: number; message?: string }
   | { type: 'end'; result?: unknown }
   | { type: 'error'; error: StoredFailure }
@@ -29,6 +34,8 @@ export type SystemEvent =
 
 /** Why an attempt after the first one starts. */
 export type AttemptReason = 'error' | 'crash' | 'interruption' | 'redrive';
+
+export type AttemptEvent = Extract<SystemEvent, { type: 'attempt' }>;
 
 export type TerminalEvent = Extract<SystemEvent, { type: 'end' | 'error' | 'cancelled' }>;
 
@@ -48,6 +55,11 @@ export function isTerminalType(type: string): boolean {
   return TERMINAL_TYPES.has(type);
 }
 
+/** Whether only the fleet writes events of this type. */
+export function isFleetType(type: string): boolean {
+  return RESERVED_TYPES.has(type);
+}
+
 /**
  * The text to journal for an event a handler emits.
  *
@@ -63,7 +75,10 @@ export function encodeEvent(event: JobEvent): string {
     if (cause instanceof OncefleetError) throw cause;
     throw new OncefleetError('EVENT_INVALID', 'event cannot be read', { cause });
   }
-  return encodeJson(event, 'event');
+  const json = encodeJson(event, 'event');
+  // A `toJSON` or a getter may have written something else than was checked.
+  if (!json.startsWith(`{"type":${JSON.stringify(event.type)}`)) checkShape(JSON.parse(json));
+  return json;
 }
 
 function checkShape(event: JobEvent): void {

@@ -4,14 +4,26 @@
  * It keeps `next`, the seq it wants. A message below it is dropped, one that holds it is
  * given on, one above it means a gap, which is filled from Postgres and never skipped. A
  * check of the stream's head, at intervals and after each reconnect, finds what pub/sub lost.
+ *
+ * On an `immediate` stream messages run ahead of the journal. What was given on but not
+ * committed is the reader's tail, of one fence; once a later fence (or the stream's end)
+ * shows that the journal left it, the reader is told to rewind and goes on from there.
  */
 import type { Kysely } from 'kysely';
-import { findSegments, findStreamStates, type StreamState } from '../db/journal.ts';
+import {
+  findFork,
+  findSegments,
+  findStreamStates,
+  type Segment,
+  type StreamState,
+  segmentEvents,
+} from '../db/journal.ts';
 import type { Database } from '../db/schema.ts';
 import { OncefleetError } from '../errors.ts';
 import { Batcher } from './batcher.ts';
 import type { ChannelHub, ChannelListener, RunMessage } from './channel.ts';
-import { isTerminalType, type JobEvent, type StreamEvent } from './event.ts';
+import { type Cursor, cursorAt, type Place, parseCursor } from './cursor.ts';
+import { isTerminalType, type JobEvent, type StreamEvent, type SystemEvent } from './event.ts';
 import { rowTerminalJson } from './terminal.ts';
 
 export interface FollowerOptions {
@@ -28,9 +40,19 @@ export interface FollowerOptions {
 export interface FollowStreamOptions {
   streamId: string;
   tenant: string;
-  /** The last seq seen; -1 for none. */
-  after: number;
+  /** The last event seen; -1 for none. */
+  after: Cursor;
   signal?: AbortSignal | undefined;
+  /** Give events of these types (and `rewind`) alone; `cursor` moves past the others too. */
+  types?: readonly string[] | undefined;
+  /** Of an `immediate` stream give events only once they are committed. */
+  committed?: boolean | undefined;
+}
+
+/** A stream being followed. `return()` also ends a `next()` that waits. */
+export interface Following<E extends JobEvent = JobEvent> extends AsyncGenerator<StreamEvent<E>, void, undefined> {
+  /** What to follow `after` to go on from here: past every event given, and those that `types` left out. */
+  readonly cursor: Cursor;
 }
 
 /** Segments read at once; a folded one may hold thousands of events. */
@@ -68,42 +90,76 @@ export class Followers {
    *
    * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID on the first `next()`; the signal's reason
    */
-  async *follow(options: FollowStreamOptions): AsyncGenerator<StreamEvent, void, undefined> {
-    const { streamId, signal } = options;
-    signal?.throwIfAborted();
+  follow(options: FollowStreamOptions): Following {
     const inbox = new Inbox(this.#maxInboxLength);
+    const types = options.types === undefined ? undefined : new Set([...options.types, 'rewind']);
+    return new StoppableFollowing(this.#follow(options, inbox), inbox, options.after, types);
+  }
+
+  async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<StreamEvent, void, undefined> {
+    const { streamId, signal, committed = false } = options;
+    signal?.throwIfAborted();
+    const place = parseCursor(options.after);
     const unsubscribe = this.#hub.subscribe(streamId, inbox);
     try {
       if (this.#hub.connected) await inbox.wait(SUBSCRIBE_WAIT_MS, signal);
+      if (inbox.stopped) return;
       inbox.lookingAtHead();
       let state = await this.state(streamId, options.tenant);
-      let next = nextSeqAfter(options.after, state);
+      const { immediate } = state;
+      const tail = new Tail(place, state);
+      const early = new EarlyRuns(this.#maxInboxLength);
       for (;;) {
-        for await (const event of this.#read(state, next)) {
-          signal?.throwIfAborted();
-          next = event.seq + 1;
-          yield event;
+        const fork = await this.#fork(tail, state);
+        if (fork !== undefined) {
+          yield rewindTo(fork, state.fence, immediate);
+          tail.rewind(fork);
         }
-        if (state.closed && next >= state.nextSeq) return;
+        tail.confirm(state);
+        early.forgetBelow(state.fence);
+        for await (const events of this.#read(state, tail.next)) {
+          for (const event of events) {
+            signal?.throwIfAborted();
+            tail.durable(event.seq, event.fence);
+            yield event;
+          }
+        }
+        if (state.closed && tail.next >= state.nextSeq) return;
 
-        // The tail: live messages, until one is missing or it is time to look at the head.
+        // Live messages, until one is missing or it is time to look at the head.
         for (;;) {
-          const message = inbox.take();
+          if (inbox.stopped) return;
+          const message = early.take(tail.next) ?? inbox.take();
           if (message === undefined) {
-            const live = this.#hub.isLive(streamId);
+            const live = this.#hub.isLive(streamId) && early.isEmpty;
             const woken = await inbox.wait(live ? this.#headCheckMs : this.#pollMs, signal);
             if (!woken || inbox.gap) break;
             continue;
           }
-          if (message.lastSeq < next) continue;
-          if (message.firstSeq > next || message.events === undefined) break;
-          for (let i = next - message.firstSeq; i < message.events.length; i++) {
-            signal?.throwIfAborted();
-            const json = message.events[i] as string;
-            const event = { seq: next, fence: message.fence, event: JSON.parse(json) as JobEvent, json };
-            next++;
-            yield event;
+          if (!message.committed && committed) continue;
+          const step = tail.meet(message);
+          if (step === 'drop') continue;
+          if (step === 'keep') {
+            early.add(message);
+            continue;
           }
+          if (step === 'look') {
+            early.add(message);
+            break;
+          }
+          for (let i = tail.next - message.firstSeq; i < step.events.length; i++) {
+            signal?.throwIfAborted();
+            const json = step.events[i] as string;
+            const event = parseEvent(json);
+            // A hint that holds no event: the journal does.
+            if (event === undefined) break;
+            const { fence } = message;
+            const seq = tail.next;
+            if (message.committed) tail.durable(seq, fence);
+            else tail.ahead(seq, fence);
+            yield { seq, fence, cursor: cursorAt(seq, fence, immediate), event, json };
+          }
+          if (tail.next <= message.lastSeq) break;
           if (message.end) return;
         }
         inbox.lookingAtHead();
@@ -114,22 +170,37 @@ export class Followers {
     }
   }
 
-  /** Events after a cursor that are in the journal now, up to `limit`. @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID */
+  /**
+   * Events after a cursor that are in the journal now, up to `limit`. A cursor whose event was
+   * lost is first told to rewind.
+   *
+   * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID
+   */
   async readPage(
     streamId: string,
     tenant: string,
-    after: number,
+    after: Cursor,
     limit: number,
-  ): Promise<{ events: StreamEvent[]; next: number; finished: boolean }> {
+  ): Promise<{ events: StreamEvent[]; next: Cursor; finished: boolean }> {
+    const place = parseCursor(after);
     const state = await this.state(streamId, tenant);
-    let next = nextSeqAfter(after, state);
+    const tail = new Tail(place, state);
     const events: StreamEvent[] = [];
-    for await (const event of this.#read(state, next)) {
-      events.push(event);
-      next = event.seq + 1;
-      if (events.length >= limit) break;
+    const fork = await this.#fork(tail, state);
+    if (fork !== undefined) {
+      events.push(rewindTo(fork, state.fence, state.immediate));
+      tail.rewind(fork);
     }
-    return { events, next: next - 1, finished: state.closed && next >= state.nextSeq };
+    let next: Cursor = fork !== undefined ? fork - 1 : place.fence === undefined ? tail.next - 1 : after;
+    reading: for await (const read of this.#read(state, tail.next)) {
+      for (const event of read) {
+        if (events.length >= limit) break reading;
+        events.push(event);
+        next = event.seq;
+        tail.durable(event.seq, event.fence);
+      }
+    }
+    return { events, next, finished: state.closed && tail.next >= state.nextSeq };
   }
 
   /** @throws OncefleetError JOB_NOT_FOUND */
@@ -141,11 +212,26 @@ export class Followers {
     return state;
   }
 
-  async *#read(state: StreamState, from: number): AsyncGenerator<StreamEvent, void, undefined> {
+  /** The seq from which the journal left the reader's tail; undefined when it did not. */
+  async #fork(tail: Tail, state: StreamState): Promise<number | undefined> {
+    if (tail.fence === undefined) return undefined;
+    if (state.fence > tail.fence) {
+      const fork = (await findFork(this.#db, state.streamId, tail.fence)) ?? state.nextSeq;
+      return fork < tail.next ? fork : undefined;
+    }
+    // Nobody took over, but the run ended without these: its last event stands where the first of them would.
+    const overtaken = tail.known ? tail.next >= state.nextSeq : tail.next > state.nextSeq;
+    return state.closed && overtaken ? state.nextSeq - 1 : undefined;
+  }
+
+  /** Events from a seq to the head, a segment at a time. */
+  async *#read(state: StreamState, from: number): AsyncGenerator<Iterable<StreamEvent>, void, undefined> {
     if (from >= state.nextSeq) return;
+    const { immediate } = state;
     if (state.rowTerminal !== undefined) {
       const json = rowTerminalJson(state.rowTerminal);
-      yield { seq: 0, fence: state.fence, event: JSON.parse(json) as JobEvent, json };
+      const cursor = cursorAt(0, state.fence, immediate);
+      yield [{ seq: 0, fence: state.fence, cursor, event: JSON.parse(json) as JobEvent, json }];
       return;
     }
     let next = from;
@@ -157,16 +243,23 @@ export class Followers {
         });
       }
       for (const segment of segments) {
-        const events = JSON.parse(segment.events) as JobEvent[];
         if (segment.firstSeq > next)
           throw new Error(`Journal gap in stream ${state.streamId}: wanted seq ${next}, found ${segment.firstSeq}`);
-        for (let i = next - segment.firstSeq; i < events.length; i++) {
-          const event = events[i] as JobEvent;
-          next++;
-          yield { seq: next - 1, fence: segment.fence, event, json: JSON.stringify(event) };
-        }
+        yield eventsOf(segment, next, immediate);
+        next = segment.lastSeq + 1;
       }
     }
+  }
+}
+
+/** A segment's events from a seq on, made as they are asked for. */
+function* eventsOf(segment: Segment, from: number, immediate: boolean): Generator<StreamEvent, void, undefined> {
+  const { fence, firstSeq } = segment;
+  const texts = segmentEvents(segment);
+  for (let i = from - firstSeq; i < texts.length; i++) {
+    const json = texts[i] as string;
+    const seq = firstSeq + i;
+    yield { seq, fence, cursor: cursorAt(seq, fence, immediate), event: JSON.parse(json) as JobEvent, json };
   }
 }
 
@@ -175,21 +268,166 @@ export function isTerminal(event: StreamEvent): boolean {
   return isTerminalType(event.event.type);
 }
 
-function nextSeqAfter(after: number, state: StreamState): number {
-  if (!Number.isSafeInteger(after) || after < -1) {
-    throw new OncefleetError('CURSOR_INVALID', `The cursor is a seq from -1 up, not ${after}`, { details: { after } });
+/** Follows nothing: throws on the first `next()`. */
+export function failedFollowing(error: Error, after: Cursor): Following {
+  // biome-ignore lint/correctness/useYield: it ends before it could.
+  const events = (async function* (): AsyncGenerator<StreamEvent, void, undefined> {
+    throw error;
+  })();
+  return new StoppableFollowing(events, new Inbox(0), after);
+}
+
+function rewindTo(from: number, fence: number, immediate: boolean): StreamEvent {
+  const event: SystemEvent = { type: 'rewind', from };
+  const cursor = from === 0 ? -1 : cursorAt(from - 1, fence, immediate);
+  return { seq: from - 1, fence, cursor, event, json: JSON.stringify(event) };
+}
+
+/** `undefined` for what is no event: a channel is open to whoever can reach Redis. */
+function parseEvent(json: string): JobEvent | undefined {
+  try {
+    const event = JSON.parse(json) as JobEvent | null;
+    return typeof event?.type === 'string' ? event : undefined;
+  } catch {
+    return undefined;
   }
-  // A finished stream has nothing after any cursor; an open one cannot have been read past its head.
-  if (after >= state.nextSeq && !state.closed) {
-    throw new OncefleetError(
-      'CURSOR_INVALID',
-      `The stream stands at seq ${state.nextSeq - 1}; ${after} lies beyond it`,
-      {
-        details: { after, last: state.nextSeq - 1 },
-      },
-    );
+}
+
+/** What a reader has, and how much of it is sure to stay. */
+class Tail {
+  /** Seq of the event it wants. */
+  next: number;
+  /** Whose uncommitted events it has; undefined for nobody's. */
+  #fence: number | undefined;
+  /** The tail was given on by us, not told by a cursor, which cannot know that its event was committed meanwhile. */
+  #known = false;
+  /** The highest fence met: what a lower one sends ahead of its commit is a zombie's. */
+  #latest: number;
+  /** The head was looked at because of this fence: it is no reason to look again. */
+  #lookedFor = 0;
+
+  /** @throws OncefleetError CURSOR_INVALID */
+  constructor(place: Place, state: StreamState) {
+    const { seq, fence } = place;
+    this.#latest = state.fence;
+    // An open stream cannot have been read past its head, nor past what its owner may have sent ahead.
+    const beyond =
+      fence === undefined || !state.immediate ? seq >= state.nextSeq && !state.closed : fence > state.fence;
+    if (beyond) {
+      throw new OncefleetError(
+        'CURSOR_INVALID',
+        `The stream stands at seq ${state.nextSeq - 1}, fence ${state.fence}; the cursor lies beyond it`,
+        { details: { after: fence === undefined ? seq : `${fence}-${seq}`, last: state.nextSeq - 1 } },
+      );
+    }
+    this.#fence = state.immediate ? fence : undefined;
+    // A finished stream has nothing after any cursor.
+    this.next = this.#fence === undefined ? Math.min(seq + 1, state.nextSeq) : seq + 1;
   }
-  return Math.min(after + 1, Math.max(state.nextSeq, 0));
+
+  get fence(): number | undefined {
+    return this.#fence;
+  }
+
+  get known(): boolean {
+    return this.#known;
+  }
+
+  rewind(from: number): void {
+    this.next = from;
+    this.#fence = undefined;
+  }
+
+  /** The head was read and had no reason to rewind. */
+  confirm(state: StreamState): void {
+    this.#latest = Math.max(this.#latest, state.fence);
+    if (this.#fence !== undefined && (state.fence > this.#fence || state.nextSeq >= this.next)) this.#fence = undefined;
+  }
+
+  /** Has been given a committed event, and with it all before it. */
+  durable(seq: number, fence: number): void {
+    this.next = seq + 1;
+    this.#fence = undefined;
+    this.#latest = Math.max(this.#latest, fence);
+  }
+
+  /** Has been given an event that may be lost. */
+  ahead(seq: number, fence: number): void {
+    this.next = seq + 1;
+    this.#fence = fence;
+    this.#known = true;
+    this.#latest = Math.max(this.#latest, fence);
+  }
+
+  /**
+   * What to do about a message: forget it, keep it until what lies before it has come, look
+   * at the head first, or give on its events from `next`.
+   */
+  meet(message: RunMessage): 'drop' | 'keep' | 'look' | { events: readonly string[] } {
+    const { fence, lastSeq, firstSeq, events } = message;
+    const tailFence = this.#fence;
+    if (tailFence !== undefined && fence > tailFence) {
+      // The stream has a new owner: did it take over before the end of our tail?
+      if (fence <= this.#lookedFor) return 'drop';
+      this.#lookedFor = fence;
+      return 'look';
+    }
+    if (!message.committed && fence < this.#latest) return 'drop';
+    if (lastSeq < this.next) {
+      if (tailFence === undefined || !message.committed) return 'drop';
+      if (message.end) return 'look';
+      if (fence === tailFence && lastSeq === this.next - 1) this.#fence = undefined;
+      return 'drop';
+    }
+    if (events !== undefined && firstSeq <= this.next) return { events };
+    // What is not committed yet cannot be read: its commit is told, or found by a look at the head.
+    if (message.committed) return 'look';
+    return events === undefined ? 'drop' : 'keep';
+  }
+}
+
+/** Runs sent ahead that lie beyond what a reader wants next; bounded: what is dropped is read from Postgres. */
+class EarlyRuns {
+  readonly #maxLength: number;
+  /** By first seq. */
+  #runs: RunMessage[] = [];
+  #length = 0;
+
+  constructor(maxLength: number) {
+    this.#maxLength = maxLength;
+  }
+
+  get isEmpty(): boolean {
+    return this.#runs.length === 0;
+  }
+
+  add(message: RunMessage): void {
+    // A committed one is in the journal.
+    if (message.committed) return;
+    if (this.#length + message.length > this.#maxLength) {
+      this.#runs = [];
+      this.#length = 0;
+    }
+    let at = this.#runs.length;
+    while (at > 0 && (this.#runs[at - 1] as RunMessage).firstSeq > message.firstSeq) at--;
+    this.#runs.splice(at, 0, message);
+    this.#length += message.length;
+  }
+
+  /** What a fence sent ahead is nothing once a later one owns the stream. */
+  forgetBelow(fence: number): void {
+    this.#runs = this.#runs.filter((run) => run.fence >= fence);
+    this.#length = this.#runs.reduce((length, run) => length + run.length, 0);
+  }
+
+  /** The earliest, if nothing is missing before it any more. */
+  take(next: number): RunMessage | undefined {
+    const [first] = this.#runs;
+    if (first === undefined || first.firstSeq > next) return undefined;
+    this.#runs.shift();
+    this.#length -= first.length;
+    return first;
+  }
 }
 
 /** Live messages between two reads; bounded: what does not fit is a gap, to be read from Postgres. */
@@ -198,6 +436,7 @@ class Inbox implements ChannelListener {
   #messages: RunMessage[] = [];
   #length = 0;
   #gap = false;
+  #stopped = false;
   #wake: (() => void) | undefined;
 
   constructor(maxLength: number) {
@@ -209,15 +448,19 @@ class Inbox implements ChannelListener {
     return this.#gap;
   }
 
+  /** The reader has left. */
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
   onRun(message: RunMessage): void {
-    const length = messageLength(message);
-    if (this.#length + length > this.#maxLength) {
+    if (this.#length + message.length > this.#maxLength) {
       this.#messages = [];
       this.#length = 0;
       this.#gap = true;
     } else {
       this.#messages.push(message);
-      this.#length += length;
+      this.#length += message.length;
     }
     this.#wake?.();
   }
@@ -227,9 +470,14 @@ class Inbox implements ChannelListener {
     this.#wake?.();
   }
 
+  stop(): void {
+    this.#stopped = true;
+    this.#wake?.();
+  }
+
   take(): RunMessage | undefined {
     const message = this.#messages.shift();
-    if (message !== undefined) this.#length -= messageLength(message);
+    if (message !== undefined) this.#length -= message.length;
     return message;
   }
 
@@ -241,9 +489,9 @@ class Inbox implements ChannelListener {
     this.#gap = false;
   }
 
-  /** True when a message or a gap came, false after `ms`. @throws the signal's reason */
+  /** True when a message or a gap came or the reader left, false after `ms`. @throws the signal's reason */
   async wait(ms: number, signal: AbortSignal | undefined): Promise<boolean> {
-    if (this.#messages.length > 0 || this.#gap) return true;
+    if (this.#messages.length > 0 || this.#gap || this.#stopped) return true;
     signal?.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<boolean>();
     const timer = setTimeout(() => resolve(false), ms);
@@ -260,8 +508,53 @@ class Inbox implements ChannelListener {
   }
 }
 
-function messageLength(message: RunMessage): number {
-  let length = 100;
-  for (const event of message.events ?? []) length += event.length;
-  return length;
+/** A generator's own `return()` would wait for the `next()` before it, and so for an event. */
+class StoppableFollowing implements Following {
+  readonly #events: AsyncGenerator<StreamEvent, void, undefined>;
+  readonly #inbox: Inbox;
+  readonly #types: ReadonlySet<string> | undefined;
+  #cursor: Cursor;
+
+  constructor(
+    events: AsyncGenerator<StreamEvent, void, undefined>,
+    inbox: Inbox,
+    after: Cursor,
+    types?: ReadonlySet<string>,
+  ) {
+    this.#events = events;
+    this.#inbox = inbox;
+    this.#cursor = after;
+    this.#types = types;
+  }
+
+  get cursor(): Cursor {
+    return this.#cursor;
+  }
+
+  async next(): Promise<IteratorResult<StreamEvent, void>> {
+    for (;;) {
+      const step = await this.#events.next();
+      if (step.done === true) return step;
+      this.#cursor = step.value.cursor;
+      if (this.#types === undefined || this.#types.has(step.value.event.type)) return step;
+    }
+  }
+
+  return(): Promise<IteratorResult<StreamEvent, void>> {
+    this.#inbox.stop();
+    return this.#events.return();
+  }
+
+  throw(error: unknown): Promise<IteratorResult<StreamEvent, void>> {
+    this.#inbox.stop();
+    return this.#events.throw(error);
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.return();
+  }
 }

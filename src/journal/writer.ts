@@ -36,6 +36,8 @@ export interface OpenStreamOptions {
   fence: number;
   /** Where the claim found the stream's head. */
   nextSeq: number;
+  /** Events are published as they are emitted, before their commit. */
+  immediate?: boolean;
   /** Called once when the journal refuses this stream; nothing later is accepted. */
   onRefused(error: OncefleetError): void;
 }
@@ -58,7 +60,10 @@ export class JournalWriter {
   readonly #maxLength: number;
   readonly #highWaterMark: number;
 
+  /** Streams with events that no flush has taken yet. */
   readonly #dirty = new Set<StreamWriter>();
+  /** Streams with events that are not committed yet, taken or not. */
+  readonly #uncommitted = new Set<StreamWriter>();
   #bufferedEvents = 0;
   #bufferedLength = 0;
   #lingerTimer: NodeJS.Timeout | undefined;
@@ -89,12 +94,13 @@ export class JournalWriter {
       dropped: (stream, events, length) => this.#dropped(stream, events, length),
       flushSoon: () => this.#flushNow(),
       room: () => this.#room(),
+      publishAhead: (run) => this.#publisher.publish([{ run, end: false, form: 'ahead' }]),
     });
   }
 
   /** Resolves when everything buffered at the call is committed or refused. */
   async flush(): Promise<void> {
-    await Promise.all([...this.#dirty].map((stream) => stream.flush().catch(() => undefined)));
+    await Promise.all([...this.#uncommitted].map((stream) => stream.flush().catch(() => undefined)));
   }
 
   /**
@@ -122,6 +128,7 @@ export class JournalWriter {
 
   #buffered(stream: StreamWriter, length: number): void {
     this.#dirty.add(stream);
+    this.#uncommitted.add(stream);
     this.#bufferedEvents++;
     this.#bufferedLength += length;
     if (this.#bufferedEvents >= this.#maxEvents || this.#bufferedLength >= this.#maxLength) this.#flushNow();
@@ -132,6 +139,7 @@ export class JournalWriter {
     this.#bufferedEvents -= events;
     this.#bufferedLength -= length;
     if (!stream.hasPending) this.#dirty.delete(stream);
+    if (!stream.hasUncommitted) this.#uncommitted.delete(stream);
     this.#wakeProducers();
   }
 
@@ -191,7 +199,9 @@ export class JournalWriter {
   }
 
   #commit(flights: readonly Flight[]): void {
-    this.#publisher.publish(flights.map(({ run }) => ({ run, end: false })));
+    this.#publisher.publish(
+      flights.map(({ stream, run }) => ({ run, end: false, form: stream.immediate ? 'pointer' : 'events' })),
+    );
     for (const { stream, run } of flights) stream.committed(run);
   }
 
@@ -287,12 +297,15 @@ interface WriterSide {
   dropped(stream: StreamWriter, events: number, length: number): void;
   flushSoon(): void;
   room(): Promise<void> | undefined;
+  publishAhead(run: Run): void;
 }
 
 /** One run's hand on its stream. Made by `JournalWriter.open`. */
 export class StreamWriter {
   readonly streamId: string;
   readonly fence: number;
+  /** Events are published as they are emitted, before their commit. */
+  readonly immediate: boolean;
   readonly #writer: WriterSide;
   readonly #onRefused: (error: OncefleetError) => void;
   #pending: string[] = [];
@@ -310,6 +323,7 @@ export class StreamWriter {
   constructor(options: OpenStreamOptions, writer: WriterSide) {
     this.streamId = options.streamId;
     this.fence = options.fence;
+    this.immediate = options.immediate ?? false;
     this.#pendingSeq = options.nextSeq;
     this.#committedSeq = options.nextSeq;
     this.#onRefused = options.onRefused;
@@ -323,6 +337,11 @@ export class StreamWriter {
 
   get hasPending(): boolean {
     return this.#pending.length > 0;
+  }
+
+  /** Events are buffered or on their way. */
+  get hasUncommitted(): boolean {
+    return this.#pending.length > 0 || this.#taken !== undefined;
   }
 
   get refused(): OncefleetError | undefined {
@@ -347,9 +366,12 @@ export class StreamWriter {
     if (this.#refused !== undefined) throw this.#refused;
     if (this.#sealed !== undefined)
       throw new OncefleetError('STREAM_CLOSED', `The run that wrote stream ${this.streamId} is over`);
+    const firstSeq = this.nextSeq;
     this.#pending.push(json);
     this.#pendingLength += json.length;
     this.#writer.buffered(this, json.length);
+    if (this.immediate)
+      this.#writer.publishAhead({ streamId: this.streamId, fence: this.fence, firstSeq, events: [json] });
   }
 
   /** Resolves when every event emitted so far is committed. @throws OncefleetError LEASE_LOST, JOURNAL_REFUSED */

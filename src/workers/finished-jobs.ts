@@ -6,7 +6,7 @@
  * Redis's time a job; the same in batches costs a tenth of that.
  */
 import type { Worker } from 'bullmq';
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../journal/channel.ts';
 import type { Logger } from '../log.ts';
 
 /** Completed jobs that stay visible, and for how long. */
@@ -41,13 +41,13 @@ redis.call('ZREMRANGEBYRANK', KEYS[1], 0, count - 1)
 return count`;
 
 export class FinishedJobs {
-  readonly #redis: Redis;
+  readonly #redis: RedisConnection;
   readonly #log: Logger;
   readonly #workers: readonly Worker[];
   readonly #timer: NodeJS.Timeout;
   readonly #trimming = new Set<Worker>();
 
-  constructor(options: { redis: Redis; workers: readonly Worker[]; log: Logger }) {
+  constructor(options: { redis: RedisConnection; workers: readonly Worker[]; log: Logger }) {
     this.#redis = options.redis;
     this.#workers = options.workers;
     this.#log = options.log;

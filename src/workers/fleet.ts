@@ -86,7 +86,7 @@ async function startWorker(
   client: JobClient,
   options: { queues: ReadonlySet<string>; concurrency: number; reconcileMs: number; shutdownMs: number },
 ): Promise<FleetWorker> {
-  const { leaseTtlMs, prefix } = runtime.settings;
+  const { leaseTtlMs } = runtime.settings;
   const guard = new Guard(runtime);
   const specs = new Map([...client.jobs].map(([name, job]) => [name, toSpec(job)]));
 
@@ -107,7 +107,7 @@ async function startWorker(
   const workers = [...options.queues].map((queue) => {
     const worker = new Worker(queue, process, {
       connection: runtime.redis,
-      prefix,
+      prefix: runtime.queuePrefix(queue),
       concurrency: options.concurrency,
       // BullMQ's lock lives as long as our lease, so that a dead worker's job comes back when its lease is over.
       lockDuration: leaseTtlMs,

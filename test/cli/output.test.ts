@@ -41,6 +41,7 @@ const ESCAPE = '\x1b';
 const event = (seq: number, content: JobEvent | SystemEvent): StreamEvent => ({
   seq,
   fence: 1,
+  cursor: seq,
   event: content,
   json: JSON.stringify(content),
 });
@@ -228,7 +229,7 @@ describe('values of options', () => {
 describe('events', () => {
   test('for scripts they are the text of the journal', () => {
     const json = '{"type":"x","n":1.0,"s":"\\u0000\\ud800"}';
-    expect(formatEventJson({ seq: 3, fence: 2, event: JSON.parse(json) as JobEvent, json })).toBe(
+    expect(formatEventJson({ seq: 3, fence: 2, cursor: 3, event: JSON.parse(json) as JobEvent, json })).toBe(
       `{"seq":3,"fence":2,"event":${json}}`,
     );
   });

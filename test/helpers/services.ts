@@ -1,13 +1,16 @@
 /** The servers of a test run, started once by test/global-setup.ts. */
-import { mkdtemp } from 'node:fs/promises';
+import { mkdir, mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
-import { inject } from 'vitest';
+import { Redis } from 'ioredis';
+import { expect, inject, vi } from 'vitest';
 import { createDatabase, dropDatabase, uniqueName } from '../../scripts/services/databases.ts';
 import { startServices } from '../../scripts/services/index.ts';
+import { findFreePort } from '../../scripts/services/ports.ts';
 import type { PrivatePostgres } from '../../scripts/services/postgres.ts';
-import type { PrivateRedis } from '../../scripts/services/redis.ts';
+import { PrivateRedis } from '../../scripts/services/redis.ts';
 
-export type { PrivatePostgres, PrivateRedis };
+export type { PrivatePostgres };
+export { PrivateRedis };
 
 export interface TestDatabase {
   url: string;
@@ -52,6 +55,60 @@ export async function startTestPostgres(): Promise<{ postgres: PrivatePostgres; 
 export async function startTestRedis(): Promise<{ redis: PrivateRedis; stop(): Promise<void> }> {
   const services = await startServices({ kind: 'test', databaseUrl: inject('services').serverUrl });
   return { redis: services.redis as PrivateRedis, stop: services.stop };
+}
+
+/**
+ * A Redis Cluster of the caller's own: three nodes, a third of the slots each, no replicas.
+ * Call `stop()` at the end.
+ */
+export async function startTestRedisCluster(): Promise<{ nodes: PrivateRedis[]; url: string; stop(): Promise<void> }> {
+  const folder = await createTestFolder();
+  const password = 'cluster';
+  const nodes: PrivateRedis[] = [];
+  const clients: Redis[] = [];
+  const stop = async () => {
+    for (const client of clients) client.disconnect();
+    await Promise.all(nodes.map((node) => node.stop()));
+  };
+  try {
+    const busPorts: number[] = [];
+    for (let i = 0; i < 3; i++) {
+      const busPort = await findFreePort();
+      busPorts.push(busPort);
+      const home = join(folder, `node-${i}`);
+      await mkdir(home);
+      const node = await PrivateRedis.start({
+        folder: home,
+        identity: undefined,
+        cluster: { busPort, password },
+        say: () => undefined,
+      });
+      nodes.push(node);
+      clients.push(new Redis(node.url));
+    }
+    const [first] = clients as [Redis];
+    for (const [i, client] of clients.entries()) {
+      await client.cluster('SET-CONFIG-EPOCH', i + 1);
+      await client.call('CLUSTER', 'ADDSLOTSRANGE', Math.ceil((16_384 * i) / 3), Math.ceil((16_384 * (i + 1)) / 3) - 1);
+      const { port } = new URL((nodes[i] as PrivateRedis).url);
+      if (i > 0) await first.call('CLUSTER', 'MEET', '127.0.0.1', port, busPorts[i] as number);
+    }
+    await vi.waitFor(
+      async () => {
+        for (const client of clients) {
+          const info = await client.cluster('INFO');
+          expect(info).toContain('cluster_state:ok');
+          expect(info).toContain('cluster_known_nodes:3');
+        }
+      },
+      { timeout: 20_000, interval: 50 },
+    );
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  for (const client of clients) client.disconnect();
+  return { nodes, url: (nodes[0] as PrivateRedis).url, stop };
 }
 
 /** An empty folder under the temp folder; it goes with the run. */

@@ -55,7 +55,13 @@ export function createFakeClient(definitions: readonly AnyJobDefinition[] = []):
       const job = jobs.get(id);
       if (job === undefined) throw new Error(`no fake job ${id}`);
       for (const event of events)
-        job.events.push({ seq: job.events.length, fence: 1, event, json: JSON.stringify(event) });
+        job.events.push({
+          seq: job.events.length,
+          fence: 1,
+          cursor: job.events.length,
+          event,
+          json: JSON.stringify(event),
+        });
       for (const wake of job.wake) wake();
     },
     async get(id: string, { tenant = 'default' } = {}) {
@@ -85,7 +91,7 @@ export function createFakeClient(definitions: readonly AnyJobDefinition[] = []):
       const job = find(id, tenant);
       state.following++;
       try {
-        for (let next = after + 1; ; ) {
+        for (let next = Number(after) + 1; ; ) {
           signal?.throwIfAborted();
           const event = job.events[next];
           if (event === undefined) {

@@ -88,7 +88,7 @@ describe('a stream of events', () => {
     const { promise: stop, resolve } = Promise.withResolvers<void>();
     Object.assign(client, {
       async *follow() {
-        yield { seq: 0, fence: 1, event: { type: 'delta' }, json: '{"type":"delta"}' };
+        yield { seq: 0, fence: 1, cursor: 0, event: { type: 'delta' }, json: '{"type":"delta"}' };
         await stop;
       },
     });

@@ -41,6 +41,7 @@ export function runAttempt(db: Db, job: AnyJobDefinition, input: unknown, option
     log: silentLogger(),
     db: db.kysely,
     resumedFrom: options.resumedFrom,
+    previous: (async function* () {})(),
     emit,
     progress: (progress) => emit({ type: 'progress', ...progress }),
     flush: async () => {},

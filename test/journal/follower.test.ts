@@ -1,83 +1,18 @@
 import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
-import { type Settlement, settleJobs } from '../../src/db/jobs.ts';
-import { appendRuns, type Run } from '../../src/db/journal.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
-import { ChannelHub, encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
-import { type FollowerOptions, Followers } from '../../src/journal/follower.ts';
-import { silentLogger } from '../../src/log.ts';
-import { claimFree, insertJob, journalOf, useDatabase } from '../helpers/fixtures.ts';
+import { journalOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
-import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
+import { testRedisUrl } from '../helpers/services.ts';
+import { type Stage, stage as stageOn, upTo } from './stage.ts';
 
 const file = useDatabase();
 
-/** Followers on a hub of their own, and hands to write and publish separately. */
-async function stage(options: Partial<FollowerOptions> = {}) {
-  const prefix = uniquePrefix();
-  const subscriber = new Redis(testRedisUrl(), { autoResubscribe: false, maxRetriesPerRequest: null });
-  const publisher = new Redis(testRedisUrl());
-  const hub = new ChannelHub({ redis: subscriber, prefix, log: silentLogger() });
-  onTestFinished(() => {
-    subscriber.disconnect();
-    publisher.disconnect();
-  });
-  const followers = new Followers({ db: file.db, hub, headCheckMs: 60_000, ...options });
-  const id = await insertJob(file.db);
-  await claimFree(file.db, id);
-  const seen: StreamEvent[] = [];
-  const controller = new AbortController();
-  return {
-    id,
-    hub,
-    subscriber,
-    seen,
-    controller,
-    follow(after = -1) {
-      return (async () => {
-        for await (const event of followers.follow({
-          streamId: id,
-          tenant: 'default',
-          after,
-          signal: controller.signal,
-        }))
-          seen.push(event);
-      })();
-    },
-    followers,
-    live: () => expect.poll(() => hub.isLive(id)).toBe(true),
-    run: (firstSeq: number, count: number): Run => ({
-      streamId: id,
-      fence: 1,
-      firstSeq,
-      events: Array.from({ length: count }, (_, i) => JSON.stringify({ type: 'n', i: firstSeq + i })),
-    }),
-    append: async (run: Run) => expect(await appendRuns(file.db, [run])).toEqual(new Set([id])),
-    publish: (run: Run, end = false) => publisher.publish(streamChannel(prefix, id), encodeRunMessage(run, end)),
-    async end(firstSeq: number) {
-      const run = { streamId: id, fence: 1, firstSeq, events: ['{"type":"end"}'] };
-      const settlement: Settlement = {
-        id,
-        fence: 1,
-        status: 'completed',
-        outcome: 'completed',
-        result: null,
-        error: null,
-        resultTtlMs: 1_000,
-        delayMs: 0,
-        delivery: 0,
-        run,
-      };
-      expect(await settleJobs(file.db, [settlement])).toEqual(new Set([id]));
-      return run;
-    },
-    seqs: () => seen.map((event) => event.seq),
-  };
-}
+const stage = (options: Parameters<typeof stageOn>[1] = {}) => stageOn(file, options);
 
 /** Makes Redis slow to confirm subscriptions, until the returned function is called. */
-async function holdSubscription(s: Awaited<ReturnType<typeof stage>>): Promise<() => void> {
+async function holdSubscription(s: Stage): Promise<() => void> {
   await expect.poll(() => s.hub.connected).toBe(true);
   const confirmed = Promise.withResolvers<void>();
   const subscribe = s.subscriber.subscribe.bind(s.subscriber) as (...channels: string[]) => Promise<number>;
@@ -87,8 +22,6 @@ async function holdSubscription(s: Awaited<ReturnType<typeof stage>>): Promise<(
   }) as never);
   return confirmed.resolve;
 }
-
-const upTo = (n: number) => Array.from({ length: n }, (_, i) => i);
 
 describe('a follower', () => {
   it('reads the snapshot, then the tail, and ends after the terminal event', async () => {

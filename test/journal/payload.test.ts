@@ -73,18 +73,37 @@ describe('a live message', () => {
   const run = { streamId: 's', fence: 3, firstSeq: 5, events: ['{"type":"a"}', '{"type":"b","x":"\\u0000"}'] };
 
   it('comes back as it went', () => {
-    expect(decodeRunMessage(encodeRunMessage(run, true))).toEqual({
+    expect(decodeRunMessage(encodeRunMessage(run, true))).toMatchObject({
       firstSeq: 5,
       lastSeq: 6,
       fence: 3,
       end: true,
+      committed: true,
+      events: run.events,
+    });
+    expect(decodeRunMessage(encodeRunMessage(run, false, 'ahead'))).toMatchObject({
+      committed: false,
       events: run.events,
     });
   });
 
+  it('points at the journal when its events were told ahead of it', () => {
+    expect(decodeRunMessage(encodeRunMessage(run, false, 'pointer'))).toMatchObject({
+      firstSeq: 5,
+      lastSeq: 6,
+      committed: true,
+      events: undefined,
+    });
+  });
+
+  it('points at the journal where an event has a line break of its own', () => {
+    const odd = { ...run, events: ['{"type":\n"a"}', '{"type":"b"}'] };
+    expect(decodeRunMessage(encodeRunMessage(odd, false))).toMatchObject({ lastSeq: 6, events: undefined });
+  });
+
   it('points at the journal when it would be too large', () => {
     const large = { ...run, events: [JSON.stringify({ type: 'a', text: 'x'.repeat(300_000) })] };
-    expect(decodeRunMessage(encodeRunMessage(large, false))).toEqual({
+    expect(decodeRunMessage(encodeRunMessage(large, false))).toMatchObject({
       firstSeq: 5,
       lastSeq: 5,
       fence: 3,
@@ -99,7 +118,7 @@ describe('a live message', () => {
     '[]',
     '{"first":1}',
     '{"first":2,"last":1,"fence":1,"end":false}',
-    '{"first":0,"last":1,"fence":1,"end":false,"events":[{}]}',
+    '{"first":0,"last":1,"fence":1,"end":false}\n{}',
     '{',
   ])('that is none is ignored: %s', (text) => {
     expect(decodeRunMessage(text)).toBeUndefined();

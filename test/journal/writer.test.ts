@@ -200,6 +200,8 @@ describe('a bad event', () => {
     ['a type with a line break', { type: 'a\nb' }],
     ['a terminal type', { type: 'end' }],
     ['a type of the fleet', { type: 'attempt' }],
+    ['a terminal type that only its toJSON shows', { type: 'x', toJSON: () => ({ type: 'end' }) }],
+    ['a toJSON that gives no event', { type: 'x', toJSON: () => 'x' }],
     ['a cycle', Object.assign({ type: 'x' }, { self: {} as unknown })],
     ['a bigint', { type: 'x', n: 1n }],
     ['too much text', { type: 'x', text: 'x'.repeat(5 * 1024 * 1024) }],
@@ -288,6 +290,20 @@ describe('closing', () => {
     await writer.close();
     expect(await journalOf(file.db, id)).toHaveLength(1);
     await createWriter().writer.close();
+  });
+
+  it('waits for the flush in flight, whose events are in no buffer any more', async () => {
+    const held = Promise.withResolvers<void>();
+    const { writer, published, statements } = createWriter({ lingerMs: 0, faults: { before: () => held.promise } });
+    const { id, stream } = await openStream(writer);
+    await stream.emit({ type: 'in flight' });
+    await vi.waitFor(() => expect(statements).toHaveLength(1));
+    expect(stream.hasPending).toBe(false);
+    const closed = writer.close();
+    held.resolve();
+    await closed;
+    expect(published).toHaveLength(1);
+    expect(await journalOf(file.db, id)).toHaveLength(1);
   });
 
   it('ends while Postgres is away, and says that events were given up', async () => {

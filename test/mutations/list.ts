@@ -7,7 +7,11 @@ const CLAIMS = 'test/idempotency/claim-table.test.ts';
 const DELIVERIES = 'test/idempotency/deliveries.test.ts';
 const FENCES = 'test/idempotency/fences.test.ts';
 const FINGERPRINT = 'test/idempotency/fingerprint.test.ts';
+const ATTEMPTS = 'test/journal/attempts.test.ts';
+const CLUSTER = 'test/journal/cluster.test.ts';
 const FOLLOWER = 'test/journal/follower.test.ts';
+const IMMEDIATE = 'test/journal/immediate.test.ts';
+const LEAKS = 'test/journal/follower-leaks.test.ts';
 const LEASES = 'test/idempotency/lease-keeper.test.ts';
 const OUTAGES = 'test/idempotency/outages.test.ts';
 const RECONCILER = 'test/workers/reconciler.test.ts';
@@ -613,6 +617,14 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/idempotency/guard.ts', [
     {
+      name: 'attempt-continues',
+      find: "if (onRetry === 'continue') return",
+      replace: 'if (false) return',
+      mechanism: 'a job that continues keeps what was said',
+      test: ATTEMPTS,
+      title: 'of a job that continues finds all that was said, and readers keep it',
+    },
+    {
       name: 'retry-budget',
       find: '|| claimed.errorCount + 1 >= claimed.options.attempts',
       replace: '',
@@ -768,7 +780,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'attempt-event',
-      find: 'if (fence > 1) stream.append(attemptJson(claimed, attempt));',
+      find: 'if (fence > 1) stream.append(JSON.stringify(start));',
       replace: '',
       mechanism: 'the stream tells of a later attempt',
       test: DELIVERIES,
@@ -986,6 +998,14 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/journal/event.ts', [
     {
+      name: 'event-written-type',
+      find: 'checkShape(JSON.parse(json));',
+      replace: '{}',
+      mechanism: 'the type that is written is the one that is checked',
+      test: WRITER,
+      title: 'with %s is refused alone, and the stream goes on',
+    },
+    {
       name: 'event-length',
       find: 'if (json.length > MAX_EVENT_LENGTH) {',
       replace: 'if (false) {',
@@ -1012,6 +1032,22 @@ export const mutations: readonly Mutation[] = [
   ]),
 
   ...of('src/journal/writer.ts', [
+    {
+      name: 'writer-flush-waits',
+      find: '[...this.#uncommitted].map((stream)',
+      replace: '[...this.#dirty].map((stream)',
+      mechanism: 'flush and close wait for the flush in flight',
+      test: WRITER,
+      title: 'waits for the flush in flight, whose events are in no buffer any more',
+    },
+    {
+      name: 'writer-ahead',
+      find: 'if (this.immediate) this.#writer.publishAhead',
+      replace: 'if (false) this.#writer.publishAhead',
+      mechanism: 'events of an immediate stream are published inside emit',
+      test: IMMEDIATE,
+      title: 'is heard before Postgres has its events, and ends as the journal does',
+    },
     {
       name: 'writer-linger',
       find: 'this.#lingerTimer = setTimeout(() => this.#flushNow(), this.#lingerMs);',
@@ -1113,7 +1149,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'writer-publish',
-      find: 'this.#publisher.publish(flights.map(({ run }) => ({ run, end: false })));',
+      find: "this.#publisher.publish(flights.map(({ stream, run }) => ({ run, end: false, form: stream.immediate ? 'pointer' : 'events' })));",
       replace: '',
       mechanism: 'what is committed is published',
       test: WRITER,
@@ -1163,6 +1199,14 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/journal/channel.ts', [
     {
+      name: 'channel-sharded',
+      find: 'if (this.#redis instanceof Cluster) {',
+      replace: 'if (this.#redis instanceof Cluster && false) {',
+      mechanism: 'on a Cluster messages go to the node that has their slot',
+      test: CLUSTER,
+      title: 'followers hear of events by sharded pub/sub, on the node that has the slot',
+    },
+    {
       name: 'channel-large',
       find: 'length > MAX_MESSAGE_LENGTH ?',
       replace: 'length < 0 ?',
@@ -1188,7 +1232,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'channel-resubscribe',
-      find: `this.#redis.on('ready', () => this.#resubscribe());`,
+      find: 'this.#subscribe([...this.#channels.keys()]);',
       replace: '',
       mechanism: 'a hub subscribes again after a cut',
       test: FOLLOWER,
@@ -1206,6 +1250,102 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/journal/follower.ts', [
     {
+      name: 'follower-rewind',
+      find: 'return fork < tail.next ? fork : undefined;',
+      replace: 'return undefined;',
+      mechanism: 'a reader is rewound to where a later owner went on',
+      test: IMMEDIATE,
+      title: 'rewinds its readers to where a crash cut it, then goes on with the next attempt',
+    },
+    {
+      name: 'follower-rewind-end',
+      find: 'return state.closed && overtaken ? state.nextSeq - 1 : undefined;',
+      replace: 'return undefined;',
+      mechanism: 'a reader is rewound when the run ended without its events',
+      test: IMMEDIATE,
+      title: 'rewinds when its run ended without events it had sent ahead',
+    },
+    {
+      name: 'follower-new-owner',
+      find: 'if (tailFence !== undefined && fence > tailFence) {',
+      replace: 'if (false) {',
+      mechanism: 'a later fence makes a reader look where its tail ends',
+      test: IMMEDIATE,
+      title: 'rewinds its readers to where a crash cut it, then goes on with the next attempt',
+    },
+    {
+      name: 'follower-zombie',
+      find: "if (!message.committed && fence < this.#latest) return 'drop';",
+      replace: '',
+      mechanism: 'what a lost owner sends ahead is dropped',
+      test: IMMEDIATE,
+      title: 'gives no event of a worker that lost the stream and does not know',
+    },
+    {
+      name: 'follower-early',
+      find: "return events === undefined ? 'drop' : 'keep';",
+      replace: "return 'drop';",
+      mechanism: 'what comes early is kept until what lies before it has come',
+      test: IMMEDIATE,
+      title: 'puts messages in order that came in another, and waits for one that was lost',
+    },
+    {
+      name: 'follower-early-poll',
+      find: 'this.#hub.isLive(streamId) && early.isEmpty',
+      replace: 'this.#hub.isLive(streamId)',
+      mechanism: 'a reader that misses an event looks at the head soon',
+      test: IMMEDIATE,
+      title: 'finds a lost message soon, even if its commit was lost on the bus too',
+    },
+    {
+      name: 'follower-committed',
+      find: 'if (!message.committed && committed) continue;',
+      replace: '',
+      mechanism: 'who wants committed events alone gets no others',
+      test: IMMEDIATE,
+      title: 'gives committed events alone to who asks for them, and never rewinds',
+    },
+    {
+      name: 'follower-no-event',
+      find: 'if (event === undefined) break;',
+      replace: '',
+      mechanism: 'a message that holds no event is a hint',
+      test: LEAKS,
+      title: 'reads on from Postgres when what it hears is no event',
+    },
+    {
+      name: 'follower-unsubscribes',
+      find: '} finally { unsubscribe(); }',
+      replace: '} finally { }',
+      mechanism: 'a follower takes its subscription with it',
+      test: LEAKS,
+      title: 'leave no subscription, listener or timer behind: %s',
+    },
+    {
+      name: 'follower-unlistens',
+      find: "signal?.removeEventListener('abort', onAbort); this.#wake",
+      replace: 'this.#wake',
+      mechanism: 'a follower takes its listener off the signal',
+      test: LEAKS,
+      title: 'leave no subscription, listener or timer behind: %s',
+    },
+    {
+      name: 'follower-return',
+      find: 'this.#inbox.stop(); return this.#events.return();',
+      replace: 'return this.#events.return();',
+      mechanism: 'return() ends a follower that waits',
+      test: LEAKS,
+      title: 'leave no subscription, listener or timer behind: %s',
+    },
+    {
+      name: 'follower-types-cursor',
+      find: 'this.#cursor = step.value.cursor;',
+      replace: '',
+      mechanism: 'the cursor moves past the types left out',
+      test: LEAKS,
+      title: 'of some types alone moves its cursor past the others',
+    },
+    {
       name: 'follower-subscribes',
       find: 'const unsubscribe = this.#hub.subscribe(streamId, inbox);',
       replace: 'const unsubscribe = () => {};',
@@ -1216,6 +1356,7 @@ export const mutations: readonly Mutation[] = [
     {
       name: 'follower-subscribe-first',
       find: `if (this.#hub.connected) await inbox.wait(SUBSCRIBE_WAIT_MS, signal);
+        if (inbox.stopped) return;
         inbox.lookingAtHead();
         let state = await this.state(streamId, options.tenant);`,
       replace: `let state = await this.state(streamId, options.tenant);
@@ -1237,24 +1378,24 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'follower-seen',
-      find: 'if (message.lastSeq < next) continue;',
-      replace: '',
+      find: 'if (lastSeq < this.next) {',
+      replace: 'if (false) {',
       mechanism: 'a message that was seen is dropped',
       test: FOLLOWER,
       title: 'is not ended by a terminal message it has seen, from before a redrive',
     },
     {
       name: 'follower-seen-part',
-      find: 'for (let i = next - message.firstSeq; i < message.events.length; i++) {',
-      replace: 'for (let i = 0; i < message.events.length; i++) {',
+      find: 'for (let i = tail.next - message.firstSeq; i < step.events.length; i++) {',
+      replace: 'for (let i = 0; i < step.events.length; i++) {',
       mechanism: 'of a message seen in part the rest is given on',
       test: FOLLOWER,
       title: 'drops messages it has seen, whole and in part',
     },
     {
       name: 'follower-gap',
-      find: 'if (message.firstSeq > next || message.events === undefined) break;',
-      replace: 'if (message.firstSeq > next) next = message.firstSeq; if (message.events === undefined) break;',
+      find: 'if (events !== undefined && firstSeq <= this.next) return { events };',
+      replace: 'if (events !== undefined) { this.next = Math.max(this.next, firstSeq); return { events }; }',
       mechanism: 'a gap is filled from Postgres',
       test: FOLLOWER,
       title: 'fills a gap from Postgres and never skips it',
@@ -1270,22 +1411,22 @@ export const mutations: readonly Mutation[] = [
     {
       name: 'follower-polls',
       find: 'live ? this.#headCheckMs : this.#pollMs',
-      replace: 'this.#headCheckMs',
+      replace: 'live ? this.#headCheckMs : this.#headCheckMs',
       mechanism: 'without Redis a follower polls',
       test: FOLLOWER,
       title: 'with no Redis at all polls Postgres',
     },
     {
       name: 'follower-inbox-bound',
-      find: 'if (this.#length + length > this.#maxLength) {',
-      replace: 'if (false) {',
+      find: 'if (this.#length + message.length > this.#maxLength) { this.#messages = [];',
+      replace: 'if (false) { this.#messages = [];',
       mechanism: 'the inbox of a slow reader is bounded',
       test: FOLLOWER,
       title: 'whose reader is slow keeps no more messages than its inbox holds',
     },
     {
       name: 'follower-ends',
-      find: 'if (state.closed && next >= state.nextSeq) return;',
+      find: 'if (state.closed && tail.next >= state.nextSeq) return;',
       replace: '',
       mechanism: 'a follower of a finished stream ends',
       test: FOLLOWER,
@@ -1301,7 +1442,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'follower-cursor',
-      find: 'if (after >= state.nextSeq && !state.closed) {',
+      find: 'if (beyond) {',
       replace: 'if (false) {',
       mechanism: 'a cursor beyond the head is refused',
       test: FOLLOWER,
@@ -1314,6 +1455,50 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'a follower reads the terminal event of a silent job from its row',
       test: FOLLOWER,
       title: 'of a job that never emitted reads the terminal event from its row',
+    },
+  ]),
+
+  ...of('src/journal/cursor.ts', [
+    {
+      name: 'cursor-fence',
+      find: `return immediate ? \`\${fence}-\${seq}\` : seq;`,
+      replace: 'return seq;',
+      mechanism: 'a cursor of an immediate stream says whose event it was',
+      test: IMMEDIATE,
+      title: 'is read before its commit, with cursors that say whose event it was',
+    },
+  ]),
+
+  ...of('src/journal/previous.ts', [
+    {
+      name: 'previous-superseded',
+      find: '|| dropped.some(({ from, below }) => seq >= from && seq < below)',
+      replace: '',
+      mechanism: 'an attempt does not find what is superseded',
+      test: ATTEMPTS,
+      title: 'does not find what an attempt before the change of policy had superseded',
+    },
+  ]),
+
+  ...of('src/idempotency/connections.ts', [
+    {
+      name: 'queue-slot',
+      find: `return cluster ? \`{\${prefix}:\${queue}}\` : prefix;`,
+      replace: 'return prefix;',
+      mechanism: 'the keys of a queue are in one slot',
+      test: CLUSTER,
+      title: 'jobs of several queues run, each queue in a slot of its own',
+    },
+  ]),
+
+  ...of('src/http/stream.ts', [
+    {
+      name: 'sse-rewind-id',
+      find: "type === 'rewind' ? {} : { id: event.cursor }",
+      replace: 'true ? { id: event.cursor } : {}',
+      mechanism: 'a rewind frame leaves the cursor alone',
+      test: 'test/http/immediate.test.ts',
+      title: 'a reader that comes back with an event that was lost is told to rewind, in a frame without an id',
     },
   ]),
 

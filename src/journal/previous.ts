@@ -1,0 +1,45 @@
+/** What an attempt finds in its stream: events of earlier attempts that readers still have. */
+import type { Kysely } from 'kysely';
+import { findAttemptEvents, findSegments, segmentEvents } from '../db/journal.ts';
+import type { Database } from '../db/schema.ts';
+import { type AttemptEvent, isFleetType, type JobEvent } from './event.ts';
+
+/** Segments in memory at once. */
+const PAGE_SEGMENTS = 4;
+
+/**
+ * Reads a stream below an attempt's own event, without what that or an earlier attempt
+ * superseded and without what the fleet wrote itself (`progress` is the handler's).
+ */
+export async function* readPrevious<E extends JobEvent = JobEvent>(
+  db: Kysely<Database>,
+  streamId: string,
+  start: AttemptEvent & { seq: number },
+): AsyncGenerator<E, void, undefined> {
+  if (start.seq === 0) return;
+  const earlier = (await findAttemptEvents(db, streamId, start.seq)).map(({ seq, json }) => ({
+    ...(JSON.parse(json) as AttemptEvent),
+    seq,
+  }));
+  const dropped = [...earlier, start].map(supersededBy);
+  let next = 0;
+  while (next < start.seq) {
+    const segments = await findSegments(db, streamId, next, PAGE_SEGMENTS);
+    if (segments.length === 0) return;
+    for (const segment of segments) {
+      for (const [i, text] of segmentEvents(segment).entries()) {
+        const seq = segment.firstSeq + i;
+        if (seq < next || seq >= start.seq || dropped.some(({ from, below }) => seq >= from && seq < below)) continue;
+        const event = JSON.parse(text) as E;
+        if (!isFleetType(event.type)) yield event;
+      }
+      next = segment.lastSeq + 1;
+    }
+  }
+}
+
+/** The seqs that an attempt's event takes from its readers. */
+function supersededBy({ seq, resumed, from }: AttemptEvent & { seq: number }): { from: number; below: number } {
+  if (!resumed) return { from: 0, below: seq };
+  return { from: from ?? seq, below: seq };
+}

@@ -1,0 +1,290 @@
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { z } from 'zod';
+import { defineJob, type StreamEvent } from '../../src/index.ts';
+import { claimFree, expireLease, journalOf, useDatabase } from '../helpers/fixtures.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
+import { IMMEDIATE, type Stage, stage as stageOn, upTo } from './stage.ts';
+
+const file = useDatabase();
+const stage = (options: Parameters<typeof stageOn>[1] = {}) => stageOn(file, { job: IMMEDIATE, ...options });
+
+/** What a reader holds after all it was told, seq by seq. */
+function held(events: readonly StreamEvent[]): StreamEvent[] {
+  let kept: StreamEvent[] = [];
+  for (const event of events) {
+    if (event.event.type === 'rewind') {
+      const { from } = event.event as { type: 'rewind'; from: number };
+      kept = kept.filter(({ seq }) => seq < from);
+    } else kept.push(event);
+  }
+  kept.forEach((event, i) => {
+    if (event.seq !== i) throw new Error(`seq ${event.seq} at place ${i}`);
+  });
+  return kept;
+}
+
+const journalTexts = async (s: Stage) => (await journalOf(file.db, s.id)).map(({ event }) => JSON.stringify(event));
+const heldTexts = (events: readonly StreamEvent[]) => held(events).map(({ json }) => json);
+
+/** Another worker takes the stream over. */
+async function takeOver(s: Stage): Promise<void> {
+  await expireLease(file.db, s.id);
+  await claimFree(file.db, s.id);
+}
+
+describe('an immediate stream', () => {
+  it('is read before its commit, with cursors that say whose event it was', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    await s.publish(s.run(0, 2), false, 'ahead');
+    await expect.poll(s.seqs).toEqual([0, 1]);
+    expect(await journalOf(file.db, s.id)).toEqual([]);
+    expect(s.seen.map(({ cursor }) => cursor)).toEqual(['1-0', '1-1']);
+    await s.append(s.run(0, 2));
+    await s.publish(s.run(0, 2), false, 'pointer');
+    await s.publish(await s.end(2), true);
+    await following;
+    expect(s.seqs()).toEqual(upTo(3));
+    expect(s.seen.at(-1)?.cursor).toBe('1-2');
+  });
+
+  it('has the same cursors when it is read from the journal', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 2));
+    await s.end(2);
+    await s.follow();
+    expect(s.seen.map(({ cursor }) => cursor)).toEqual(['1-0', '1-1', '1-2']);
+    for (const after of [1, '1-1', '1']) {
+      const page = await s.followers.readPage(s.id, 'default', after, 10);
+      expect(page.events.map(({ seq }) => seq)).toEqual([2]);
+    }
+  });
+
+  it('rewinds its readers to where a crash cut it, then goes on with the next attempt', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    await s.publish(s.run(0, 6), false, 'ahead');
+    await s.append(s.run(0, 2));
+    await s.publish(s.run(0, 2), false, 'pointer');
+    await expect.poll(s.seqs).toEqual(upTo(6));
+    await takeOver(s);
+    await s.publish(s.run(2, 1, 2), false, 'ahead');
+    await expect.poll(() => s.seen.length).toBe(8);
+    expect(s.seen[6]).toMatchObject({ seq: 1, cursor: '2-1', event: { type: 'rewind', from: 2 } });
+    expect(s.seen[7]).toMatchObject({ seq: 2, fence: 2, cursor: '2-2' });
+    await s.append(s.run(2, 1, 2));
+    await s.publish(await s.end(3, 2), true);
+    await following;
+    expect(heldTexts(s.seen)).toEqual(await journalTexts(s));
+  });
+
+  it('rewinds also a reader that heard nothing of the takeover', async () => {
+    const s = await stage({ headCheckMs: 30 });
+    const following = s.follow();
+    await s.live();
+    await s.publish(s.run(0, 3), false, 'ahead');
+    await expect.poll(s.seqs).toEqual(upTo(3));
+    await takeOver(s);
+    await expect.poll(() => s.seen.at(-1)?.event).toEqual({ type: 'rewind', from: 0 });
+    expect(s.seen.at(-1)?.cursor).toBe(-1);
+    await s.append(s.run(0, 5, 2));
+    await s.end(5, 2);
+    await following;
+    expect(heldTexts(s.seen)).toEqual(await journalTexts(s));
+  });
+
+  it.each([
+    ['lost', '1-4', 2],
+    ['the last that is sure', '1-1', undefined],
+    ['a committed one, named by its seq alone', 1, undefined],
+  ])('answers a reader whose cursor is %s', async (_name, after, rewind) => {
+    const s = await stage();
+    await s.append(s.run(0, 2));
+    await takeOver(s);
+    await s.append(s.run(2, 5, 2));
+    await s.end(7, 2);
+    await s.follow(after);
+    const first = s.seen[0]?.event;
+    expect(first).toEqual(rewind === undefined ? { type: 'n', i: 2 } : { type: 'rewind', from: rewind });
+    expect(s.seen.filter(({ event }) => event.type !== 'rewind').map(({ seq }) => seq)).toEqual([2, 3, 4, 5, 6, 7]);
+    const page = await s.followers.readPage(s.id, 'default', after, 100);
+    expect(page.events.map(({ json }) => json)).toEqual(s.seen.map(({ json }) => json));
+    expect(page).toMatchObject({ next: 7, finished: true });
+  });
+
+  it('lets a reader wait whose cursor is ahead of the journal while its owner lives', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 2));
+    const page = await s.followers.readPage(s.id, 'default', '1-3', 10);
+    expect(page).toEqual({ events: [], next: '1-3', finished: false });
+    const following = s.follow('1-3');
+    await s.live();
+    await s.publish(s.run(4, 1), false, 'ahead');
+    await expect.poll(s.seqs).toEqual([4]);
+    await s.append(s.run(2, 3));
+    await s.publish(await s.end(5), true);
+    await following;
+    expect(s.seqs()).toEqual([4, 5]);
+  });
+
+  it.each([
+    ['of a fence that nobody had', '2-0'],
+    ['beyond the end, without its fence', 5],
+    ['that is none', '1-'],
+  ])('refuses a cursor %s', async (_name, after) => {
+    const s = await stage();
+    await s.append(s.run(0, 2));
+    await expect(s.follow(after)).rejects.toMatchObject({ code: 'CURSOR_INVALID' });
+  });
+
+  it('gives no event of a worker that lost the stream and does not know', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    await takeOver(s);
+    await s.publish(s.run(0, 1, 2), false, 'ahead');
+    await expect.poll(s.seqs).toEqual([0]);
+    await s.publish(s.run(0, 3, 1), false, 'ahead');
+    await s.publish(s.run(1, 1, 2), false, 'ahead');
+    await expect
+      .poll(() => s.seen.map(({ fence, seq }) => [fence, seq]))
+      .toEqual([
+        [2, 0],
+        [2, 1],
+      ]);
+    await s.append(s.run(0, 2, 2));
+    await s.publish(await s.end(2, 2), true);
+    await following;
+  });
+
+  it('takes back what such a worker sent before anybody knew', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    await takeOver(s);
+    await s.publish(s.run(0, 3, 1), false, 'ahead');
+    await expect.poll(s.seqs).toEqual(upTo(3));
+    await s.publish(s.run(0, 1, 2), false, 'ahead');
+    await expect.poll(() => s.seen.at(-1)?.fence).toBe(2);
+    await s.append(s.run(0, 1, 2));
+    await s.publish(await s.end(1, 2), true);
+    await following;
+    expect(heldTexts(s.seen)).toEqual(await journalTexts(s));
+  });
+
+  it('puts messages in order that came in another, and waits for one that was lost', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    for (const seq of [1, 0, 3, 2, 2, 5]) await s.publish(s.run(seq, 1), false, 'ahead');
+    await expect.poll(s.seqs).toEqual(upTo(4));
+    // 4 was lost on the bus; its commit says where it is.
+    await s.append(s.run(0, 5));
+    await s.publish(s.run(0, 5), false, 'pointer');
+    await expect.poll(s.seqs).toEqual(upTo(6));
+    await s.append(s.run(5, 1));
+    await s.publish(await s.end(6), true);
+    await following;
+    expect(s.seen.filter(({ event }) => event.type === 'rewind')).toEqual([]);
+  });
+
+  it('finds a lost message soon, even if its commit was lost on the bus too', async () => {
+    const s = await stage({ headCheckMs: 60_000, pollMs: 20 });
+    const following = s.follow();
+    await s.live();
+    await s.publish(s.run(1, 1), false, 'ahead');
+    await s.append(s.run(0, 2));
+    await expect.poll(s.seqs).toEqual(upTo(2));
+    await s.publish(await s.end(2), true);
+    await following;
+  });
+
+  it('rewinds when its run ended without events it had sent ahead', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    await s.publish(s.run(0, 3), false, 'ahead');
+    await expect.poll(s.seqs).toEqual(upTo(3));
+    await s.append(s.run(0, 2));
+    // As after a refusal: the outcome stands where the refused event would have.
+    await s.publish(await s.end(2), true);
+    await following;
+    expect(heldTexts(s.seen)).toEqual(await journalTexts(s));
+    expect(s.seen.at(-1)?.event.type).toBe('end');
+  });
+
+  it('gives committed events alone to who asks for them, and never rewinds', async () => {
+    const s = await stage();
+    const seen: StreamEvent[] = [];
+    const following = (async () => {
+      for await (const event of s.followers.follow({ streamId: s.id, tenant: 'default', after: -1, committed: true }))
+        seen.push(event);
+    })();
+    await s.live();
+    await s.publish(s.run(0, 4), false, 'ahead');
+    await s.append(s.run(0, 2));
+    await s.publish(s.run(0, 2), false, 'pointer');
+    await expect.poll(() => seen.map(({ seq }) => seq)).toEqual([0, 1]);
+    await takeOver(s);
+    await s.append(s.run(2, 1, 2));
+    await s.publish(await s.end(3, 2), true);
+    await following;
+    expect(seen.map(({ json }) => json)).toEqual(await journalTexts(s));
+  });
+
+  it('too large for a message is read once it is committed', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    const run = { ...s.run(0, 1), events: [JSON.stringify({ type: 'n', text: 'x'.repeat(300_000) })] };
+    await s.publish(run, false, 'ahead');
+    await s.publish(s.run(1, 1), false, 'ahead');
+    await s.append(run);
+    await s.publish(run, false, 'pointer');
+    await expect.poll(s.seqs).toEqual([0, 1]);
+    await s.append(s.run(1, 1));
+    await s.publish(await s.end(2), true);
+    await following;
+  });
+});
+
+describe('a job with publish: immediate', () => {
+  it('is heard before Postgres has its events, and ends as the journal does', async () => {
+    const emitted = Promise.withResolvers<void>();
+    const heard = Promise.withResolvers<void>();
+    const job = defineJob({
+      name: 'immediate',
+      publish: 'immediate',
+      input: z.object({}),
+      async run(_input, ctx) {
+        await emitted.promise;
+        for (let i = 0; i < 5; i++) await ctx.emit({ type: 'n', i });
+        await heard.promise;
+      },
+    });
+    // A linger this long never ends by itself: what is heard was not committed.
+    const fleet = createTestFleet(file.url, [job], { lingerMs: 600_000 });
+    await fleet.work();
+    const handle = await fleet.enqueue(job, {});
+    const follower = handle.events();
+    onTestFinished(async () => void (await follower.return()));
+    const events: StreamEvent[] = [];
+    const reading = (async () => {
+      for await (const event of follower) {
+        events.push(event);
+        if (events.length === 5) {
+          expect(await journalOf(file.db, handle.id)).toEqual([]);
+          heard.resolve();
+        }
+      }
+    })();
+    await expect.poll(async () => (await fleet.get(handle.id))?.status).toBe('running');
+    emitted.resolve();
+    await reading;
+    expect(events.map(({ cursor }) => cursor)).toEqual(upTo(6).map((seq) => `1-${seq}`));
+    expect(heldTexts(events)).toEqual((await journalOf(file.db, handle.id)).map(({ event }) => JSON.stringify(event)));
+    await handle.result();
+  });
+});

@@ -1,0 +1,98 @@
+/** A stream, its journal and its live bus, written and told separately, and followers of it. */
+import { Redis } from 'ioredis';
+import { expect, onTestFinished } from 'vitest';
+import { type NewJob, type Settlement, settleJobs } from '../../src/db/jobs.ts';
+import { appendRuns, type Run } from '../../src/db/journal.ts';
+import type { Cursor, StreamEvent } from '../../src/index.ts';
+import { type Announcement, ChannelHub, encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
+import { type FollowerOptions, Followers } from '../../src/journal/follower.ts';
+import { silentLogger } from '../../src/log.ts';
+import { claimFree, insertJob, type useDatabase } from '../helpers/fixtures.ts';
+import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
+
+export type Stage = Awaited<ReturnType<typeof stage>>;
+
+export const upTo = (n: number) => Array.from({ length: n }, (_, i) => i);
+
+/** The options of a job whose events are published before they are committed. */
+export const IMMEDIATE: Partial<NewJob> = {
+  options: { priority: 0, attempts: 3, backoff: { type: 'fixed', delayMs: 0 }, publish: 'immediate' },
+};
+
+/** Followers on a hub of their own, and hands to write and publish separately. */
+export async function stage(
+  file: ReturnType<typeof useDatabase>,
+  {
+    job = {},
+    redisUrl = testRedisUrl(),
+    ...options
+  }: Partial<FollowerOptions> & { job?: Partial<NewJob>; redisUrl?: string } = {},
+) {
+  const prefix = uniquePrefix();
+  const subscriber = new Redis(redisUrl, { autoResubscribe: false, maxRetriesPerRequest: null });
+  const publisher = new Redis(redisUrl);
+  for (const redis of [subscriber, publisher]) redis.on('error', () => undefined);
+  const hub = new ChannelHub({ redis: subscriber, prefix, log: silentLogger() });
+  onTestFinished(() => {
+    subscriber.disconnect();
+    publisher.disconnect();
+  });
+  const followers = new Followers({ db: file.db, hub, headCheckMs: 60_000, ...options });
+  const id = await insertJob(file.db, job);
+  await claimFree(file.db, id);
+  const seen: StreamEvent[] = [];
+  const controller = new AbortController();
+  return {
+    id,
+    hub,
+    subscriber,
+    seen,
+    controller,
+    follow(after: Cursor = -1) {
+      return (async () => {
+        for await (const event of followers.follow({
+          streamId: id,
+          tenant: 'default',
+          after,
+          signal: controller.signal,
+        }))
+          seen.push(event);
+      })();
+    },
+    followers,
+    async live() {
+      await expect.poll(() => hub.isLive(id)).toBe(true);
+    },
+    run: (firstSeq: number, count: number, fence = 1): Run => ({
+      streamId: id,
+      fence,
+      firstSeq,
+      events: Array.from({ length: count }, (_, i) => JSON.stringify({ type: 'n', i: firstSeq + i })),
+    }),
+    append: async (run: Run) => expect(await appendRuns(file.db, [run])).toEqual(new Set([id])),
+    publish: (run: Run, end = false, form?: Announcement['form']) =>
+      publisher.publish(streamChannel(prefix, id), encodeRunMessage(run, end, form)),
+    /** Anything at all on the stream's channel. */
+    say: (text: string) => publisher.publish(streamChannel(prefix, id), text),
+    async end(firstSeq: number, fence = 1) {
+      const run = { streamId: id, fence, firstSeq, events: ['{"type":"end"}'] };
+      const settlement: Settlement = {
+        id,
+        fence,
+        status: 'completed',
+        outcome: 'completed',
+        result: null,
+        error: null,
+        resultTtlMs: 1_000,
+        delayMs: 0,
+        delivery: 0,
+        run,
+      };
+      expect(await settleJobs(file.db, [settlement])).toEqual(new Set([id]));
+      return run;
+    },
+    prefix,
+    publisher,
+    seqs: () => seen.map((event) => event.seq),
+  };
+}
