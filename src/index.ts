@@ -23,6 +23,14 @@ export {
   type SystemEvent,
   type TerminalEvent,
 } from './journal/event.ts';
+export {
+  createFolder,
+  type FoldableEvent,
+  type Folder,
+  type FoldOptions,
+  type FoldState,
+  fold,
+} from './journal/fold.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
 export { createBuiltinJobs } from './workers/builtin-jobs.ts';

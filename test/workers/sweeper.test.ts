@@ -292,7 +292,7 @@ async function holdFold(id: string) {
     ).rows[0]?.n;
   await expect.poll(waiting, { timeout: 10_000 }).toBe(1);
   return {
-    folding: folding.finally(() => holding),
+    folding: Promise.all([folding, holding]).then(([folded]) => folded),
     release: held.resolve,
   };
 }
