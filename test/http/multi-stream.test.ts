@@ -247,7 +247,7 @@ describe('several streams in flight', () => {
       await expect.poll(() => seen.length, { timeout: 15_000 }).toBe(2);
       await app.close();
       app = harness.another({});
-      await app.listen({ port, host: '127.0.0.1' });
+      await listenLocally(app, port);
       gate.open('es-a', 2);
       gate.open('es-b');
       await expect.poll(() => source.readyState, { timeout: 30_000 }).toBe(EventSource.CLOSED);
