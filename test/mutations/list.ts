@@ -1503,8 +1503,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'retention-key-ttl',
-      find: 'greatest(${due}, case when ${due} is not null then j.expires_at end)',
-      replace: '${due}',
+      find: `greatest(\${due}, case when \${due} is not null then j.expires_at end)`,
+      replace: `\${due}`,
       mechanism: 'a job is kept while its key is held',
       test: SWEEPER,
       title: 'keeps a job while its key is held by it, and lets the key start anew afterwards',
@@ -1519,8 +1519,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'retention-policy',
-      find: 'coalesce(${column}, ${String(standard)}::float8)',
-      replace: '${String(standard)}::float8',
+      find: `coalesce(\${column}, \${String(standard)}::float8)`,
+      replace: `\${String(standard)}::float8`,
       mechanism: 'a tenant has limits of its own',
       test: SWEEPER,
       title: 'follows the policy of the tenant, which may be longer, shorter or never',
