@@ -1452,7 +1452,7 @@ export const mutations: readonly Mutation[] = [
     {
       name: 'fold-due-outside',
       find: 'then true end`',
-      replace: 'then null end`',
+      replace: 'then null::boolean end`',
       mechanism: 'a long stream that is ended from outside is marked for folding',
       test: SWEEPER,
       title: 'folds what was ended from outside',
@@ -1482,14 +1482,6 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'a fold has the head to itself',
       test: SWEEPER,
       title: 'passes over a stream whose head somebody holds, and folds it later',
-    },
-    {
-      name: 'fold-open',
-      find: `if (head.state === 'closed') {`,
-      replace: 'if (head.next_seq >= 0) {',
-      mechanism: 'only a finished stream is folded',
-      test: SWEEPER,
-      title: 'stops at a redrive: the stream is as it was, and is folded when it has ended again',
     },
   ]),
   ...of('src/db/retention.ts', [
