@@ -88,7 +88,7 @@ export class Followers {
   /**
    * Follows a stream to its terminal event.
    *
-   * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID on the first `next()`; the signal's reason
+   * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED on a `next()`; the signal's reason
    */
   follow(options: FollowStreamOptions): Following {
     const inbox = new Inbox(this.#maxInboxLength);
@@ -174,7 +174,7 @@ export class Followers {
    * Events after a cursor that are in the journal now, up to `limit`. A cursor whose event was
    * lost is first told to rewind.
    *
-   * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID
+   * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED
    */
   async readPage(
     streamId: string,
@@ -192,7 +192,8 @@ export class Followers {
       tail.rewind(fork);
     }
     let next: Cursor = fork !== undefined ? fork - 1 : place.fence === undefined ? tail.next - 1 : after;
-    reading: for await (const read of this.#read(state, tail.next)) {
+    // Each segment has an event at least.
+    reading: for await (const read of this.#read(state, tail.next, Math.min(limit, PAGE_SEGMENTS))) {
       for (const event of read) {
         if (events.length >= limit) break reading;
         events.push(event);
@@ -224,9 +225,14 @@ export class Followers {
     return state.closed && overtaken ? state.nextSeq - 1 : undefined;
   }
 
-  /** Events from a seq to the head, a segment at a time. */
-  async *#read(state: StreamState, from: number): AsyncGenerator<Iterable<StreamEvent>, void, undefined> {
+  /** Events from a seq to the head, a segment at a time. @throws OncefleetError STREAM_EXPIRED */
+  async *#read(
+    state: StreamState,
+    from: number,
+    pageSegments = PAGE_SEGMENTS,
+  ): AsyncGenerator<Iterable<StreamEvent>, void, undefined> {
     if (from >= state.nextSeq) return;
+    if (from < state.keptFrom) throw expired(state.streamId, from, state.keptFrom);
     const { immediate } = state;
     if (state.rowTerminal !== undefined) {
       const json = rowTerminalJson(state.rowTerminal);
@@ -236,12 +242,9 @@ export class Followers {
     }
     let next = from;
     while (next < state.nextSeq) {
-      const segments = await findSegments(this.#db, state.streamId, next, PAGE_SEGMENTS);
-      if (segments.length === 0) {
-        throw new OncefleetError('CURSOR_INVALID', `Stream ${state.streamId} no longer has events from seq ${next}`, {
-          details: { seq: next },
-        });
-      }
+      const segments = await findSegments(this.#db, state.streamId, next, pageSegments);
+      // Retention went by since the head was read.
+      if (segments.length === 0) throw expired(state.streamId, next, state.nextSeq);
       for (const segment of segments) {
         if (segment.firstSeq > next)
           throw new Error(`Journal gap in stream ${state.streamId}: wanted seq ${next}, found ${segment.firstSeq}`);
@@ -261,6 +264,12 @@ function* eventsOf(segment: Segment, from: number, immediate: boolean): Generato
     const seq = firstSeq + i;
     yield { seq, fence, cursor: cursorAt(seq, fence, immediate), event: JSON.parse(json) as JobEvent, json };
   }
+}
+
+function expired(streamId: string, seq: number, keptFrom: number): OncefleetError {
+  return new OncefleetError('STREAM_EXPIRED', `Stream ${streamId} no longer has events before seq ${keptFrom}`, {
+    details: { seq, keptFrom },
+  });
 }
 
 /** Whether an event is the last of a finished stream, as far as its type says. */

@@ -128,6 +128,7 @@ describe('/openapi.json', () => {
     expect(routes.toSorted()).toEqual([
       'GET /healthz',
       'GET /readyz',
+      'GET /v1/events',
       'GET /v1/job-definitions',
       'GET /v1/jobs',
       'GET /v1/jobs/{id}',
