@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { exitCodeOf, listenForStop } from '../scripts/services/entry.ts';
 import { startServices } from '../scripts/services/index.ts';
+import { fanoutBench } from './fanout/bench.ts';
 import { jobsBench } from './jobs/bench.ts';
 import { journalBench } from './journal/bench.ts';
 import { latencyBench } from './latency/bench.ts';
@@ -19,8 +20,10 @@ import { toSvg } from './lib/chart.ts';
 import { describeMachine, load, type Machine, machineLine } from './lib/machine.ts';
 import { type BenchReport, toPage } from './lib/page.ts';
 import { toMarkdown } from './lib/table.ts';
+import { replayBench } from './replay/bench.ts';
+import { soakBench } from './soak/bench.ts';
 
-const BENCHES: readonly Bench[] = [jobsBench, journalBench, latencyBench];
+const BENCHES: readonly Bench[] = [jobsBench, journalBench, latencyBench, fanoutBench, replayBench, soakBench];
 
 const DOCS = fileURLToPath(new URL('../docs/benchmarks/', import.meta.url));
 

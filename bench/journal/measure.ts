@@ -1,8 +1,7 @@
-import { execute } from '../../scripts/services/databases.ts';
 import { type Bed, withCase } from '../lib/case.ts';
 import { now } from '../lib/clock.ts';
 import { ServerMeter } from '../lib/cpu.ts';
-import { settle } from '../lib/databases.ts';
+import { bytesOnDisk, settle } from '../lib/databases.ts';
 import { STREAM_PROCESS, type StreamCommands } from '../streams/start.ts';
 import type { Subject } from '../streams/subjects/subject.ts';
 
@@ -32,17 +31,17 @@ export async function measureWriting(
     await writer.call('openWriter', { subject: subject.name, place });
     await follower?.call('openReader', { subject: subject.name, place });
 
-    const open = async (count: number) => {
+    const open = async () => {
       const streamIds = await writer.call('openStreams', streams);
-      await follower?.call('follow', { streamIds, perStream: count });
+      await follower?.call('follow', streamIds);
     };
     const write = async (count: number) => {
-      await Promise.all([writer.call('write', count), follower?.call('received', null)]);
+      await Promise.all([writer.call('write', count), follower?.call('received', count)]);
     };
-    await open(warmUpPerStream);
+    await open();
     await write(warmUpPerStream);
 
-    await open(perStream);
+    await open();
     await settle(place.databaseUrl);
     const servers = await ServerMeter.start(bed.services, place);
     try {
@@ -74,12 +73,4 @@ export async function measureWriting(
       servers.close();
     }
   });
-}
-
-/** Tables with their indexes and TOAST, once vacuumed. */
-export async function bytesOnDisk(databaseUrl: string, tables: readonly string[]): Promise<number> {
-  await settle(databaseUrl);
-  const sum = tables.map((table) => `pg_total_relation_size('${table}')`).join(' + ');
-  const result = await execute(databaseUrl, `select (${sum})::float8 as bytes`);
-  return Number(result.rows[0]?.bytes);
 }

@@ -102,13 +102,13 @@ async function measure(bed: Bed, subject: Subject, wanted: Plan): Promise<Findin
     const stretch = async (forSeconds: number) => {
       const perStream = Math.ceil(perSecond * forSeconds);
       const streamIds = await writer.call('openStreams', streams);
-      await follower.call('follow', { streamIds, perStream });
+      await follower.call('follow', streamIds);
       await settle(place.databaseUrl);
       await writer.call('meter', {});
       await follower.call('meter', {});
       const [late, latencies] = await Promise.all([
         writer.call('pace', { perSecond: perSecond * streams, total: perStream * streams }),
-        follower.call('received', null),
+        follower.call('received', perStream),
       ]);
       const micros = (ms: number) => (ms * 1_000) / latencies.length;
       return {

@@ -6,6 +6,7 @@ import type { Place } from '../lib/databases.ts';
 import { eventOf } from '../lib/events.ts';
 import { Meter, type Usage } from '../lib/meter.ts';
 import { pace } from '../lib/pace.ts';
+import { Receipts } from '../lib/receipts.ts';
 import { subjects } from './subjects/index.ts';
 import type { StreamReader, StreamWriter, SubjectName } from './subjects/subject.ts';
 
@@ -59,17 +60,17 @@ export const commands = {
     reader = await read(order.place);
   },
 
-  /** Follows streams from their start, live, until each has given `perStream` events. */
-  async follow(order: { streamIds: readonly string[]; perStream: number }): Promise<void> {
-    const expected = new Receipts(order.streamIds.length, order.perStream);
-    receipts = expected;
-    await reader?.attach(order.streamIds, (stream, seq, event) => expected.take(stream, seq, event.at));
+  /** Follows streams from their start, live. */
+  async follow(streamIds: readonly string[]): Promise<void> {
+    const fresh = new Receipts(streamIds.length);
+    receipts = fresh;
+    await reader?.attach(streamIds, (stream, seq, event) => fresh.take(stream, seq, event.at));
   },
 
-  /** Resolves when every stream has given all it should. @returns from emit to here, ms, of events that have a time */
-  received(_: null): Promise<number[]> {
+  /** Resolves when every stream has given so many events. @returns from emit to here, ms, of events that have a time */
+  received(perStream: number): Promise<number[]> {
     if (receipts === undefined) throw new Error('nothing is followed');
-    return receipts.complete;
+    return receipts.until(perStream);
   },
 
   meter: (order: { profile?: string | undefined }): Promise<void> => meter.start(order.profile),
@@ -81,37 +82,6 @@ export const commands = {
     await reader?.close();
   },
 };
-
-/** Checks each stream's events: every seq once, in order. */
-class Receipts {
-  /** @throws Error a stream repeated or left out an event */
-  readonly complete: Promise<number[]>;
-  readonly #perStream: number;
-  readonly #next: number[];
-  readonly #done: PromiseWithResolvers<number[]>;
-  readonly #latencies: number[] = [];
-  #missing: number;
-
-  constructor(streams: number, perStream: number) {
-    this.#perStream = perStream;
-    this.#next = Array.from({ length: streams }, () => 0);
-    this.#missing = streams;
-    this.#done = Promise.withResolvers();
-    this.complete = this.#done.promise;
-    this.complete.catch(() => {});
-  }
-
-  take(stream: number, seq: number, at: number | undefined): void {
-    const expected = this.#next[stream];
-    if (seq !== expected) {
-      this.#done.reject(new Error(`stream ${stream} gave seq ${seq} where ${expected} was due`));
-      return;
-    }
-    this.#next[stream] = seq + 1;
-    if (at !== undefined) this.#latencies.push(now() - at);
-    if (seq + 1 === this.#perStream && --this.#missing === 0) this.#done.resolve(this.#latencies);
-  }
-}
 
 function theWriter(): StreamWriter {
   if (writer === undefined) throw new Error('this process writes nothing');
