@@ -96,6 +96,8 @@ async function measure(bed: Bed, perFlush: number, wanted: Plan): Promise<Findin
     const { id } = await enqueueTalk(port, { events: wanted.events, perFlush, pauseMs: 0 });
     // The follower waits for the end, and checks that all of it came.
     await readOverSse(port, id, wanted.events + 1);
+    // Whatever else it does when it has time would be measured.
+    await worker.stop();
 
     const db = createDb({
       url: place.databaseUrl,
