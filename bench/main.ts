@@ -11,14 +11,19 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { exitCodeOf, listenForStop } from '../scripts/services/entry.ts';
 import { startServices } from '../scripts/services/index.ts';
+import { fanoutBench } from './fanout/bench.ts';
 import { jobsBench } from './jobs/bench.ts';
+import { journalBench } from './journal/bench.ts';
+import { latencyBench } from './latency/bench.ts';
 import { type Bench, type OptionsConfig, UsageError } from './lib/bench.ts';
 import { toSvg } from './lib/chart.ts';
 import { describeMachine, load, type Machine, machineLine } from './lib/machine.ts';
 import { type BenchReport, toPage } from './lib/page.ts';
 import { toMarkdown } from './lib/table.ts';
+import { replayBench } from './replay/bench.ts';
+import { soakBench } from './soak/bench.ts';
 
-const BENCHES: readonly Bench[] = [jobsBench];
+const BENCHES: readonly Bench[] = [jobsBench, journalBench, latencyBench, fanoutBench, replayBench, soakBench];
 
 const DOCS = fileURLToPath(new URL('../docs/benchmarks/', import.meta.url));
 

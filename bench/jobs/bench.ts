@@ -2,9 +2,11 @@
 
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Bench, type BenchContext, type BenchOptions, type BenchResult, UsageError } from '../lib/bench.ts';
+import { choose, rotate, wholeNumber } from '../lib/arguments.ts';
+import type { Bench, BenchContext, BenchOptions, BenchResult } from '../lib/bench.ts';
+import type { Bed } from '../lib/case.ts';
 import { Places } from '../lib/databases.ts';
-import { type Bed, measureAdding, measureLatency, measureProcessing } from './measure.ts';
+import { measureAdding, measureLatency, measureProcessing } from './measure.ts';
 import type { AddWay } from './process.ts';
 import { Findings, report } from './report.ts';
 import { subjects } from './subjects/index.ts';
@@ -95,7 +97,7 @@ function plan({ quick, own: options }: BenchOptions): (context: BenchContext) =>
   const jobs = options.jobs === undefined ? undefined : wholeNumber('jobs', options.jobs);
   const wanted: Plan = {
     ...sizes,
-    subjects: choose(options.subjects, Object.keys(subjects)).map((name) => subjects[name as SubjectName]),
+    subjects: choose(options.subjects, Object.keys(subjects) as SubjectName[]).map((name) => subjects[name]),
     parts: choose(options.parts, PARTS),
     concurrencies:
       options.concurrency?.split(',').map((text) => wholeNumber('concurrency', text)) ?? sizes.concurrencies,
@@ -113,7 +115,6 @@ async function run({ services, signal, say }: BenchContext, wanted: Plan): Promi
   const findings = new Findings();
   try {
     for (let round = 0; round < wanted.rounds; round++) {
-      // Another order each round: what one case leaves behind must not always meet the same next one.
       const order = rotate(wanted.subjects, round);
       const note = (text: string) => say(`round ${round + 1} of ${wanted.rounds}: ${text}`);
       if (wanted.parts.includes('processing')) await runProcessing({ bed, findings, wanted, round, order, note });
@@ -178,24 +179,4 @@ async function runLatency({ bed, findings, wanted, round, order, note }: Round):
 
 function profileName(folder: string | undefined, name: string): ((stretch: string) => string) | undefined {
   return folder === undefined ? undefined : (stretch) => join(folder, `${name}-${stretch}.cpuprofile`);
-}
-
-function rotate<T>(items: readonly T[], by: number): T[] {
-  const start = items.length === 0 ? 0 : by % items.length;
-  return [...items.slice(start), ...items.slice(0, start)];
-}
-
-function choose(text: string | undefined, known: readonly string[]): readonly string[] {
-  if (text === undefined) return known;
-  const wanted = text.split(',').map((name) => name.trim());
-  const unknown = wanted.filter((name) => !known.includes(name));
-  if (unknown.length > 0) throw new UsageError(`Not known: ${unknown.join(', ')}; there are ${known.join(', ')}`);
-  return known.filter((name) => wanted.includes(name));
-}
-
-function wholeNumber(name: string, text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1)
-    throw new UsageError(`--${name}: expected a number from 1 on, not "${text}"`);
-  return value;
 }

@@ -1,19 +1,13 @@
 /** The measurements of the jobs bench. Each case has processes, a database and a prefix of its own. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { Services } from '../../scripts/services/index.ts';
+import { type Bed, withCase } from '../lib/case.ts';
 import { BenchProcess } from '../lib/child.ts';
 import { now } from '../lib/clock.ts';
-import { postgresCpuMs, redisCpuMs } from '../lib/cpu.ts';
-import { connectRedis, type Place, type Places, settle, walBytes } from '../lib/databases.ts';
+import { ServerMeter } from '../lib/cpu.ts';
+import { type Place, settle } from '../lib/databases.ts';
 import type { AddWay, commands, Report } from './process.ts';
 import type { Producer, Redelivery, Subject } from './subjects/subject.ts';
-
-export interface Bed {
-  services: Services;
-  places: Places;
-  signal: AbortSignal;
-}
 
 /** What a worker process did in one measured stretch. */
 export interface Stretch {
@@ -57,7 +51,7 @@ export async function measureProcessing(
   subject: Subject,
   options: ProcessingOptions,
 ): Promise<Partial<Record<'processing' | Redelivery, Stretch>>> {
-  return withCase(bed, subject, async ({ place, worker, producer }) => {
+  return withSubject(bed, subject, async ({ place, worker, producer }) => {
     await worker.call('consume', { subject: subject.name, place, concurrency: options.concurrency });
     const { warmUp, jobs } = options;
     await producer.fill(0, warmUp);
@@ -97,7 +91,7 @@ export async function measureAdding(
   subject: Subject,
   ways: readonly { way: AddWay; count: number }[],
 ): Promise<Partial<Record<AddWay, number>>> {
-  return withCase(bed, subject, async ({ place, worker: adder, producer }) => {
+  return withSubject(bed, subject, async ({ place, worker: adder, producer }) => {
     await adder.call('produce', { subject: subject.name, place });
     let next = 0;
     const add = async (way: AddWay, count: number, first = next) => {
@@ -150,7 +144,7 @@ export async function measureLatency(
   subject: Subject,
   options: { concurrency: number; perSecond: number; jobs: number; warmUp: number },
 ): Promise<Latencies> {
-  return withCase(bed, subject, async ({ place, worker, producer }) => {
+  return withSubject(bed, subject, async ({ place, worker, producer }) => {
     const { addAndWait } = producer;
     if (addAndWait === undefined) throw new Error(`${subject.title} cannot be waited for`);
     await worker.call('consume', { subject: subject.name, place, concurrency: options.concurrency, withTimes: true });
@@ -182,25 +176,19 @@ interface Case {
   producer: Producer;
 }
 
-async function withCase<T>(bed: Bed, subject: Subject, run: (parts: Case) => Promise<T>): Promise<T> {
-  bed.signal.throwIfAborted();
-  const place = await bed.places.create(subject.name, subject.prepare);
-  const { databaseUrl, redisUrl, prefix } = place;
-  const worker = new BenchProcess<typeof commands>(PROCESS);
-  const stop = () => void worker.stop();
-  bed.signal.addEventListener('abort', stop, { once: true });
-  let producer: Producer | undefined;
-  try {
-    producer = await subject.produce(place);
-    const result = await run({ place: { databaseUrl, redisUrl, prefix }, worker, producer });
-    await worker.call('close', null);
-    return result;
-  } finally {
-    bed.signal.removeEventListener('abort', stop);
-    await worker.stop();
-    await producer?.close();
-    await place.remove();
-  }
+async function withSubject<T>(bed: Bed, subject: Subject, run: (parts: Case) => Promise<T>): Promise<T> {
+  return withCase(bed, subject, async ({ place, start }) => {
+    const worker = start<typeof commands>(PROCESS);
+    const producer = await subject.produce(place);
+    try {
+      const result = await run({ place, worker, producer });
+      await worker.call('close', null);
+      return result;
+    } finally {
+      await worker.stop();
+      await producer.close();
+    }
+  });
 }
 
 async function measureStretch(
@@ -208,20 +196,14 @@ async function measureStretch(
   parts: Case & { jobs: number; profile: string | undefined },
 ): Promise<{ handled: number; stretch: Stretch }> {
   const { place, worker, producer, jobs, profile } = parts;
-  const redis = connectRedis(place.redisUrl);
+  const servers = await ServerMeter.start(bed.services, place);
   try {
-    const sample = async () => ({
-      redis: await redisCpuMs(redis),
-      postgres: postgresCpuMs(bed.services.postgres?.pid),
-      wal: await walBytes(place.databaseUrl),
-    });
-    const before = await sample();
     const begun = now();
     await worker.call('start', { profile });
     await untilDone(producer, bed.signal);
     const elapsedMs = now() - begun;
-    const report: Report = await worker.call('report', { profile });
-    const after = await sample();
+    const report: Report = await worker.call('report', null);
+    const used = await servers.read();
     const microsPerJob = (ms: number) => (ms * 1_000) / jobs;
     return {
       handled: report.handled,
@@ -231,16 +213,13 @@ async function measureStretch(
         workerMainThreadCpuMicrosPerJob: microsPerJob(report.mainThreadCpuMs),
         loopUtilization: report.loopUtilization,
         workerRssMib: report.rssBytes / 2 ** 20,
-        redisCpuMicrosPerJob: microsPerJob(after.redis - before.redis),
-        postgresCpuMicrosPerJob:
-          before.postgres === undefined || after.postgres === undefined
-            ? undefined
-            : microsPerJob(after.postgres - before.postgres),
-        walBytesPerJob: (after.wal - before.wal) / jobs,
+        redisCpuMicrosPerJob: microsPerJob(used.redisCpuMs),
+        postgresCpuMicrosPerJob: used.postgresCpuMs === undefined ? undefined : microsPerJob(used.postgresCpuMs),
+        walBytesPerJob: used.walBytes / jobs,
       },
     };
   } finally {
-    redis.disconnect();
+    servers.close();
   }
 }
 

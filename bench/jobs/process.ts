@@ -1,22 +1,14 @@
 /** A process of the jobs bench: runs jobs of one subject, or adds them. */
-import { writeFile } from 'node:fs/promises';
-import { Session } from 'node:inspector/promises';
 import { serve } from '../lib/child.ts';
 import { now } from '../lib/clock.ts';
 import type { Place } from '../lib/databases.ts';
+import { Meter, type Usage } from '../lib/meter.ts';
 import { subjects } from './subjects/index.ts';
 import type { Consumer, Producer, SubjectName } from './subjects/subject.ts';
 
-export interface Report {
+export interface Report extends Usage {
   /** Handlers started since `start`. */
   handled: number;
-  /** CPU time of the process since `start`, all threads, ms. */
-  cpuMs: number;
-  /** CPU time of the main thread since `start`, ms. */
-  mainThreadCpuMs: number;
-  /** Share of the time since `start` in which the event loop was busy. */
-  loopUtilization: number;
-  rssBytes: number;
 }
 
 const IN_FLIGHT = 100;
@@ -26,10 +18,7 @@ let consumer: Consumer | undefined;
 let producer: Producer | undefined;
 let handled = 0;
 let startedAt = new Map<number, number>();
-let cpu = process.cpuUsage();
-let mainThreadCpu = process.threadCpuUsage();
-let loop = performance.eventLoopUtilization();
-let profiler: Session | undefined;
+const meter = new Meter();
 
 export const commands = {
   async consume(order: {
@@ -52,36 +41,12 @@ export const commands = {
   async start(order: { profile?: string | undefined }): Promise<void> {
     handled = 0;
     startedAt = new Map();
-    if (order.profile !== undefined) {
-      profiler = new Session();
-      profiler.connect();
-      await profiler.post('Profiler.enable');
-      await profiler.post('Profiler.setSamplingInterval', { interval: 200 });
-      await profiler.post('Profiler.start');
-    }
-    cpu = process.cpuUsage();
-    mainThreadCpu = process.threadCpuUsage();
-    loop = performance.eventLoopUtilization();
+    await meter.start(order.profile);
     await consumer?.start();
   },
 
-  async report(order: { profile?: string | undefined }): Promise<Report> {
-    const used = process.cpuUsage(cpu);
-    const usedByMain = process.threadCpuUsage(mainThreadCpu);
-    const { utilization } = performance.eventLoopUtilization(loop);
-    if (profiler !== undefined && order.profile !== undefined) {
-      const { profile } = await profiler.post('Profiler.stop');
-      await writeFile(order.profile, JSON.stringify(profile));
-      profiler.disconnect();
-      profiler = undefined;
-    }
-    return {
-      handled,
-      cpuMs: (used.user + used.system) / 1_000,
-      mainThreadCpuMs: (usedByMain.user + usedByMain.system) / 1_000,
-      loopUtilization: utilization,
-      rssBytes: process.memoryUsage.rss(),
-    };
+  async report(_: null): Promise<Report> {
+    return { handled, ...(await meter.stop()) };
   },
 
   /** When handlers started, by the job's number, ms on the shared clock. */

@@ -1,8 +1,8 @@
 /** From measurements of all rounds to rows, tables and charts. */
 import type { BenchResult, Row } from '../lib/bench.ts';
 import type { Chart } from '../lib/chart.ts';
-import { round as digits, percentile, type Spread, spread } from '../lib/stats.ts';
-import { formatNumber, type Table } from '../lib/table.ts';
+import { round as digits, grouped, medianRatio, percentile, type Spread, spread } from '../lib/stats.ts';
+import { formatNumber, rangeText, ratioText, type Table } from '../lib/table.ts';
 import type { Latencies, Stretch } from './measure.ts';
 import type { AddWay } from './process.ts';
 import type { Redelivery, Subject, SubjectName } from './subjects/subject.ts';
@@ -312,32 +312,4 @@ function processingChart(groups: readonly ProcessingGroup[]): Chart {
 
 function titleOf({ kind, subject }: Pick<ProcessingGroup, 'kind' | 'subject'>): string {
   return kind === 'processing' ? subject.title : `${subject.title}, ${KIND_CASE[kind]}`;
-}
-
-function rangeText({ min, max }: Spread): string {
-  return `${formatNumber(min)} to ${formatNumber(max)}`;
-}
-
-function ratioText(ratio: number | undefined): string {
-  return ratio === undefined ? '' : ratio.toFixed(2);
-}
-
-/** Median of the ratios within each round; undefined where no round has both. */
-function medianRatio(
-  values: readonly (readonly [round: number, value: number])[],
-  base: ReadonlyMap<number, number>,
-): number | undefined {
-  const ratios = values.flatMap(([round, value]) => (base.has(round) ? [value / (base.get(round) as number)] : []));
-  return ratios.length === 0 ? undefined : spread(ratios).median;
-}
-
-/** Groups in the order of their first member; none is empty. */
-function grouped<T>(items: readonly T[], keyOf: (item: T) => string): IterableIterator<[T, ...T[]]> {
-  const groups = new Map<string, [T, ...T[]]>();
-  for (const item of items) {
-    const group = groups.get(keyOf(item));
-    if (group === undefined) groups.set(keyOf(item), [item]);
-    else group.push(item);
-  }
-  return groups.values();
 }

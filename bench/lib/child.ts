@@ -23,9 +23,9 @@ export class BenchProcess<C extends Commands> {
   #requests = 0;
 
   /** @param file an absolute path; its module calls `serve` */
-  constructor(file: string) {
+  constructor(file: string, { exposeGc = false }: { exposeGc?: boolean } = {}) {
     this.#child = fork(file, {
-      execArgv: [],
+      execArgv: exposeGc ? ['--expose-gc'] : [],
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       serialization: 'advanced',
     });

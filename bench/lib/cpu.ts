@@ -1,15 +1,69 @@
-/** CPU time that servers have used, where the system tells. */
+/** What servers have used: CPU time, where the system tells, and write-ahead log. */
 import { readdirSync, readFileSync } from 'node:fs';
 import type { Redis } from 'ioredis';
+import type { Services } from '../../scripts/services/index.ts';
+import { connectRedis, type Place, walBytes } from './databases.ts';
 
 /** Of Linux, on every architecture Node runs on. */
 const TICKS_PER_SECOND = 100;
+
+export interface ServerUsage {
+  redisCpuMs: number;
+  /** Absent for a Postgres that is not ours to look at. */
+  postgresCpuMs: number | undefined;
+  walBytes: number;
+}
+
+/** What the servers use from `start` on. */
+export class ServerMeter {
+  readonly #redis: Redis;
+  readonly #pid: number | undefined;
+  readonly #databaseUrl: string;
+  #before: ServerUsage | undefined;
+
+  private constructor(services: Services, place: Place) {
+    this.#redis = connectRedis(place.redisUrl);
+    this.#pid = services.postgres?.pid;
+    this.#databaseUrl = place.databaseUrl;
+  }
+
+  static async start(services: Services, place: Place): Promise<ServerMeter> {
+    const meter = new ServerMeter(services, place);
+    meter.#before = await meter.#sample();
+    return meter;
+  }
+
+  async read(): Promise<ServerUsage> {
+    const before = this.#before as ServerUsage;
+    const after = await this.#sample();
+    return {
+      redisCpuMs: after.redisCpuMs - before.redisCpuMs,
+      postgresCpuMs:
+        before.postgresCpuMs === undefined || after.postgresCpuMs === undefined
+          ? undefined
+          : after.postgresCpuMs - before.postgresCpuMs,
+      walBytes: after.walBytes - before.walBytes,
+    };
+  }
+
+  close(): void {
+    this.#redis.disconnect();
+  }
+
+  async #sample(): Promise<ServerUsage> {
+    return {
+      redisCpuMs: await redisCpuMs(this.#redis),
+      postgresCpuMs: postgresCpuMs(this.#pid),
+      walBytes: await walBytes(this.#databaseUrl),
+    };
+  }
+}
 
 /**
  * A private Postgres and all its processes, the ended ones included, ms; undefined where
  * there is no /proc, or its pid is not known.
  */
-export function postgresCpuMs(pid: number | undefined): number | undefined {
+function postgresCpuMs(pid: number | undefined): number | undefined {
   if (pid === undefined) return undefined;
   try {
     let ticks = 0;
@@ -26,7 +80,7 @@ export function postgresCpuMs(pid: number | undefined): number | undefined {
   }
 }
 
-export async function redisCpuMs(redis: Redis): Promise<number> {
+async function redisCpuMs(redis: Redis): Promise<number> {
   const info = await redis.info('cpu');
   const seconds = (field: string) => Number(new RegExp(`^${field}:([\\d.]+)`, 'm').exec(info)?.[1] ?? 0);
   return (seconds('used_cpu_sys') + seconds('used_cpu_user')) * 1_000;

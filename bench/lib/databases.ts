@@ -77,6 +77,14 @@ export async function settle(databaseUrl: string): Promise<void> {
   await execute(databaseUrl, 'checkpoint');
 }
 
+/** Tables with their indexes and TOAST, once vacuumed. */
+export async function bytesOnDisk(databaseUrl: string, tables: readonly string[]): Promise<number> {
+  await settle(databaseUrl);
+  const sum = tables.map((table) => `pg_total_relation_size('${table}')`).join(' + ');
+  const result = await execute(databaseUrl, `select (${sum})::float8 as bytes`);
+  return Number(result.rows[0]?.bytes);
+}
+
 /** Bytes of write-ahead log written so far. */
 export async function walBytes(databaseUrl: string): Promise<number> {
   const result = await execute(

@@ -27,3 +27,23 @@ export function percentile(values: readonly number[], percent: number): number {
 export function round(value: number, digits = 4): number {
   return Number(value.toPrecision(digits));
 }
+
+/** Median of the ratios within each round; undefined where no round has both. */
+export function medianRatio(
+  values: readonly (readonly [round: number, value: number])[],
+  base: ReadonlyMap<number, number>,
+): number | undefined {
+  const ratios = values.flatMap(([round, value]) => (base.has(round) ? [value / (base.get(round) as number)] : []));
+  return ratios.length === 0 ? undefined : spread(ratios).median;
+}
+
+/** Groups in the order of their first member; none is empty. */
+export function grouped<T>(items: readonly T[], keyOf: (item: T) => string): IterableIterator<[T, ...T[]]> {
+  const groups = new Map<string, [T, ...T[]]>();
+  for (const item of items) {
+    const group = groups.get(keyOf(item));
+    if (group === undefined) groups.set(keyOf(item), [item]);
+    else group.push(item);
+  }
+  return groups.values();
+}

@@ -1,4 +1,5 @@
 /** Tables as Markdown, which reads well in a terminal too. */
+import type { Spread } from './stats.ts';
 
 export interface Table {
   title: string;
@@ -24,4 +25,12 @@ export function toMarkdown(table: Table): string {
 export function formatNumber(value: number): string {
   if (Math.abs(value) >= 100) return Math.round(value).toLocaleString('en-US');
   return String(Number(value.toPrecision(3)));
+}
+
+export function rangeText({ min, max }: Spread): string {
+  return `${formatNumber(min)} to ${formatNumber(max)}`;
+}
+
+export function ratioText(ratio: number | undefined): string {
+  return ratio === undefined ? '' : ratio.toFixed(2);
 }

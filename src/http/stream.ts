@@ -21,6 +21,9 @@ const DEFAULT_PAGE_EVENTS = 100;
 /** How long a drain waits for a reader that takes nothing before its socket is destroyed, ms. */
 const DRAIN_GRACE_MS = 2_000;
 
+/** Characters of frames that are sent without waiting for more. */
+const CHUNK_LENGTH = 16 * 1024;
+
 /** A proxy must neither buffer nor transform; clients compare the content type exactly. */
 export const SSE_HEADERS = {
   'content-type': 'text/event-stream',
@@ -208,25 +211,32 @@ export class OpenStreams {
 /**
  * One streamed response: writes wait for the reader, quiet is filled with keepalives.
  *
+ * Frames of one turn of the event loop go out as one chunk: a run of events comes in one
+ * message, and a chunk of its own for each frame would cost more than everything else.
+ *
  * A response that was not ended by `end()` or a drain is destroyed: clients take a clean
  * end for success.
  */
 export class ResponseStream {
   readonly closed: Promise<void>;
   readonly #raw: ServerResponse;
-  readonly #keepaliveMs: number;
   readonly #retryFrame: string;
   readonly #abort = new AbortController();
   #state: 'open' | 'draining' | 'ended' = 'open';
-  #keepalive: NodeJS.Timeout | undefined;
+  readonly #keepalive: NodeJS.Timeout;
+  /** Frames that wait for the end of this turn. */
+  #text = '';
+  #sending: NodeJS.Immediate | undefined;
+  /** The reader has no room. */
+  #choked = false;
 
   constructor(raw: ServerResponse, options: { keepaliveMs: number; retryFrame: string }) {
     this.#raw = raw;
-    this.#keepaliveMs = options.keepaliveMs;
     this.#retryFrame = options.retryFrame;
+    this.#keepalive = setTimeout(() => void this.write(KEEPALIVE_FRAME), options.keepaliveMs);
     this.closed = new Promise((resolve) => {
       const onClose = () => {
-        clearTimeout(this.#keepalive);
+        this.#stopTimers();
         this.#abort.abort();
         resolve();
       };
@@ -235,8 +245,10 @@ export class ResponseStream {
     });
     // A broken pipe is followed by `close`, which is what counts.
     raw.on('error', () => {});
+    raw.on('drain', () => {
+      this.#choked = false;
+    });
     raw.flushHeaders();
-    this.#armKeepalive();
   }
 
   /** Aborts when the reader is gone or the process drains. */
@@ -247,18 +259,19 @@ export class ResponseStream {
   /** Resolves once the reader has room again; `false` when there is no use in writing more. */
   async write(text: string): Promise<boolean> {
     if (this.signal.aborted) return false;
-    clearTimeout(this.#keepalive);
-    if (!this.#raw.write(text)) await this.#room();
-    if (this.signal.aborted) return false;
-    this.#armKeepalive();
-    return true;
+    this.#text += text;
+    if (this.#text.length >= CHUNK_LENGTH) this.#send();
+    else this.#sending ??= setImmediate(() => this.#send());
+    if (this.#choked) await this.#room();
+    return !this.signal.aborted;
   }
 
   /** Everything was said. */
   end(): void {
     if (this.#state === 'ended') return;
     this.#state = 'ended';
-    clearTimeout(this.#keepalive);
+    this.#send();
+    this.#stopTimers();
     this.#raw.end();
   }
 
@@ -270,17 +283,34 @@ export class ResponseStream {
   }
 
   destroy(): void {
-    clearTimeout(this.#keepalive);
+    this.#stopTimers();
     this.#raw.destroy();
   }
 
   /** The pump is over: ends or destroys what is still open. */
   settle(): void {
-    clearTimeout(this.#keepalive);
-    if (this.#state === 'ended') return;
-    if (this.#state === 'draining') this.#raw.end(this.#retryFrame);
-    else this.#raw.destroy();
+    if (this.#state === 'draining') {
+      this.#send();
+      this.#raw.end(this.#retryFrame);
+    } else if (this.#state === 'open') this.#raw.destroy();
+    this.#stopTimers();
     this.#state = 'ended';
+  }
+
+  #send(): void {
+    clearImmediate(this.#sending);
+    this.#sending = undefined;
+    if (this.#text === '') return;
+    const text = this.#text;
+    this.#text = '';
+    this.#choked = !this.#raw.write(text);
+    this.#keepalive.refresh();
+  }
+
+  #stopTimers(): void {
+    clearTimeout(this.#keepalive);
+    clearImmediate(this.#sending);
+    this.#sending = undefined;
   }
 
   #room(): Promise<void> {
@@ -293,11 +323,6 @@ export class ResponseStream {
       this.#raw.on('drain', done);
       this.signal.addEventListener('abort', done);
     });
-  }
-
-  #armKeepalive(): void {
-    clearTimeout(this.#keepalive);
-    this.#keepalive = setTimeout(() => void this.write(KEEPALIVE_FRAME), this.#keepaliveMs);
   }
 }
 

@@ -68,6 +68,8 @@ export class JournalWriter {
   #bufferedLength = 0;
   #lingerTimer: NodeJS.Timeout | undefined;
   #inFlight: Promise<void> | undefined;
+  /** A flush is over, and those it woke have the rest of this turn of the event loop. */
+  #turn: NodeJS.Immediate | undefined;
   #waitingForRoom: (() => void)[] = [];
   readonly #giveUp = new AbortController();
   #closed: Promise<void> | undefined;
@@ -144,20 +146,24 @@ export class JournalWriter {
   }
 
   #startLinger(): void {
-    if (this.#lingerTimer !== undefined || this.#inFlight !== undefined) return;
+    if (this.#lingerTimer !== undefined || this.#inFlight !== undefined || this.#turn !== undefined) return;
     this.#lingerTimer = setTimeout(() => this.#flushNow(), this.#lingerMs);
   }
 
   #flushNow(): void {
     clearTimeout(this.#lingerTimer);
     this.#lingerTimer = undefined;
-    if (this.#inFlight !== undefined) return;
+    if (this.#inFlight !== undefined || this.#turn !== undefined) return;
     this.#inFlight = this.#flushDirty().finally(() => {
       this.#inFlight = undefined;
       this.#wakeProducers();
-      if (this.#dirty.size === 0) return;
-      // What came in meanwhile has waited for a whole commit: that is linger enough.
-      this.#flushNow();
+      // A commit wakes many producers: the first one's events must not leave alone while the
+      // others are still writing theirs.
+      this.#turn = setImmediate(() => {
+        this.#turn = undefined;
+        // What came in meanwhile has waited for a whole commit: that is linger enough.
+        if (this.#dirty.size > 0) this.#flushNow();
+      });
     });
   }
 

@@ -1,59 +1,11 @@
-import { spawn } from 'node:child_process';
-import { readFile, rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { expect, onTestFinished, test } from 'vitest';
-import { z } from 'zod';
-import { createTestFolder } from '../helpers/services.ts';
-
-const MAIN = fileURLToPath(new URL('../../bench/main.ts', import.meta.url));
-
-/** What every bench promises of `--json`. */
-const figures = z.object({
-  bench: z.string(),
-  quick: z.boolean(),
-  machine: z.object({
-    measuredAt: z.iso.datetime(),
-    cores: z.number().int().positive(),
-    node: z.string(),
-    postgres: z.string(),
-    postgresSettings: z.record(z.string(), z.string()),
-    redis: z.string(),
-    packages: z.record(z.string(), z.string().regex(/^\d+\.\d+\.\d+/)),
-    loadAverageBefore: z.number(),
-    loadAverageAfter: z.number(),
-  }),
-  rows: z.array(z.object({ case: z.string() }).catchall(z.union([z.string(), z.number()]))).nonempty(),
-});
-
-async function runBench(args: readonly string[]): Promise<{ code: number | null; out: string }> {
-  // Its own servers: commits are compared, and those of the test run do not reach the disk.
-  const { DATABASE_URL: _database, REDIS_URL: _redis, ...env } = process.env;
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env });
-  onTestFinished(() => void child.kill('SIGTERM'));
-  let out = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (text: string) => {
-      out += text;
-    });
-  }
-  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
-  return { code, out };
-}
+import { expect, test } from 'vitest';
+import { runBench, runQuickly } from './run-bench.ts';
 
 test('a quick run of the jobs bench measures every case and writes its figures as JSON', {
   timeout: 90_000,
 }, async () => {
-  const folder = await createTestFolder();
-  onTestFinished(() => rm(folder, { recursive: true, force: true }));
-  const file = join(folder, 'figures.json');
-
-  const { code, out } = await runBench(['jobs', '--quick', '--json', file]);
-  expect(code, out).toBe(0);
+  const { out, machine, rows } = await runQuickly('jobs');
   expect(out).toContain('| BullMQ alone ');
-
-  const { bench, quick, machine, rows } = figures.parse(JSON.parse(await readFile(file, 'utf8')));
-  expect({ bench, quick }).toEqual({ bench: 'jobs', quick: true });
   expect(machine.postgresSettings).toMatchObject({ fsync: 'on', synchronous_commit: 'on' });
   expect(
     rows.map((row) => [row.case, row.subject, row.way].filter((part) => part !== undefined).join(', ')).sort(),

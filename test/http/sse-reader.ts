@@ -88,17 +88,29 @@ export class RawRequest {
 
   /** The body without chunk framing, as far as it came, and whether the server ended it. */
   get body(): { text: string; complete: boolean } {
+    const { parts, complete } = this.#parse();
+    return { text: Buffer.concat(parts).toString(), complete };
+  }
+
+  /** The chunks of the body, the empty last one left out. */
+  get chunks(): string[] {
+    return this.#parse()
+      .parts.map(String)
+      .filter((text) => text !== '');
+  }
+
+  #parse(): { parts: Buffer[]; complete: boolean } {
     const start = this.#received.indexOf('\r\n\r\n');
-    if (start === -1) return { text: '', complete: false };
+    if (start === -1) return { parts: [], complete: false };
     let rest = this.#received.subarray(start + 4);
     const parts: Buffer[] = [];
     for (;;) {
       const lineEnd = rest.indexOf('\r\n');
-      if (lineEnd === -1) return { text: Buffer.concat(parts).toString(), complete: false };
+      if (lineEnd === -1) return { parts, complete: false };
       const size = Number.parseInt(rest.subarray(0, lineEnd).toString(), 16);
       const chunk = rest.subarray(lineEnd + 2, lineEnd + 2 + size);
       parts.push(chunk);
-      if (size === 0) return { text: Buffer.concat(parts).toString(), complete: rest.length >= lineEnd + 4 };
+      if (size === 0) return { parts, complete: rest.length >= lineEnd + 4 };
       rest = rest.subarray(lineEnd + 2 + size + 2);
     }
   }

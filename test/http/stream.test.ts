@@ -69,6 +69,13 @@ describe('a finished stream', () => {
     expect(journal.slice(0, -1).map((event) => JSON.parse(event.data).value)).toEqual(ANY_PAYLOAD);
   });
 
+  it('comes in a few chunks, not one for each frame', async () => {
+    const { chunks } = await read(id);
+    // The time to reconnect goes out while the stream is looked up; what one read gave goes out together.
+    expect(chunks).toHaveLength(2);
+    expect(chunks[1]?.match(/^id: /gm)).toHaveLength(journal.length);
+  });
+
   it('tells the time to reconnect once, first', async () => {
     const { text } = (await read(id)).body;
     expect(text.startsWith('retry: 1000\n\n')).toBe(true);

@@ -56,6 +56,24 @@ describe('group commit', () => {
     }
   });
 
+  it('waits after a commit until all it woke have written theirs: what is flushed together stays together', async () => {
+    const { writer, published, statements } = createWriter({ lingerMs: 60_000 });
+    const streams = await Promise.all(Array.from({ length: 20 }, () => openStream(writer)));
+    await Promise.all(streams.map(({ stream }) => stream.emit({ type: 'first' })));
+    const rounds = 3;
+    const produce = async ({ stream }: (typeof streams)[number]) => {
+      await stream.flush();
+      for (let round = 0; round < rounds; round++) {
+        for (let i = 0; i < 16; i++) await stream.emit({ type: 'n', i });
+        await stream.flush();
+      }
+    };
+    await Promise.all(streams.map(produce));
+    // The very first to ask, when nothing was in flight, leaves alone with the others' one event behind it.
+    expect(statements).toHaveLength(1 + rounds);
+    expect(published.slice(20).map((run) => run.events.length)).toEqual(Array.from({ length: 20 * rounds }, () => 16));
+  });
+
   it('starts at maxEvents without waiting for the timer', async () => {
     const { writer, published } = createWriter({ lingerMs: 60_000, maxEvents: 3 });
     const { stream } = await openStream(writer);

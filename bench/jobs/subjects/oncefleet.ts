@@ -1,8 +1,8 @@
 import { Queue } from 'bullmq';
 import { z } from 'zod';
-import { createDb } from '../../../src/db/client.ts';
-import { createFleet, defineJob, type Fleet, migrate } from '../../../src/index.ts';
+import { createFleet, defineJob, type Fleet } from '../../../src/index.ts';
 import { connectRedis, type Place } from '../../lib/databases.ts';
+import { prepareOncefleet } from '../../lib/oncefleet.ts';
 import { countUnfinished, Gate, QUEUE } from './bullmq-queue.ts';
 import { type JobInput, keyOf, range, type Subject } from './subject.ts';
 
@@ -14,14 +14,7 @@ export const oncefleet: Subject = {
   title: 'Oncefleet',
   measures: ['adding', 'latency'],
   supports: () => true,
-  async prepare(databaseUrl) {
-    const db = createDb({ url: databaseUrl, maxConnections: 1, applicationName: 'oncefleet bench', onError: () => {} });
-    try {
-      await migrate(db.kysely);
-    } finally {
-      await db.close();
-    }
-  },
+  prepare: prepareOncefleet,
   async produce(place) {
     const fleet = createBenchFleet(place, () => {});
     const connection = connectRedis(place.redisUrl);

@@ -1,0 +1,52 @@
+/** Oncefleet's own parts, as benches need them. */
+
+import { createDb } from '../../src/db/client.ts';
+import { claimJobs, insertJobs } from '../../src/db/jobs.ts';
+import { fingerprint } from '../../src/idempotency/fingerprint.ts';
+import type { Runtime } from '../../src/idempotency/runtime.ts';
+import { uuidV7 } from '../../src/idempotency/uuid.ts';
+import { migrate } from '../../src/index.ts';
+
+export const TENANT = 'default';
+
+/** Longer than any case. */
+const LEASE_TTL_MS = 3_600_000;
+
+/** Makes the tables; leaves no connection open. */
+export async function prepareOncefleet(databaseUrl: string): Promise<void> {
+  const db = createDb({ url: databaseUrl, maxConnections: 1, applicationName: 'oncefleet bench', onError: () => {} });
+  try {
+    await migrate(db.kysely);
+  } finally {
+    await db.close();
+  }
+}
+
+/** So many running jobs of this process, whose streams are still empty. @returns their ids; their fence is 1 */
+export async function startJobs({ db, workerId, host }: Runtime, count: number): Promise<string[]> {
+  const ids = Array.from({ length: count }, () => uuidV7());
+  const options = { priority: 0, attempts: 1, backoff: { type: 'fixed', delayMs: 0 } } as const;
+  await insertJobs(
+    db.kysely,
+    ids.map((id) => ({
+      id,
+      tenant: TENANT,
+      name: 'bench',
+      queue: 'bench',
+      key: null,
+      fingerprint: fingerprint({}),
+      input: '{}',
+      options,
+      delayMs: 0,
+      deadlineMs: null,
+    })),
+  );
+  const answers = await claimJobs(
+    db.kysely,
+    ids.map((id) => ({ id, owner: uuidV7(), ttlMs: LEASE_TTL_MS, maxCrashes: 0, delivery: 0, own: true })),
+    workerId,
+    host,
+  );
+  if (answers.some(({ decision }) => decision !== 'claimed')) throw new Error('a job of the bench was not claimed');
+  return ids;
+}
