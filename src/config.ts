@@ -14,6 +14,11 @@ const wholeNumber = (min: number, max: number) =>
     .transform(Number);
 const milliseconds = wholeNumber;
 const count = wholeNumber;
+/** `never` is Infinity. */
+const retention = (min: number, max: number) =>
+  z.union([z.literal('never').transform(() => Number.POSITIVE_INFINITY), milliseconds(min, max)], {
+    error: `expected a whole number from ${min} to ${max}, or never`,
+  });
 const url = (...protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
     message: `expected a URL that starts with ${protocols.map((p) => `${p}//`).join(' or ')}`,
@@ -103,6 +108,18 @@ export const CONFIG_VARIABLES = {
     schema: milliseconds(100, 600_000).default(5_000),
     about: 'How often the reconciler looks for lost work.',
   },
+  ONCEFLEET_STREAM_RETENTION_MS: {
+    schema: retention(1_000, 3_155_760_000_000).default(604_800_000),
+    about: 'How long after its end a job keeps its events; never: as long as the job. A tenant may have its own.',
+  },
+  ONCEFLEET_JOB_RETENTION_MS: {
+    schema: retention(1_000, 3_155_760_000_000).default(2_592_000_000),
+    about: 'How long after its end a job is kept, with its outcome; never: for good. A tenant may have its own.',
+  },
+  ONCEFLEET_SWEEP_MS: {
+    schema: milliseconds(0, 86_400_000).default(60_000),
+    about: 'How often finished streams are folded and old jobs removed; 0: only by `oncefleet sweep`.',
+  },
   ONCEFLEET_SHUTDOWN_MS: {
     schema: milliseconds(0, 600_000).default(25_000),
     about: 'SIGTERM: how long running jobs may go on before they are interrupted.',
@@ -146,6 +163,12 @@ export interface Config {
   readonly maxCrashes: number;
   readonly resultTtlMs: number;
   readonly reconcileMs: number;
+  /** Infinity: as long as the job. */
+  readonly streamRetentionMs: number;
+  /** Infinity: for good. */
+  readonly jobRetentionMs: number;
+  /** 0: no sweep in the background. */
+  readonly sweepMs: number;
   readonly shutdownMs: number;
   readonly lingerMs: number;
   readonly host: string;
@@ -223,6 +246,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     maxCrashes: all.ONCEFLEET_MAX_CRASHES,
     resultTtlMs: all.ONCEFLEET_RESULT_TTL_MS,
     reconcileMs: all.ONCEFLEET_RECONCILE_MS,
+    streamRetentionMs: all.ONCEFLEET_STREAM_RETENTION_MS,
+    jobRetentionMs: all.ONCEFLEET_JOB_RETENTION_MS,
+    sweepMs: all.ONCEFLEET_SWEEP_MS,
     shutdownMs: all.ONCEFLEET_SHUTDOWN_MS,
     lingerMs: all.ONCEFLEET_LINGER_MS,
     host: all.HOST,

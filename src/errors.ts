@@ -17,6 +17,7 @@ export const ERROR_CODES = {
   KEY_INVALID: 'The idempotency key is empty, longer than 255 bytes or has control characters.',
   KEY_MISMATCH: 'The idempotency key was used before with another input.',
   CURSOR_INVALID: 'The cursor is not one of this stream, or lies beyond its end.',
+  STREAM_EXPIRED: 'The events at this cursor are past their retention and gone.',
   EVENT_INVALID: 'The event cannot be journalled: no type, a reserved type, not JSON, too deep or too large.',
   STREAM_CLOSED: 'The stream has its terminal event, or its run is over.',
   JOURNAL_REFUSED: 'Postgres refused an event as data.',

@@ -1,6 +1,7 @@
 /** The library's public face. */
 export { CONFIG_VARIABLES, type Config, loadConfig } from './config.ts';
 export { checkSchema, migrate } from './db/migrate.ts';
+export type { TenantPolicy } from './db/retention.ts';
 export type { Database } from './db/schema.ts';
 export * from './errors.ts';
 export type { JobClient } from './idempotency/client.ts';
@@ -22,7 +23,16 @@ export {
   type SystemEvent,
   type TerminalEvent,
 } from './journal/event.ts';
+export {
+  createFolder,
+  type FoldableEvent,
+  type Folder,
+  type FoldOptions,
+  type FoldState,
+  fold,
+} from './journal/fold.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
 export { createBuiltinJobs } from './workers/builtin-jobs.ts';
 export { createFleet, type Fleet, type FleetOptions, type FleetWorker } from './workers/fleet.ts';
+export type { SweepReport } from './workers/sweeper.ts';

@@ -97,7 +97,8 @@ describe('the configuration', () => {
     expect(numbers.length).toBeGreaterThan(10);
     const found = problems({ ...REQUIRED, ...Object.fromEntries(numbers.map((name) => [name, 'NaN'])) });
     expect(found).toHaveLength(numbers.length);
-    for (const problem of found) expect(problem).toMatch(/^[A-Z_]+: expected a whole number from \d+ to \d+$/);
+    for (const problem of found)
+      expect(problem).toMatch(/^[A-Z_]+: expected a whole number from \d+ to \d+(, or never)?$/);
   });
 
   it('refuses one token for two tenants, without repeating it', () => {
@@ -116,5 +117,21 @@ describe('the configuration', () => {
     });
     expect(found).toHaveLength(3);
     expect(found.join()).not.toContain('hunter2');
+  });
+});
+
+describe('a retention', () => {
+  it('is a number of milliseconds, or never', () => {
+    expect(loadConfig({ ...REQUIRED, ONCEFLEET_JOB_RETENTION_MS: 'never' }).jobRetentionMs).toBe(
+      Number.POSITIVE_INFINITY,
+    );
+    expect(loadConfig({ ...REQUIRED, ONCEFLEET_STREAM_RETENTION_MS: '86400000' }).streamRetentionMs).toBe(86_400_000);
+    expect(loadConfig(REQUIRED)).toMatchObject({ streamRetentionMs: 604_800_000, jobRetentionMs: 2_592_000_000 });
+  });
+
+  it.each(['0', '7d', '-1', 'Infinity'])('is not %j', (text) => {
+    expect(problems({ ...REQUIRED, ONCEFLEET_JOB_RETENTION_MS: text })).toEqual([
+      'ONCEFLEET_JOB_RETENTION_MS: expected a whole number from 1000 to 3155760000000, or never',
+    ]);
   });
 });

@@ -1,29 +1,25 @@
+import { createFolder } from '../../src/journal/fold.ts';
 import type { SeenEvent } from './event-stream.ts';
 
-/** What a stream says, folded: a later attempt replaces what the earlier one said after its last checkpoint. */
+/** What a stream says: event by event, and folded. */
 export class Answer {
   readonly events: SeenEvent[] = [];
-  sources: { n: number; path: string; heading: string }[] = [];
-  #deltas: { seq: number; text: string }[] = [];
+  readonly #folder = createFolder();
 
   /** @returns the text the event adds */
   add(event: SeenEvent): string {
     this.events.push(event);
     const value = JSON.parse(event.json);
-    if (event.type === 'attempt') {
-      this.#deltas = value.resumed
-        ? this.#deltas.filter(({ seq }) => value.from === undefined || seq < value.from)
-        : [];
-    } else if (event.type === 'sources') this.sources = value.sources;
-    else if (event.type === 'delta') {
-      this.#deltas.push({ seq: event.seq, text: value.text });
-      return value.text;
-    }
-    return '';
+    this.#folder.add({ seq: event.seq, event: value });
+    return event.type === 'delta' ? value.text : '';
   }
 
   get text(): string {
-    return this.#deltas.map(({ text }) => text).join('');
+    return this.#folder.state.text;
+  }
+
+  get sources(): readonly { n: number; path: string; heading: string }[] {
+    return this.#folder.state.sources as readonly { n: number; path: string; heading: string }[];
   }
 
   /** Every event as the journal has it. */

@@ -6,6 +6,7 @@
  * printed before the end, so that a pipe gets the last attempt's text alone.
  */
 import type { StreamEvent, SystemEvent } from '../journal/event.ts';
+import { createFolder } from '../journal/fold.ts';
 import { describeReason } from './event-text.ts';
 import { printable, printableLine, type Terminal } from './terminal.ts';
 
@@ -20,8 +21,7 @@ const HIGH_SURROGATE_AT_END = /[\ud800-\udbff]$/;
 export class AnswerView {
   readonly #terminal: Terminal;
   readonly #live: boolean;
-  #pieces: { seq: number; text: string }[] = [];
-  #sources: { seq: number; list: Source[] } | undefined;
+  readonly #folder = createFolder();
   /** Half of a pair that a token split: printed with its other half. */
   #held = '';
   #atLineStart = true;
@@ -33,26 +33,30 @@ export class AnswerView {
 
   /** The text of the last attempt, as far as it has come. */
   get text(): string {
-    return this.#pieces.map(({ text }) => text).join('');
+    return this.#folder.state.text;
   }
 
   get sources(): readonly Source[] {
-    return this.#sources?.list ?? [];
+    return this.#folder.state.sources as readonly Source[];
   }
 
-  async accept({ seq, event }: StreamEvent): Promise<void> {
-    if (event.type === 'delta' && 'text' in event && typeof event.text === 'string') {
-      this.#pieces.push({ seq, text: event.text });
-      await this.#print(event.text);
-    } else if (event.type === 'sources' && 'sources' in event && Array.isArray(event.sources)) {
-      this.#sources = { seq, list: event.sources as Source[] };
-    } else if (event.type === 'attempt') {
-      await this.#startAttempt(event as Extract<SystemEvent, { type: 'attempt' }>);
+  async accept(item: StreamEvent): Promise<void> {
+    const before = this.text;
+    const { lastSeq } = this.#folder.state;
+    this.#folder.add(item);
+    const { event, seq } = item;
+    if (event.type === 'attempt') {
+      await this.#startAttempt(event as Extract<SystemEvent, { type: 'attempt' }>, before);
     } else if (event.type === 'retry') {
       const { error, delayMs, attempt } = event as Extract<SystemEvent, { type: 'retry' }>;
       await this.#note(
         `Attempt ${attempt} failed (${error.code}: ${error.message}); the next starts in ${(delayMs / 1_000).toFixed(1)} s`,
       );
+    } else if (this.text.length < before.length) {
+      await this.#note('The end of this was lost in a crash: the answer goes on from here');
+      await this.#print(this.text);
+    } else if (event.type === 'delta' && seq > lastSeq && 'text' in event && typeof event.text === 'string') {
+      await this.#print(event.text);
     }
   }
 
@@ -79,16 +83,14 @@ export class AnswerView {
     this.#held = '';
   }
 
-  async #startAttempt({ attempt, reason, resumed, from }: Extract<SystemEvent, { type: 'attempt' }>): Promise<void> {
-    // `from` is the first seq that no longer counts; without it a resumed attempt keeps everything.
-    const keep = (seq: number) => resumed && (from === undefined || seq < from);
-    const kept = this.#pieces.filter(({ seq }) => keep(seq));
-    const startsAgain = kept.length < this.#pieces.length;
-    this.#pieces = kept;
-    if (this.#sources !== undefined && !keep(this.#sources.seq)) this.#sources = undefined;
+  async #startAttempt(
+    { attempt, reason }: Extract<SystemEvent, { type: 'attempt' }>,
+    textBefore: string,
+  ): Promise<void> {
+    const startsAgain = this.text !== textBefore;
     const what = startsAgain ? 'the answer starts again' : 'it goes on';
     await this.#note(`Attempt ${attempt} (${describeReason(reason)}): ${what}`);
-    if (startsAgain && kept.length > 0) await this.#print(this.text);
+    if (startsAgain) await this.#print(this.text);
   }
 
   async #note(text: string): Promise<void> {

@@ -64,6 +64,7 @@ async function runAsk(context: CliContext, question: string, options: AskOptions
       const end = await followJob(fleet, handle.id, {
         interrupt,
         ...(options.timeout === undefined ? {} : { timeoutMs: options.timeout }),
+        outcomeOnly: true,
         note: terminal.note,
         text: true,
         onEvent: (event) => view.accept(event),

@@ -96,6 +96,7 @@ async function runEnqueue(
     const end = await followJob(fleet, id, {
       interrupt,
       ...(options.timeout === undefined ? {} : { timeoutMs: options.timeout }),
+      outcomeOnly: true,
       note: (text) => progress.note(text),
       onEvent: async (event) => {
         if (options.follow === true)

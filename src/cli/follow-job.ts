@@ -24,14 +24,17 @@ export interface FollowJobOptions {
   onEvent(event: StreamEvent): void | Promise<void>;
   /** Remarks for a person. */
   note(text: string): void;
+  /** The outcome is what counts: where the events are gone, say so and leave the caller to the job's row. */
+  outcomeOnly?: boolean;
   /** The job is an answer: hints say how to see its text, from the start, rather than its events. */
   text?: boolean;
 }
 
 /**
- * @returns the terminal event; `undefined` when `after` was at or past it
+ * @returns the terminal event; `undefined` when `after` was at or past it, or with `outcomeOnly`
+ *   its events are gone
  * @throws CommandInterruptedError a signal came; OncefleetError WAIT_TIMEOUT, STORE_UNAVAILABLE,
- *   JOB_NOT_FOUND, CURSOR_INVALID
+ *   JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED
  */
 export async function followJob(
   client: JobClient,
@@ -52,6 +55,11 @@ export async function followJob(
       await options.onEvent(event);
       after = event.seq;
     }
+  } catch (error) {
+    const expired = error instanceof OncefleetError && error.code === 'STREAM_EXPIRED';
+    if (!expired || options.outcomeOnly !== true) throw error;
+    options.note('Its events are no longer kept; this is its outcome');
+    return undefined;
   } finally {
     forgetUnclaimed();
   }

@@ -165,6 +165,7 @@ async function followParts(
   const follow = async (handle: JobHandle, i: number): Promise<IngestCounts> => {
     const end = await followJob(fleet, handle.id, {
       interrupt,
+      outcomeOnly: true,
       note: (text) => progress.note(text),
       onEvent: ({ event }) => {
         if (event.type === 'progress') {

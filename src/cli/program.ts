@@ -10,7 +10,9 @@ import { followCommand } from './follow.ts';
 import { ingestCommand } from './ingest.ts';
 import { migrateCommand } from './migrate.ts';
 import { redriveCommand } from './redrive.ts';
+import { retentionCommand } from './retention.ts';
 import { statusCommand } from './status.ts';
+import { sweepCommand } from './sweep.ts';
 import { webCommand } from './web.ts';
 import { workCommand } from './work.ts';
 
@@ -53,6 +55,8 @@ export function createProgram(context: CliContext, version: string): Command {
     statusCommand,
     cancelCommand,
     redriveCommand,
+    sweepCommand,
+    retentionCommand,
   ];
   for (const create of commands) program.addCommand(create(context).copyInheritedSettings(program));
   return program;

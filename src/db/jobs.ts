@@ -8,7 +8,7 @@
  */
 import { type Kysely, sql, type Transaction } from 'kysely';
 import type { StoredFailure } from '../errors.ts';
-import { lastProgress, type Run, segmentText } from './journal.ts';
+import { FOLD_FROM_SEQ, lastProgress, type Run, segmentText } from './journal.ts';
 import type { Database } from './schema.ts';
 import { named, textArray, unnamed } from './statement.ts';
 
@@ -522,7 +522,8 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
         where j.fence = w.fence and (j.status = 'running') is true
         for update of j
       ), advanced as (
-        update stream_heads h set next_seq = w.last_seq + 1, progress = coalesce(w.progress::json, h.progress), state = case when w.terminal then 'closed' else 'open' end
+        update stream_heads h set next_seq = w.last_seq + 1, progress = coalesce(w.progress::json, h.progress), state = case when w.terminal then 'closed' else 'open' end,
+          fold_due = case when w.terminal and w.first_seq >= ${FOLD_FROM_SEQ} then true end
         from held w
         where w.has_run and h.stream_id = w.id and h.fence = w.fence and h.next_seq = w.first_seq and h.state = 'open'
         returning h.stream_id
@@ -699,7 +700,12 @@ export async function endAbandoned(
       .insertInto('stream_heads')
       .values({ stream_id: id, fence, next_seq: 1, state: 'closed' })
       .onConflict((oc) =>
-        oc.column('stream_id').doUpdateSet({ fence, next_seq: sql`stream_heads.next_seq + 1`, state: 'closed' }),
+        oc.column('stream_id').doUpdateSet({
+          fence,
+          next_seq: sql`stream_heads.next_seq + 1`,
+          state: 'closed',
+          fold_due: sql`case when stream_heads.next_seq >= ${FOLD_FROM_SEQ} then true end`,
+        }),
       )
       .returning('next_seq')
       .executeTakeFirstOrThrow();

@@ -31,12 +31,20 @@ export interface StreamState {
   streamId: string;
   fence: number;
   nextSeq: number;
+  /** The first seq that retention has left; `nextSeq` when it left none. */
+  keptFrom: number;
   closed: boolean;
   /** The terminal event of a job that ended without ever emitting: it is kept in its row. */
   rowTerminal:
     | { status: 'completed' | 'failed' | 'cancelled'; result: string | null; error: string | null }
     | undefined;
 }
+
+/**
+ * A stream whose last run starts here or later is folded once it has ended. A shorter one has
+ * no more segments than a reader takes in one page, and its end writes no index entry.
+ */
+export const FOLD_FROM_SEQ = 32;
 
 export function lastSeq(run: Run): number {
   return run.firstSeq + run.events.length - 1;
@@ -132,6 +140,7 @@ export async function findStreamStates(
       'h.fence',
       'h.next_seq',
       'h.state',
+      'h.kept_from',
       // A result can be large; it is needed only where it is the stream.
       sql<string | null>`case when h.stream_id is null and j.status = 'completed' then j.result end`.as('result'),
       sql<string | null>`case when h.stream_id is null and j.status = 'failed' then j.error end`.as('error'),
@@ -149,6 +158,7 @@ export async function findStreamStates(
           tenant: row.tenant,
           fence: row.fence ?? row.job_fence,
           nextSeq: row.next_seq ?? (inRow ? 1 : 0),
+          keptFrom: row.kept_from ?? 0,
           closed: row.state === 'closed' || inRow,
           rowTerminal: inRow ? { status, result: row.result, error: row.error } : undefined,
         },
@@ -157,26 +167,41 @@ export async function findStreamStates(
   );
 }
 
-/** Segments of a stream from the one that holds `fromSeq`, in order. */
+/** What one read brings at most, bytes as stored (compressed, so the text may be several times this). */
+const MAX_READ_BYTES = 1024 * 1024;
+
+/**
+ * Segments of a stream from the one that holds `fromSeq`, in order: up to `limit`, and no
+ * more than fit a read unless the first alone does not.
+ */
 export async function findSegments(
   db: Kysely<Database>,
   streamId: string,
   fromSeq: number,
   limit: number,
 ): Promise<Segment[]> {
-  const rows = await db
-    .selectFrom('journal_segments as s')
-    .select(['s.first_seq', 's.last_seq', 's.fence', 's.events'])
-    .where('s.stream_id', '=', streamId)
-    .where('s.last_seq', '>=', fromSeq)
-    // The segment that holds fromSeq is the last one that starts at or before it.
-    .where(
-      sql<boolean>`s.first_seq >= coalesce((
-        select p.first_seq from journal_segments p
-        where p.stream_id = ${streamId} and p.first_seq <= ${fromSeq} order by p.first_seq desc limit 1), 0)`,
-    )
-    .orderBy('s.first_seq')
-    .limit(limit)
-    .execute();
-  return rows.map((row) => ({ firstSeq: row.first_seq, lastSeq: row.last_seq, fence: row.fence, events: row.events }));
+  // The segment that holds fromSeq is the last one that starts at or before it. Sizes are
+  // summed up before anything is decompressed.
+  const result = await sql<{ first_seq: number; last_seq: number; fence: number; events: string }>`
+    select first_seq, last_seq, fence, events
+    from (
+      select s.*, sum(s.size) over (order by s.first_seq) - s.size as bytes_before
+      from (
+        select first_seq, last_seq, fence, events, pg_column_size(events) as size
+        from journal_segments
+        where stream_id = ${streamId} and last_seq >= ${fromSeq} and first_seq >= coalesce((
+          select p.first_seq from journal_segments p
+          where p.stream_id = ${streamId} and p.first_seq <= ${fromSeq} order by p.first_seq desc limit 1), 0)
+        order by first_seq
+        limit ${limit}
+      ) s
+    ) s
+    where bytes_before < ${MAX_READ_BYTES}
+    order by first_seq`.execute(db);
+  return result.rows.map((row) => ({
+    firstSeq: row.first_seq,
+    lastSeq: row.last_seq,
+    fence: row.fence,
+    events: row.events,
+  }));
 }

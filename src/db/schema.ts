@@ -59,6 +59,10 @@ export interface StreamHeadsTable {
   next_seq: number;
   progress: JsonText | null;
   state: Generated<'open' | 'closed'>;
+  /** True: finished, and waits to be folded. */
+  fold_due: boolean | null;
+  /** The first seq that retention has left; null: all of them. */
+  kept_from: number | null;
 }
 
 export interface JournalSegmentsTable {
@@ -68,6 +72,26 @@ export interface JournalSegmentsTable {
   fence: number;
   events: JsonText;
   created_at: Timestamp;
+}
+
+/** What a tenant keeps, ms after the end of a job; null: the fleet's default, Infinity: for good. */
+export interface TenantPoliciesTable {
+  tenant: string;
+  stream_retention_ms: number | null;
+  job_retention_ms: number | null;
+  updated_at: Timestamp;
+}
+
+export interface RetentionMarksTable {
+  tenant: string;
+  kind: 'stream' | 'job';
+  up_to: string;
+}
+
+export interface RetentionLaterTable {
+  kind: 'stream' | 'job';
+  job_id: string;
+  look_at: Timestamp;
 }
 
 export interface CollectionsTable {
@@ -126,6 +150,9 @@ export interface Database {
   job_attempts: JobAttemptsTable;
   stream_heads: StreamHeadsTable;
   journal_segments: JournalSegmentsTable;
+  tenant_policies: TenantPoliciesTable;
+  retention_marks: RetentionMarksTable;
+  retention_later: RetentionLaterTable;
   collections: CollectionsTable;
   documents: DocumentsTable;
   chunks: ChunksTable;

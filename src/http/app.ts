@@ -20,6 +20,7 @@ import { BOARD_PATH, boardRoutes } from './board.ts';
 import { createCors } from './cors.ts';
 import { healthRoutes } from './health.ts';
 import { jobRoutes } from './jobs.ts';
+import { multiStreamRoutes } from './multi-stream.ts';
 import { openApiOptions } from './openapi.ts';
 import { PROBLEM_CONTENT_TYPE, sendProblem, toProblem } from './problem.ts';
 import { SilentSockets } from './silent-sockets.ts';
@@ -140,6 +141,7 @@ export function createApp({
         api.addHook('onRequest', createTokenAuth(config));
         await api.register(jobRoutes, { client });
         await api.register(streamRoutes, { client, streams, keepaliveMs });
+        await api.register(multiStreamRoutes, { client, streams, keepaliveMs });
       },
       { prefix: '/v1' },
     );

@@ -10,6 +10,8 @@ const MAX_PRIORITY = 2_097_151;
 /** Longest long poll, s: proxies cut requests off soon after. */
 export const MAX_WAIT_S = 60;
 export const MAX_PAGE_EVENTS = 1_000;
+/** Streams one request follows: each event brings the cursors of all, 20 bytes or so each. */
+export const MAX_STREAMS = 50;
 const MAX_PAGE_JOBS = 100;
 
 const errorCode = z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]);
@@ -129,6 +131,16 @@ export const eventsQuery = z.object({
   lastEventId: z.string().optional().describe('Another name of `after`, as EventSource polyfills send it.'),
   limit: queryInt(1, MAX_PAGE_EVENTS).describe('Events in a JSON page; 100 unless told.'),
   wait: queryInt(0, MAX_WAIT_S).describe('How long a JSON page may wait for its first event, s.'),
+  token: z.string().optional().describe('The token, for clients that cannot set headers.'),
+});
+
+export const multiEventsQuery = z.object({
+  streams: z.string().describe(`Ids of jobs with commas between, up to ${MAX_STREAMS}.`),
+  after: z
+    .string()
+    .optional()
+    .describe('Cursor: the last `id` that this list of streams gave. From the start unless told.'),
+  lastEventId: z.string().optional().describe('Another name of `after`, as EventSource polyfills send it.'),
   token: z.string().optional().describe('The token, for clients that cannot set headers.'),
 });
 

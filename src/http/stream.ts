@@ -13,7 +13,7 @@ import { eventPage, eventsHeaders, eventsQuery, jobIdParams } from './schemas.ts
 import { formatFrame, formatRetry, KEEPALIVE_FRAME } from './sse.ts';
 
 /** EventSource's own default is several seconds; a cut stream should resume at once. */
-const RECONNECT_MS = 1_000;
+export const RECONNECT_MS = 1_000;
 /** While this process drains, or Postgres is away: give them time. */
 const RECONNECT_LATER_MS = 5_000;
 const DEFAULT_PAGE_EVENTS = 100;
@@ -65,6 +65,7 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
             'CURSOR_INVALID',
             'UNAUTHORIZED',
             'JOB_NOT_FOUND',
+            'STREAM_EXPIRED',
             'STORE_UNAVAILABLE',
             'SHUTTING_DOWN',
           ),
@@ -112,14 +113,8 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
     }
     if (page.finished && page.events.length === 0) return reply.code(204).send();
     if (streams.draining) return refuseForNow(request, reply, 'SHUTTING_DOWN');
-    reply.hijack();
-    const { raw } = reply;
-    raw.writeHead(200, { ...outgoingHeaders(reply), ...SSE_HEADERS });
-    if (request.method === 'HEAD') {
-      raw.end();
-      return reply;
-    }
-    const stream = new ResponseStream(raw, { keepaliveMs, retryFrame: formatRetry(RECONNECT_LATER_MS) });
+    const stream = startResponse(request, reply, keepaliveMs);
+    if (stream === undefined) return reply;
     await streams.run(stream, async () => {
       await stream.write(formatRetry(RECONNECT_MS));
       let last = '';
@@ -137,18 +132,33 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
     });
     return reply;
   }
+}
 
-  /** 200, because an EventSource takes anything else as a reason to give up. */
-  function refuseForNow(
-    request: FastifyRequest,
-    reply: FastifyReply,
-    code: 'SHUTTING_DOWN' | 'STORE_UNAVAILABLE',
-  ): FastifyReply {
-    reply.hijack();
-    reply.raw.writeHead(200, { ...outgoingHeaders(reply), ...SSE_HEADERS, connection: 'close' });
-    reply.raw.end(request.method === 'HEAD' ? undefined : formatRetry(RECONNECT_LATER_MS, code));
-    return reply;
-  }
+/** 200, because an EventSource takes anything else as a reason to give up. */
+export function refuseForNow(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  code: 'SHUTTING_DOWN' | 'STORE_UNAVAILABLE',
+): FastifyReply {
+  reply.hijack();
+  reply.raw.writeHead(200, { ...outgoingHeaders(reply), ...SSE_HEADERS, connection: 'close' });
+  reply.raw.end(request.method === 'HEAD' ? undefined : formatRetry(RECONNECT_LATER_MS, code));
+  return reply;
+}
+
+/** The response of a stream that is about to start. `undefined` for HEAD, which is answered. */
+export function startResponse(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  keepaliveMs: number,
+): ResponseStream | undefined {
+  reply.hijack();
+  const { raw } = reply;
+  raw.writeHead(200, { ...outgoingHeaders(reply), ...SSE_HEADERS });
+  if (request.method !== 'HEAD')
+    return new ResponseStream(raw, { keepaliveMs, retryFrame: formatRetry(RECONNECT_LATER_MS) });
+  raw.end();
+  return undefined;
 }
 
 /**
@@ -316,7 +326,12 @@ export class ResponseStream {
 }
 
 function frameOf(event: StreamEvent): string {
-  return formatFrame({ id: event.seq, event: event.event.type, data: event.json });
+  return formatFrame({ id: cursorOf(event), event: event.event.type, data: event.json });
+}
+
+/** What a reader that has this event goes on after. */
+export function cursorOf(event: StreamEvent): string {
+  return String(event.seq);
 }
 
 function wantsEventStream(request: FastifyRequest): boolean {
@@ -330,7 +345,7 @@ function wantsEventStream(request: FastifyRequest): boolean {
  *
  * @throws OncefleetError CURSOR_INVALID
  */
-function readCursor(...candidates: (string | undefined)[]): number {
+export function readCursor(...candidates: (string | undefined)[]): number {
   const cursor = candidates.find((text) => text !== undefined && text !== '');
   if (cursor === undefined) return -1;
   if (!/^(-1|\d{1,15})$/.test(cursor)) {

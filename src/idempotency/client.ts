@@ -69,7 +69,7 @@ export interface JobClient {
   redrive(id: string, options?: { tenant?: string }): Promise<void>;
   /** Redrives failed jobs that match, canaries first. @throws InputInvalidError; the signal's reason */
   redriveMany(options?: RedriveManyOptions): Promise<RedriveManyResult>;
-  /** @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID (on the first `next()`) */
+  /** @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED (on a `next()`) */
   follow(id: string, options?: FollowOptions): AsyncGenerator<StreamEvent, void, undefined>;
   /** One page from the journal, without waiting. `finished` with no events: the cursor is at or past the end. */
   readEvents(id: string, options?: { tenant?: string; after?: number; limit?: number }): Promise<EventPage>;

@@ -66,7 +66,7 @@ export class Followers {
   /**
    * Follows a stream to its terminal event.
    *
-   * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID on the first `next()`; the signal's reason
+   * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED on a `next()`; the signal's reason
    */
   async *follow(options: FollowStreamOptions): AsyncGenerator<StreamEvent, void, undefined> {
     const { streamId, signal } = options;
@@ -114,7 +114,7 @@ export class Followers {
     }
   }
 
-  /** Events after a cursor that are in the journal now, up to `limit`. @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID */
+  /** Events after a cursor that are in the journal now, up to `limit`. @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED */
   async readPage(
     streamId: string,
     tenant: string,
@@ -124,7 +124,8 @@ export class Followers {
     const state = await this.state(streamId, tenant);
     let next = nextSeqAfter(after, state);
     const events: StreamEvent[] = [];
-    for await (const event of this.#read(state, next)) {
+    // Each segment has an event at least.
+    for await (const event of this.#read(state, next, Math.min(limit, PAGE_SEGMENTS))) {
       events.push(event);
       next = event.seq + 1;
       if (events.length >= limit) break;
@@ -141,8 +142,13 @@ export class Followers {
     return state;
   }
 
-  async *#read(state: StreamState, from: number): AsyncGenerator<StreamEvent, void, undefined> {
+  async *#read(
+    state: StreamState,
+    from: number,
+    pageSegments = PAGE_SEGMENTS,
+  ): AsyncGenerator<StreamEvent, void, undefined> {
     if (from >= state.nextSeq) return;
+    if (from < state.keptFrom) throw expired(state.streamId, from, state.keptFrom);
     if (state.rowTerminal !== undefined) {
       const json = rowTerminalJson(state.rowTerminal);
       yield { seq: 0, fence: state.fence, event: JSON.parse(json) as JobEvent, json };
@@ -150,12 +156,9 @@ export class Followers {
     }
     let next = from;
     while (next < state.nextSeq) {
-      const segments = await findSegments(this.#db, state.streamId, next, PAGE_SEGMENTS);
-      if (segments.length === 0) {
-        throw new OncefleetError('CURSOR_INVALID', `Stream ${state.streamId} no longer has events from seq ${next}`, {
-          details: { seq: next },
-        });
-      }
+      const segments = await findSegments(this.#db, state.streamId, next, pageSegments);
+      // Retention went by since the head was read.
+      if (segments.length === 0) throw expired(state.streamId, next, state.nextSeq);
       for (const segment of segments) {
         const events = JSON.parse(segment.events) as JobEvent[];
         if (segment.firstSeq > next)
@@ -168,6 +171,12 @@ export class Followers {
       }
     }
   }
+}
+
+function expired(streamId: string, seq: number, keptFrom: number): OncefleetError {
+  return new OncefleetError('STREAM_EXPIRED', `Stream ${streamId} no longer has events before seq ${keptFrom}`, {
+    details: { seq, keptFrom },
+  });
 }
 
 /** Whether an event is the last of a finished stream, as far as its type says. */

@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { DelayedError, type Job, Worker } from 'bullmq';
 import type { Kysely } from 'kysely';
+import { findPolicies, type Retention, setPolicy, type TenantPolicy } from '../db/retention.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
 import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
@@ -11,6 +12,7 @@ import { Guard, type JobSpec } from '../idempotency/guard.ts';
 import { Runtime, type RuntimeOptions } from '../idempotency/runtime.ts';
 import type { JobEvent } from '../journal/event.ts';
 import { Reconciler } from './reconciler.ts';
+import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from './sweeper.ts';
 
 export interface FleetOptions extends RuntimeOptions {
   jobs: readonly AnyJobDefinition[];
@@ -18,6 +20,12 @@ export interface FleetOptions extends RuntimeOptions {
   concurrency?: number;
   /** How often the reconciler looks, ms. Default 5,000. */
   reconcileMs?: number;
+  /** How long after its end a job keeps its events, ms; Infinity: as long as the job. Default 7 days. */
+  streamRetentionMs?: number;
+  /** How long after its end a job is kept, ms; Infinity: for good. Default 30 days. */
+  jobRetentionMs?: number;
+  /** How often finished streams are folded and old jobs removed, ms; 0: only by `sweep()`. Default 60,000. */
+  sweepMs?: number;
   /** How long `close()` lets running jobs go on before it interrupts them, ms. Default 25,000. */
   shutdownMs?: number;
 }
@@ -39,7 +47,23 @@ export interface Fleet extends JobClient {
    * @param options.jobs names of the jobs whose queues to work; all unless told
    */
   work(options?: { jobs?: readonly string[]; concurrency?: number }): Promise<FleetWorker>;
+  /**
+   * Folds and removes what there is to fold and remove now, in batches; workers do it by themselves.
+   *
+   * @returns what it did; `busy`: another process was at it, and did the rest
+   */
+  sweep(options?: { signal?: AbortSignal }): Promise<SweepReport & { busy: boolean }>;
+  /** Tenants whose retention is not the fleet's. */
+  retentionPolicies(): Promise<TenantPolicy[]>;
+  /**
+   * Sets how long a tenant's finished jobs are kept, ms; Infinity: for good, null: as the fleet says.
+   *
+   * @throws InputInvalidError
+   */
+  setRetention(tenant: string, policy: { streamMs?: number | null; jobMs?: number | null }): Promise<void>;
 }
+
+const DAY_MS = 86_400_000;
 
 /** How long an unknown job waits for a worker that knows it, ms. */
 const UNKNOWN_JOB_WAIT_MS = 5_000;
@@ -54,8 +78,13 @@ export function createFleet(options: FleetOptions): Fleet {
   const runtime = new Runtime(options);
   const client = createJobClient(runtime, options.jobs);
   const workers = new Set<FleetWorker>();
+  const retention = {
+    streamMs: options.streamRetentionMs ?? 7 * DAY_MS,
+    jobMs: options.jobRetentionMs ?? 30 * DAY_MS,
+  };
+  const db = runtime.db.kysely;
   return Object.assign(Object.create(client) as JobClient, {
-    db: runtime.db.kysely,
+    db,
     async work(workOptions: { jobs?: readonly string[]; concurrency?: number } = {}) {
       const unknown = (workOptions.jobs ?? []).filter((name) => !client.jobs.has(name));
       if (unknown.length > 0)
@@ -65,10 +94,27 @@ export function createFleet(options: FleetOptions): Fleet {
         queues: new Set(names.map((name) => (client.jobs.get(name) as AnyJobDefinition).queue)),
         concurrency: workOptions.concurrency ?? options.concurrency ?? 10,
         reconcileMs: options.reconcileMs ?? 5_000,
+        sweepMs: options.sweepMs ?? 60_000,
+        retention,
         shutdownMs: options.shutdownMs ?? 25_000,
       });
       workers.add(worker);
       return worker;
+    },
+    async sweep({ signal }: { signal?: AbortSignal } = {}) {
+      const report = emptyReport();
+      for (;;) {
+        signal?.throwIfAborted();
+        const round = await sweepOnce(db, { retention, log: runtime.log, signal });
+        if (round === undefined) return { ...report, busy: true };
+        addReport(report, round.report);
+        if (!round.more) return { ...report, busy: false };
+      }
+    },
+    retentionPolicies: () => findPolicies(db),
+    async setRetention(tenant: string, policy: { streamMs?: number | null; jobMs?: number | null }) {
+      checkPolicy(tenant, policy);
+      await setPolicy(db, tenant, policy);
     },
     async close() {
       await Promise.all([...workers].map((worker) => worker.close()));
@@ -80,7 +126,14 @@ export function createFleet(options: FleetOptions): Fleet {
 async function startWorker(
   runtime: Runtime,
   client: JobClient,
-  options: { queues: ReadonlySet<string>; concurrency: number; reconcileMs: number; shutdownMs: number },
+  options: {
+    queues: ReadonlySet<string>;
+    concurrency: number;
+    reconcileMs: number;
+    sweepMs: number;
+    retention: Retention;
+    shutdownMs: number;
+  },
 ): Promise<FleetWorker> {
   const { leaseTtlMs, prefix } = runtime.settings;
   const guard = new Guard(runtime);
@@ -119,12 +172,19 @@ async function startWorker(
   });
   const reconciler = new Reconciler({ runtime, jobs: client.jobs, intervalMs: options.reconcileMs });
   reconciler.start();
+  const sweeper = new Sweeper({
+    db: runtime.db.kysely,
+    log: runtime.log,
+    retention: options.retention,
+    intervalMs: options.sweepMs,
+  });
+  if (options.sweepMs > 0) sweeper.start();
   runtime.log.info({ queues: [...options.queues], concurrency: options.concurrency }, 'worker started');
 
   let closing: Promise<void> | undefined;
   const close = async (timeoutMs: number): Promise<void> => {
     runtime.log.info({ running: guard.size, timeoutMs }, 'worker closing');
-    await reconciler.close();
+    await Promise.all([reconciler.close(), sweeper.close()]);
     let drained = false;
     const closed = Promise.all(workers.map((worker) => worker.close())).then(() => {
       drained = true;
@@ -157,6 +217,18 @@ async function startWorker(
     },
     interrupt: () => guard.interrupt(),
   };
+}
+
+/** @throws InputInvalidError */
+function checkPolicy(tenant: string, policy: { streamMs?: number | null; jobMs?: number | null }): void {
+  const issues = [];
+  if (tenant === '' || tenant.length > 255) issues.push({ path: 'tenant', message: 'expected 1 to 255 characters' });
+  for (const path of ['streamMs', 'jobMs'] as const) {
+    const ms = policy[path];
+    if (ms !== undefined && ms !== null && !(ms >= 1_000))
+      issues.push({ path, message: 'expected 1,000 ms or more, Infinity or null' });
+  }
+  if (issues.length > 0) throw new InputInvalidError('Retention', issues);
 }
 
 function checkEvent(definition: AnyJobDefinition, event: JobEvent): void {

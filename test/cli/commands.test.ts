@@ -2,6 +2,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createDb, type Db } from '../../src/db/client.ts';
 import {
@@ -406,4 +407,48 @@ test('a reader that goes away ends the command quietly', async () => {
   follower.child.stdout?.destroy();
   await writeFile(join(folder, 'gate-pipe'), '');
   expect(await follower.ended).toMatchObject({ code: 141, stderr: '' });
+});
+
+describe('retention and sweep', () => {
+  /** The finished job of a key as if it had ended that many days ago, under an id of that age. */
+  async function aged(id: string, days: number): Promise<string> {
+    const old = `00000000${id.slice(8)}`;
+    await sql`
+      update jobs set id = ${old}, finished_at = finished_at - ${days}::float8 * interval '1 day' where id = ${id}`.execute(
+      db.kysely,
+    );
+    for (const table of ['stream_heads', 'journal_segments'])
+      await sql`update ${sql.table(table)} set stream_id = ${old} where stream_id = ${id}`.execute(db.kysely);
+    return old;
+  }
+
+  test('sweep removes what is past its limit, and says so; what is kept longer is still given', async () => {
+    const keyed = ['enqueue', 'echo', '{"value":"kept"}', '--key', 'to sweep', '--wait'];
+    const id = await aged((await runJson(keyed)).id as string, 8);
+    expect(await runJson(['sweep'])).toMatchObject({ busy: false, expiredStreams: 1, removedJobs: 0 });
+    expect((await run(['sweep'])).stdout).toMatch(/^folded \d+ streams .*, removed the events of 0 jobs and 0 jobs\n$/);
+    await refused(['follow', id], 3, /^error STREAM_EXPIRED: /);
+    expect(await runJson(keyed)).toMatchObject({ id, outcome: 'replayed', result: 'kept' });
+    expect((await run(keyed)).stderr).toContain('Its events are no longer kept; this is its outcome');
+    expect(await runJson(['status', id])).toMatchObject({ status: 'completed', result: 'kept' });
+  });
+
+  test('retention shows the limits and sets those of a tenant', async () => {
+    expect((await run(['retention'])).stdout).toBe('default  events 7d, jobs 30d\n');
+    expect(await runJson(['retention', 'acme', '--events', '90d', '--jobs', 'never'])).toEqual({
+      default: { streamMs: 604_800_000, jobMs: 2_592_000_000 },
+      tenants: [{ tenant: 'acme', streamMs: 7_776_000_000, jobMs: 'never' }],
+    });
+    expect((await run(['retention'], { env: { ONCEFLEET_JOB_RETENTION_MS: 'never' } })).stdout).toBe(
+      'default  events 7d, jobs never\nacme  events 90d, jobs never\n',
+    );
+    await run(['retention', 'acme', '--events', 'default']);
+    expect((await run(['retention', 'acme'])).stdout).toBe(
+      'default  events 7d, jobs 30d\nacme  events by default, jobs never\n',
+    );
+    await run(['retention', 'acme', '--jobs', 'default']);
+    expect((await runJson(['retention'])).tenants).toEqual([]);
+    await refused(['retention', '--jobs', '1d'], 2, /^error INPUT_INVALID: Name the tenant/);
+    await refused(['retention', 'acme', '--jobs', '5ms'], 2, /^error INPUT_INVALID: .*1s or more/);
+  });
 });

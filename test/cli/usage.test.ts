@@ -5,7 +5,21 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { createTestFolder } from '../helpers/services.ts';
 import { type CliResult, runCli } from './run-cli.ts';
 
-const COMMANDS = ['dev', 'web', 'work', 'migrate', 'enqueue', 'ingest', 'ask', 'follow', 'status', 'cancel', 'redrive'];
+const COMMANDS = [
+  'dev',
+  'web',
+  'work',
+  'migrate',
+  'enqueue',
+  'ingest',
+  'ask',
+  'follow',
+  'status',
+  'cancel',
+  'redrive',
+  'sweep',
+  'retention',
+];
 const ID = '0198c5f2-0000-7000-8000-000000000000';
 /** Nothing listens there, and nothing should be asked. */
 const NOWHERE = { DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none', REDIS_URL: 'redis://127.0.0.1:1' };
@@ -49,7 +63,7 @@ describe('help', () => {
     const { code, stdout } = await runCli(['--help']);
     expect(code).toBe(0);
     for (const command of COMMANDS) expect(stdout).toMatch(new RegExp(`^  ${command}\\b`, 'm'));
-    expect(stdout).toMatch(/^ {4}3 {2}No job of that id or name\.$/m);
+    expect(stdout).toMatch(/^ {4}3 {2}No job of that id or name, or its events are no longer kept\.$/m);
   });
 
   test('without a command is on standard error, and wrong usage', async () => {

@@ -7,9 +7,9 @@ export async function inject(app: FastifyInstance, request: string | InjectOptio
   return app.inject(request);
 }
 
-/** Listens on a free port of this machine, which it returns. */
-export async function listenLocally(app: FastifyInstance): Promise<number> {
-  const listening: Promise<string> = app.listen({ port: 0, host: '127.0.0.1' });
+/** Listens on a port of this machine, a free one unless told, and returns it. */
+export async function listenLocally(app: FastifyInstance, port = 0): Promise<number> {
+  const listening: Promise<string> = app.listen({ port, host: '127.0.0.1' });
   await listening;
   return (app.server.address() as AddressInfo).port;
 }

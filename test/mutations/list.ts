@@ -7,11 +7,14 @@ const CLAIMS = 'test/idempotency/claim-table.test.ts';
 const DELIVERIES = 'test/idempotency/deliveries.test.ts';
 const FENCES = 'test/idempotency/fences.test.ts';
 const FINGERPRINT = 'test/idempotency/fingerprint.test.ts';
+const FOLD = 'test/journal/fold.test.ts';
 const FOLLOWER = 'test/journal/follower.test.ts';
 const LEASES = 'test/idempotency/lease-keeper.test.ts';
+const MULTI = 'test/http/multi-stream.test.ts';
 const OUTAGES = 'test/idempotency/outages.test.ts';
 const RECONCILER = 'test/workers/reconciler.test.ts';
 const RUNTIME = 'test/idempotency/runtime.test.ts';
+const SWEEPER = 'test/workers/sweeper.test.ts';
 const WAKE = 'test/idempotency/wake-up.test.ts';
 const WRITER = 'test/journal/writer.test.ts';
 
@@ -1435,6 +1438,180 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'a redriven job that BullMQ holds as failed is retried there',
       test: DELIVERIES,
       title: 'by an operator does too, and refuses jobs that have not failed',
+    },
+  ]),
+  ...of('src/db/jobs.ts', [
+    {
+      name: 'fold-due',
+      find: `state = case when w.terminal then 'closed' else 'open' end, fold_due = case when w.terminal and w.first_seq >= \${FOLD_FROM_SEQ} then true end`,
+      replace: `state = case when w.terminal then 'closed' else 'open' end`,
+      mechanism: 'the end of a long stream marks it for folding',
+      test: SWEEPER,
+      title: 'leaves open streams and short ones alone, and each stream once it is done',
+    },
+    {
+      name: 'fold-due-outside',
+      find: 'then true end`',
+      replace: 'then null end`',
+      mechanism: 'a long stream that is ended from outside is marked for folding',
+      test: SWEEPER,
+      title: 'folds what was ended from outside',
+    },
+  ]),
+  ...of('src/db/fold.ts', [
+    {
+      name: 'fold-fence',
+      find: 'group?.fence === fence && group.lastSeq + 1 === firstSeq',
+      replace: 'group?.lastSeq === firstSeq - 1',
+      mechanism: 'a fold merges neighbours of one fence',
+      test: SWEEPER,
+      title: 'keeps the fence of every event, of attempts in between and of a redrive',
+    },
+    {
+      name: 'fold-size',
+      find: '&& group.bytes + bytes <= maxBytes',
+      replace: '',
+      mechanism: 'a folded segment has a greatest size',
+      test: SWEEPER,
+      title: 'plans groups of one fence, no larger than the limit, and none across a gap',
+    },
+    {
+      name: 'fold-head-lock',
+      find: 'for no key update skip locked',
+      replace: '',
+      mechanism: 'a fold has the head to itself',
+      test: SWEEPER,
+      title: 'passes over a stream whose head somebody holds, and folds it later',
+    },
+    {
+      name: 'fold-open',
+      find: `if (head.state === 'closed') {`,
+      replace: 'if (head.next_seq >= 0) {',
+      mechanism: 'only a finished stream is folded',
+      test: SWEEPER,
+      title: 'stops at a redrive: the stream is as it was, and is folded when it has ended again',
+    },
+  ]),
+  ...of('src/db/retention.ts', [
+    {
+      name: 'retention-lock',
+      find: 'for update of j skip locked',
+      replace: '',
+      mechanism: 'removal passes over jobs that somebody holds',
+      test: SWEEPER,
+      title: 'leaves a job that is redriven just then, and what is locked until later',
+    },
+    {
+      name: 'retention-key-ttl',
+      find: `greatest(\${due}, case when \${due} is not null then j.expires_at end)`,
+      replace: `\${due}`,
+      mechanism: 'a job is kept while its key is held',
+      test: SWEEPER,
+      title: 'keeps a job while its key is held by it, and lets the key start anew afterwards',
+    },
+    {
+      name: 'retention-later',
+      find: 'await putDown(trx, kind, later, defaults);',
+      replace: '',
+      mechanism: 'what the walk meets too early is put down for later',
+      test: SWEEPER,
+      title: 'never removes a job that has not ended, and removes it in time when it ends late',
+    },
+    {
+      name: 'retention-policy',
+      find: `coalesce(\${column}, \${String(standard)}::float8)`,
+      replace: `\${String(standard)}::float8`,
+      mechanism: 'a tenant has limits of its own',
+      test: SWEEPER,
+      title: 'follows the policy of the tenant, which may be longer, shorter or never',
+    },
+    {
+      name: 'retention-kept-from',
+      find: 'kept_from = h.next_seq, fold_due = null',
+      replace: 'fold_due = null',
+      mechanism: 'a head says what is left of its stream',
+      test: SWEEPER,
+      title: 'of a redriven job leaves what came after the removal, readable from there on',
+    },
+  ]),
+  ...of('src/http/multi-stream.ts', [
+    {
+      name: 'multi-cursor',
+      find: 'cursors.moveTo(id, event);',
+      replace: '',
+      mechanism: 'a frame brings the cursors of all streams',
+      test: MULTI,
+      title: 'are the same stories however the response is cut: at every byte, then resumed',
+    },
+    {
+      name: 'multi-204',
+      find: 'if (unfinished.length === 0) return reply.code(204).send();',
+      replace: '',
+      mechanism: 'a reader that is past every end is told to stop',
+      test: MULTI,
+      title: 'are 204 once all are past their terminal events, and not before',
+    },
+    {
+      name: 'multi-cut',
+      find: 'if (!stream.signal.aborted) stream.destroy();',
+      replace: '',
+      mechanism: 'one broken stream cuts the response',
+      test: MULTI,
+      title: 'are cut off, not ended, when the follower of one stops before its terminal event',
+    },
+  ]),
+  ...of('src/journal/fold.ts', [
+    {
+      name: 'fold-restart',
+      find: 'if (!resumed) this.#keep(() => false);',
+      replace: 'if (!resumed) this.#keep(() => true);',
+      mechanism: 'an attempt that starts over supersedes what came before',
+      test: FOLD,
+      title: 'discards all that an attempt which starts over supersedes',
+    },
+    {
+      name: 'fold-resume',
+      find: 'this.#keep((seq) => seq < from)',
+      replace: 'this.#keep(() => true)',
+      mechanism: 'an attempt that resumes supersedes what came after its checkpoint',
+      test: FOLD,
+      title: 'keeps what came before the checkpoint where an attempt resumes, also of the attempts before',
+    },
+    {
+      name: 'fold-repeat',
+      find: 'if (item.seq <= this.#state.lastSeq) return this.#state;',
+      replace: '',
+      mechanism: 'a repeated event is taken once',
+      test: FOLD,
+      title: 'takes an event once, however often a reconnect repeats it',
+    },
+    {
+      name: 'fold-rewind',
+      find: 'this.#all.filter(({ seq }) => seq < event.from)',
+      replace: 'this.#all.filter(() => true)',
+      mechanism: 'a rewind takes events back',
+      test: FOLD,
+      title: 'forgets what a rewind takes back, an attempt too, and takes what comes in its place',
+    },
+  ]),
+  ...of('src/journal/follower.ts', [
+    {
+      name: 'read-kept-from',
+      find: 'if (from < state.keptFrom) throw expired(state.streamId, from, state.keptFrom);',
+      replace: '',
+      mechanism: 'a reader is told that events are gone',
+      test: SWEEPER,
+      title: 'of a redriven job leaves what came after the removal, readable from there on',
+    },
+  ]),
+  ...of('src/workers/sweeper.ts', [
+    {
+      name: 'sweep-lock',
+      find: 'if (lock.rows[0]?.locked !== true) return undefined;',
+      replace: '',
+      mechanism: 'one process sweeps at a time',
+      test: SWEEPER,
+      title: 'is done by one process at a time',
     },
   ]),
 ];
