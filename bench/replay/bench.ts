@@ -96,6 +96,8 @@ async function measure(bed: Bed, perFlush: number, wanted: Plan): Promise<Findin
     const { id } = await enqueueTalk(port, { events: wanted.events, perFlush, pauseMs: 0 });
     // The follower waits for the end, and checks that all of it came.
     await readOverSse(port, id, wanted.events + 1);
+    // Whatever else it does when it has time would be measured.
+    await worker.stop();
 
     const db = createDb({
       url: place.databaseUrl,
@@ -106,7 +108,8 @@ async function measure(bed: Bed, perFlush: number, wanted: Plan): Promise<Findin
     try {
       const read = () => measureReads({ databaseUrl: place.databaseUrl, web, port, id }, wanted);
       const findings: Finding[] = [{ perFlush, folded: false, ...(await read()) }];
-      if (await fold(db.kysely, id)) findings.push({ perFlush, folded: true, ...(await read()) });
+      await fold(db.kysely, id);
+      findings.push({ perFlush, folded: true, ...(await read()) });
       return findings;
     } finally {
       await db.close();
