@@ -1,7 +1,8 @@
 import type { Kysely } from 'kysely';
+import { foldStream } from '../../src/db/fold.ts';
 import type { Database } from '../../src/db/schema.ts';
 
-/** Folds a finished stream, as the sweep does. @returns false: there is nothing that folds */
-export async function fold(_db: Kysely<Database>, _streamId: string): Promise<boolean> {
-  return false;
+/** Folds a finished stream, as the sweep does. @throws Error it could not be folded */
+export async function fold(db: Kysely<Database>, streamId: string): Promise<void> {
+  if ((await foldStream(db, streamId)) === undefined) throw new Error(`stream ${streamId} was not folded`);
 }
