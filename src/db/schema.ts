@@ -70,6 +70,17 @@ export interface JournalSegmentsTable {
   created_at: Timestamp;
 }
 
+export interface DispatchOutboxTable {
+  job_id: string;
+  created_at: Timestamp;
+}
+
+export interface ReconcilerRoundsTable {
+  only_row: Generated<boolean>;
+  finished_at: Timestamp;
+  worker: string;
+}
+
 export interface CollectionsTable {
   id: Generated<string>;
   tenant: string;
@@ -126,6 +137,8 @@ export interface Database {
   job_attempts: JobAttemptsTable;
   stream_heads: StreamHeadsTable;
   journal_segments: JournalSegmentsTable;
+  dispatch_outbox: DispatchOutboxTable;
+  reconciler_rounds: ReconcilerRoundsTable;
   collections: CollectionsTable;
   documents: DocumentsTable;
   chunks: ChunksTable;

@@ -23,6 +23,7 @@ import { closeRedis, connectRedis, trackDuplicates } from './connections.ts';
 import { Control } from './control.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
+import { Outbox } from './outbox.ts';
 import { uuidV7 } from './uuid.ts';
 
 /** How long a health check waits for each service, ms. */
@@ -73,6 +74,7 @@ export class Runtime {
   readonly db: Db;
   readonly acceptor: Acceptor;
   readonly dispatcher: Dispatcher;
+  readonly outbox: Outbox;
   readonly publisher: Publisher;
   readonly hub: ChannelHub;
   readonly control: Control;
@@ -129,6 +131,7 @@ export class Runtime {
     this.leases = new LeaseKeeper({ ...this.settings, log });
     this.acceptor = new Acceptor(db);
     this.dispatcher = new Dispatcher({ redis: this.#redis, prefix, log });
+    this.outbox = new Outbox({ db, dispatcher: this.dispatcher, log });
     this.#claims = new Batcher({
       run: (claims) => claimJobs(db, claims, this.workerId, this.host),
       isolate: (error) => !isTransient(error),
@@ -180,6 +183,7 @@ export class Runtime {
   close(): Promise<void> {
     this.#closed ??= (async () => {
       await this.writer.close();
+      await this.outbox.close();
       await this.leases.close();
       await this.dispatcher.close();
       await Promise.all([this.#redis, this.#publishRedis, this.#subscriber].map(closeRedis));

@@ -10,6 +10,7 @@ import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { Guard, type JobSpec } from '../idempotency/guard.ts';
 import { Runtime, type RuntimeOptions } from '../idempotency/runtime.ts';
 import type { JobEvent } from '../journal/event.ts';
+import { type Diagnosis, type DoctorOptions, diagnose } from './doctor.ts';
 import { Reconciler } from './reconciler.ts';
 
 export interface FleetOptions extends RuntimeOptions {
@@ -39,6 +40,13 @@ export interface Fleet extends JobClient {
    * @param options.jobs names of the jobs whose queues to work; all unless told
    */
   work(options?: { jobs?: readonly string[]; concurrency?: number }): Promise<FleetWorker>;
+  /**
+   * Looks for every disagreement between Postgres and Redis, and mends them if asked to. Safe
+   * beside running workers.
+   *
+   * @throws OncefleetError SERVICE_MISSING without Redis; what Postgres throws when it is away
+   */
+  doctor(options?: DoctorOptions): Promise<Diagnosis>;
 }
 
 /** How long an unknown job waits for a worker that knows it, ms. */
@@ -69,6 +77,11 @@ export function createFleet(options: FleetOptions): Fleet {
       });
       workers.add(worker);
       return worker;
+    },
+    async doctor(doctorOptions: DoctorOptions = {}) {
+      const { redis } = await runtime.health();
+      if (redis !== undefined) throw new OncefleetError('SERVICE_MISSING', `Redis cannot be reached: ${redis}`);
+      return diagnose(runtime, client.jobs, doctorOptions);
     },
     async close() {
       await Promise.all([...workers].map((worker) => worker.close()));

@@ -5,7 +5,20 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { createTestFolder } from '../helpers/services.ts';
 import { type CliResult, runCli } from './run-cli.ts';
 
-const COMMANDS = ['dev', 'web', 'work', 'migrate', 'enqueue', 'ingest', 'ask', 'follow', 'status', 'cancel', 'redrive'];
+const COMMANDS = [
+  'dev',
+  'web',
+  'work',
+  'migrate',
+  'enqueue',
+  'ingest',
+  'ask',
+  'follow',
+  'status',
+  'cancel',
+  'redrive',
+  'doctor',
+];
 const ID = '0198c5f2-0000-7000-8000-000000000000';
 /** Nothing listens there, and nothing should be asked. */
 const NOWHERE = { DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none', REDIS_URL: 'redis://127.0.0.1:1' };
