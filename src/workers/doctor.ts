@@ -14,6 +14,7 @@ import {
   type ServerState,
 } from '../db/disagreements.ts';
 import { findOddStreams, findRoundAge } from '../db/rounds.ts';
+import { OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import type { Runtime } from '../idempotency/runtime.ts';
 import { isUuid } from '../idempotency/uuid.ts';
@@ -26,6 +27,9 @@ const STREAM_PAGE = 10_000;
 
 /** Between the two looks, ms: longer than an enqueue may take to dispatch. */
 const LOOK_AGAIN_MS = 2_000;
+
+/** How long Redis may take to answer at all, ms. */
+const REDIS_WAIT_MS = 5_000;
 
 /** Jobs named in a finding; all are counted and mended. */
 const MAX_NAMED = 100;
@@ -82,6 +86,8 @@ export interface Diagnosis {
 export interface DoctorOptions {
   /** Mend what can be mended. Default false. */
   fix?: boolean;
+  /** Pause between the two looks, ms; an enqueue must have dispatched in it. Default 2,000. */
+  lookAgainMs?: number;
   onProgress?(progress: { done: number; total?: number; message: string }): void;
   signal?: AbortSignal;
 }
@@ -94,14 +100,14 @@ interface Suspect {
   bull: BullJob | undefined;
 }
 
-/** @throws the signal's reason; whatever Postgres and Redis throw when they are away */
+/** @throws OncefleetError SERVICE_MISSING without Redis; the signal's reason; what Postgres throws when it is away */
 export async function diagnose(
   runtime: Runtime,
   jobs: ReadonlyMap<string, AnyJobDefinition>,
   options: DoctorOptions = {},
 ): Promise<Diagnosis> {
-  const doctor = new Doctor(runtime, jobs, options);
-  return doctor.diagnose();
+  await requireRedis(runtime);
+  return new Doctor(runtime, jobs, options).diagnose();
 }
 
 class Doctor {
@@ -122,8 +128,11 @@ class Doctor {
     for (const name of await findQueues(runtime.db.kysely)) runtime.dispatcher.queue(name);
     const troubles = await this.#findTroubles(server);
     const suspects = [...(await this.#scan(server.unfinished)), ...(await this.#scanStreams())];
-    if (suspects.length > 0) await delay(LOOK_AGAIN_MS, undefined, { signal: options.signal });
+    if (suspects.length + troubles.length > 0)
+      await delay(options.lookAgainMs ?? LOOK_AGAIN_MS, undefined, { signal: options.signal });
     const found = await this.#lookAgain(suspects);
+    // A fleet that has just started has done no round, and its workers are not connected yet.
+    const remaining = troubles.length === 0 ? [] : await this.#findTroubles(await findServerState(runtime.db.kysely));
     let left = found;
     if (options.fix === true && found.length > 0) {
       for (const [i, suspect] of found.entries()) {
@@ -132,7 +141,7 @@ class Doctor {
       }
       left = await this.#lookAgain(found);
     }
-    const findings = [...toFindings(found, left, options.fix === true), ...troubles];
+    const findings = [...toFindings(found, left, options.fix === true), ...remaining];
     return {
       findings,
       looked: this.#looked,
@@ -292,7 +301,7 @@ class Doctor {
     for (let i = 0; i < waiting.length; i += PAGE) yield waiting.slice(i, i + PAGE);
     for (const set of ['prioritized', 'delayed', 'failed', 'completed']) {
       for (let at = 0; ; at += PAGE) {
-        const ids = await this.#runtime.redis.zrange(queue.toKey(set), at, at + PAGE - 1);
+        const ids = await this.#runtime.redis.zrange(queue.toKey(set), String(at), String(at + PAGE - 1));
         if (ids.length > 0) yield ids;
         if (ids.length < PAGE) break;
       }
@@ -472,6 +481,20 @@ class Doctor {
   #progress(message: string, done: number, total?: number): void {
     this.#options.signal?.throwIfAborted();
     this.#options.onProgress?.({ done, message, ...(total === undefined ? {} : { total: Math.max(total, done) }) });
+  }
+}
+
+/** Waits for the connection, which may be young. @throws OncefleetError SERVICE_MISSING */
+async function requireRedis(runtime: Runtime): Promise<void> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => reject(new OncefleetError('SERVICE_MISSING', `Redis has not answered for ${REDIS_WAIT_MS / 1_000} s`)),
+    REDIS_WAIT_MS,
+  );
+  try {
+    await Promise.race([runtime.redis.ping(), late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
