@@ -76,19 +76,17 @@ export async function findUnfinished(
 export interface ServerState {
   /** As `server_version_num`: 140005 is 14.5. */
   version: number;
-  /** The clock, ms since 1970. */
-  now: number;
-  /** Rows as Postgres's statistics have them. */
+  /** Jobs that wait or run. */
   unfinished: number;
+  /** Rows as Postgres's statistics have them. */
   tables: { name: string; live: number; dead: number }[];
   /** Age of the oldest open transaction of others, ms. */
   oldestTransactionMs: number | null;
 }
 
 export async function findServerState(db: Kysely<Database>): Promise<ServerState> {
-  const server = await sql<{ version: number; now: number; oldest: number | null }>`
+  const server = await sql<{ version: number; oldest: number | null }>`
     select current_setting('server_version_num')::int as version,
-      extract(epoch from clock_timestamp())::float8 * 1000 as now,
       (select extract(epoch from clock_timestamp() - min(xact_start))::float8 * 1000 from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend') as oldest`.execute(
     db,
@@ -103,11 +101,18 @@ export async function findServerState(db: Kysely<Database>): Promise<ServerState
   const [row] = server.rows;
   return {
     version: row?.version ?? 0,
-    now: row?.now ?? 0,
     unfinished: unfinished.rows[0]?.count ?? 0,
     tables: tables.rows,
     oldestTransactionMs: row?.oldest ?? null,
   };
+}
+
+/** Postgres's clock, ms since 1970. */
+export async function findClock(db: Kysely<Database>): Promise<number> {
+  const rows = await sql<{ now: number }>`select extract(epoch from clock_timestamp())::float8 * 1000 as now`.execute(
+    db,
+  );
+  return rows.rows[0]?.now ?? 0;
 }
 
 /** Queues that unfinished jobs are in. */

@@ -6,6 +6,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
 import {
+  findClock,
   findQueues,
   findRowStates,
   findServerState,
@@ -126,6 +127,7 @@ class Doctor {
     const { runtime, options } = { runtime: this.#runtime, options: this.#options };
     const server = await findServerState(runtime.db.kysely);
     for (const name of await findQueues(runtime.db.kysely)) runtime.dispatcher.queue(name);
+    for await (const name of this.#queuesInRedis()) runtime.dispatcher.queue(name);
     const troubles = await this.#findTroubles(server);
     const suspects = [...(await this.#scan(server.unfinished)), ...(await this.#scanStreams())];
     if (suspects.length + troubles.length > 0)
@@ -147,6 +149,18 @@ class Doctor {
       looked: this.#looked,
       well: findings.every((finding) => finding.count > 0 && finding.mended === finding.count),
     };
+  }
+
+  /** Also of jobs that nobody registers any more, and that have no unfinished row. */
+  async *#queuesInRedis(): AsyncGenerator<string> {
+    const prefix = `${this.#runtime.settings.prefix}:`;
+    const suffix = ':meta';
+    let cursor = '0';
+    do {
+      const [next, keys] = await this.#runtime.redis.scan(cursor, 'MATCH', `${prefix}*${suffix}`, 'COUNT', PAGE);
+      for (const key of keys) yield key.slice(prefix.length, -suffix.length);
+      cursor = next;
+    } while (cursor !== '0');
   }
 
   /** Every unfinished row beside BullMQ's job, and every BullMQ job beside its row. */
@@ -454,7 +468,7 @@ class Doctor {
       const after = Date.now();
       return theirs < before ? theirs - before : Math.max(0, theirs - after);
     };
-    const postgres = await skewOf(async () => (await findServerState(this.#runtime.db.kysely)).now);
+    const postgres = await skewOf(() => findClock(this.#runtime.db.kysely));
     const redis = await skewOf(async () => {
       const [s = 0, us = 0] = (await this.#runtime.redis.time()).map(Number);
       return s * 1_000 + us / 1_000;

@@ -404,6 +404,35 @@ describe('after the commit', () => {
   });
 });
 
+describe('in the fenced transaction of a run', () => {
+  it('a follow-up job is enqueued once, with the effects of the attempt that commits', async () => {
+    const first = defineJob({
+      name: 'first',
+      input: z.object({}),
+      backoff: { type: 'fixed', delayMs: 0 },
+      async run(_input, ctx) {
+        return ctx.transaction(async (trx) => {
+          const next = await fleet.enqueue(job, { n: ctx.attempt }, { tx: trx });
+          if (ctx.attempt === 1) throw new Error('rolled back');
+          return next.id;
+        });
+      },
+    });
+    const fleet = createTestFleet(file.url, [first, job]);
+    await fleet.work();
+    const handle = await fleet.enqueue(first, {});
+    const id = (await handle.result({ timeoutMs: 10_000 })) as string;
+    expect(await fleet.result(id, { timeoutMs: 10_000 })).toBe(2);
+    const all = await file.db
+      .selectFrom('jobs')
+      .select('id')
+      .where('created_at', '>=', (await rowOf(file.db, handle.id)).created_at)
+      .where('name', '=', 'job')
+      .execute();
+    expect(all).toEqual([{ id }]);
+  });
+});
+
 describe('with Redis away or silent', () => {
   it('a commit is dispatched when Redis is back', async () => {
     const { redis, stop } = await startTestRedis();

@@ -316,6 +316,19 @@ describe('the doctor', () => {
     expect(await queue.getJobCounts('waiting', 'delayed')).toEqual({ waiting: 1, delayed: 1 });
   });
 
+  it('looks also into queues whose jobs nobody defines any more', async () => {
+    const runtime = await createRuntime();
+    const id = await createDispatched(runtime, { delayMs: 600_000 });
+    await endRow(id, 'completed');
+    const other = new Runtime({ databaseUrl: file.url, redisUrl: testRedisUrl(), prefix: runtime.settings.prefix });
+    onTestFinished(() => other.close());
+    expect((await diagnose(other, new Map())).findings).toMatchObject([
+      { kind: 'superfluous', jobs: [{ id }] },
+      {},
+      {},
+    ]);
+  });
+
   it('counts, names and mends many, and tells how far it is', async () => {
     const runtime = await createRuntime();
     await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input)

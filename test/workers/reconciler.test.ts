@@ -225,6 +225,23 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
     expect(await file.db.selectFrom('dispatch_outbox').selectAll().execute()).toEqual([]);
   });
 
+  it('finds a lost job that just became due, however many orderly ones wait before it', async () => {
+    const { reconciler, runtime, inRedis } = await createReconciler();
+    await sql`delete from jobs`.execute(file.db);
+    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
+      select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}',
+        clock_timestamp() - interval '1 h'
+      from generate_series(1, 2500)`.execute(file.db);
+    const lost = await insertJob(file.db);
+    await backdate(lost, 2_000);
+    await reconciler.reconcile();
+    await reconciler.reconcile();
+    await runtime.dispatcher.queue('job').remove(lost);
+    await reconciler.reconcile();
+    expect(await inRedis(lost)).toBe(true);
+    await sql`delete from jobs`.execute(file.db);
+  });
+
   it('walks over a Redis that was flushed without a pause, however many pages of orderly jobs are before the lost ones', async () => {
     const { reconciler, runtime, inRedis } = await createReconciler();
     await sql`delete from jobs`.execute(file.db);
