@@ -954,6 +954,9 @@ export interface PendingCursor {
 /**
  * Pending jobs in the order they become due; those not due yet have a delay left.
  *
+ * By `statement_timestamp()`, here and in `findAbandonedJobs`: `clock_timestamp()` is volatile,
+ * so the index would be read from its start, and each entry compared.
+ *
  * @param options.after the page before ended here
  * @param options.graceMs only those that have been due for so long
  * @param options.withinMs only those that became due in this time
@@ -968,9 +971,9 @@ export async function findPendingJobs(
       extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms
     from jobs
     where status = 'pending'
-      and ${graceMs === undefined ? sql`true` : sql`run_at < clock_timestamp() - ${graceMs}::float8 * interval '1 ms'`}
+      and ${graceMs === undefined ? sql`true` : sql`run_at < statement_timestamp() - ${graceMs}::float8 * interval '1 ms'`}
       and ${after === undefined ? sql`true` : sql`(run_at, id) > (${after.runAt}::timestamptz, ${after.id}::uuid)`}
-      and ${withinMs === undefined ? sql`true` : sql`run_at > clock_timestamp() - ${withinMs}::float8 * interval '1 ms'`}
+      and ${withinMs === undefined ? sql`true` : sql`run_at > statement_timestamp() - ${withinMs}::float8 * interval '1 ms'`}
     order by run_at, id
     limit ${options.limit}`.execute(db);
   const last = rows.rows.at(-1);
@@ -1017,7 +1020,7 @@ export async function findAbandonedJobs(
     (select id, tenant, name, queue, idempotency_key, options, crash_count + 1 as crash_count,
         cancel_requested_at is not null or coalesce(deadline_at <= clock_timestamp(), false) as must_end,
         lease_expires_at::text as lease_expires_at
-      from jobs where status = 'running' and lease_expires_at < clock_timestamp()
+      from jobs where status = 'running' and lease_expires_at < statement_timestamp()
         and ${after === undefined ? sql`true` : sql`(lease_expires_at, id) > (${after.leaseExpiresAt}::timestamptz, ${after.id}::uuid)`}
       order by jobs.lease_expires_at, id limit ${limit})
     union all
@@ -1026,7 +1029,7 @@ export async function findAbandonedJobs(
       order by cancel_requested_at limit ${limit})
     union all
     (select id, tenant, name, queue, idempotency_key, options, crash_count, true, null
-      from jobs where status in ('pending', 'running') and status = 'pending' and deadline_at <= clock_timestamp()
+      from jobs where status in ('pending', 'running') and status = 'pending' and deadline_at <= statement_timestamp()
         and cancel_requested_at is null
       order by deadline_at limit ${limit})`.execute(db);
   const expired = rows.rows.filter((row) => row.lease_expires_at !== null);

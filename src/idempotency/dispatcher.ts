@@ -37,6 +37,12 @@ export interface DispatcherOptions {
   log: Logger;
 }
 
+/** A row that BullMQ will not run. */
+export interface MissingRow extends DispatchRow {
+  /** BullMQ knew nothing of it a moment ago: it need not be asked again. */
+  absent?: boolean;
+}
+
 export class Dispatcher {
   readonly #options: DispatcherOptions;
   /** Jobs given to Redis that it has not answered in time. While there is one, no enqueue waits for it. */
@@ -94,7 +100,8 @@ export class Dispatcher {
    * the one that failed is a person's retry and redrives; should the row have failed a moment
    * ago, this one must only repeat the failure.
    */
-  async redispatch(row: DispatchRow): Promise<boolean> {
+  async redispatch(row: MissingRow): Promise<boolean> {
+    if (row.absent === true) return this.dispatch(row);
     const { queue } = this.#entry(row.queue);
     const job = await queue.getJob(row.id);
     if (job === undefined) return this.dispatch(row);
@@ -113,7 +120,7 @@ export class Dispatcher {
    * as finished, or has what they carry and no place in any list (the list was evicted or lost).
    * None of them while Redis is away, which gets them later.
    */
-  async findMissing(rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
+  async findMissing(rows: readonly DispatchRow[]): Promise<MissingRow[]> {
     if (rows.length === 0 || this.#options.redis.status !== 'ready') return [];
     const pipeline = this.#options.redis.pipeline();
     for (const row of rows) {
@@ -123,11 +130,12 @@ export class Dispatcher {
       pipeline.zscore(queue.toKey('prioritized'), row.id);
     }
     const answers = valuesOf(await pipeline.exec());
-    const missing: DispatchRow[] = [];
+    const missing: MissingRow[] = [];
     const unplaced = new Map<string, DispatchRow[]>();
     for (const [i, row] of rows.entries()) {
       const [timestamp, finishedOn] = answers[3 * i] as [string | null, string | null];
-      if (timestamp === null || finishedOn !== null) missing.push(row);
+      if (timestamp === null) missing.push({ ...row, absent: true });
+      else if (finishedOn !== null) missing.push(row);
       else if (answers[3 * i + 1] === null && answers[3 * i + 2] === null)
         unplaced.set(row.queue, [...(unplaced.get(row.queue) ?? []), row]);
     }

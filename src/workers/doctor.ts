@@ -26,6 +26,9 @@ import { endIfOver, mendStreamOf } from './reconciler.ts';
 const PAGE = 1_000;
 const STREAM_PAGE = 10_000;
 
+/** Jobs mended at once: BullMQ takes what comes together in one go. */
+const MEND_AT_ONCE = 200;
+
 /** Between the two looks, ms: longer than an enqueue may take to dispatch. */
 const LOOK_AGAIN_MS = 2_000;
 
@@ -137,9 +140,9 @@ class Doctor {
     const remaining = troubles.length === 0 ? [] : await this.#findTroubles(await findServerState(runtime.db.kysely));
     let left = found;
     if (options.fix === true && found.length > 0) {
-      for (const [i, suspect] of found.entries()) {
+      for (let i = 0; i < found.length; i += MEND_AT_ONCE) {
         this.#progress('mending', i, found.length);
-        await this.#mend(suspect);
+        await Promise.all(found.slice(i, i + MEND_AT_ONCE).map((suspect) => this.#mend(suspect)));
       }
       left = await this.#lookAgain(found);
     }
@@ -373,7 +376,11 @@ class Doctor {
       case 'lease-expired':
         if (bull?.state === 'deserted' || bull?.state === 'waiting-children') await remove();
         if (row !== undefined)
-          await dispatcher.redispatch({ ...row, delayMs: row.status === 'running' ? 0 : row.delayMs });
+          await dispatcher.redispatch({
+            ...row,
+            delayMs: row.status === 'running' ? 0 : row.delayMs,
+            absent: bull?.state === 'absent',
+          });
         return;
       case 'late':
         await dispatcher.promote(queue, [id]);

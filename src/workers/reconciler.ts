@@ -38,7 +38,7 @@ const ABANDONED_BATCH = 500;
 const PENDING_BATCH = 1_000;
 
 /** Streams whose state is compared with their job's in one round. */
-const STREAM_BATCH = 1_000;
+const STREAM_BATCH = 200;
 
 /** Delayed BullMQ jobs whose row is looked at in one round, per queue. */
 const DELAYED_BATCH = 500;

@@ -1540,7 +1540,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'stray-expired',
-      find: `from jobs where status = 'running' and lease_expires_at < clock_timestamp()`,
+      find: `from jobs where status = 'running' and lease_expires_at < statement_timestamp()`,
       replace: 'from jobs where false',
       mechanism: 'the reconciler finds expired leases',
       test: RECONCILER,
@@ -1548,7 +1548,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'stray-live-lease',
-      find: `from jobs where status = 'running' and lease_expires_at < clock_timestamp()`,
+      find: `from jobs where status = 'running' and lease_expires_at < statement_timestamp()`,
       replace: `from jobs where status = 'running'`,
       mechanism: 'the reconciler leaves live leases alone',
       test: RECONCILER,
@@ -1564,7 +1564,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'stray-late',
-      find: `and status = 'pending' and deadline_at <= clock_timestamp()`,
+      find: `and status = 'pending' and deadline_at <= statement_timestamp()`,
       replace: 'and false',
       mechanism: 'the reconciler finds waiting jobs that are past their deadline',
       test: RECONCILER,
