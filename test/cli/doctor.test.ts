@@ -65,7 +65,7 @@ test('a trouble that only people can end is told, and leaves 8 also with --fix',
   const { code, stdout } = await runCli(['doctor', '--fix', '--json'], { env });
   expect(code).toBe(8);
   const { findings } = JSON.parse(stdout) as { findings: { kind: string; mended: number; count: number }[] };
-  expect(findings.map(({ kind }) => kind).sort()).toEqual(['no-reconciler', 'no-workers', 'not-dispatched']);
+  expect(findings.map(({ kind }) => kind).sort()).toEqual(['no-reconciler', 'not-dispatched']);
   expect(findings.find(({ kind }) => kind === 'not-dispatched')).toMatchObject({ count: 1, mended: 1 });
 });
 

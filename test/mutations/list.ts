@@ -578,7 +578,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'key-release',
-      find: 'await releaseKey(this.#db, holder.id, rerun);',
+      find: 'await store.release(holder.id, rerun);',
       replace: '',
       mechanism: 'an expired outcome lets its key go',
       test: DELIVERIES,
