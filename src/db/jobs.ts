@@ -955,7 +955,8 @@ export interface PendingCursor {
  * Pending jobs in the order they become due; those not due yet have a delay left.
  *
  * By `statement_timestamp()`, here and in `findAbandonedJobs`: `clock_timestamp()` is volatile,
- * so the index would be read from its start, and each entry compared.
+ * so the index would be read from its start, and each entry compared. And `order by
+ * jobs.run_at`: the bare name would be the text of that name, and all rows would be sorted by it.
  *
  * @param options.after the page before ended here
  * @param options.graceMs only those that have been due for so long
@@ -974,7 +975,7 @@ export async function findPendingJobs(
       and ${graceMs === undefined ? sql`true` : sql`run_at < statement_timestamp() - ${graceMs}::float8 * interval '1 ms'`}
       and ${after === undefined ? sql`true` : sql`(run_at, id) > (${after.runAt}::timestamptz, ${after.id}::uuid)`}
       and ${withinMs === undefined ? sql`true` : sql`run_at > statement_timestamp() - ${withinMs}::float8 * interval '1 ms'`}
-    order by run_at, id
+    order by jobs.run_at, id
     limit ${options.limit}`.execute(db);
   const last = rows.rows.at(-1);
   return {

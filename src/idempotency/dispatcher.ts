@@ -122,24 +122,23 @@ export class Dispatcher {
    */
   async findMissing(rows: readonly DispatchRow[]): Promise<MissingRow[]> {
     if (rows.length === 0 || this.#options.redis.status !== 'ready') return [];
-    const pipeline = this.#options.redis.pipeline();
-    for (const row of rows) {
-      const { queue } = this.#entry(row.queue);
-      pipeline.hmget(queue.toKey(row.id), 'timestamp', 'finishedOn');
-      pipeline.zscore(queue.toKey('delayed'), row.id);
-      pipeline.zscore(queue.toKey('prioritized'), row.id);
-    }
-    const answers = valuesOf(await pipeline.exec());
     const missing: MissingRow[] = [];
-    const unplaced = new Map<string, DispatchRow[]>();
-    for (const [i, row] of rows.entries()) {
-      const [timestamp, finishedOn] = answers[3 * i] as [string | null, string | null];
-      if (timestamp === null) missing.push({ ...row, absent: true });
-      else if (finishedOn !== null) missing.push(row);
-      else if (answers[3 * i + 1] === null && answers[3 * i + 2] === null)
-        unplaced.set(row.queue, [...(unplaced.get(row.queue) ?? []), row]);
+    for (const [name, group] of Map.groupBy(rows, (row) => row.queue)) {
+      const { queue } = this.#entry(name);
+      const pipeline = this.#options.redis.pipeline();
+      const ids = group.map((row) => row.id);
+      for (const set of ['delayed', 'prioritized']) pipeline.zmscore(queue.toKey(set), ids);
+      for (const id of ids) pipeline.hmget(queue.toKey(id), 'timestamp', 'finishedOn');
+      const [delayed, prioritized, ...carried] = valuesOf(await pipeline.exec()) as (string | null)[][];
+      const unplaced: DispatchRow[] = [];
+      for (const [i, row] of group.entries()) {
+        const [timestamp, finishedOn] = carried[i] ?? [];
+        if (timestamp == null) missing.push({ ...row, absent: true });
+        else if (finishedOn != null) missing.push(row);
+        else if (delayed?.[i] == null && prioritized?.[i] == null) unplaced.push(row);
+      }
+      if (unplaced.length > 0) missing.push(...(await this.#findLost(name, unplaced)));
     }
-    for (const [queue, candidates] of unplaced) missing.push(...(await this.#findLost(queue, candidates)));
     return missing;
   }
 

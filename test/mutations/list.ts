@@ -1583,7 +1583,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'dispatcher-lost',
-      find: 'for (const [queue, candidates] of unplaced) missing.push(...(await this.#findLost(queue, candidates)));',
+      find: 'if (unplaced.length > 0) missing.push(...(await this.#findLost(name, unplaced)));',
       replace: '',
       mechanism: 'the reconciler finds what BullMQ has in no list',
       test: RECONCILER,
