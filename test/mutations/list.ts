@@ -1531,6 +1531,22 @@ export const mutations: readonly Mutation[] = [
       title: 'that an open transaction holds makes duplicates wait for its %s, and no other key',
     },
     {
+      name: 'stray-order',
+      find: 'order by jobs.run_at, id',
+      replace: 'order by run_at, id',
+      mechanism: 'the walk goes along the index',
+      test: RECONCILER,
+      title: 'a round reads pages by index, however many jobs wait, run and have ended',
+    },
+    {
+      name: 'stray-stable',
+      find: `from jobs where status = 'running' and lease_expires_at < statement_timestamp()`,
+      replace: `from jobs where status = 'running' and lease_expires_at < clock_timestamp()`,
+      mechanism: 'expired leases are found by the index',
+      test: RECONCILER,
+      title: 'a round reads pages by index, however many jobs wait, run and have ended',
+    },
+    {
       name: 'stray-delay',
       find: `extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms from jobs where status = 'pending'`,
       replace: `0 as delay_ms from jobs where status = 'pending'`,

@@ -3,10 +3,12 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { sql } from 'kysely';
+import { sql, type Transaction } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
+import { findAbandonedJobs, findPendingJobs, type PendingCursor } from '../../src/db/jobs.ts';
 import { insertOutbox } from '../../src/db/outbox.ts';
+import type { Database } from '../../src/db/schema.ts';
 import { Runtime } from '../../src/idempotency/runtime.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob } from '../../src/index.ts';
@@ -263,6 +265,41 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
     expect(await inRedis(last)).toBe(true);
     await sql`delete from jobs`.execute(file.db);
   });
+});
+
+it('a round reads pages by index, however many jobs wait, run and have ended', async () => {
+  await sql`delete from jobs`.execute(file.db);
+  for (const [status, count] of [
+    ['pending', 20_000],
+    ['running', 2_000],
+    ['completed', 30_000],
+  ] as const)
+    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, status, run_at, lease_owner, lease_expires_at, finished_at)
+      select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0}', '{}', ${status}, clock_timestamp() - interval '1 h' + n * interval '1 ms',
+        case when ${status} = 'running' then 'w' end, case when ${status} = 'running' then clock_timestamp() + interval '1 h' end,
+        case when ${status} = 'completed' then clock_timestamp() end
+      from generate_series(1, ${count}::int) n`.execute(file.db);
+  await sql`analyze jobs`.execute(file.db);
+  const readBy = (ask: (trx: Transaction<Database>) => Promise<unknown>) =>
+    file.db.transaction().execute(async (trx) => {
+      await ask(trx);
+      const read = await sql<{ count: number }>`
+        select (seq_tup_read + idx_tup_fetch)::int as count from pg_stat_xact_user_tables where relname = 'jobs'`.execute(
+        trx,
+      );
+      return read.rows[0]?.count;
+    });
+  let end: PendingCursor | undefined;
+  expect(
+    await readBy(async (trx) => {
+      ({ end } = await findPendingJobs(trx, { limit: 100 }));
+    }),
+  ).toBeLessThanOrEqual(200);
+  expect(end).toBeDefined();
+  expect(await readBy((trx) => findPendingJobs(trx, { limit: 100, after: end }))).toBeLessThanOrEqual(200);
+  expect(await readBy((trx) => findPendingJobs(trx, { limit: 100, graceMs: 1_000, withinMs: 16_000 }))).toBe(0);
+  expect(await readBy((trx) => findAbandonedJobs(trx, 100))).toBe(0);
+  await sql`delete from jobs`.execute(file.db);
 });
 
 describe('the reconcilers of several processes', () => {
