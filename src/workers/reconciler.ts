@@ -129,7 +129,7 @@ export class Reconciler {
         // First what needs no Redis.
         const orphans = await this.#endAbandoned();
         mended += orphans.ended + (await this.#mendStreams());
-        mended += (await this.#dispatchMissing(orphans.jobs)).length;
+        mended += (await this.#dispatchMissing(orphans.jobs)).dispatched;
         mended += await this.#drainOutbox();
         mended += await this.#mendFresh();
         mended += await this.#mendAlongTheWalk();
@@ -176,7 +176,7 @@ export class Reconciler {
       withinMs: GRACE_MS + 3 * intervalMs,
       limit: PENDING_BATCH,
     });
-    return (await this.#dispatchMissing(jobs)).length;
+    return (await this.#dispatchMissing(jobs)).dispatched;
   }
 
   /**
@@ -196,15 +196,20 @@ export class Reconciler {
     let mended = 0;
     for (;;) {
       const { jobs, end } = await findPendingJobs(runtime.db.kysely, { after: this.#walk, limit: PENDING_BATCH });
-      const missing = await this.#dispatchMissing(jobs);
-      mended += missing.length;
+      const { dispatched, refused } = await this.#dispatchMissing(jobs);
+      mended += dispatched;
+      if (refused > 0) {
+        // A sweep that left something out is none: it starts anew with the next round.
+        if (this.#sweeping !== undefined) this.#walk = undefined;
+        return mended;
+      }
       this.#walk = jobs.length < PENDING_BATCH ? undefined : end;
       if (this.#walk === undefined) {
         if (this.#sweeping !== undefined) await inTime(runtime.dispatcher.markSwept(this.#sweeping));
         this.#sweeping = undefined;
         return mended;
       }
-      const goesOn = this.#sweeping !== undefined || missing.length >= jobs.length / 2;
+      const goesOn = this.#sweeping !== undefined || dispatched >= jobs.length / 2;
       if (this.#closed || !goesOn || performance.now() > until) return mended;
     }
   }
@@ -240,10 +245,10 @@ export class Reconciler {
     return mended;
   }
 
-  async #dispatchMissing(jobs: readonly DispatchRow[]): Promise<unknown[]> {
+  async #dispatchMissing(jobs: readonly DispatchRow[]): Promise<{ dispatched: number; refused: number }> {
     const { dispatcher, db } = this.#options.runtime;
     const absent = await inTime(dispatcher.findMissing(jobs));
-    if (absent.length === 0) return [];
+    if (absent.length === 0) return { dispatched: 0, refused: 0 };
     // BullMQ's answer is younger than the rows: what ran and ended in between is not missing.
     const waiting = await findWaiting(
       db.kysely,
@@ -251,7 +256,8 @@ export class Reconciler {
     );
     const missing = absent.filter((job) => waiting.has(job.id));
     const done = await inTime(Promise.all(missing.map((job) => dispatcher.redispatch(job))));
-    return done.filter((dispatched) => dispatched);
+    const dispatched = done.filter((taken) => taken).length;
+    return { dispatched, refused: done.length - dispatched };
   }
 
   #schedule(ms: number): void {

@@ -1354,7 +1354,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'reconciler-abandoned',
-      find: 'mended += (await this.#dispatchMissing(orphans.jobs)).length;',
+      find: 'mended += (await this.#dispatchMissing(orphans.jobs)).dispatched;',
       replace: '',
       mechanism: 'the reconciler dispatches what lost its worker',
       test: RECONCILER,
