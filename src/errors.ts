@@ -15,6 +15,7 @@ export const ERROR_CODES = {
   JOB_NOT_FOUND: 'No job of that id in this tenant.',
   JOB_NOT_FAILED: 'Only a failed job can be redriven.',
   KEY_INVALID: 'The idempotency key is empty, longer than 255 bytes or has control characters.',
+  TRANSACTION_INVALID: 'What was given as tx is no open transaction.',
   KEY_MISMATCH: 'The idempotency key was used before with another input.',
   CURSOR_INVALID: 'The cursor is not one of this stream, or lies beyond its end.',
   STREAM_EXPIRED: 'The events at this cursor are past their retention and gone.',

@@ -4,6 +4,7 @@ export { checkSchema, migrate } from './db/migrate.ts';
 export type { TenantPolicy } from './db/retention.ts';
 export type { Database } from './db/schema.ts';
 export * from './errors.ts';
+export type { CallerTransaction, PgTransaction } from './idempotency/caller-transaction.ts';
 export type { JobClient } from './idempotency/client.ts';
 export type * from './idempotency/client-types.ts';
 export {
@@ -37,5 +38,6 @@ export type { Following } from './journal/follower.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
 export { createBuiltinJobs } from './workers/builtin-jobs.ts';
+export type { Diagnosis, DoctorOptions, Finding } from './workers/doctor.ts';
 export { createFleet, type Fleet, type FleetOptions, type FleetWorker } from './workers/fleet.ts';
 export type { SweepReport } from './workers/sweeper.ts';

@@ -23,7 +23,7 @@ export async function prepareOncefleet(databaseUrl: string): Promise<void> {
 }
 
 /** So many running jobs of this process, whose streams are still empty. @returns their ids; their fence is 1 */
-export async function startJobs({ db, workerId, host }: Runtime, count: number): Promise<string[]> {
+export async function startJobs({ db, workerId }: Runtime, count: number): Promise<string[]> {
   const ids = Array.from({ length: count }, () => uuidV7());
   const options = { priority: 0, attempts: 1, backoff: { type: 'fixed', delayMs: 0 } } as const;
   await insertJobs(
@@ -45,7 +45,6 @@ export async function startJobs({ db, workerId, host }: Runtime, count: number):
     db.kysely,
     ids.map((id) => ({ id, owner: uuidV7(), ttlMs: LEASE_TTL_MS, maxCrashes: 0, delivery: 0, own: true })),
     workerId,
-    host,
   );
   if (answers.some(({ decision }) => decision !== 'claimed')) throw new Error('a job of the bench was not claimed');
   return ids;

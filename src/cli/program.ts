@@ -4,6 +4,7 @@ import { askCommand } from './ask.ts';
 import { cancelCommand } from './cancel.ts';
 import type { CliContext } from './context.ts';
 import { devCommand } from './dev.ts';
+import { doctorCommand } from './doctor.ts';
 import { enqueueCommand } from './enqueue.ts';
 import { formatExitCodes } from './exit-codes.ts';
 import { followCommand } from './follow.ts';
@@ -57,6 +58,7 @@ export function createProgram(context: CliContext, version: string): Command {
     redriveCommand,
     sweepCommand,
     retentionCommand,
+    doctorCommand,
   ];
   for (const create of commands) program.addCommand(create(context).copyInheritedSettings(program));
   return program;

@@ -46,16 +46,25 @@ export interface NewJob {
   deadlineMs: number | null;
 }
 
-/** Inserts several jobs in one statement; a key that is taken leaves its job out. @returns the inserted ids */
+/**
+ * How long an insert waits for a transaction of some caller that has one of its keys and has not
+ * ended, ms. Longer than commits take; short, because a whole batch waits with it.
+ */
+const KEY_LOCK_WAIT_MS = 300;
+
+/** Inserts several jobs in one statement; a key that is taken leaves its job out. @returns the inserted ids @throws 55P03 */
 export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]): Promise<Set<string>> {
   const result = await db.executeQuery(
     named<{ id: string }>(
       'insert_jobs',
-      `insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
+      `with patience as materialized (
+         select set_config('lock_timeout', '${KEY_LOCK_WAIT_MS}', true)
+       )
+       insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
        select id, tenant, name, queue, key, fingerprint, options::json,
          clock_timestamp() + delay_ms * interval '1 ms', clock_timestamp() + deadline_ms * interval '1 ms', input::json
        from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], $10::text[])
-         as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input)
+         as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input), patience
        on conflict (tenant, name, idempotency_key) where not key_released do nothing
        returning id`,
       [
@@ -84,7 +93,7 @@ export interface KeyedJob {
 }
 
 /** The one predicate that says an outcome is past its TTL, for readers and for who takes its key. */
-const EXPIRED = 'coalesce(finished_at is not null and expires_at <= clock_timestamp(), false)';
+export const EXPIRED = 'coalesce(finished_at is not null and expires_at <= clock_timestamp(), false)';
 
 /** The jobs that hold several keys at present, in the order asked; a key nobody holds gives undefined. */
 export async function findJobsByKey(
@@ -954,9 +963,9 @@ interface DispatchColumns {
   options: string;
 }
 
-function toDispatchRow(row: DispatchColumns): DispatchRow {
-  const { id, tenant, name, queue, idempotency_key: key, options } = row;
-  return { id, tenant, name, queue, key, options: JSON.parse(options) as RowOptions, delayMs: 0 };
+function toDispatchRow(row: DispatchColumns & { delay_ms?: number }): DispatchRow {
+  const { id, tenant, name, queue, idempotency_key: key, options, delay_ms: delayMs = 0 } = row;
+  return { id, tenant, name, queue, key, options: JSON.parse(options) as RowOptions, delayMs };
 }
 
 /** A place in the order of pending jobs; the time is text, for Postgres's microseconds. */
@@ -966,23 +975,30 @@ export interface PendingCursor {
 }
 
 /**
- * Pending jobs that have been due for `graceMs`, in the order they became due.
+ * Pending jobs in the order they become due; those not due yet have a delay left.
+ *
+ * By `statement_timestamp()`, here and in `findAbandonedJobs`: `clock_timestamp()` is volatile,
+ * so the index would be read from its start, and each entry compared. And `order by
+ * jobs.run_at`: the bare name would be the text of that name, and all rows would be sorted by it.
  *
  * @param options.after the page before ended here
+ * @param options.graceMs only those that have been due for so long
  * @param options.withinMs only those that became due in this time
  */
-export async function findDueJobs(
+export async function findPendingJobs(
   db: Kysely<Database>,
-  options: { graceMs: number; limit: number; after?: PendingCursor | undefined; withinMs?: number },
+  options: { graceMs?: number; limit: number; after?: PendingCursor | undefined; withinMs?: number },
 ): Promise<{ jobs: DispatchRow[]; end: PendingCursor | undefined }> {
-  const { after, withinMs } = options;
-  const rows = await sql<DispatchColumns & { run_at: string }>`
-    select id, tenant, name, queue, idempotency_key, options, run_at::text as run_at
+  const { after, graceMs, withinMs } = options;
+  const rows = await sql<DispatchColumns & { run_at: string; delay_ms: number }>`
+    select id, tenant, name, queue, idempotency_key, options, run_at::text as run_at,
+      extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms
     from jobs
-    where status = 'pending' and run_at < clock_timestamp() - ${options.graceMs}::float8 * interval '1 ms'
+    where status = 'pending'
+      and ${graceMs === undefined ? sql`true` : sql`run_at < statement_timestamp() - ${graceMs}::float8 * interval '1 ms'`}
       and ${after === undefined ? sql`true` : sql`(run_at, id) > (${after.runAt}::timestamptz, ${after.id}::uuid)`}
-      and ${withinMs === undefined ? sql`true` : sql`run_at > clock_timestamp() - ${withinMs}::float8 * interval '1 ms'`}
-    order by run_at, id
+      and ${withinMs === undefined ? sql`true` : sql`run_at > statement_timestamp() - ${withinMs}::float8 * interval '1 ms'`}
+    order by jobs.run_at, id
     limit ${options.limit}`.execute(db);
   const last = rows.rows.at(-1);
   return {
@@ -1001,24 +1017,49 @@ export async function findWaiting(db: Kysely<Database>, ids: readonly string[]):
   return new Set(rows.rows.map((row) => row.id));
 }
 
-/** Running jobs whose lease has expired, and unfinished ones that were cancelled or are past their deadline. */
+export interface AbandonedJob extends DispatchRow {
+  crashCount: number;
+  /** Cancelled, or past its deadline. */
+  mustEnd: boolean;
+}
+
+/** A place in the order of expired leases. */
+export interface ExpiredCursor {
+  leaseExpiresAt: string;
+  id: string;
+}
+
+/**
+ * Running jobs whose lease has expired, and unfinished ones that were cancelled or are past their deadline.
+ *
+ * @param after where the page of expired leases before ended: those that wait for a worker in
+ *   vain must not hide the others
+ */
 export async function findAbandonedJobs(
   db: Kysely<Database>,
   limit: number,
-): Promise<(DispatchRow & { crashCount: number; mustEnd: boolean })[]> {
-  const rows = await sql<DispatchColumns & { crash_count: number; must_end: boolean }>`
+  after?: ExpiredCursor,
+): Promise<{ jobs: AbandonedJob[]; end: ExpiredCursor | undefined }> {
+  const rows = await sql<DispatchColumns & { crash_count: number; must_end: boolean; lease_expires_at: string | null }>`
     (select id, tenant, name, queue, idempotency_key, options, crash_count + 1 as crash_count,
-        cancel_requested_at is not null or coalesce(deadline_at <= clock_timestamp(), false) as must_end
-      from jobs where status = 'running' and lease_expires_at < clock_timestamp()
-      order by lease_expires_at limit ${limit})
+        cancel_requested_at is not null or coalesce(deadline_at <= clock_timestamp(), false) as must_end,
+        lease_expires_at::text as lease_expires_at
+      from jobs where status = 'running' and lease_expires_at < statement_timestamp()
+        and ${after === undefined ? sql`true` : sql`(lease_expires_at, id) > (${after.leaseExpiresAt}::timestamptz, ${after.id}::uuid)`}
+      order by jobs.lease_expires_at, id limit ${limit})
     union all
-    (select id, tenant, name, queue, idempotency_key, options, crash_count, true
+    (select id, tenant, name, queue, idempotency_key, options, crash_count, true, null
       from jobs where status in ('pending', 'running') and status = 'pending' and cancel_requested_at is not null
       order by cancel_requested_at limit ${limit})
     union all
-    (select id, tenant, name, queue, idempotency_key, options, crash_count, true
-      from jobs where status in ('pending', 'running') and status = 'pending' and deadline_at <= clock_timestamp()
+    (select id, tenant, name, queue, idempotency_key, options, crash_count, true, null
+      from jobs where status in ('pending', 'running') and status = 'pending' and deadline_at <= statement_timestamp()
         and cancel_requested_at is null
       order by deadline_at limit ${limit})`.execute(db);
-  return rows.rows.map((row) => ({ ...toDispatchRow(row), crashCount: row.crash_count, mustEnd: row.must_end }));
+  const expired = rows.rows.filter((row) => row.lease_expires_at !== null);
+  const last = expired.length < limit ? undefined : expired.at(-1);
+  return {
+    jobs: rows.rows.map((row) => ({ ...toDispatchRow(row), crashCount: row.crash_count, mustEnd: row.must_end })),
+    end: last === undefined ? undefined : { leaseExpiresAt: last.lease_expires_at as string, id: last.id },
+  };
 }

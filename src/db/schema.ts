@@ -110,6 +110,17 @@ export interface RetentionLaterTable {
   look_at: Timestamp;
 }
 
+export interface DispatchOutboxTable {
+  job_id: string;
+  created_at: Timestamp;
+}
+
+export interface ReconcilerRoundsTable {
+  only_row: Generated<boolean>;
+  finished_at: Timestamp;
+  worker: string;
+}
+
 export interface CollectionsTable {
   id: Generated<string>;
   tenant: string;
@@ -170,6 +181,8 @@ export interface Database {
   tenant_policies: TenantPoliciesTable;
   retention_marks: RetentionMarksTable;
   retention_later: RetentionLaterTable;
+  dispatch_outbox: DispatchOutboxTable;
+  reconciler_rounds: ReconcilerRoundsTable;
   collections: CollectionsTable;
   documents: DocumentsTable;
   chunks: ChunksTable;

@@ -3,6 +3,7 @@ import type { ErrorCode } from '../errors.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent, StreamEvent } from '../journal/event.ts';
 import type { Following } from '../journal/follower.ts';
+import type { CallerTransaction } from './caller-transaction.ts';
 
 export type JobStatus = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
 
@@ -17,6 +18,11 @@ export interface EnqueueOptions {
   delayMs?: number;
   /** BullMQ priority: 1 is first, 0 (default) is before all of those. */
   priority?: number;
+  /**
+   * A transaction of yours on the fleet's database: rolled back, the job never was; committed,
+   * it runs. Wait for its result, or follow it, only after the commit.
+   */
+  tx?: CallerTransaction;
 }
 
 /** A job as people see it: dates as ISO 8601, JSON values parsed. */

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
 import type { Selectable } from 'kysely';
 import {
+  type DispatchRow,
   endAbandoned,
   findAttempts,
   findFailedJobs,
@@ -26,6 +27,8 @@ import type { JobEvent } from '../journal/event.ts';
 import { type Following, type FollowStreamOptions, failedFollowing } from '../journal/follower.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import { ending } from './abandon.ts';
+import { type Accepted, acceptInTransaction, isKeyLocked } from './accept.ts';
+import { openCallerTransaction } from './caller-transaction.ts';
 import type {
   AttemptRecord,
   CancelResult,
@@ -54,7 +57,10 @@ export interface JobClient {
   /**
    * Commits the job's row, then gives it to BullMQ. With Redis away it is still accepted.
    *
-   * @throws InputInvalidError; OncefleetError JOB_NAME_UNKNOWN, KEY_INVALID, KEY_MISMATCH
+   * With `tx` the row is part of the caller's transaction, and is dispatched once that commits.
+   *
+   * @throws InputInvalidError; OncefleetError JOB_NAME_UNKNOWN, KEY_INVALID, KEY_MISMATCH,
+   *   TRANSACTION_INVALID; STORE_UNAVAILABLE an open transaction holds the key for too long
    */
   enqueue<I, O, E extends JobEvent>(
     job: JobDefinition<I, O, E>,
@@ -138,36 +144,45 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       backoff: policy.backoff,
       ...(policy.publish === 'immediate' ? { publish: policy.publish } : {}),
     };
-    const accepted = await runtime.acceptor.accept(
-      {
-        tenant,
-        name: definition.name,
-        queue: definition.queue,
-        key: options.key ?? null,
-        // What the caller sent, not what the schema made of it: that may change with a release.
-        fingerprint: fingerprint(input),
-        input: inputJson(input),
-        options: rowOptions,
-        delayMs: options.delayMs ?? 0,
-        deadlineMs: policy.deadlineMs ?? null,
-      },
-      policy.onFailedKey,
-    );
-    if (accepted.outcome === 'created') {
-      await runtime.dispatcher.dispatch({
-        id: accepted.id,
-        tenant,
-        name: definition.name,
-        queue: definition.queue,
-        key: options.key ?? null,
-        options: rowOptions,
-        delayMs: options.delayMs ?? 0,
-        ...(policy.onStoreOutage === 'run' ? { input } : {}),
+    const wanted = {
+      tenant,
+      name: definition.name,
+      queue: definition.queue,
+      key: options.key ?? null,
+      // What the caller sent, not what the schema made of it: that may change with a release.
+      fingerprint: fingerprint(input),
+      input: inputJson(input),
+      options: rowOptions,
+      delayMs: options.delayMs ?? 0,
+      deadlineMs: policy.deadlineMs ?? null,
+    };
+    const toDispatch = (id: string): DispatchRow => ({
+      id,
+      tenant,
+      name: definition.name,
+      queue: definition.queue,
+      key: options.key ?? null,
+      options: rowOptions,
+      delayMs: options.delayMs ?? 0,
+      ...(policy.onStoreOutage === 'run' ? { input } : {}),
+    });
+    let accepted: Accepted;
+    if (options.tx === undefined) {
+      accepted = await runtime.acceptor.accept(wanted, policy.onFailedKey).catch((error: unknown) => {
+        throw isKeyLocked(error) ? keyLocked(definition.name, error) : error;
       });
+      if (accepted.outcome === 'created') await runtime.outbox.dispatch(toDispatch(accepted.id));
+    } else {
+      const run = await openCallerTransaction(options.tx);
+      const { xid, ...answer } = await acceptInTransaction(run, wanted, policy.onFailedKey);
+      accepted = answer;
+      if (xid !== undefined) runtime.outbox.watch(xid, toDispatch(accepted.id));
     }
-    const { id } = accepted;
+    const { id, outcome, status } = accepted;
     return {
-      ...accepted,
+      id,
+      outcome,
+      status,
       result: (wait: ResultOptions = {}) => waitForResult(id, wait) as Promise<never>,
       events: (follow = {}) => runtime.followers.follow(followOf(id, tenant, follow)) as Following<never>,
       cancel: () => cancel(id, { tenant }),
@@ -375,6 +390,14 @@ function followOf(streamId: string, tenant: string, options: Omit<FollowOptions,
 
 function notFound(id: string): OncefleetError {
   return new OncefleetError('JOB_NOT_FOUND', `No job ${id.slice(0, 100)}`, { details: { jobId: id.slice(0, 100) } });
+}
+
+function keyLocked(name: string, cause: unknown): OncefleetError {
+  return new OncefleetError(
+    'STORE_UNAVAILABLE',
+    `The key of this ${name} job is held by a transaction that has not ended; try again once it has`,
+    { cause },
+  );
 }
 
 /** @throws OncefleetError KEY_INVALID; InputInvalidError */

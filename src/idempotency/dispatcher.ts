@@ -1,5 +1,6 @@
 /** Gives rows to BullMQ. What it fails to give, the reconciler gives later. */
 import { type JobsOptions, Queue } from 'bullmq';
+import { Cluster } from 'ioredis';
 import type { DispatchRow } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import { Batcher } from '../journal/batcher.ts';
@@ -17,19 +18,35 @@ export interface JobData {
 }
 
 /** How long an enqueue waits for Redis before it leaves dispatching to the reconciler, ms. */
-const DISPATCH_WAIT_MS = 2_000;
+const DISPATCH_WAIT_MS = 500;
 
 const MAX_BULK = 1_000;
 
+/** Entries of a queue's lists that are read to find a job that is in none: 400 kB of ids. */
+const MAX_LISTED = 10_000;
+
+/** BullMQ's score of a delayed job is its time with room for 4,096 jobs a ms. @see addDelayedJob-6.lua */
+const SCORE_PER_MS = 0x1000;
+
 export interface DispatcherOptions {
   redis: RedisConnection;
+  /** Of what the fleet itself keeps in Redis. */
+  prefix: string;
   /** What BullMQ puts before the keys of a queue. */
   prefixOf(queue: string): string;
   log: Logger;
 }
 
+/** A row that BullMQ will not run. */
+export interface MissingRow extends DispatchRow {
+  /** BullMQ knew nothing of it a moment ago: it need not be asked again. */
+  absent?: boolean;
+}
+
 export class Dispatcher {
   readonly #options: DispatcherOptions;
+  /** Jobs given to Redis that it has not answered in time. While there is one, no enqueue waits for it. */
+  #late = 0;
   readonly #queues = new Map<string, { queue: Queue; adds: Batcher<DispatchRow, void> }>();
 
   constructor(options: DispatcherOptions) {
@@ -51,14 +68,14 @@ export class Dispatcher {
    * @returns false when Redis did not take it in time
    */
   async dispatch(row: DispatchRow): Promise<boolean> {
-    if (
-      this.#options.redis.status !== 'ready' &&
-      this.#options.redis.status !== 'connecting' &&
-      this.#options.redis.status !== 'connect'
-    )
-      return false;
+    if (!this.#mayTake()) return false;
     const { promise: late, resolve } = Promise.withResolvers<false>();
-    const timer = setTimeout(() => resolve(false), DISPATCH_WAIT_MS);
+    let isLate = false;
+    const timer = setTimeout(() => {
+      isLate = true;
+      this.#late++;
+      resolve(false);
+    }, DISPATCH_WAIT_MS);
     const added = this.#entry(row.queue)
       .adds.call(row)
       .then(
@@ -67,12 +84,12 @@ export class Dispatcher {
           this.#options.log.warn({ err, jobId: row.id }, 'dispatch failed; the reconciler will do it');
           return false;
         },
-      );
-    try {
-      return await Promise.race([added, late]);
-    } finally {
-      clearTimeout(timer);
-    }
+      )
+      .finally(() => {
+        clearTimeout(timer);
+        if (isLate) this.#late--;
+      });
+    return Promise.race([added, late]);
   }
 
   /**
@@ -83,41 +100,126 @@ export class Dispatcher {
    * the one that failed is a person's retry and redrives; should the row have failed a moment
    * ago, this one must only repeat the failure.
    */
-  async redispatch(row: DispatchRow): Promise<boolean> {
+  async redispatch(row: MissingRow): Promise<boolean> {
+    if (row.absent === true) return this.dispatch(row);
     const { queue } = this.#entry(row.queue);
     const job = await queue.getJob(row.id);
-    const state = await job?.getState();
-    if (job !== undefined && state === 'failed') {
+    if (job === undefined) return this.dispatch(row);
+    const state = await job.getState();
+    if (state === 'failed' && row.delayMs <= 0) {
       await job.retry('failed', { resetAttemptsMade: true });
       return true;
     }
-    if (job !== undefined && state === 'completed') await job.remove();
+    // In no list at all: evicted or lost from there, while what it carries was not.
+    if (state === 'completed' || state === 'failed' || state === 'unknown') await job.remove();
     return this.dispatch(row);
   }
 
   /**
-   * Of rows that wait to run, those that BullMQ will not run: it does not have them, or has
-   * them as finished. One round trip a queue; none of them while Redis is away, which gets them later.
+   * Of rows that wait to run, those that BullMQ will not run: it does not have them, has them
+   * as finished, or has what they carry and no place in any list (the list was evicted or lost).
+   * None of them while Redis is away, which gets them later.
    */
-  async findMissing(rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
+  async findMissing(rows: readonly DispatchRow[]): Promise<MissingRow[]> {
     if (rows.length === 0 || this.#options.redis.status !== 'ready') return [];
-    // On a Cluster the queues lie on different nodes, and a pipeline goes to one.
-    const byQueue = Map.groupBy(rows, (row) => row.queue);
-    const missing = await Promise.all([...byQueue].map(([name, waiting]) => this.#findMissingIn(name, waiting)));
-    return missing.flat();
+    const missing: MissingRow[] = [];
+    for (const [name, group] of Map.groupBy(rows, (row) => row.queue)) {
+      const { queue } = this.#entry(name);
+      const pipeline = this.#options.redis.pipeline();
+      const ids = group.map((row) => row.id);
+      for (const set of ['delayed', 'prioritized']) pipeline.zmscore(queue.toKey(set), ids);
+      for (const id of ids) pipeline.hmget(queue.toKey(id), 'timestamp', 'finishedOn');
+      const [delayed, prioritized, ...carried] = valuesOf(await pipeline.exec()) as (string | null)[][];
+      const unplaced: DispatchRow[] = [];
+      for (const [i, row] of group.entries()) {
+        const [timestamp, finishedOn] = carried[i] ?? [];
+        if (timestamp == null) missing.push({ ...row, absent: true });
+        else if (finishedOn != null) missing.push(row);
+        else if (delayed?.[i] == null && prioritized?.[i] == null) unplaced.push(row);
+      }
+      if (unplaced.length > 0) missing.push(...(await this.#findLost(name, unplaced)));
+    }
+    return missing;
   }
 
-  async #findMissingIn(name: string, rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
+  /** Of rows that no sorted set has, those that no list has either. */
+  async #findLost(name: string, rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
+    const { redis } = this.#options;
     const { queue } = this.#entry(name);
+    const lists = ['wait', 'paused', 'active'].map((list) => queue.toKey(list));
+    const lengths = await Promise.all(lists.map((list) => redis.llen(list)));
+    // Of a longer queue the doctor looks; once it has become shorter, this does.
+    if (lengths.reduce((sum, length) => sum + length, 0) > MAX_LISTED) return [];
+    const placed = new Set((await Promise.all(lists.map((list) => redis.lrange(list, 0, -1)))).flat());
+    const lost: DispatchRow[] = [];
+    // It may have moved between two of these looks; asked alone, BullMQ looks at all places at once.
+    for (const row of rows) if (!placed.has(row.id) && (await queue.getJobState(row.id)) === 'unknown') lost.push(row);
+    return lost;
+  }
+
+  /** Jobs that wait for a time later than `afterMs` from now; a page, and where the next one starts. */
+  async findDelayed(name: string, options: { afterMs: number; offset: number; limit: number }): Promise<string[]> {
+    const { redis } = this.#options;
+    if (redis.status !== 'ready') return [];
+    const from = (Date.now() + options.afterMs) * SCORE_PER_MS;
+    return redis.zrange(
+      this.queue(name).toKey('delayed'),
+      from,
+      '+inf',
+      'BYSCORE',
+      'LIMIT',
+      options.offset,
+      options.limit,
+    );
+  }
+
+  /** Of jobs without a row, or whose row has ended, those that this fleet added: others get their row when they run. */
+  async keepOwn(name: string, ids: readonly string[]): Promise<string[]> {
     const pipeline = this.#options.redis.pipeline();
-    for (const row of rows) pipeline.hmget(queue.toKey(row.id), 'timestamp', 'finishedOn');
-    const answers = (await pipeline.exec()) ?? [];
-    return rows.filter((_, i) => {
-      const [error, fields] = answers[i] ?? [];
-      if (error) throw error;
-      const [timestamp, finishedOn] = fields as [string | null, string | null];
-      return timestamp === null || finishedOn !== null;
-    });
+    for (const id of ids) pipeline.hget(this.queue(name).toKey(id), 'data');
+    const answers = valuesOf(await pipeline.exec());
+    return ids.filter((id, i) => isOwnData(answers[i], id));
+  }
+
+  /** Makes delayed jobs due. What is no longer delayed is left. @returns how many were delayed */
+  async promote(name: string, ids: readonly string[]): Promise<number> {
+    const done = await Promise.all(
+      ids.map(async (id) => {
+        const job = await this.queue(name).getJob(id);
+        return job?.promote().then(
+          () => true,
+          () => false,
+        );
+      }),
+    );
+    return done.filter((promoted) => promoted === true).length;
+  }
+
+  /**
+   * Which Redis this is, and whether it is the one that `markSwept` was last called for: not
+   * after a flush, a restart or a failover. Undefined while Redis is away.
+   */
+  async identify(): Promise<{ runId: string; swept: boolean } | undefined> {
+    const { redis } = this.#options;
+    if (redis.status !== 'ready') return undefined;
+    const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis];
+    const [mark, ...infos] = await Promise.all([
+      redis.get(this.#sweptKey),
+      ...nodes.map((node) => node.info('server')),
+    ]);
+    const runId = infos
+      .map((info) => /^run_id:(\w+)/m.exec(info ?? '')?.[1] ?? 'unknown')
+      .sort()
+      .join('+');
+    return { runId, swept: mark === runId };
+  }
+
+  async markSwept(runId: string): Promise<void> {
+    await this.#options.redis.set(this.#sweptKey, runId);
+  }
+
+  get #sweptKey(): string {
+    return `${this.#options.prefix}:swept`;
   }
 
   async close(): Promise<void> {
@@ -126,6 +228,11 @@ export class Dispatcher {
         queue.close().catch((err: unknown) => this.#options.log.debug({ err }, 'queue did not close')),
       ),
     );
+  }
+
+  #mayTake(): boolean {
+    const { status } = this.#options.redis;
+    return this.#late === 0 && (status === 'ready' || status === 'connecting' || status === 'connect');
   }
 
   #entry(name: string): { queue: Queue; adds: Batcher<DispatchRow, void> } {
@@ -151,6 +258,24 @@ export class Dispatcher {
     }
     return entry;
   }
+}
+
+/** Whether BullMQ's data of a job is what `toData` writes for it. */
+function isOwnData(json: unknown, id: string): boolean {
+  if (typeof json !== 'string') return false;
+  try {
+    return (JSON.parse(json) as { jobId?: unknown } | null)?.jobId === id;
+  } catch {
+    return false;
+  }
+}
+
+/** What a pipeline answered. @throws the first error of it */
+function valuesOf(answers: [error: Error | null, result: unknown][] | null): unknown[] {
+  return (answers ?? []).map(([error, value]) => {
+    if (error) throw error;
+    return value;
+  });
 }
 
 function toData(row: DispatchRow): JobData {

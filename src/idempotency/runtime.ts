@@ -22,6 +22,7 @@ import { closeRedis, connectRedis, queuePrefix, trackDuplicates } from './connec
 import { Control } from './control.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
+import { Outbox } from './outbox.ts';
 import { uuidV7 } from './uuid.ts';
 
 /** How long a health check waits for each service, ms. */
@@ -74,6 +75,7 @@ export class Runtime {
   readonly db: Db;
   readonly acceptor: Acceptor;
   readonly dispatcher: Dispatcher;
+  readonly outbox: Outbox;
   readonly publisher: Publisher;
   readonly hub: ChannelHub;
   readonly control: Control;
@@ -132,7 +134,13 @@ export class Runtime {
     });
     this.leases = new LeaseKeeper({ ...this.settings, log });
     this.acceptor = new Acceptor(db);
-    this.dispatcher = new Dispatcher({ redis: this.#redis, prefixOf: (queue) => this.queuePrefix(queue), log });
+    this.dispatcher = new Dispatcher({
+      redis: this.#redis,
+      prefix,
+      prefixOf: (queue) => this.queuePrefix(queue),
+      log,
+    });
+    this.outbox = new Outbox({ db, dispatcher: this.dispatcher, log });
     this.#claims = new Batcher({
       run: (claims) => claimJobs(db, claims, this.workerId),
       isolate: (error) => !isTransient(error),
@@ -189,6 +197,7 @@ export class Runtime {
   close(): Promise<void> {
     this.#closed ??= (async () => {
       await this.writer.close();
+      await this.outbox.close();
       await this.leases.close();
       await this.dispatcher.close();
       await Promise.all([this.#redis, this.#publishRedis, this.#subscriber].map(closeRedis));

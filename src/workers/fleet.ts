@@ -11,6 +11,7 @@ import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { Guard, type JobSpec } from '../idempotency/guard.ts';
 import { Runtime, type RuntimeOptions } from '../idempotency/runtime.ts';
 import type { JobEvent } from '../journal/event.ts';
+import { type Diagnosis, type DoctorOptions, diagnose } from './doctor.ts';
 import { FinishedJobs } from './finished-jobs.ts';
 import { Reconciler } from './reconciler.ts';
 import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from './sweeper.ts';
@@ -62,6 +63,13 @@ export interface Fleet extends JobClient {
    * @throws InputInvalidError
    */
   setRetention(tenant: string, policy: { streamMs?: number | null; jobMs?: number | null }): Promise<void>;
+  /**
+   * Looks for every disagreement between Postgres and Redis, and mends them if asked to. Safe
+   * beside running workers.
+   *
+   * @throws OncefleetError SERVICE_MISSING without Redis; what Postgres throws when it is away
+   */
+  doctor(options?: DoctorOptions): Promise<Diagnosis>;
 }
 
 /** How long failed jobs stay visible in BullMQ. */
@@ -120,6 +128,7 @@ export function createFleet(options: FleetOptions): Fleet {
       checkPolicy(tenant, policy);
       await setPolicy(db, tenant, policy);
     },
+    doctor: (doctorOptions: DoctorOptions = {}) => diagnose(runtime, client.jobs, doctorOptions),
     async close() {
       await Promise.all([...workers].map((worker) => worker.close()));
       await client.close();

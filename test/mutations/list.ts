@@ -4,6 +4,7 @@ import type { Mutation } from './mutation.ts';
 type Change = Omit<Mutation, 'file'>;
 
 const CLAIMS = 'test/idempotency/claim-table.test.ts';
+const DOCTOR = 'test/workers/doctor.test.ts';
 const DELIVERIES = 'test/idempotency/deliveries.test.ts';
 const FENCES = 'test/idempotency/fences.test.ts';
 const FINGERPRINT = 'test/idempotency/fingerprint.test.ts';
@@ -19,6 +20,7 @@ const OUTAGES = 'test/idempotency/outages.test.ts';
 const RECONCILER = 'test/workers/reconciler.test.ts';
 const RUNTIME = 'test/idempotency/runtime.test.ts';
 const SWEEPER = 'test/workers/sweeper.test.ts';
+const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
 const WAKE = 'test/idempotency/wake-up.test.ts';
 const WRITER = 'test/journal/writer.test.ts';
 
@@ -583,7 +585,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'key-release',
-      find: 'await releaseKey(this.#db, holder.id, rerun);',
+      find: 'await store.release(holder.id, rerun);',
       replace: '',
       mechanism: 'an expired outcome lets its key go',
       test: DELIVERIES,
@@ -1508,51 +1510,91 @@ export const mutations: readonly Mutation[] = [
   ...of('src/workers/reconciler.ts', [
     {
       name: 'reconciler-dispatches',
-      find: 'const done = await Promise.all(missing.map((job) => dispatcher.redispatch(job)));',
+      find: 'const done = await inTime(Promise.all(missing.map((job) => dispatcher.redispatch(job))));',
       replace: 'const done = missing.map(() => false);',
       mechanism: 'the reconciler dispatches what Redis does not have',
-      test: OUTAGES,
-      title: 'before an enqueue: the job is accepted, and dispatched when Redis is back',
+      test: RECONCILER,
+      title: 'dispatches what is due and Redis does not have, however long it has waited',
     },
     {
       name: 'reconciler-walks',
-      find: '(await this.#mendFresh()) + (await this.#mendAlongTheWalk())',
-      replace: '(await this.#mendFresh())',
+      find: 'mended += await this.#mendAlongTheWalk();',
+      replace: '',
       mechanism: 'the reconciler walks over all waiting jobs',
       test: RECONCILER,
       title: 'dispatches what is due and Redis does not have, however long it has waited',
     },
     {
+      name: 'reconciler-fresh',
+      find: 'mended += await this.#mendFresh();',
+      replace: '',
+      mechanism: 'the reconciler looks at what became due a moment ago',
+      test: RECONCILER,
+      title: 'finds a lost job that just became due, however many orderly ones wait before it',
+    },
+    {
       name: 'reconciler-flushed',
-      find: '(await this.#mendFresh()) + (await this.#mendAlongTheWalk())',
-      replace: '0',
-      mechanism: 'the reconciler finds waiting jobs that Redis has forgotten',
-      test: OUTAGES,
-      title: 'with all it knew (FLUSHALL): waiting, delayed and running jobs all reach their end',
+      find: 'if (!redis.swept && this.#sweeping !== redis.runId) {',
+      replace: 'if (false) {',
+      mechanism: 'the reconciler recognises a Redis that was flushed',
+      test: RECONCILER,
+      title: 'walks over a Redis that was flushed without a pause',
     },
     {
       name: 'reconciler-abandoned',
-      find: 'return mended + (await this.#dispatchMissing(orphans)).length;',
-      replace: 'return mended;',
+      find: 'mended += (await this.#dispatchMissing(orphans.jobs)).dispatched;',
+      replace: '',
       mechanism: 'the reconciler dispatches what lost its worker',
       test: RECONCILER,
       title: 'dispatches again what lost its worker',
     },
     {
+      name: 'reconciler-outbox',
+      find: 'mended += await this.#drainOutbox();',
+      replace: '',
+      mechanism: 'the reconciler dispatches from the outbox',
+      test: RECONCILER,
+      title: 'dispatches what the outbox holds, and empties it',
+    },
+    {
+      name: 'reconciler-delayed',
+      find: 'mended += await this.#mendDelayed();',
+      replace: '',
+      mechanism: 'the reconciler makes delayed jobs due whose row has ended',
+      test: RECONCILER,
+      title: 'makes a delayed job due whose row has ended',
+    },
+    {
+      name: 'reconciler-streams',
+      find: 'mended += orphans.ended + (await this.#mendStreams());',
+      replace: 'mended += orphans.ended;',
+      mechanism: 'the reconciler ends streams whose job has ended',
+      test: RECONCILER,
+      title: 'ends a stream whose job has ended, once, and tells its readers',
+    },
+    {
       name: 'reconciler-ends',
-      find: 'if (await this.#end(job)) mended++;',
-      replace: 'if (false) mended++;',
+      find: 'if (await endIfOver(runtime, this.#options.jobs, job)) ended++;',
+      replace: 'if (false) ended++;',
       mechanism: 'the reconciler ends what may not run again',
       test: RECONCILER,
       title: 'ends what crashed too often, with one terminal event and an alert, without any worker',
     },
     {
-      name: 'reconciler-lock',
-      find: 'if (lock.rows[0]?.locked !== true) return 0;',
-      replace: 'void lock;',
-      mechanism: 'one process reconciles at a time',
+      name: 'reconciler-alive',
+      find: 'const stop = keepAlive(trx);',
+      replace: 'const stop = async () => {};',
+      mechanism: 'a long round keeps its lock',
       test: RECONCILER,
-      title: 'does nothing while another process is at it',
+      title: 'take over within seconds from a process that %s stopped in the middle of a round',
+    },
+    {
+      name: 'reconciler-close',
+      find: 'forgetRounds(db.kysely, workerId).catch(() => undefined)',
+      replace: 'undefined',
+      mechanism: 'a reconciler that closes leaves its turn to others',
+      test: RECONCILER,
+      title: 'take over at once from one that is closed',
     },
     {
       name: 'reconciler-publishes',
@@ -1572,18 +1614,137 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
+  ...of('src/db/rounds.ts', [
+    {
+      name: 'round-lock',
+      find: `and pg_try_advisory_xact_lock(\${LOCK_ID})`,
+      replace: '',
+      mechanism: 'one process reconciles at a time',
+      test: RECONCILER,
+      title: 'does nothing while another process is at it',
+    },
+    {
+      name: 'round-idle-limit',
+      find: `\${String(options.idleLimitMs)}`,
+      replace: '0',
+      mechanism: 'Postgres takes the lock from a reconciler that is frozen',
+      test: RECONCILER,
+      title: 'take over within seconds from a process that %s stopped in the middle of a round',
+    },
+    {
+      name: 'round-turn',
+      find: `where worker <> \${options.worker}`,
+      replace: 'where false',
+      mechanism: 'who did the last round goes on',
+      test: RECONCILER,
+      title: 'leave the work to the one that did the last round, until it is overdue',
+    },
+  ]),
+
+  ...of('src/workers/doctor.ts', [
+    {
+      name: 'doctor-twice',
+      find: 'const found = await this.#lookAgain(suspects);',
+      replace: 'const found = suspects;',
+      mechanism: 'the doctor looks twice',
+      test: DOCTOR,
+      title: 'raises no false alarm beside a fleet that works',
+    },
+  ]),
+
+  ...of('src/db/outbox.ts', [
+    {
+      name: 'tx-outbox',
+      find: 'insert into dispatch_outbox (job_id) select id from job )',
+      replace: 'select id from job)',
+      mechanism: 'the outbox is part of the transaction of the caller',
+      test: TRANSACTIONS,
+      title: 'of a process that died before it could dispatch, the reconciler of another dispatches',
+    },
+    {
+      name: 'tx-required',
+      find: 'await run(REQUIRE_TRANSACTION, []);',
+      replace: '',
+      mechanism: 'an open transaction is required',
+      test: TRANSACTIONS,
+      title: 'a client that was refused is as usable as before',
+    },
+    {
+      name: 'tx-conflict',
+      find: 'on conflict (tenant, name, idempotency_key) where not key_released do nothing',
+      replace: '',
+      mechanism: 'a duplicate does not spoil the transaction of the caller',
+      test: TRANSACTIONS,
+      title: 'leaves it usable after every answer that a key can get',
+    },
+  ]),
+
+  ...of('src/idempotency/outbox.ts', [
+    {
+      name: 'tx-watch',
+      find: 'this.#lookAt(now + FIRST_LOOK_MS);',
+      replace: '',
+      mechanism: 'the enqueueing process looks for the commit',
+      test: TRANSACTIONS,
+      title: 'runs when that is committed, and not before',
+    },
+    {
+      name: 'tx-last-look',
+      find: 'if (this.#watched.size > 0) await this.#look();',
+      replace: '',
+      mechanism: 'a fleet that closes looks once more',
+      test: TRANSACTIONS,
+      title: 'a fleet that closes at once has dispatched',
+    },
+  ]),
+
+  ...of('src/idempotency/accept.ts', [
+    {
+      name: 'locked-key-lane',
+      find: `if (inserted !== 'locked') return inserted;`,
+      replace: `return inserted !== 'locked';`,
+      mechanism: 'an enqueue waits for the transaction that has its key',
+      test: TRANSACTIONS,
+      title: 'that an open transaction holds makes duplicates wait for its %s, and no other key',
+    },
+  ]),
+
   ...of('src/db/jobs.ts', [
     {
-      name: 'stray-due',
-      find: `where status = 'pending' and run_at < clock_timestamp() - \${options.graceMs}::float8 * interval '1 ms'`,
-      replace: `where status = 'pending'`,
-      mechanism: 'the reconciler leaves alone what is not due',
+      name: 'locked-key-wait',
+      find: `'\${KEY_LOCK_WAIT_MS}'`,
+      replace: `'0'`,
+      mechanism: 'a batch does not wait for the transaction that has one of its keys',
+      test: TRANSACTIONS,
+      title: 'that an open transaction holds makes duplicates wait for its %s, and no other key',
+    },
+    {
+      name: 'stray-order',
+      find: 'order by jobs.run_at, id',
+      replace: 'order by run_at, id',
+      mechanism: 'the walk goes along the index',
       test: RECONCILER,
-      title: 'leaves alone what may still run',
+      title: 'a round reads pages by index, however many jobs wait, run and have ended',
+    },
+    {
+      name: 'stray-stable',
+      find: `from jobs where status = 'running' and lease_expires_at < statement_timestamp()`,
+      replace: `from jobs where status = 'running' and lease_expires_at < clock_timestamp()`,
+      mechanism: 'expired leases are found by the index',
+      test: RECONCILER,
+      title: 'a round reads pages by index, however many jobs wait, run and have ended',
+    },
+    {
+      name: 'stray-delay',
+      find: `extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms from jobs where status = 'pending'`,
+      replace: `0 as delay_ms from jobs where status = 'pending'`,
+      mechanism: 'a job that is dispatched again keeps the delay it has left',
+      test: RECONCILER,
+      title: 'gives a delayed job back the delay it has left, its priority and its counters',
     },
     {
       name: 'stray-expired',
-      find: `from jobs where status = 'running' and lease_expires_at < clock_timestamp()`,
+      find: `from jobs where status = 'running' and lease_expires_at < statement_timestamp()`,
       replace: 'from jobs where false',
       mechanism: 'the reconciler finds expired leases',
       test: RECONCILER,
@@ -1591,11 +1752,11 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'stray-live-lease',
-      find: `from jobs where status = 'running' and lease_expires_at < clock_timestamp()`,
+      find: `from jobs where status = 'running' and lease_expires_at < statement_timestamp()`,
       replace: `from jobs where status = 'running'`,
       mechanism: 'the reconciler leaves live leases alone',
       test: RECONCILER,
-      title: 'leaves alone what may still run',
+      title: 'leaves alone what runs',
     },
     {
       name: 'stray-cancelled',
@@ -1607,7 +1768,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'stray-late',
-      find: `and status = 'pending' and deadline_at <= clock_timestamp()`,
+      find: `and status = 'pending' and deadline_at <= statement_timestamp()`,
       replace: 'and false',
       mechanism: 'the reconciler finds waiting jobs that are past their deadline',
       test: RECONCILER,
@@ -1618,11 +1779,35 @@ export const mutations: readonly Mutation[] = [
   ...of('src/idempotency/dispatcher.ts', [
     {
       name: 'dispatcher-failed',
-      find: `if (job !== undefined && state === 'failed') {`,
+      find: `if (state === 'failed' && row.delayMs <= 0) {`,
       replace: 'if (false) {',
       mechanism: 'a redriven job that BullMQ holds as failed is retried there',
       test: DELIVERIES,
       title: 'by an operator does too, and refuses jobs that have not failed',
+    },
+    {
+      name: 'dispatcher-lost',
+      find: 'if (unplaced.length > 0) missing.push(...(await this.#findLost(name, unplaced)));',
+      replace: '',
+      mechanism: 'the reconciler finds what BullMQ has in no list',
+      test: RECONCILER,
+      title: 'finds what BullMQ has in no list, and leaves what is in one',
+    },
+    {
+      name: 'dispatcher-own',
+      find: 'return ids.filter((id, i) => isOwnData(answers[i], id));',
+      replace: 'return [...ids];',
+      mechanism: 'delayed jobs of other BullMQ clients are left alone',
+      test: RECONCILER,
+      title: 'makes a delayed job due whose row has ended',
+    },
+    {
+      name: 'dispatcher-late',
+      find: 'this.#late === 0 &&',
+      replace: '',
+      mechanism: 'no enqueue waits for a Redis that does not answer another',
+      test: TRANSACTIONS,
+      title: 'an enqueue is held up once and shortly, and what Redis did not take runs when it answers',
     },
   ]),
   ...of('src/db/jobs.ts', [

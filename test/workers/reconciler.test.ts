@@ -1,8 +1,16 @@
 /** The reconciler's rounds, called by hand, in a process that runs nothing. */
-import { sql } from 'kysely';
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { sql, type Transaction } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
+import { findAbandonedJobs, findPendingJobs, type PendingCursor } from '../../src/db/jobs.ts';
+import { insertOutbox } from '../../src/db/outbox.ts';
+import type { Database } from '../../src/db/schema.ts';
 import { Runtime } from '../../src/idempotency/runtime.ts';
+import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob } from '../../src/index.ts';
 import { Reconciler } from '../../src/workers/reconciler.ts';
 import { claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
@@ -21,7 +29,20 @@ async function createReconciler() {
   const reconciler = new Reconciler({ runtime, jobs: new Map([[job.name, job]]), intervalMs: 1_000 });
   return {
     reconciler,
+    runtime,
     onPoison,
+    dispatch: (id: string, delayMs = 0) =>
+      runtime.dispatcher.dispatch({
+        id,
+        tenant: 'default',
+        name: 'job',
+        queue: 'job',
+        key: null,
+        options: { priority: 0, attempts: 3, backoff: { type: 'fixed', delayMs: 0 } },
+        delayMs,
+      }),
+    stateOf: (id: string) => runtime.dispatcher.queue('job').getJobState(id),
+    key: (name: string) => runtime.dispatcher.queue('job').toKey(name),
     announcedOf: (id: string) => announced.filter(({ run }) => run.streamId === id),
     inRedis: async (id: string) => (await runtime.dispatcher.queue('job').getJob(id)) !== undefined,
   };
@@ -55,17 +76,13 @@ describe('the reconciler', () => {
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 1 });
   });
 
-  it('leaves alone what may still run', async () => {
+  it('leaves alone what runs', async () => {
     const { reconciler, inRedis, announcedOf } = await createReconciler();
-    const fresh = await insertJob(file.db);
-    const later = await insertJob(file.db, { delayMs: 60_000 });
     const running = await insertJob(file.db);
     await claimFree(file.db, running);
     await reconciler.reconcile();
-    for (const id of [fresh, later, running]) {
-      expect(await inRedis(id)).toBe(false);
-      expect(announcedOf(id)).toEqual([]);
-    }
+    expect(await inRedis(running)).toBe(false);
+    expect(announcedOf(running)).toEqual([]);
   });
 
   it('ends what crashed too often, with one terminal event and an alert, without any worker', async () => {
@@ -106,10 +123,238 @@ describe('the reconciler', () => {
     await backdate(id, 2_000);
     await file.db.transaction().execute(async (trx) => {
       await sql`select pg_advisory_xact_lock(${0x6f6e6365})`.execute(trx);
-      expect(await reconciler.reconcile()).toBe(0);
+      expect(await reconciler.reconcile()).toBeUndefined();
     });
     expect(await inRedis(id)).toBe(false);
     await reconciler.reconcile();
     expect(await inRedis(id)).toBe(true);
   });
+});
+
+describe('where Postgres and Redis disagree, the reconciler', () => {
+  it('gives a delayed job back the delay it has left, its priority and its counters', async () => {
+    const { reconciler, runtime } = await createReconciler();
+    const options = { priority: 9, attempts: 4, backoff: { type: 'fixed' as const, delayMs: 0 } };
+    const id = await insertJob(file.db, { delayMs: 600_000, options });
+    await backdate(id, 200_000);
+    await sql`update jobs set error_count = 2 where id = ${id}`.execute(file.db);
+    await reconciler.reconcile();
+    const job = await runtime.dispatcher.queue('job').getJob(id);
+    expect(await job?.getState()).toBe('delayed');
+    expect(job?.delay).toBeGreaterThan(390_000);
+    expect(job?.delay).toBeLessThanOrEqual(400_000);
+    expect(job?.opts).toMatchObject({ priority: 9, attempts: 4 });
+    expect(await rowOf(file.db, id)).toMatchObject({ error_count: 2, status: 'pending' });
+  });
+
+  it('delivers again, after its delay, what BullMQ has as failed', async () => {
+    const { reconciler, runtime, dispatch, stateOf, key } = await createReconciler();
+    const [due, later] = [await insertJob(file.db), await insertJob(file.db, { delayMs: 600_000 })];
+    for (const id of [due, later]) {
+      await dispatch(id);
+      await runtime.redis
+        .multi()
+        .lrem(key('wait'), 0, id)
+        .zadd(key('failed'), Date.now(), id)
+        .hset(key(id), 'finishedOn', Date.now(), 'failedReason', 'attempts exhausted')
+        .exec();
+    }
+    await reconciler.reconcile();
+    expect([await stateOf(due), await stateOf(later)]).toEqual(['waiting', 'delayed']);
+  });
+
+  it('finds what BullMQ has in no list, and leaves what is in one', async () => {
+    const { reconciler, runtime, dispatch, stateOf, key } = await createReconciler();
+    const [lost, active, waiting] = [await insertJob(file.db), await insertJob(file.db), await insertJob(file.db)];
+    for (const id of [lost, active, waiting]) await dispatch(id);
+    await runtime.redis.lrem(key('wait'), 0, lost);
+    await runtime.redis.lrem(key('wait'), 0, active);
+    await runtime.redis.lpush(key('active'), active);
+    await reconciler.reconcile();
+    expect([await stateOf(lost), await stateOf(active), await stateOf(waiting)]).toEqual([
+      'waiting',
+      'active',
+      'waiting',
+    ]);
+  });
+
+  it('makes a delayed job due whose row has ended, so that it ends in BullMQ too, and leaves other clients’ jobs', async () => {
+    const { reconciler, runtime, dispatch, stateOf } = await createReconciler();
+    const [ended, waiting] = [
+      await insertJob(file.db, { delayMs: 600_000 }),
+      await insertJob(file.db, { delayMs: 600_000 }),
+    ];
+    await dispatch(ended, 600_000);
+    await dispatch(waiting, 600_000);
+    await sql`update jobs set status = 'cancelled', finished_at = clock_timestamp() - interval '5 s' where id = ${ended}`.execute(
+      file.db,
+    );
+    const foreign = await runtime.dispatcher.queue('job').add('job', {}, { jobId: uuidV7(), delay: 600_000 });
+    await reconciler.reconcile();
+    expect([await stateOf(ended), await stateOf(waiting), await stateOf(foreign.id as string)]).toEqual([
+      'waiting',
+      'delayed',
+      'delayed',
+    ]);
+  });
+
+  it('ends a stream whose job has ended, once, and tells its readers', async () => {
+    const { reconciler, announcedOf } = await createReconciler();
+    const id = await insertJob(file.db);
+    await sql`insert into stream_heads (stream_id, fence, next_seq) values (${id}, 1, 1)`.execute(file.db);
+    await sql`insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+      values (${id}, 0, 0, 1, '[{"type":"said"}]')`.execute(file.db);
+    await sql`update jobs set status = 'completed', result = '5', finished_at = clock_timestamp() where id = ${id}`.execute(
+      file.db,
+    );
+    await reconciler.reconcile();
+    await reconciler.reconcile();
+    expect((await journalOf(file.db, id)).map(({ event }) => event)).toEqual([
+      { type: 'said' },
+      { type: 'end', result: 5 },
+    ]);
+    expect(announcedOf(id)).toMatchObject([{ end: true, run: { firstSeq: 1 } }]);
+  });
+
+  it('dispatches what the outbox holds, and empties it', async () => {
+    const { reconciler, inRedis } = await createReconciler();
+    const id = await insertJob(file.db);
+    await claimFree(file.db, id);
+    const waiting = await insertJob(file.db);
+    await insertOutbox(file.db, [id, waiting]);
+    expect(await reconciler.reconcile()).toBeGreaterThan(0);
+    expect([await inRedis(id), await inRedis(waiting)]).toEqual([false, true]);
+    expect(await file.db.selectFrom('dispatch_outbox').selectAll().execute()).toEqual([]);
+  });
+
+  it('finds a lost job that just became due, however many orderly ones wait before it', async () => {
+    const { reconciler, runtime, inRedis } = await createReconciler();
+    await sql`delete from jobs`.execute(file.db);
+    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
+      select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}',
+        clock_timestamp() - interval '1 h'
+      from generate_series(1, 2500)`.execute(file.db);
+    const lost = await insertJob(file.db);
+    await backdate(lost, 2_000);
+    await reconciler.reconcile();
+    await reconciler.reconcile();
+    await runtime.dispatcher.queue('job').remove(lost);
+    await reconciler.reconcile();
+    expect(await inRedis(lost)).toBe(true);
+    await sql`delete from jobs`.execute(file.db);
+  });
+
+  it('walks over a Redis that was flushed without a pause, however many pages of orderly jobs are before the lost ones', async () => {
+    const { reconciler, runtime, inRedis } = await createReconciler();
+    await sql`delete from jobs`.execute(file.db);
+    const jobs = Array.from({ length: 2_500 }, () => uuidV7());
+    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
+      select id, 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}',
+        clock_timestamp() - interval '1 h' + n * interval '1 ms'
+      from unnest(${jobs}::uuid[]) with ordinality as j (id, n)`.execute(file.db);
+    await reconciler.reconcile();
+    const last = jobs.at(-1) as string;
+    expect(await inRedis(last)).toBe(true);
+    await reconciler.reconcile();
+    // Lost alone, it is come upon in its turn; lost with the mark that a flush takes too, at once.
+    await runtime.dispatcher.queue('job').remove(last);
+    await reconciler.reconcile();
+    expect(await inRedis(last)).toBe(false);
+    await runtime.redis.del(`${runtime.settings.prefix}:swept`);
+    await reconciler.reconcile();
+    expect(await inRedis(last)).toBe(true);
+    await sql`delete from jobs`.execute(file.db);
+  });
+});
+
+it('a round reads pages by index, however many jobs wait, run and have ended', async () => {
+  await sql`delete from jobs`.execute(file.db);
+  for (const [status, count] of [
+    ['pending', 20_000],
+    ['running', 2_000],
+    ['completed', 30_000],
+  ] as const)
+    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, status, run_at, lease_owner, lease_expires_at, finished_at)
+      select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0}', '{}', ${status}, clock_timestamp() - interval '1 h' + n * interval '1 ms',
+        case when ${status} = 'running' then 'w' end, case when ${status} = 'running' then clock_timestamp() + interval '1 h' end,
+        case when ${status} = 'completed' then clock_timestamp() end
+      from generate_series(1, ${count}::int) n`.execute(file.db);
+  await sql`analyze jobs`.execute(file.db);
+  // What the connection did before, and has not reported yet, counts too.
+  const readUntilNow = async (trx: Transaction<Database>) => {
+    const read = await sql<{ count: number }>`
+      select (seq_tup_read + idx_tup_fetch)::int as count from pg_stat_xact_user_tables where relname = 'jobs'`.execute(
+      trx,
+    );
+    return read.rows[0]?.count ?? 0;
+  };
+  const readBy = (ask: (trx: Transaction<Database>) => Promise<unknown>) =>
+    file.db.transaction().execute(async (trx) => {
+      const before = await readUntilNow(trx);
+      await ask(trx);
+      return (await readUntilNow(trx)) - before;
+    });
+  let end: PendingCursor | undefined;
+  expect(
+    await readBy(async (trx) => {
+      ({ end } = await findPendingJobs(trx, { limit: 100 }));
+    }),
+  ).toBeLessThanOrEqual(200);
+  expect(end).toBeDefined();
+  expect(await readBy((trx) => findPendingJobs(trx, { limit: 100, after: end }))).toBeLessThanOrEqual(200);
+  expect(await readBy((trx) => findPendingJobs(trx, { limit: 100, graceMs: 1_000, withinMs: 16_000 }))).toBe(0);
+  expect(await readBy((trx) => findAbandonedJobs(trx, 100))).toBe(0);
+  await sql`delete from jobs`.execute(file.db);
+});
+
+describe('the reconcilers of several processes', () => {
+  it('leave the work to the one that did the last round, until it is overdue', async () => {
+    const [first, second] = [await createReconciler(), await createReconciler()];
+    await sql`delete from reconciler_rounds`.execute(file.db);
+    expect(await first.reconciler.reconcile({ notWithinMs: 60_000 })).toBeDefined();
+    expect(await second.reconciler.reconcile({ notWithinMs: 60_000 })).toBeUndefined();
+    expect(await first.reconciler.reconcile({ notWithinMs: 60_000 })).toBeDefined();
+    await sql`update reconciler_rounds set finished_at = finished_at - interval '61 s'`.execute(file.db);
+    expect(await second.reconciler.reconcile({ notWithinMs: 60_000 })).toBeDefined();
+    expect(await first.reconciler.reconcile({ notWithinMs: 60_000 })).toBeUndefined();
+  });
+
+  it('take over at once from one that is closed', async () => {
+    const [first, second] = [await createReconciler(), await createReconciler()];
+    first.reconciler.start();
+    const worker = () => file.db.selectFrom('reconciler_rounds').select('worker').executeTakeFirst();
+    await sql`delete from reconciler_rounds`.execute(file.db);
+    await expect.poll(async () => (await worker())?.worker).toBe(first.runtime.workerId);
+    await first.reconciler.close();
+    expect(await worker()).toBeUndefined();
+    expect(await second.reconciler.reconcile({ notWithinMs: 60_000 })).toBeDefined();
+  });
+
+  it.each(['SIGKILL', 'SIGSTOP'] as const)(
+    'take over within seconds from a process that %s stopped in the middle of a round',
+    async (signal) => {
+      const { reconciler } = await createReconciler();
+      await sql`delete from reconciler_rounds`.execute(file.db);
+      const holder = fork(fileURLToPath(new URL('../helpers/round-process.ts', import.meta.url)), [file.url], {
+        execArgv: ['--conditions=oncefleet-source'],
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      });
+      onTestFinished(async () => {
+        const gone = holder.signalCode === null ? once(holder, 'exit') : undefined;
+        holder.kill('SIGKILL');
+        await gone;
+      });
+      await once(holder, 'message');
+      // It says that it lives, and so keeps the lock for longer than Postgres would let a silent one.
+      const heldUntil = performance.now() + 5_500;
+      while (performance.now() < heldUntil) {
+        expect(await reconciler.reconcile()).toBeUndefined();
+        await delay(250);
+      }
+      const stoppedAt = performance.now();
+      holder.kill(signal);
+      await expect.poll(() => reconciler.reconcile(), { timeout: 15_000, interval: 50 }).toBeDefined();
+      expect(performance.now() - stoppedAt).toBeLessThan(signal === 'SIGKILL' ? 1_500 : 7_000);
+    },
+  );
 });

@@ -1,0 +1,150 @@
+/** Queries on `dispatch_outbox`: jobs whose row is committed and that BullMQ may not have yet. */
+import { type Kysely, sql, type Transaction } from 'kysely';
+import { type DispatchRow, EXPIRED, type KeyedJob, type NewJob, type RowOptions } from './jobs.ts';
+import type { Database } from './schema.ts';
+
+/** Runs one statement in a transaction that its caller owns. */
+export type RunInTransaction = (text: string, parameters: readonly unknown[]) => Promise<Record<string, unknown>[]>;
+
+/**
+ * Fails outside of a transaction block, and does nothing inside of one: it takes the lock that
+ * the insert takes anyway. Whether a connection is in a transaction cannot be asked in SQL
+ * without an effect, and what a driver believes lags behind the statements it has queued.
+ */
+const REQUIRE_TRANSACTION = 'lock table jobs in row exclusive mode';
+
+/** What Postgres answers to it where no transaction is open. */
+const NO_TRANSACTION = '25P01';
+
+/** @returns false where no transaction is open; nothing is spoilt by having asked */
+export async function isInTransaction(run: RunInTransaction): Promise<boolean> {
+  try {
+    await run(REQUIRE_TRANSACTION, []);
+    return true;
+  } catch (error) {
+    if ((error as { code?: unknown }).code === NO_TRANSACTION) return false;
+    throw error;
+  }
+}
+
+/**
+ * Inserts a job and its place in the outbox.
+ *
+ * @returns the transaction's id; undefined when the key is taken
+ */
+export async function insertJobWithOutbox(run: RunInTransaction, job: NewJob): Promise<string | undefined> {
+  const [row] = await run(
+    `with job as (
+       insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
+       values ($1::uuid, $2, $3, $4, $5, $6, $7::json, clock_timestamp() + $8::float8 * interval '1 ms',
+         clock_timestamp() + $9::float8 * interval '1 ms', $10::json)
+       on conflict (tenant, name, idempotency_key) where not key_released do nothing
+       returning id
+     ), outbox as (
+       insert into dispatch_outbox (job_id) select id from job
+     )
+     select pg_current_xact_id()::text as xid from job`,
+    [
+      job.id,
+      job.tenant,
+      job.name,
+      job.queue,
+      job.key,
+      job.fingerprint,
+      JSON.stringify(job.options),
+      job.delayMs,
+      job.deadlineMs,
+      job.input,
+    ],
+  );
+  return row?.xid as string | undefined;
+}
+
+/** The job that holds a key, as this transaction sees it. */
+export async function findKeyInTransaction(
+  run: RunInTransaction,
+  { tenant, name, key }: { tenant: string; name: string; key: string },
+): Promise<KeyedJob | undefined> {
+  const [row] = await run(
+    `select id, fingerprint, status, ${EXPIRED} as expired from jobs
+     where tenant = $1 and name = $2 and idempotency_key = $3 and not key_released`,
+    [tenant, name, key],
+  );
+  return row as unknown as KeyedJob | undefined;
+}
+
+/** `releaseKey` as a part of the caller's transaction. */
+export async function releaseKeyInTransaction(run: RunInTransaction, jobId: string, failedToo: boolean): Promise<void> {
+  await run(
+    `update jobs set key_released = true
+     where id = $1::uuid and not key_released and (${EXPIRED} or $2::boolean and status = 'failed')`,
+    [jobId, failedToo],
+  );
+}
+
+/** Notes jobs that are committed and could not be dispatched. */
+export async function insertOutbox(db: Kysely<Database>, jobIds: readonly string[]): Promise<void> {
+  await sql`
+    insert into dispatch_outbox (job_id) select * from unnest(${jobIds}::uuid[])
+    on conflict do nothing`.execute(db);
+}
+
+export type TransactionStatus = 'in progress' | 'committed' | 'aborted' | null;
+
+/** What became of transactions; null: so long ago that Postgres does not know. */
+export async function findTransactionStatuses(
+  db: Kysely<Database>,
+  xids: readonly string[],
+): Promise<Map<string, TransactionStatus>> {
+  const rows = await sql<{ xid: string; status: TransactionStatus }>`
+    select xid, pg_xact_status(xid::xid8) as status from unnest(${xids}::text[]) as x (xid)`.execute(db);
+  return new Map(rows.rows.map((row) => [row.xid, row.status]));
+}
+
+export interface OutboxRow extends DispatchRow {
+  /** It still waits to run; else it has run already, and there is nothing to dispatch. */
+  pending: boolean;
+}
+
+/** Oldest first. Rows that somebody else is dispatching are passed over. */
+export async function lockOutbox(
+  trx: Transaction<Database>,
+  options: { limit: number; jobIds?: readonly string[] | undefined },
+): Promise<OutboxRow[]> {
+  const { limit, jobIds } = options;
+  const rows = await sql<{
+    job_id: string;
+    tenant: string | null;
+    name: string;
+    queue: string;
+    idempotency_key: string | null;
+    options: string;
+    delay_ms: number;
+    pending: boolean;
+  }>`
+    select o.job_id, j.tenant, j.name, j.queue, j.idempotency_key, j.options,
+      extract(epoch from j.run_at - clock_timestamp())::float8 * 1000 as delay_ms,
+      coalesce(j.status = 'pending', false) as pending
+    from dispatch_outbox o left join jobs j on j.id = o.job_id
+    where ${jobIds === undefined ? sql`true` : sql`o.job_id = any(${jobIds}::uuid[])`}
+    order by o.job_id
+    limit ${limit}
+    for update of o skip locked`.execute(trx);
+  return rows.rows.map((row) => ({
+    id: row.job_id,
+    tenant: row.tenant ?? '',
+    name: row.name,
+    queue: row.queue,
+    key: row.idempotency_key,
+    options: row.tenant === null ? NO_OPTIONS : (JSON.parse(row.options) as RowOptions),
+    delayMs: row.delay_ms,
+    pending: row.pending,
+  }));
+}
+
+/** Of an outbox row whose job was deleted by hand; such a row is only taken out. */
+const NO_OPTIONS: RowOptions = { priority: 0, attempts: 1, backoff: { type: 'fixed', delayMs: 0 } };
+
+export async function deleteOutbox(trx: Transaction<Database>, jobIds: readonly string[]): Promise<void> {
+  await sql`delete from dispatch_outbox where job_id = any(${jobIds}::uuid[])`.execute(trx);
+}
