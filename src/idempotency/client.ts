@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
 import type { Selectable } from 'kysely';
+import { crashPoint } from '../crash-points.ts';
 import {
   endAbandoned,
   findAttempts,
@@ -135,6 +136,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       attempts: policy.attempts,
       backoff: policy.backoff,
     };
+    crashPoint('enqueue.row.before');
     const accepted = await runtime.acceptor.accept(
       {
         tenant,
@@ -151,6 +153,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       policy.onFailedKey,
     );
     if (accepted.outcome === 'created') {
+      crashPoint('enqueue.row.after');
       await runtime.dispatcher.dispatch({
         id: accepted.id,
         tenant,
@@ -161,6 +164,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         delayMs: options.delayMs ?? 0,
         ...(policy.onStoreOutage === 'run' ? { input } : {}),
       });
+      crashPoint('enqueue.dispatch.after');
     }
     const { id } = accepted;
     return {
@@ -181,6 +185,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     for (let round = 0; ; round++) {
       const met = isUuid(id) ? await requestCancel(db, tenantOf(options), id) : undefined;
       if (met === undefined) throw notFound(id);
+      crashPoint('cancel.asked');
       if (met.status !== 'pending' && met.status !== 'running') {
         // In a later round: somebody else has ended it for us, or it ended by itself first.
         const outcome = round > 0 && met.status === 'cancelled' ? 'cancelled' : 'finished';
@@ -194,6 +199,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
           (row) => ending(id, row, Number.POSITIVE_INFINITY),
         );
         if (ended !== undefined) {
+          crashPoint('cancel.ended');
           runtime.publisher.publish([{ run: ended.run, end: true }]);
           return { status: 'cancelled', outcome: 'cancelled' };
         }
@@ -242,6 +248,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         details: { jobId: id, status: row.status },
       });
     }
+    crashPoint('redrive.row');
     const { tenant, name, queue, idempotency_key: key } = row;
     await runtime.dispatcher
       .redispatch({ id, tenant, name, queue, key, options: JSON.parse(row.options) as RowOptions, delayMs: 0 })

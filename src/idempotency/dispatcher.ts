@@ -1,6 +1,7 @@
 /** Gives rows to BullMQ. What it fails to give, the reconciler gives later. */
 import { type JobsOptions, Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
+import { crashPoint } from '../crash-points.ts';
 import type { DispatchRow } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import { Batcher } from '../journal/batcher.ts';
@@ -95,6 +96,7 @@ export class Dispatcher {
       return true;
     }
     if (job !== undefined && state === 'completed') await job.remove();
+    crashPoint('redispatch.removed');
     return this.dispatch(row);
   }
 

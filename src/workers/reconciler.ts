@@ -5,6 +5,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { sql } from 'kysely';
+import { crashPoint } from '../crash-points.ts';
 import { endAbandoned, findAbandonedJobs, findDueJobs, findWaiting, type PendingCursor } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import { ending } from '../idempotency/abandon.ts';
@@ -63,6 +64,7 @@ export class Reconciler {
     return runtime.db.kysely.transaction().execute(async (trx) => {
       const lock = await sql<{ locked: boolean }>`select pg_try_advisory_xact_lock(${LOCK_ID}) as locked`.execute(trx);
       if (lock.rows[0]?.locked !== true) return 0;
+      crashPoint('reconcile.locked');
       return (await this.#mendAbandoned()) + (await this.#mendFresh()) + (await this.#mendAlongTheWalk());
     });
   }
@@ -122,7 +124,9 @@ export class Reconciler {
       absent.map((job) => job.id),
     );
     const missing = absent.filter((job) => waiting.has(job.id));
+    if (missing.length > 0) crashPoint('reconcile.missing');
     const done = await Promise.all(missing.map((job) => dispatcher.redispatch(job)));
+    if (missing.length > 0) crashPoint('reconcile.dispatched');
     return done.filter((dispatched) => dispatched);
   }
 
@@ -137,6 +141,7 @@ export class Reconciler {
       ending(job.id, row, maxCrashes),
     );
     if (ended === undefined) return false;
+    crashPoint('reconcile.end.after');
     runtime.publisher.publish([{ run: ended.run, end: true }]);
     runtime.log.info({ jobId: job.id, status: ended.status }, 'job ended by the reconciler');
     if (ended.poisoned)
