@@ -1,7 +1,7 @@
 /** The measurements of the jobs bench. Each case has processes, a database and a prefix of its own. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { Services } from '../../scripts/services/index.ts';
+import type { Services } from '../../scripts/services.ts';
 import { BenchProcess } from '../lib/child.ts';
 import { now } from '../lib/clock.ts';
 import { postgresCpuMs, redisCpuMs } from '../lib/cpu.ts';

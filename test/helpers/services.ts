@@ -2,10 +2,10 @@
 import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { inject } from 'vitest';
-import { createDatabase, dropDatabase, uniqueName } from '../../scripts/services/databases.ts';
-import { startServices } from '../../scripts/services/index.ts';
-import type { PrivatePostgres } from '../../scripts/services/postgres.ts';
-import type { PrivateRedis } from '../../scripts/services/redis.ts';
+import { startServices } from '../../scripts/services.ts';
+import { createDatabase, dropDatabase, uniqueName } from '../../src/testing/services/databases.ts';
+import type { PrivatePostgres } from '../../src/testing/services/postgres.ts';
+import type { PrivateRedis } from '../../src/testing/services/redis.ts';
 
 export type { PrivatePostgres, PrivateRedis };
 
