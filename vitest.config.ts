@@ -3,12 +3,16 @@ import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 const entry = fileURLToPath(new URL('src/index.ts', import.meta.url));
+const testing = fileURLToPath(new URL('src/testing/index.ts', import.meta.url));
 
 export default defineConfig({
   resolve: {
     // `import 'oncefleet'` means the source, in tests as for tsc and Node.
     conditions: ['oncefleet-source'],
-    alias: [{ find: /^oncefleet$/, replacement: entry }],
+    alias: [
+      { find: /^oncefleet$/, replacement: entry },
+      { find: /^oncefleet\/testing$/, replacement: testing },
+    ],
   },
   ssr: { resolve: { conditions: ['oncefleet-source'], externalConditions: ['oncefleet-source'] } },
   test: {

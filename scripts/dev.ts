@@ -4,14 +4,14 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { watchdog } from '../src/testing/services/child.ts';
+import { findFreePort, isPortFree } from '../src/testing/services/ports.ts';
 import { type Member, type Processes, runCommand, startProcesses } from './demo/processes.ts';
 import { Screen } from './demo/screen.ts';
 import { formatSettings } from './dev-settings.ts';
-import { watchdog } from './services/child.ts';
-import { exitCodeOf, listenForStop } from './services/entry.ts';
-import { startServices } from './services/index.ts';
-import { ROOT } from './services/place.ts';
-import { findFreePort, isPortFree } from './services/ports.ts';
+import { exitCodeOf, listenForStop } from './entry.ts';
+import { ROOT } from './root.ts';
+import { startServices } from './services.ts';
 
 const HOME = join(ROOT, '.oncefleet');
 const LOCK = join(HOME, 'dev.pid');

@@ -7,13 +7,13 @@ import { cp, mkdir, mkdtemp, readFile, symlink, writeFile } from 'node:fs/promis
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
+import { watchdog } from '../src/testing/services/child.ts';
 import { mutations } from '../test/mutations/list.ts';
 import { type Mutation, mutate, titlePattern, withTable } from '../test/mutations/mutation.ts';
 import { Screen } from './demo/screen.ts';
-import { watchdog } from './services/child.ts';
-import { exitCodeOf, listenForStop } from './services/entry.ts';
-import { startServices } from './services/index.ts';
-import { ROOT } from './services/place.ts';
+import { exitCodeOf, listenForStop } from './entry.ts';
+import { ROOT } from './root.ts';
+import { startServices } from './services.ts';
 
 const USAGE = `Usage: npm run mutate [-- <part of a name, file or mechanism>] [--list | --write]
 

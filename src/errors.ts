@@ -46,6 +46,7 @@ export const ERROR_CODES = {
   SHUTTING_DOWN: 'This process is closing.',
   SERVICE_MISSING: 'A service this command needs is not installed or not reachable.',
   MODEL_FAILED: 'The model server refused the request or broke off.',
+  TORTURE_FAILED: 'A handler broke an invariant under torture (oncefleet/testing).',
   INTERNAL: 'An error nobody planned for; the log has it.',
 } as const;
 

@@ -3,13 +3,13 @@ import { mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
-import { watchdog } from '../scripts/services/child.ts';
-import { createDatabase, dropDatabase, execute, uniqueName } from '../scripts/services/databases.ts';
-import { watchBootstrap } from '../scripts/services/entry.ts';
-import { startServices } from '../scripts/services/index.ts';
-import { removeKeys } from '../scripts/services/keys.ts';
+import { watchBootstrap } from '../scripts/entry.ts';
+import { startServices } from '../scripts/services.ts';
 import { createDb } from '../src/db/client.ts';
 import { migrate } from '../src/db/migrate.ts';
+import { watchdog } from '../src/testing/services/child.ts';
+import { createDatabase, dropDatabase, execute, uniqueName } from '../src/testing/services/databases.ts';
+import { removeKeys } from '../src/testing/services/keys.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {

@@ -1,6 +1,6 @@
 /** What a bench is: something with a name that runs on given servers and gives rows. */
 import type { ParseArgsConfig } from 'node:util';
-import type { Services } from '../../scripts/services/index.ts';
+import type { Services } from '../../scripts/services.ts';
 import type { Chart } from './chart.ts';
 import type { Table } from './table.ts';
 

@@ -1,5 +1,5 @@
 /** A case: a place of its own, and processes that end with it. */
-import type { Services } from '../../scripts/services/index.ts';
+import type { Services } from '../../scripts/services.ts';
 import { BenchProcess, type Commands } from './child.ts';
 import type { Place, Places } from './databases.ts';
 

@@ -1,7 +1,7 @@
 /** What servers have used: CPU time, where the system tells, and write-ahead log. */
 import { readdirSync, readFileSync } from 'node:fs';
 import type { Redis } from 'ioredis';
-import type { Services } from '../../scripts/services/index.ts';
+import type { Services } from '../../scripts/services.ts';
 import { connectRedis, type Place, walBytes } from './databases.ts';
 
 /** Of Linux, on every architecture Node runs on. */

@@ -1,8 +1,8 @@
 /** Databases and key prefixes of cases: each starts empty, cloned from a template made once a subject. */
 import { Redis } from 'ioredis';
-import { createDatabase, dropDatabase, execute, uniqueName } from '../../scripts/services/databases.ts';
-import type { Services } from '../../scripts/services/index.ts';
-import { removeKeys } from '../../scripts/services/keys.ts';
+import type { Services } from '../../scripts/services.ts';
+import { createDatabase, dropDatabase, execute, uniqueName } from '../../src/testing/services/databases.ts';
+import { removeKeys } from '../../src/testing/services/keys.ts';
 
 export interface Place {
   databaseUrl: string;

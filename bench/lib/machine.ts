@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism, cpus, loadavg, type as osType, release, totalmem } from 'node:os';
 import { Redis } from 'ioredis';
-import { execute } from '../../scripts/services/databases.ts';
+import { execute } from '../../src/testing/services/databases.ts';
 
 export interface Machine {
   measuredAt: string;

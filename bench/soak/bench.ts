@@ -1,7 +1,7 @@
 /** `npm run bench -- soak`: mixed load for a while, and what becomes of memory. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { execute } from '../../scripts/services/databases.ts';
+import { execute } from '../../src/testing/services/databases.ts';
 import { wholeNumber } from '../lib/arguments.ts';
 import type { Bench, BenchContext, BenchOptions, BenchResult } from '../lib/bench.ts';
 import { type Bed, withCase } from '../lib/case.ts';

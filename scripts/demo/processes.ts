@@ -1,9 +1,9 @@
 /** The system as it is deployed: one web process and some workers, as processes of their own. */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Child, type Exit } from '../services/child.ts';
-import { ROOT } from '../services/place.ts';
-import { findFreePort } from '../services/ports.ts';
+import { Child, type Exit } from '../../src/testing/services/child.ts';
+import { findFreePort } from '../../src/testing/services/ports.ts';
+import { ROOT } from '../root.ts';
 import { type Api, createApi } from './api.ts';
 
 const MAIN = join(ROOT, 'src', 'cli', 'main.ts');

@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
 import type { Selectable } from 'kysely';
+import { crashPoint } from '../crash-points.ts';
 import {
   type DispatchRow,
   endAbandoned,
@@ -168,10 +169,15 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     });
     let accepted: Accepted;
     if (options.tx === undefined) {
+      crashPoint('enqueue.row.before');
       accepted = await runtime.acceptor.accept(wanted, policy.onFailedKey).catch((error: unknown) => {
         throw isKeyLocked(error) ? keyLocked(definition.name, error) : error;
       });
-      if (accepted.outcome === 'created') await runtime.outbox.dispatch(toDispatch(accepted.id));
+      if (accepted.outcome === 'created') {
+        crashPoint('enqueue.row.after');
+        await runtime.outbox.dispatch(toDispatch(accepted.id));
+        crashPoint('enqueue.dispatch.after');
+      }
     } else {
       const run = await openCallerTransaction(options.tx);
       const { xid, ...answer } = await acceptInTransaction(run, wanted, policy.onFailedKey);
@@ -193,6 +199,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     for (let round = 0; ; round++) {
       const met = isUuid(id) ? await requestCancel(db, tenantOf(options), id) : undefined;
       if (met === undefined) throw notFound(id);
+      crashPoint('cancel.asked');
       if (met.status !== 'pending' && met.status !== 'running') {
         // In a later round: somebody else has ended it for us, or it ended by itself first.
         const outcome = round > 0 && met.status === 'cancelled' ? 'cancelled' : 'finished';
@@ -206,6 +213,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
           (row) => ending(id, row, Number.POSITIVE_INFINITY),
         );
         if (ended !== undefined) {
+          crashPoint('cancel.ended');
           runtime.publisher.publish([{ run: ended.run, end: true }]);
           return { status: 'cancelled', outcome: 'cancelled' };
         }
@@ -254,6 +262,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         details: { jobId: id, status: row.status },
       });
     }
+    crashPoint('redrive.row');
     const { tenant, name, queue, idempotency_key: key } = row;
     await runtime.dispatcher
       .redispatch({ id, tenant, name, queue, key, options: JSON.parse(row.options) as RowOptions, delayMs: 0 })

@@ -1,5 +1,6 @@
 import type { Job } from 'bullmq';
 import type { Transaction } from 'kysely';
+import { crashPoint } from '../crash-points.ts';
 import { type ClaimedJob, lockFence, saveCheckpoint } from '../db/jobs.ts';
 import type { Database } from '../db/schema.ts';
 import { LeaseLostError, OncefleetError } from '../errors.ts';
@@ -76,15 +77,23 @@ export function createContext(options: ContextOptions): JobContext {
       // Taken before the flush: events emitted meanwhile come after this checkpoint.
       const seq = stream.nextSeq;
       await stream.flush();
+      crashPoint('checkpoint.before');
       if (!(await saveCheckpoint(db, { id, fence, value: json, seq })))
         lose('a checkpoint found the row at another fence');
+      crashPoint('checkpoint.after');
     },
-    transaction: (effects) =>
-      db.transaction().execute(async (trx) => {
+    async transaction(effects) {
+      const result = await db.transaction().execute(async (trx) => {
         controller.signal.throwIfAborted();
         if (!(await lockFence(trx, id, fence, options.ttlMs))) lose('a transaction found the row at another fence');
-        return effects(trx);
-      }),
+        crashPoint('transaction.before');
+        const written = await effects(trx);
+        crashPoint('transaction.commit.before');
+        return written;
+      });
+      crashPoint('transaction.commit.after');
+      return result;
+    },
     complete: (trx, result) => options.complete(trx, result),
     keyFor: (step) => `${id}:${step}`,
   };

@@ -1,6 +1,7 @@
 /** Gives rows to BullMQ. What it fails to give, the reconciler gives later. */
 import { type JobsOptions, Queue } from 'bullmq';
 import { Cluster } from 'ioredis';
+import { crashPoint } from '../crash-points.ts';
 import type { DispatchRow } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import { Batcher } from '../journal/batcher.ts';
@@ -112,6 +113,7 @@ export class Dispatcher {
     }
     // In no list at all: evicted or lost from there, while what it carries was not.
     if (state === 'completed' || state === 'failed' || state === 'unknown') await job.remove();
+    crashPoint('redispatch.removed');
     return this.dispatch(row);
   }
 

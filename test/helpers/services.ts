@@ -3,11 +3,11 @@ import { mkdir, mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { expect, inject, vi } from 'vitest';
-import { createDatabase, dropDatabase, uniqueName } from '../../scripts/services/databases.ts';
-import { startServices } from '../../scripts/services/index.ts';
-import { findFreePort } from '../../scripts/services/ports.ts';
-import type { PrivatePostgres } from '../../scripts/services/postgres.ts';
-import { PrivateRedis } from '../../scripts/services/redis.ts';
+import { startServices } from '../../scripts/services.ts';
+import { createDatabase, dropDatabase, uniqueName } from '../../src/testing/services/databases.ts';
+import { findFreePort } from '../../src/testing/services/ports.ts';
+import type { PrivatePostgres } from '../../src/testing/services/postgres.ts';
+import { PrivateRedis } from '../../src/testing/services/redis.ts';
 
 export type { PrivatePostgres };
 export { PrivateRedis };
@@ -80,6 +80,7 @@ export async function startTestRedisCluster(): Promise<{ nodes: PrivateRedis[]; 
       const node = await PrivateRedis.start({
         folder: home,
         identity: undefined,
+        install: false,
         cluster: { busPort, password },
         say: () => undefined,
       });

@@ -5,6 +5,7 @@ type Change = Omit<Mutation, 'file'>;
 
 const CLAIMS = 'test/idempotency/claim-table.test.ts';
 const DOCTOR = 'test/workers/doctor.test.ts';
+const CRASHES = 'test/workers/crash-points.test.ts';
 const DELIVERIES = 'test/idempotency/deliveries.test.ts';
 const FENCES = 'test/idempotency/fences.test.ts';
 const FINGERPRINT = 'test/idempotency/fingerprint.test.ts';
@@ -21,6 +22,8 @@ const RECONCILER = 'test/workers/reconciler.test.ts';
 const RUNTIME = 'test/idempotency/runtime.test.ts';
 const SWEEPER = 'test/workers/sweeper.test.ts';
 const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
+const TEST_FLEET = 'test/testing/test-fleet.test.ts';
+const TORTURE = 'test/testing/torture.test.ts';
 const WAKE = 'test/idempotency/wake-up.test.ts';
 const WRITER = 'test/journal/writer.test.ts';
 
@@ -1974,6 +1977,98 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'one process sweeps at a time',
       test: SWEEPER,
       title: 'is done by one process at a time',
+    },
+  ]),
+
+  ...of('src/crash-points.ts', [
+    {
+      name: 'crash-point-published',
+      find: 'if (points.hasSubscribers) points.publish({ point });',
+      replace: '',
+      mechanism: 'a crash point tells its subscribers',
+      test: CRASHES,
+      title: 'the job runs again',
+    },
+  ]),
+
+  ...of('src/testing/tortured-run.ts', [
+    {
+      name: 'torture-dead',
+      find: 'this.#dead = true;',
+      replace: '',
+      mechanism: 'a run that torture has crashed does not go on',
+      test: TORTURE,
+      title: 'leaves a dead run dead: nothing of it runs on, not even a finally',
+    },
+    {
+      name: 'torture-connections',
+      find: 'for (const client of [...this.#clients]) client.release(true);',
+      replace: '',
+      mechanism: 'the connections of a crashed run break',
+      test: TORTURE,
+      title: 'rolls back a transaction on ctx.db where its run dies or its connection breaks',
+    },
+    {
+      name: 'torture-rollback',
+      find: 'const value = await Promise.race([effects(trx), this.#death.promise]);',
+      replace: 'const value = await effects(trx);',
+      mechanism: 'ctx.transaction of a crashed run is rolled back',
+      test: TORTURE,
+      title: 'holds for the mended one, whatever happens where',
+    },
+  ]),
+
+  ...of('src/testing/torture.ts', [
+    {
+      name: 'torture-takeover',
+      find: `set lease_expires_at = clock_timestamp() - interval '1 second'`,
+      replace: 'set lease_expires_at = lease_expires_at',
+      mechanism: 'another run takes over from a crashed one',
+      test: TORTURE,
+      title: 'leaves a dead run dead: nothing of it runs on, not even a finally',
+    },
+    {
+      name: 'torture-taken',
+      find: `await this.#until(({ fence, status }) => fence > run.fence || status !== 'running');`,
+      replace: '',
+      mechanism: 'a run whose lease torture gives away goes on when another has it',
+      test: TORTURE,
+      title: 'breaks it in every other way that runs it twice',
+    },
+    {
+      name: 'torture-rows',
+      find: 'if (now !== then) problems.push(',
+      replace: 'if (false) problems.push(',
+      mechanism: 'torture compares the rows of tables',
+      test: TORTURE,
+      title: 'breaks the naive handler where its worker dies after the charge',
+    },
+    {
+      name: 'torture-stream',
+      find: 'if (stream && !isDeepStrictEqual(told, wanted))',
+      replace: 'if (false)',
+      mechanism: 'torture compares streams',
+      test: TORTURE,
+      title: 'finds a checkpoint that the next run does not go on from',
+    },
+    {
+      name: 'torture-result',
+      find: 'if (result && !isDeepStrictEqual(outcome.result, peace.result))',
+      replace: 'if (false)',
+      mechanism: 'torture compares results',
+      test: TORTURE,
+      title: 'finds a result that depends on the attempt',
+    },
+  ]),
+
+  ...of('src/testing/test-fleet.ts', [
+    {
+      name: 'test-fleet-drop',
+      find: 'if (!services.ownPostgres) watchdog.drop({ serverUrl: services.databaseUrl, database: name });',
+      replace: '',
+      mechanism: 'the database of a killed test process is dropped',
+      test: TEST_FLEET,
+      title: 'leaves nothing on given servers when its process is killed',
     },
   ]),
 ];

@@ -1,6 +1,6 @@
 import { Worker } from 'bullmq';
 import pg from 'pg';
-import { execute } from '../../../scripts/services/databases.ts';
+import { execute } from '../../../src/testing/services/databases.ts';
 import { connectRedis } from '../../lib/databases.ts';
 import { createBullProducer, Gate, QUEUE } from './bullmq-queue.ts';
 import type { Subject } from './subject.ts';

@@ -1,5 +1,5 @@
 /** One row an event, as plain as a table can be that orders them. */
-import { execute } from '../../../scripts/services/databases.ts';
+import { execute } from '../../../src/testing/services/databases.ts';
 import type { Subject } from './subject.ts';
 
 export const ROWS = 'bench_events';

@@ -6,7 +6,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { OncefleetError } from '../../src/errors.ts';
+import { OncefleetError } from '../../errors.ts';
 import { Child } from './child.ts';
 import { canReach, findOnPath, type Identity } from './place.ts';
 import { findFreePort } from './ports.ts';
@@ -26,6 +26,8 @@ export interface RedisOptions {
   lasting?: boolean;
   /** As a node of a Cluster, which other nodes can meet on its bus port. All its nodes have one password. */
   cluster?: { busPort: number; password: string };
+  /** As root on Debian and its kin, install what is missing. */
+  install: boolean;
   /** Told before anything is installed. */
   say(line: string): void;
 }
@@ -151,7 +153,8 @@ function answers(port: number, password: string): Promise<boolean> {
 }
 
 async function findProgram(options: RedisOptions): Promise<string> {
-  const program = findOnPath('redis-server', 'valkey-server') ?? (await installWithApt(options.say));
+  const program =
+    findOnPath('redis-server', 'valkey-server') ?? (options.install ? await installWithApt(options.say) : undefined);
   if (program === undefined) throw new OncefleetError('SERVICE_MISSING', missingRedis('Redis is not installed.'));
   const version = spawnSync(program, ['--version'], { encoding: 'utf8', timeout: 10_000 }).stdout ?? '';
   const [, major, minor] = /v=(\d+)\.(\d+)/.exec(version) ?? [];

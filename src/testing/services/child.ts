@@ -5,7 +5,10 @@ import { mkdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const WATCHDOG = fileURLToPath(new URL('watchdog.mjs', import.meta.url));
+/** Source where this is source, built where this is built. */
+const WATCHDOG = fileURLToPath(
+  new URL(import.meta.url.endsWith('.ts') ? 'watchdog.ts' : 'watchdog.js', import.meta.url),
+);
 
 export interface ChildOptions {
   /** Receives what the child writes; created, or appended to. */
@@ -144,6 +147,19 @@ class Watchdog {
     await rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
     this.#held.delete(folder);
     this.#send({ keep: folder });
+    this.#endIfIdle();
+  }
+
+  /** What was made on a server that others own goes with this process. */
+  drop(made: { serverUrl: string; database: string } | { redisUrl: string; prefix: string }): void {
+    this.#held.add('database' in made ? `database ${made.database}` : `keys ${made.prefix}`);
+    this.#send({ drop: made });
+  }
+
+  /** It is gone already. @param name of the database or prefix */
+  dropped(kind: 'database' | 'keys', name: string): void {
+    this.#held.delete(`${kind} ${name}`);
+    this.#send({ dropped: { kind, name } });
     this.#endIfIdle();
   }
 

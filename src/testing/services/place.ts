@@ -4,11 +4,9 @@ import { accessSync, constants, readFileSync } from 'node:fs';
 import { chmod, chown, lstat, mkdir, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { OncefleetError } from '../../src/errors.ts';
+import { OncefleetError } from '../../errors.ts';
 import { watchdog } from './child.ts';
 
-export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const LARGEST_UID = 2 ** 31 - 1;
 
 /** Who runs the servers: Postgres declines to run as root. */
@@ -52,13 +50,13 @@ export function canReach(identity: Identity | undefined, path: string, test: 'ex
   return shell.status === 0;
 }
 
-/** A new folder of ours under `.oncefleet/`, or a temp folder when the clone cannot hold it. It goes with this process. */
+/** A new folder of ours under `<home>/run`, or a temp folder where there is no home or it cannot hold it. It goes with this process. */
 export async function createInstanceFolder(
   kind: string,
   identity: Identity | undefined,
-  home = join(ROOT, '.oncefleet'),
+  home: string | undefined,
 ): Promise<string> {
-  for (const parent of [join(home, 'run'), tmpdir()]) {
+  for (const parent of [...(home === undefined ? [] : [join(home, 'run')]), tmpdir()]) {
     const folder = await tryCreate(parent, kind);
     if (folder === undefined) continue;
     watchdog.remove(folder);
@@ -68,7 +66,7 @@ export async function createInstanceFolder(
   }
   throw new OncefleetError(
     'SERVICE_MISSING',
-    `No folder for a private Postgres: neither ${home} nor ${tmpdir()} can be written by ${identity?.name ?? 'this user'}; set DATABASE_URL and REDIS_URL, or TMPDIR`,
+    `No folder for a private Postgres: ${home === undefined ? tmpdir() : `neither ${home} nor ${tmpdir()}`} can${home === undefined ? 'not' : ''} be written by ${identity?.name ?? 'this user'}; set DATABASE_URL and REDIS_URL, or TMPDIR`,
   );
 }
 
@@ -85,11 +83,7 @@ async function tryCreate(parent: string, kind: string): Promise<string | undefin
  * The folder that keeps its data between runs: `<home>/<name>`, or one named after the clone
  * in the temp folder when the servers' user cannot reach it.
  */
-export async function createLastingFolder(
-  name: string,
-  identity: Identity | undefined,
-  home = join(ROOT, '.oncefleet'),
-): Promise<string> {
+export async function createLastingFolder(name: string, identity: Identity | undefined, home: string): Promise<string> {
   const unreachable = join(
     tmpdir(),
     `oncefleet-${name}-${process.getuid?.() ?? 0}-${home.replace(/[^A-Za-z0-9]+/g, '-').slice(-60)}`,

@@ -3,46 +3,79 @@
  *
  * Reads one JSON command a line from standard input, which only the starter holds open:
  * `{"watch":{pid,signal,graceMs,group}}`, `{"forget":pid}`, `{"remove":folder}`, `{"keep":folder}`.
+ * `{"drop":{serverUrl,database}}` or `{"drop":{redisUrl,prefix}}`, `{"dropped":{kind,name}}`.
  * When the input ends, however the starter ended (also by SIGKILL), whatever is still
- * watched is told to stop, killed after its grace, and the folders are removed.
+ * watched is told to stop, killed after its grace, and folders, databases and keys are removed.
  */
 import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+interface Command {
+  watch?: Watched;
+  forget?: number;
+  remove?: string;
+  keep?: string;
+  drop?: { serverUrl: string; database: string } | { redisUrl: string; prefix: string };
+  dropped?: { kind: 'database' | 'keys'; name: string };
+}
+
+interface Watched {
+  pid: number;
+  signal: NodeJS.Signals;
+  graceMs: number;
+  group: number;
+}
+
 const POLL_MS = 25;
 /** Nobody waits for a drain any more. */
 const LONGEST_GRACE_MS = 5_000;
 
 /** By pid; a Map keeps the order in which they were started. */
-const processes = new Map();
-const folders = new Set();
+const processes = new Map<number, Watched>();
+const folders = new Set<string>();
+const databases = new Map<string, string>();
+const prefixes = new Map<string, string>();
 
 // Whoever ends the starter by its process group or terminal means the starter; this one follows by itself.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGPIPE']) process.on(signal, () => {});
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const command = JSON.parse(line);
+  const command = JSON.parse(line) as Command;
   if (command.watch !== undefined) processes.set(command.watch.pid, command.watch);
   else if (command.forget !== undefined) processes.delete(command.forget);
   else if (command.remove !== undefined) folders.add(command.remove);
   else if (command.keep !== undefined) folders.delete(command.keep);
+  else if (command.drop !== undefined) {
+    if ('database' in command.drop) databases.set(command.drop.database, command.drop.serverUrl);
+    else prefixes.set(command.drop.prefix, command.drop.redisUrl);
+  } else if (command.dropped !== undefined)
+    (command.dropped.kind === 'database' ? databases : prefixes).delete(command.dropped.name);
 }
 
 // The later group first: workers before the servers they write to.
 const groups = Map.groupBy(processes.values(), ({ group }) => group);
-for (const group of [...groups.keys()].sort((a, b) => b - a)) await Promise.all(groups.get(group).map(end));
+for (const group of [...groups.keys()].sort((a, b) => b - a)) await Promise.all((groups.get(group) ?? []).map(end));
+// Loaded only where they are needed: most runs have servers of their own.
+if (databases.size > 0) {
+  const { dropDatabase } = await import('./databases.ts');
+  for (const [database, serverUrl] of databases) await dropDatabase(serverUrl, database).catch(() => undefined);
+}
+if (prefixes.size > 0) {
+  const { removeKeys } = await import('./keys.ts');
+  for (const [prefix, redisUrl] of prefixes) await removeKeys(redisUrl, prefix).catch(() => undefined);
+}
 for (const folder of folders) await rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
 
-async function end({ pid, signal, graceMs }) {
+async function end({ pid, signal, graceMs }: Watched): Promise<void> {
   send(pid, signal);
   const deadline = Date.now() + Math.min(graceMs, LONGEST_GRACE_MS);
   while (isAlive(pid) && Date.now() < deadline) await sleep(POLL_MS);
   if (isAlive(pid)) send(pid, 'SIGKILL');
 }
 
-function send(pid, signal) {
+function send(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch {
@@ -50,11 +83,11 @@ function send(pid, signal) {
   }
 }
 
-function isAlive(pid) {
+function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
   } catch (error) {
-    return error.code === 'EPERM';
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
   try {
     // Ended, but its new parent has not read how: some containers' first process never does.

