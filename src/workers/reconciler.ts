@@ -24,6 +24,9 @@ const DUE_BATCH = 1_000;
 /** A job must have been due for this long before it counts as overlooked, ms. */
 const GRACE_MS = 1_000;
 
+/** Postgres frees the lock of a process that is silent for so long: killed by a network, not by its end, ms. */
+const SILENT_HOLDER_MS = 10_000;
+
 /** How long `close()` waits for the round in progress, ms. */
 const CLOSE_WAIT_MS = 2_000;
 
@@ -61,9 +64,16 @@ export class Reconciler {
   async reconcile(): Promise<number> {
     const { runtime } = this.#options;
     return runtime.db.kysely.transaction().execute(async (trx) => {
-      const lock = await sql<{ locked: boolean }>`select pg_try_advisory_xact_lock(${LOCK_ID}) as locked`.execute(trx);
+      const lock = await sql<{ locked: boolean }>`
+        select pg_try_advisory_xact_lock(${LOCK_ID}) as locked,
+          set_config('idle_in_transaction_session_timeout', ${String(SILENT_HOLDER_MS)}, true)`.execute(trx);
       if (lock.rows[0]?.locked !== true) return 0;
-      return (await this.#mendAbandoned()) + (await this.#mendFresh()) + (await this.#mendAlongTheWalk());
+      const stillHere = () => sql`select 1`.execute(trx);
+      const abandoned = await this.#mendAbandoned();
+      await stillHere();
+      const fresh = await this.#mendFresh();
+      await stillHere();
+      return abandoned + fresh + (await this.#mendAlongTheWalk(stillHere));
     });
   }
 
@@ -96,7 +106,7 @@ export class Reconciler {
    * A walk over all waiting jobs, a batch a round, so that a long queue costs no more than a
    * short one. Where most of a batch is missing Redis was flushed, and the walk does not pause.
    */
-  async #mendAlongTheWalk(): Promise<number> {
+  async #mendAlongTheWalk(stillHere: () => Promise<unknown>): Promise<number> {
     const { runtime } = this.#options;
     let mended = 0;
     for (;;) {
@@ -109,6 +119,7 @@ export class Reconciler {
       mended += missing.length;
       this.#walk = jobs.length < DUE_BATCH ? undefined : end;
       if (this.#closed || this.#walk === undefined || missing.length < jobs.length / 2) return mended;
+      await stillHere();
     }
   }
 

@@ -23,7 +23,7 @@ async function stage(options: Partial<FollowerOptions> = {}) {
     subscriber.disconnect();
     publisher.disconnect();
   });
-  const followers = new Followers({ db: file.db, hub, headCheckMs: 60_000, ...options });
+  const followers = new Followers({ db: file.db, hub, log: silentLogger(), headCheckMs: 60_000, ...options });
   const id = await insertJob(file.db);
   await claimFree(file.db, id);
   const seen: StreamEvent[] = [];
