@@ -186,10 +186,13 @@ export class ChannelHub {
     return () => {
       if (!listeners.delete(listener) || listeners.size > 0) return;
       this.#channels.delete(name);
-      if (this.#redis.status === 'ready') {
-        this.#redis.unsubscribe(name).catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
-      }
+      this.#unsubscribe([name]);
     };
+  }
+
+  #unsubscribe(names: readonly string[]): void {
+    if (names.length === 0 || this.#redis.status !== 'ready') return;
+    this.#redis.unsubscribe(...names).catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
   }
 
   #subscribe(names: string[]): void {
@@ -197,6 +200,8 @@ export class ChannelHub {
     if (names.length === 0 || this.#redis.status !== 'ready') return;
     this.#redis.subscribe(...names).then(
       () => {
+        // Let go while the connection was away: ioredis has sent what was under way again.
+        this.#unsubscribe(names.filter((name) => !this.#channels.has(name)));
         for (const name of names) {
           const channel = this.#channels.get(name);
           if (channel === undefined) continue;
