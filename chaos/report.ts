@@ -1,0 +1,178 @@
+/** What a run has to say: counts, recoveries, and the whole history of a job that went wrong. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { percentile } from '../bench/lib/stats.ts';
+import type { Evidence, Transcript } from './checker.ts';
+import type { Entry } from './history.ts';
+
+export interface Spread {
+  count: number;
+  p50Ms: number;
+  maxMs: number;
+}
+
+export interface Counts {
+  jobs: number;
+  completed: number;
+  failed: number;
+  cancelled: number;
+  requests: number;
+  duplicates: number;
+  attempts: number;
+  takeovers: number;
+  interruptions: number;
+  poisoned: number;
+  leasesLost: number;
+  refusedWrites: number;
+  redispatched: number;
+  effects: number;
+  events: number;
+  readers: number;
+  reconnects: number;
+  eventsRead: number;
+  gapsFilled: number;
+  processDeaths: number;
+  /** From a worker's death or freeze to the next attempt of a job it was running. */
+  recoveries: Spread;
+}
+
+/** A line of a process's log that a count needs. */
+export interface LogLine {
+  msg?: string;
+  jobId?: string;
+  [field: string]: unknown;
+}
+
+export function readLogs(folder: string): LogLine[] {
+  const lines: LogLine[] = [];
+  for (const file of readdirSync(join(folder, 'logs'))) {
+    for (const text of readFileSync(join(folder, 'logs', file), 'utf8').split('\n')) {
+      if (!text.startsWith('{')) continue;
+      try {
+        lines.push({ file, ...(JSON.parse(text) as LogLine) });
+      } catch {
+        // Torn by a SIGKILL.
+      }
+    }
+  }
+  return lines;
+}
+
+export function count({ entries, transcripts, state }: Evidence, logs: readonly LogLine[], deaths: number): Counts {
+  const said = (msg: string) => logs.filter((entry) => entry.msg === msg);
+  const accepted = entries.filter((entry) => entry.type === 'accepted');
+  const withStatus = (status: string) => state.jobs.filter((job) => job.status === status).length;
+  const withOutcome = (outcome: string) => state.attempts.filter((attempt) => attempt.outcome === outcome).length;
+  return {
+    jobs: state.jobs.length,
+    completed: withStatus('completed'),
+    failed: withStatus('failed'),
+    cancelled: withStatus('cancelled'),
+    requests: accepted.length,
+    duplicates: accepted.filter(({ outcome }) => outcome !== 'created').length,
+    attempts: state.attempts.length,
+    takeovers: withOutcome('crash'),
+    interruptions: withOutcome('interruption'),
+    poisoned: withOutcome('poisoned'),
+    leasesLost: said('lease lost').length,
+    refusedWrites:
+      entries.filter((entry) => entry.type === 'refused' && entry.code === 'LEASE_LOST').length +
+      said('run given up: its lease is lost').length,
+    redispatched: said('reconciled').reduce((sum, { mended }) => sum + Number(mended), 0),
+    effects: state.effects.length,
+    events: state.segments.reduce((sum, { firstSeq, lastSeq }) => sum + lastSeq - firstSeq + 1, 0),
+    readers: transcripts.length,
+    reconnects: transcripts.reduce((sum, { connections }) => sum + connections - 1, 0),
+    eventsRead: transcripts.reduce((sum, { seqs }) => sum + seqs.length, 0),
+    gapsFilled: said('gap filled from the journal').length,
+    processDeaths: deaths,
+    recoveries: spreadOf(findRecoveries(entries, state.attempts)),
+  };
+}
+
+/** ms from each fault that took a worker away to the next start of what it was running. */
+export function findRecoveries(entries: readonly Entry[], attempts: Evidence['state']['attempts']): number[] {
+  const crashed = new Set(
+    attempts.filter(({ outcome }) => outcome === 'crash').map(({ jobId, fence }) => `${jobId}/${fence}`),
+  );
+  const starts = entries.filter((entry) => entry.type === 'start');
+  const next = new Map(starts.map((entry) => [`${entry.jobId}/${entry.fence}`, entry.at]));
+  const recoveries: number[] = [];
+  for (const fault of entries) {
+    if (fault.type !== 'fault' || !['kill', 'freeze', 'skew'].includes(fault.fault)) continue;
+    for (const { jobId, fence, at, pid } of starts) {
+      if (pid !== fault.pid || at > fault.at || !crashed.has(`${jobId}/${fence}`)) continue;
+      const again = next.get(`${jobId}/${fence + 1}`);
+      if (again !== undefined && again > fault.at) recoveries.push(again - fault.at);
+    }
+  }
+  return recoveries;
+}
+
+export function spreadOf(values: readonly number[]): Spread {
+  if (values.length === 0) return { count: 0, p50Ms: 0, maxMs: 0 };
+  return {
+    count: values.length,
+    p50Ms: Math.round(percentile(values, 50)),
+    maxMs: Math.round(percentile(values, 100)),
+  };
+}
+
+export function formatCounts(counts: Counts): string[] {
+  const { recoveries } = counts;
+  return [
+    `jobs            ${counts.jobs} (${counts.completed} completed, ${counts.failed} failed, ${counts.cancelled} cancelled) from ${counts.requests} requests, ${counts.duplicates} of them duplicates`,
+    `attempts        ${counts.attempts}: ${counts.takeovers} takeovers, ${counts.interruptions} interruptions, ${counts.poisoned} jobs poisoned`,
+    `zombies         ${counts.leasesLost} leases lost, ${counts.refusedWrites} writes refused`,
+    `deaths          ${counts.processDeaths} processes`,
+    `redispatched    ${counts.redispatched} by the reconciler`,
+    `effects         ${counts.effects} committed`,
+    `streams         ${counts.events} events; ${counts.readers} readers, ${counts.reconnects} reconnects, ${counts.eventsRead} events read, ${counts.gapsFilled} gaps filled`,
+    `recoveries      ${recoveries.count}: p50 ${recoveries.p50Ms} ms, max ${recoveries.maxMs} ms`,
+  ];
+}
+
+/** Everything that is known of a job. */
+export function jobHistory(jobId: string, { entries, transcripts, state }: Evidence, logs: readonly LogLine[]): string {
+  const accepted = entries.find((entry) => entry.type === 'accepted' && entry.id === jobId);
+  const key = accepted?.type === 'accepted' ? accepted.key : state.jobs.find(({ id }) => id === jobId)?.key;
+  const about = (entry: Entry) =>
+    ('jobId' in entry && entry.jobId === jobId) ||
+    ('id' in entry && entry.id === jobId) ||
+    ('key' in entry && entry.key === key);
+  const lines = [
+    `job ${jobId}, key ${key}`,
+    `row       ${JSON.stringify(state.jobs.find(({ id }) => id === jobId))}`,
+    ...state.attempts
+      .filter((attempt) => attempt.jobId === jobId)
+      .map((attempt) => `attempt   ${JSON.stringify(attempt)}`),
+    `head      ${JSON.stringify(state.heads.find((head) => head.jobId === jobId))}`,
+    ...state.segments
+      .filter((segment) => segment.jobId === jobId)
+      .map(
+        ({ firstSeq, lastSeq, fence, events }) =>
+          `segment   ${firstSeq}-${lastSeq} fence ${fence} ${shorten(events, 160)}`,
+      ),
+    ...state.effects
+      .filter((effect) => effect.jobId === jobId || effect.key === key)
+      .map((effect) => `effect    ${JSON.stringify(effect)}`),
+    ...entries.filter(about).map((entry) => `history   ${JSON.stringify(entry)}`),
+    ...transcripts.filter((transcript) => transcript.jobId === jobId).map(describe),
+    ...logs
+      .filter((entry) => JSON.stringify(entry).includes(jobId))
+      .slice(0, 60)
+      .map((entry) => `log       ${shorten(JSON.stringify(entry), 400)}`),
+    ...entries
+      .filter(({ type }) => type === 'fault' || type === 'healed')
+      .map((entry) => `nemesis   ${JSON.stringify(entry)}`),
+  ];
+  return lines.join('\n');
+}
+
+function describe({ reader, seqs, jsons, finished, connections }: Transcript): string {
+  return `reader    ${reader}: ${seqs.length} events, last ${seqs.at(-1)} ${shorten(jsons.at(-1) ?? '', 120)}, ${finished ? 'finished' : 'not finished'}, ${connections} connections`;
+}
+
+function shorten(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length)}…`;
+}
