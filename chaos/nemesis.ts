@@ -96,7 +96,7 @@ export class Nemesis {
       case 'term':
       case 'term-web': {
         const exit = await processes.terminate(member);
-        if (exit.signal !== null && exit.signal !== 'SIGKILL')
+        if (exit !== undefined && exit.signal !== null && exit.signal !== 'SIGKILL')
           this.problems.push(`${member.name} ended with ${exit.signal} after SIGTERM`);
         return;
       }

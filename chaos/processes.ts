@@ -1,5 +1,5 @@
 /** The system under test: real web and worker processes, each behind proxies of its own. */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Child, type Exit } from '../scripts/services/child.ts';
@@ -93,10 +93,12 @@ export class Processes {
     await member.child.exited;
   }
 
-  /** SIGTERM, and another in its place. */
-  async terminate(member: Member): Promise<Exit> {
+  /** SIGTERM, and another in its place. @returns how it ended, unless it was still starting and listened to nobody */
+  async terminate(member: Member): Promise<Exit | undefined> {
     this.#expected.add(member.child);
-    return member.child.stop('SIGTERM');
+    const { pid } = member.child;
+    const exit = await member.child.stop('SIGTERM');
+    return this.#listened(member.name, pid) ? exit : undefined;
   }
 
   freeze(member: Member): void {
@@ -139,11 +141,16 @@ export class Processes {
         return { name: member.name, exit: await member.child.stop() };
       }),
     );
-    return exits.filter(({ exit }) => exit.code !== 0);
+    return exits.filter(({ name, exit }) => exit.code !== 0 && this.#listened(name));
   }
 
   async closeProxies(): Promise<void> {
     await Promise.all(this.members.flatMap(({ postgres, redis }) => [postgres.close(), redis.close()]));
+  }
+
+  /** Whether a process had come so far as to log something: it listens to signals before. */
+  #listened(name: string, pid = this.members.find((member) => member.name === name)?.child.pid): boolean {
+    return readFileSync(join(this.#options.folder, 'logs', `${name}.log`), 'utf8').includes(`"pid":${pid},`);
   }
 
   async #add(name: string, role: Member['role']): Promise<void> {

@@ -32,7 +32,7 @@ export interface Counts {
   eventsRead: number;
   gapsFilled: number;
   processDeaths: number;
-  /** From a worker's death or freeze to the next attempt of a job it was running. */
+  /** From the fault that took a worker away to the next attempt of what it ran; faults strike on meanwhile. */
   recoveries: Spread;
 }
 
@@ -90,21 +90,29 @@ export function count({ entries, transcripts, state }: Evidence, logs: readonly 
   };
 }
 
-/** ms from each fault that took a worker away to the next start of what it was running. */
+/** Faults that keep a worker from renewing its leases. */
+const TAKING_AWAY: ReadonlySet<string> = new Set([
+  'kill',
+  'skew',
+  'freeze',
+  'hold-postgres',
+  'cut-postgres',
+  'strand-postgres',
+]);
+
+/** Of each attempt that was taken over: ms from the last fault that hit its process to the start of the next attempt. */
 export function findRecoveries(entries: readonly Entry[], attempts: Evidence['state']['attempts']): number[] {
-  const crashed = new Set(
-    attempts.filter(({ outcome }) => outcome === 'crash').map(({ jobId, fence }) => `${jobId}/${fence}`),
+  const starts = new Map(
+    entries.filter((entry) => entry.type === 'start').map((entry) => [`${entry.jobId}/${entry.fence}`, entry]),
   );
-  const starts = entries.filter((entry) => entry.type === 'start');
-  const next = new Map(starts.map((entry) => [`${entry.jobId}/${entry.fence}`, entry.at]));
+  const faults = entries.filter((entry) => entry.type === 'fault').filter(({ fault }) => TAKING_AWAY.has(fault));
   const recoveries: number[] = [];
-  for (const fault of entries) {
-    if (fault.type !== 'fault' || !['kill', 'freeze', 'skew'].includes(fault.fault)) continue;
-    for (const { jobId, fence, at, pid } of starts) {
-      if (pid !== fault.pid || at > fault.at || !crashed.has(`${jobId}/${fence}`)) continue;
-      const again = next.get(`${jobId}/${fence + 1}`);
-      if (again !== undefined && again > fault.at) recoveries.push(again - fault.at);
-    }
+  for (const { jobId, fence, outcome } of attempts) {
+    const taken = starts.get(`${jobId}/${fence}`);
+    const again = starts.get(`${jobId}/${fence + 1}`);
+    if (outcome !== 'crash' || taken === undefined || again === undefined) continue;
+    const fault = faults.findLast(({ pid, at }) => pid === taken.pid && at > taken.at && at < again.at);
+    if (fault !== undefined) recoveries.push(again.at - fault.at);
   }
   return recoveries;
 }

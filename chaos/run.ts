@@ -38,9 +38,9 @@ export interface RunResult {
 }
 
 /** Once faults have ended, everything must have an outcome within this, ms. */
-const HEAL_LIMIT_MS = 60_000;
+const HEAL_LIMIT_MS = 40_000;
 /** What closes late (idle pools, subscriptions of readers that left) may take this long, ms. */
-const SETTLE_LIMIT_MS = 15_000;
+const SETTLE_LIMIT_MS = 10_000;
 const PROGRESS_EVERY_MS = 10_000;
 const CLIENT_GRACE_MS = 1_000;
 /** Redis connections of a process: queue, publish, subscribe; and one that blocks for each queue a worker works. */

@@ -28,16 +28,21 @@ it('faults can be chosen', () => {
   expect([...new Set(plan.map(({ fault }) => fault))].sort()).toEqual(['freeze', 'redis-flush']);
 });
 
-it('a recovery lasts from the fault that took a worker away to the next start of what it ran', () => {
+it('a recovery lasts from the last fault that took a worker away to the next start of what it ran', () => {
   const start = { pid: 1, type: 'start', key: 'k', kind: 'effect' } as const;
+  const fault = { pid: 1, type: 'fault', target: 'worker-a' } as const;
   const entries = [
     { ...start, at: 10, jobId: 'taken', fence: 1 },
     { ...start, at: 20, jobId: 'done', fence: 1 },
-    { at: 100, pid: 1, type: 'fault', fault: 'kill', target: 'worker-a' } as const,
+    { ...fault, at: 50, fault: 'freeze' },
+    { ...fault, at: 80, fault: 'cut-redis' },
+    { ...fault, at: 100, fault: 'kill' },
+    { ...fault, at: 110, fault: 'kill', pid: 3 },
     { ...start, at: 3_100, pid: 2, jobId: 'taken', fence: 2 },
   ];
   const attempts = [
     { jobId: 'taken', fence: 1, worker: 'a', outcome: 'crash' },
+    { jobId: 'taken', fence: 2, worker: 'b', outcome: 'completed' },
     { jobId: 'done', fence: 1, worker: 'a', outcome: 'completed' },
   ];
   expect(findRecoveries(entries, attempts)).toEqual([3_000]);
