@@ -30,6 +30,8 @@ export interface SilenceOptions {
  */
 export function endSilentConnections(pool: pg.Pool, options: SilenceOptions): { stop(): void } {
   const waiting = new Map<pg.PoolClient, number>();
+  /** Found lost by the last look. An answer may just have been on its way: only the next look ends them. */
+  let suspects = new Map<pg.PoolClient, number>();
   let asking = false;
   pool.on('connect', (client) => {
     const query = client.query.bind(client) as (...args: unknown[]) => unknown;
@@ -45,19 +47,21 @@ export function endSilentConnections(pool: pg.Pool, options: SilenceOptions): { 
   });
   const timer = setInterval(() => {
     const now = performance.now();
-    const silent = [...waiting].filter(([, since]) => now - since >= options.afterMs).map(([client]) => client);
-    if (silent.length === 0 || asking) return;
+    const silent = new Map([...waiting].filter(([, since]) => now - since >= options.afterMs));
+    if (silent.size === 0 || asking) return;
     asking = true;
-    findLost(options.url, silent)
+    findLost(options.url, [...silent.keys()])
       .then((lost) => {
-        // An answer that came meanwhile has taken its client off the list.
-        for (const client of lost.filter((candidate) => waiting.has(candidate))) {
+        // The answer may have come meanwhile, and the client wait for another one.
+        const still = lost.filter((client) => waiting.get(client) === silent.get(client));
+        for (const client of still.filter((candidate) => suspects.get(candidate) === silent.get(candidate))) {
           waiting.delete(client);
           options.onLost(
             new Error(`Postgres connection ended: no answer for ${options.afterMs} ms, and its backend waits for us`),
           );
           void (client as pg.PoolClient & pg.Client).end().catch(() => undefined);
         }
+        suspects = new Map(still.map((client) => [client, silent.get(client) as number]));
       })
       // Postgres is away, or as silent to this connection: asked again.
       .catch(() => undefined)
