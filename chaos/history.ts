@@ -26,7 +26,7 @@ export type HandlerEntry =
   /** So many events of this attempt are committed, says `flush`. */
   | { type: 'flushed'; jobId: string; fence: number; events: number }
   /** A write was refused. */
-  | { type: 'refused'; jobId: string; fence: number; what: string; code: string }
+  | { type: 'refused'; jobId: string; fence: number; what: string; code: string; why: string }
   | { type: 'returned'; jobId: string; fence: number };
 
 export type FollowerEntry =

@@ -183,8 +183,8 @@ async function guarded<T>(ctx: JobContext, what: string, write: () => Promise<T>
   try {
     return await write();
   } catch (error) {
-    const { code } = error as { code?: string };
-    note({ type: 'refused', jobId: ctx.jobId, fence: ctx.fence, what, code: code ?? String(error) });
+    const { code = 'none', message } = error as Error & { code?: string };
+    note({ type: 'refused', jobId: ctx.jobId, fence: ctx.fence, what, code, why: message });
     throw error;
   }
 }

@@ -75,9 +75,7 @@ export function count({ entries, transcripts, state }: Evidence, logs: readonly 
     interruptions: withOutcome('interruption'),
     poisoned: withOutcome('poisoned'),
     leasesLost: said('lease lost').length,
-    refusedWrites:
-      entries.filter((entry) => entry.type === 'refused' && entry.code === 'LEASE_LOST').length +
-      said('run given up: its lease is lost').length,
+    refusedWrites: findRefused(entries, logs).size,
     redispatched: said('reconciled').reduce((sum, { mended }) => sum + Number(mended), 0),
     effects: state.effects.length,
     events: state.segments.reduce((sum, { firstSeq, lastSeq }) => sum + lastSeq - firstSeq + 1, 0),
@@ -88,6 +86,23 @@ export function count({ entries, transcripts, state }: Evidence, logs: readonly 
     processDeaths: deaths,
     recoveries: spreadOf(findRecoveries(entries, state.attempts)),
   };
+}
+
+/** What the lease keeper says when it did not ask Postgres. */
+const NOT_ASKED = 'it was not renewed in time';
+
+/** Attempts of which Postgres refused something because of their fence; those that stopped by themselves are not among them. */
+export function findRefused(entries: readonly Entry[], logs: readonly LogLine[]): Set<string> {
+  const refusals = [
+    ...entries.filter((entry) => entry.type === 'refused').filter(({ code }) => code === 'LEASE_LOST'),
+    ...logs
+      .filter(({ msg }) => msg === 'run given up: its lease is lost')
+      .map(({ jobId, fence, err }) => ({ jobId, fence, why: String((err as { message?: string })?.message) })),
+    ...logs.filter(({ msg }) => msg === 'lease lost'),
+  ];
+  return new Set(
+    refusals.filter(({ why }) => !String(why).endsWith(NOT_ASKED)).map(({ jobId, fence }) => `${jobId}/${fence}`),
+  );
 }
 
 /** Faults that keep a worker from renewing its leases. */
@@ -131,7 +146,7 @@ export function formatCounts(counts: Counts): string[] {
   return [
     `jobs            ${counts.jobs} (${counts.completed} completed, ${counts.failed} failed, ${counts.cancelled} cancelled) from ${counts.requests} requests, ${counts.duplicates} of them duplicates`,
     `attempts        ${counts.attempts}: ${counts.takeovers} takeovers, ${counts.interruptions} interruptions, ${counts.poisoned} jobs poisoned`,
-    `zombies         ${counts.leasesLost} leases lost, ${counts.refusedWrites} writes refused`,
+    `zombies         ${counts.leasesLost} leases lost, writes of ${counts.refusedWrites} attempts refused by Postgres`,
     `deaths          ${counts.processDeaths} processes`,
     `redispatched    ${counts.redispatched} by the reconciler`,
     `effects         ${counts.effects} committed`,

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { FAULTS, planFaults } from '../../chaos/plan.ts';
-import { findRecoveries } from '../../chaos/report.ts';
+import { findRecoveries, findRefused } from '../../chaos/report.ts';
 import { WORKERS } from '../../chaos/settings.ts';
 
 it('the same seed plans the same faults, another seed others', () => {
@@ -46,4 +46,34 @@ it('a recovery lasts from the last fault that took a worker away to the next sta
     { jobId: 'done', fence: 1, worker: 'a', outcome: 'completed' },
   ];
   expect(findRecoveries(entries, attempts)).toEqual([3_000]);
+});
+
+it('a refused write is one that Postgres refused, counted once an attempt', () => {
+  const refused = { at: 1, pid: 1, type: 'refused', what: 'transaction', code: 'LEASE_LOST' } as const;
+  const entries = [
+    {
+      ...refused,
+      jobId: 'zombie',
+      fence: 1,
+      why: 'Lease of job zombie at fence 1 is lost: a transaction found the row at another fence',
+    },
+    {
+      ...refused,
+      jobId: 'stopped',
+      fence: 1,
+      why: 'Lease of job stopped at fence 1 is lost: it was not renewed in time',
+    },
+    { ...refused, jobId: 'cut', fence: 1, code: 'ECONNRESET', why: 'read ECONNRESET' },
+  ];
+  const logs = [
+    {
+      msg: 'run given up: its lease is lost',
+      jobId: 'zombie',
+      fence: 1,
+      err: { message: 'a transaction found the row at another fence' },
+    },
+    { msg: 'lease lost', jobId: 'renewer', fence: 2, why: 'its row is no longer at this fence' },
+    { msg: 'lease lost', jobId: 'stopped', fence: 1, why: 'it was not renewed in time' },
+  ];
+  expect([...findRefused(entries, logs)]).toEqual(['zombie/1', 'renewer/2']);
 });
