@@ -10,6 +10,9 @@ import type { ProxyMode } from './proxy.ts';
 /** One more outage of a server only when the last is over so long, ms: a fleet that never sees its servers does no work to go wrong. */
 const BETWEEN_OUTAGES_MS = 2_500;
 
+const FAR_AWAY_MS = 40;
+const SLOW_MS = 250;
+
 export interface NemesisOptions {
   plan: readonly PlannedFault[];
   processes: Processes;
@@ -117,7 +120,12 @@ export class Nemesis {
           ? { kind: 'cut' }
           : fault.startsWith('hold')
             ? { kind: 'hold' }
-            : { kind: 'delay', ms: 40 };
+            : { kind: 'delay', ms: FAR_AWAY_MS };
+        if (mode.kind === 'hold') {
+          // Slow first, so that statements of all sorts are on the way when nothing gets through any more.
+          proxy.set({ kind: 'delay', ms: SLOW_MS });
+          await this.#last(4 * SLOW_MS);
+        }
         proxy.set(mode);
         await this.#last(forMs);
         proxy.set({ kind: 'open' });
