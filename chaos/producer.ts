@@ -164,7 +164,8 @@ function inputOf(kind: Kind, key: string, random: Random): Record<string, unknow
     case 'effect':
       return { key, pauseMs: random.int(0, 800) };
     case 'ledger':
-      return { key, steps: random.int(3, 12), pauseMs: random.int(20, 500) };
+      // Most are still at it when a run that lost its lease wakes up.
+      return { key, steps: random.int(5, 60), pauseMs: random.int(0, 150) };
     case 'stream':
       return { key, events: random.int(500, 4_000), pauseMs: random.int(0, 200) };
     case 'block':
