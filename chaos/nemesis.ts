@@ -1,6 +1,7 @@
 /** Does what the plan says to the processes and the servers. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
+import pg from 'pg';
 import type { Services } from '../scripts/services/index.ts';
 import { record } from './history.ts';
 import { FAULTS, type Fault, type PlannedFault } from './plan.ts';
@@ -10,6 +11,8 @@ import type { ProxyMode } from './proxy.ts';
 /** One more outage of a server only when the last is over so long, ms: a fleet that never sees its servers does no work to go wrong. */
 const BETWEEN_OUTAGES_MS = 2_500;
 
+/** Between two heartbeats a renewal must not bring a lease back, ms. */
+const AGAIN_MS = 30;
 const FAR_AWAY_MS = 40;
 const SLOW_MS = 250;
 
@@ -17,6 +20,8 @@ export interface NemesisOptions {
   plan: readonly PlannedFault[];
   processes: Processes;
   services: Services;
+  /** The fleet's database. */
+  databaseUrl: string;
   /** Its history. */
   file: string;
   signal: AbortSignal;
@@ -138,6 +143,8 @@ export class Nemesis {
     switch (fault) {
       case 'redis-flush':
         return flush(redisUrl);
+      case 'lose-leases':
+        return this.#loseLeases(forMs);
       case 'redis-restart':
         await redis?.stop('SIGKILL');
         await this.#last(forMs);
@@ -146,6 +153,32 @@ export class Nemesis {
         await postgres?.stop('SIGQUIT');
         await this.#last(forMs);
         return postgres?.start();
+    }
+  }
+
+  /** Owners do not know before their next heartbeat, and until then nothing but the fence stops them. */
+  async #loseLeases(forMs: number): Promise<void> {
+    const { databaseUrl, services } = this.#options;
+    const client = new pg.Client({ connectionString: databaseUrl });
+    client.on('error', () => {});
+    await client.connect();
+    try {
+      const { rows } = await client.query<{ id: string; fence: string }>(
+        `select id, fence from jobs where status = 'running'`,
+      );
+      await flush(services.redisUrl);
+      const until = performance.now() + forMs;
+      while (performance.now() < until && !this.#heal.signal.aborted) {
+        await client.query(
+          `update jobs j set lease_expires_at = clock_timestamp() - interval '1 ms'
+           from unnest($1::uuid[], $2::bigint[]) as l (id, fence)
+           where j.id = l.id and j.fence = l.fence and j.status = 'running'`,
+          [rows.map(({ id }) => id), rows.map(({ fence }) => fence)],
+        );
+        await this.#last(AGAIN_MS);
+      }
+    } finally {
+      await client.end();
     }
   }
 

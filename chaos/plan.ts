@@ -10,6 +10,11 @@ export const FAULTS = {
   'kill-web': { weight: 1, on: 'web', about: 'SIGKILL the web process' },
   'term-web': { weight: 1, on: 'web', about: 'SIGTERM the web process' },
   'redis-flush': { weight: 2, on: 'server', about: 'FLUSHALL' },
+  'lose-leases': {
+    weight: 2,
+    on: 'server',
+    about: 'leases expire under owners that are well, as when the clock of Postgres jumps, and Redis is flushed',
+  },
   'redis-restart': { weight: 1, on: 'server', about: 'SIGKILL Redis and start it empty' },
   'postgres-restart': { weight: 1, on: 'server', about: 'stop Postgres in immediate mode and start it' },
   'cut-postgres': { weight: 2, on: 'process', about: 'reset connections to Postgres, refuse new ones' },
@@ -64,6 +69,8 @@ function lengthOf(fault: Fault, random: Random): number {
       return random.int(Math.round(LEASE_TTL_MS * 1.2), LEASE_TTL_MS * 2);
     case 'skew':
       return random.int(-LARGEST_SKEW_MS, LARGEST_SKEW_MS);
+    case 'lose-leases':
+      return random.int(600, 1_500);
     case 'redis-restart':
     case 'postgres-restart':
       return random.int(0, 2_000);

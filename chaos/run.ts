@@ -74,7 +74,7 @@ export async function runChaos(options: RunOptions): Promise<RunResult> {
     },
   });
   const clients: Child[] = [];
-  const nemesis = new Nemesis({ plan, processes, services, file: nemesisFile, signal, say });
+  const nemesis = new Nemesis({ plan, processes, services, databaseUrl, file: nemesisFile, signal, say });
   let ticker: NodeJS.Timeout | undefined;
   try {
     for (const [i, file] of producerFiles.entries())
