@@ -2,7 +2,7 @@
  * The first command after a clone: installs packages where they are missing or older than
  * package-lock.json, then runs a command under the pinned Node.
  *
- *   node scripts/bootstrap.mjs demo | dev | bench | mutate | test [arguments]
+ *   node scripts/bootstrap.mjs demo | dev | bench | chaos | mutate | test [arguments]
  *
  * No dependencies, and nothing newer than Node 20, because nothing is installed yet.
  */
@@ -44,6 +44,8 @@ const COMMANDS = {
   demo: (args) => ['scripts/demo.ts', ...args],
   dev: (args) => ['scripts/dev.ts', ...args],
   bench: (args) => ['bench/main.ts', ...args],
+  // Job modules import the package by its name.
+  chaos: (args) => ['--conditions=oncefleet-source', 'chaos/main.ts', ...args],
   mutate: (args) => ['scripts/mutate.ts', ...args],
   test: (args) => {
     const rest = args.filter((arg) => arg !== '--watch');

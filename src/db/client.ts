@@ -1,6 +1,7 @@
 import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
 import type { Database } from './schema.ts';
+import { endSilentConnections } from './silence.ts';
 import { prepareNamedStatements } from './statement.ts';
 
 /** Type OIDs of pg_type.dat. */
@@ -27,6 +28,8 @@ export interface CreateDbOptions {
   applicationName: string;
   /** Gets errors of connections that run no statement; without a listener pg would end the process. */
   onError(error: Error): void;
+  /** A statement without an answer for so long is asked about, ms; see silence.ts. Default 10,000. */
+  silenceMs?: number;
 }
 
 export interface Db {
@@ -57,6 +60,11 @@ export function createDb(options: CreateDbOptions): Db {
       ),
     ),
   );
+  const silence = endSilentConnections(pool, {
+    url: options.url,
+    afterMs: options.silenceMs ?? 10_000,
+    onLost: options.onError,
+  });
   const kysely = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
   let closing: Promise<void> | undefined;
   return {
@@ -66,6 +74,7 @@ export function createDb(options: CreateDbOptions): Db {
       // Kysely ends the pool, but only one it has used.
       closing ??= kysely.destroy().then(async () => {
         if (!pool.ending) await pool.end();
+        silence.stop();
       });
       return closing;
     },

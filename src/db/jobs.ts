@@ -635,6 +635,13 @@ export async function lockFence(
   return rows.rows.length > 0;
 }
 
+/** Postgres ends a transaction of ours when its process is silent for so long, ms: a row stays locked no longer. */
+const SILENT_OWNER_MS = 10_000;
+
+async function limitSilence(trx: Transaction<Database>, limitMs: number): Promise<void> {
+  await sql`select set_config('idle_in_transaction_session_timeout', ${String(limitMs)}, true)`.execute(trx);
+}
+
 export interface Ended {
   /** What to publish. */
   run: Run;
@@ -668,6 +675,7 @@ export async function endAbandoned(
     | undefined,
 ): Promise<Ended | undefined> {
   return db.transaction().execute(async (trx) => {
+    await limitSilence(trx, SILENT_OWNER_MS);
     const row = await trx
       .selectFrom('jobs')
       .select([
@@ -806,6 +814,7 @@ export async function redriveJob(
   terminalJson: (error: string | null) => string,
 ): Promise<{ queue: string } | undefined> {
   return db.transaction().execute(async (trx) => {
+    await limitSilence(trx, SILENT_OWNER_MS);
     const row = await trx
       .selectFrom('jobs')
       .select(['queue', 'fence', 'error', 'worker', 'claimed_at', 'finished_at', 'last_outcome'])

@@ -2,6 +2,12 @@ import { Cluster, Redis } from 'ioredis';
 import type { RedisConnection } from '../journal/channel.ts';
 import type { Logger } from '../log.ts';
 
+/** How often a connection is asked whether it is alive, ms. */
+const ASK_EVERY_MS = 1_000;
+
+/** Questions in a row without an answer after which a connection counts as half-open. */
+const MAX_SILENT = 4;
+
 export interface ConnectOptions {
   /** The URL is a node of a Redis Cluster, which knows the others. */
   cluster: boolean;
@@ -35,6 +41,8 @@ export function connectRedis(url: string, options: ConnectOptions): RedisConnect
     if (reported) log.info({ connection: name }, 'Redis is back');
     reported = false;
   });
+  // The connections of a Cluster are ioredis's own to keep.
+  if (redis instanceof Redis) endSilence(redis, name, log);
   return redis;
 }
 
@@ -71,6 +79,39 @@ function connectCluster(
       ...(tls ? { tls: {} } : {}),
     },
   });
+}
+
+/**
+ * Ends a connection that went half-open (its other side is gone and nobody was told), so that
+ * it is made anew: TCP takes a quarter of an hour to notice, a subscriber that never sends
+ * anything does not notice at all.
+ *
+ * Counts questions, not time: an event loop that was blocked has not listened either.
+ */
+function endSilence(redis: Redis, name: string, log: Logger): void {
+  let silent = 0;
+  const timer = setInterval(() => {
+    // Connected and still not ready: its handshake has no answer either.
+    if (redis.status !== 'ready' && redis.status !== 'connect') {
+      silent = 0;
+      return;
+    }
+    if (silent === 0 && redis.status === 'ready') {
+      redis.ping().then(
+        () => {
+          silent = 0;
+        },
+        () => undefined,
+      );
+    }
+    silent++;
+    if (silent <= MAX_SILENT) return;
+    silent = 0;
+    log.warn({ connection: name }, 'Redis connection ended: it does not answer');
+    redis.disconnect(true);
+  }, ASK_EVERY_MS);
+  timer.unref();
+  redis.once('end', () => clearInterval(timer));
 }
 
 /** Ends a connection without waiting for a Redis that is away. */

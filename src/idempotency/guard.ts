@@ -72,7 +72,8 @@ const BUSY_TRIES = 6;
 const UNGUARDED_SAVE_MS = 30_000;
 
 const OUTAGE_MIN_MS = 500;
-const OUTAGE_MAX_MS = 30_000;
+/** Longer pauses would outlast most outages: what met one is to run soon after it. */
+const OUTAGE_MAX_MS = 5_000;
 
 export class Guard {
   readonly #runtime: Runtime;

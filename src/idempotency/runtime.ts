@@ -112,7 +112,9 @@ export class Runtime {
       url: options.databaseUrl,
       maxConnections: options.databasePoolSize ?? 10,
       applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
-      onError: (err) => this.log.warn({ err }, 'idle Postgres connection lost'),
+      onError: (err) => this.log.warn({ err }, 'Postgres connection lost'),
+      // Well within a lease, so that a claim or an outcome that was lost on the way is tried again in time.
+      silenceMs: Math.max(2_000, Math.min(10_000, Math.floor(leaseTtlMs / 3))),
     });
     const { prefix } = this.settings;
     const { log } = this;
@@ -126,7 +128,7 @@ export class Runtime {
     this.publisher = new Publisher({ redis: this.#publishRedis, prefix, log });
     this.hub = new ChannelHub({ redis: this.#subscriber, prefix, log });
     this.control = new Control({ publish: this.#publishRedis, subscribe: this.#subscriber, prefix, log });
-    this.followers = new Followers({ db, hub: this.hub });
+    this.followers = new Followers({ db, hub: this.hub, log });
     this.writer = new JournalWriter({
       db,
       publisher: this.publisher,

@@ -277,11 +277,16 @@ export class ChannelHub {
     return () => {
       if (!listeners.delete(listener) || listeners.size > 0) return;
       this.#channels.delete(name);
-      if (!this.#ready) return;
-      const unwanted = this.#channels.size === 0 ? [name, endingsChannel(this.#prefix)] : [name];
-      const left = this.#sharded ? this.#redis.sunsubscribe(name) : this.#redis.unsubscribe(...unwanted);
-      left.catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
+      this.#unsubscribe(this.#channels.size === 0 && !this.#sharded ? [name, endingsChannel(this.#prefix)] : [name]);
     };
+  }
+
+  #unsubscribe(names: readonly string[]): void {
+    if (!this.#ready || names.length === 0) return;
+    const left = this.#sharded
+      ? Promise.all(names.map((name) => this.#redis.sunsubscribe(name)))
+      : this.#redis.unsubscribe(...names);
+    left.catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
   }
 
   get #sharded(): boolean {
@@ -317,6 +322,8 @@ export class ChannelHub {
   }
 
   #confirm(names: readonly string[]): void {
+    // Let go while the connection was away: ioredis has sent what was under way again.
+    this.#unsubscribe(names.filter((name) => !this.#channels.has(name)));
     for (const name of names) {
       const channel = this.#channels.get(name);
       if (channel === undefined) continue;

@@ -20,6 +20,7 @@ import {
 } from '../db/journal.ts';
 import type { Database } from '../db/schema.ts';
 import { OncefleetError } from '../errors.ts';
+import type { Logger } from '../log.ts';
 import { Batcher } from './batcher.ts';
 import type { ChannelHub, ChannelListener, RunMessage } from './channel.ts';
 import { type Cursor, cursorAt, type Place, parseCursor } from './cursor.ts';
@@ -29,6 +30,7 @@ import { rowTerminalJson } from './terminal.ts';
 export interface FollowerOptions {
   db: Kysely<Database>;
   hub: ChannelHub;
+  log: Logger;
   /** How often a quiet follower compares its place with the head, ms. Default 5,000. */
   headCheckMs?: number;
   /** The same while Redis gives no messages, ms. Default 250. */
@@ -64,6 +66,7 @@ const SUBSCRIBE_WAIT_MS = 1_000;
 export class Followers {
   readonly #db: Kysely<Database>;
   readonly #hub: ChannelHub;
+  readonly #log: Logger;
   readonly #headCheckMs: number;
   readonly #pollMs: number;
   readonly #maxInboxLength: number;
@@ -72,6 +75,7 @@ export class Followers {
   constructor(options: FollowerOptions) {
     this.#db = options.db;
     this.#hub = options.hub;
+    this.#log = options.log;
     this.#headCheckMs = options.headCheckMs ?? 5_000;
     this.#pollMs = options.pollMs ?? 250;
     this.#maxInboxLength = options.maxInboxLength ?? 1024 * 1024;
@@ -164,6 +168,8 @@ export class Followers {
         }
         inbox.lookingAtHead();
         state = await this.state(streamId, options.tenant);
+        const missed = state.nextSeq - tail.next;
+        if (missed > 0) this.#log.debug({ streamId, seq: tail.next, events: missed }, 'gap filled from the journal');
       }
     } finally {
       unsubscribe();

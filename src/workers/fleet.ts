@@ -80,6 +80,12 @@ const DAY_MS = 86_400_000;
 /** How long an unknown job waits for a worker that knows it, ms. */
 const UNKNOWN_JOB_WAIT_MS = 5_000;
 
+/**
+ * How often one of the workers looks for jobs whose BullMQ lock ran out, ms. It adds to the
+ * time a dead worker's job waits beyond its lease; a look is one script call a queue.
+ */
+const STALLED_LOOK_MS = 500;
+
 /** With nothing running any more, BullMQ gets this long to say goodbye to Redis, ms. */
 const FAREWELL_MS = 3_000;
 
@@ -173,7 +179,7 @@ async function startWorker(
       concurrency: options.concurrency,
       // BullMQ's lock lives as long as our lease, so that a dead worker's job comes back when its lease is over.
       lockDuration: leaseTtlMs,
-      stalledInterval: Math.min(15_000, Math.max(500, Math.floor(leaseTtlMs / 4))),
+      stalledInterval: STALLED_LOOK_MS,
       removeOnFail: KEEP_FAILED,
       // A stall is a delivery like any other; the row counts crashes.
       maxStalledCount: Number.MAX_SAFE_INTEGER,

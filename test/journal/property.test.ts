@@ -119,7 +119,14 @@ interface Owner {
 
 async function play(schedule: readonly Op[], immediate: boolean, hub: ChannelHub, bus: Redis, prefix: string) {
   const id = await insertJob(file.db, immediate ? IMMEDIATE : {});
-  const followers = new Followers({ db: file.db, hub, headCheckMs: 15, pollMs: 5, maxInboxLength: 2_000 });
+  const followers = new Followers({
+    db: file.db,
+    hub,
+    log: silentLogger(),
+    headCheckMs: 15,
+    pollMs: 5,
+    maxInboxLength: 2_000,
+  });
   const readers: ModelReader[] = [];
   const read = (committed: boolean) =>
     new ModelReader((after) => followers.follow({ streamId: id, tenant: 'default', after, committed }));

@@ -37,7 +37,7 @@ export async function stage(
     subscriber.disconnect();
     publisher.disconnect();
   });
-  const followers = new Followers({ db: file.db, hub, headCheckMs: 60_000, ...options });
+  const followers = new Followers({ db: file.db, hub, log: silentLogger(), headCheckMs: 60_000, ...options });
   const id = await insertJob(file.db, job);
   await claimFree(file.db, id);
   const seen: StreamEvent[] = [];

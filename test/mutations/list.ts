@@ -12,6 +12,7 @@ const FINGERPRINT = 'test/idempotency/fingerprint.test.ts';
 const ATTEMPTS = 'test/journal/attempts.test.ts';
 const CLUSTER = 'test/journal/cluster.test.ts';
 const FOLD = 'test/journal/fold.test.ts';
+const HALF_OPEN = 'test/idempotency/half-open.test.ts';
 const FOLLOWER = 'test/journal/follower.test.ts';
 const IMMEDIATE = 'test/journal/immediate.test.ts';
 const LEAKS = 'test/journal/follower-leaks.test.ts';
@@ -531,6 +532,47 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'a connection lost in a transaction does not end the process',
       test: FENCES,
       title: 'tells of it through onError, and its next statement fails',
+    },
+  ]),
+
+  ...of('src/db/silence.ts', [
+    {
+      name: 'silence-ends',
+      find: 'void (client as pg.PoolClient & pg.Client).end().catch(() => undefined);',
+      replace: '',
+      mechanism: 'a connection to Postgres that went half-open is ended',
+      test: HALF_OPEN,
+      title: 'cost an outcome a moment, not a quarter of an hour',
+    },
+    {
+      name: 'silence-asks',
+      find: 'clients.filter((client) => !active.has(pidOf(client)))',
+      replace: 'clients.filter(() => active.size >= 0)',
+      mechanism: 'a slow statement is not taken for a lost one',
+      test: HALF_OPEN,
+      title: 'are not mistaken for slow statements, nor for those that wait for a lock',
+    },
+  ]),
+
+  ...of('src/db/jobs.ts', [
+    {
+      name: 'ending-silence',
+      find: `select set_config('idle_in_transaction_session_timeout', \${String(limitMs)}, true)`,
+      replace: 'select 1',
+      mechanism: 'a transaction of ours that went silent is ended by Postgres',
+      test: HALF_OPEN,
+      title: 'keeps no row locked',
+    },
+  ]),
+
+  ...of('src/idempotency/connections.ts', [
+    {
+      name: 'redis-silence',
+      find: 'redis.disconnect(true);',
+      replace: '',
+      mechanism: 'a connection to Redis that went half-open is made anew',
+      test: HALF_OPEN,
+      title: 'are noticed by a connection that only listens',
     },
   ]),
 
@@ -1213,6 +1255,14 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'on a Cluster messages go to the node that has their slot',
       test: CLUSTER,
       title: 'followers hear of events by sharded pub/sub, on the node that has the slot',
+    },
+    {
+      name: 'channel-let-go',
+      find: 'this.#unsubscribe(names.filter((name) => !this.#channels.has(name)));',
+      replace: '',
+      mechanism: 'a subscription confirmed too late is let go of',
+      test: HALF_OPEN,
+      title: 'leave no subscription behind that was let go of while they were away',
     },
     {
       name: 'channel-large',

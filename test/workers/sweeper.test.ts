@@ -40,6 +40,7 @@ function createFollowers() {
   return new Followers({
     db: file.db,
     hub: new ChannelHub({ redis, prefix: uniquePrefix(), log: silentLogger() }),
+    log: silentLogger(),
     pollMs: 20,
     headCheckMs: 20,
   });

@@ -1,0 +1,103 @@
+/**
+ * Finds connections that went half-open: the other side is gone, or a firewall forgot them,
+ * and nobody was told. TCP takes a quarter of an hour to notice, and until then a statement
+ * has no answer: a claim, an outcome or a handler's transaction would hang for so long.
+ *
+ * A statement may as well be slow, or wait for a lock. So Postgres is asked, on a connection
+ * of its own, whether the backend is still at work; where it is not, the answer is lost.
+ */
+import pg from 'pg';
+
+/** How often statements are looked at, ms. */
+const LOOK_EVERY_MS = 1_000;
+
+/** How long Postgres may take to say what a backend does, ms. */
+const ASK_LIMIT_MS = 3_000;
+
+const APPLICATION_NAME = 'oncefleet-silence';
+
+export interface SilenceOptions {
+  url: string;
+  /** A statement without an answer for so long is asked about, ms. */
+  afterMs: number;
+  /** Told of each connection that is ended. */
+  onLost(error: Error): void;
+}
+
+/**
+ * Ends connections of the pool whose statement will never be answered. The statement fails
+ * with what a lost connection fails with, and the pool makes another.
+ */
+export function endSilentConnections(pool: pg.Pool, options: SilenceOptions): { stop(): void } {
+  const waiting = new Map<pg.PoolClient, number>();
+  /** Found lost by the last look. An answer may just have been on its way: only the next look ends them. */
+  let suspects = new Map<pg.PoolClient, number>();
+  let asking = false;
+  pool.on('connect', (client) => {
+    const query = client.query.bind(client) as (...args: unknown[]) => unknown;
+    const watched = (...args: unknown[]): unknown => {
+      const answer = query(...args);
+      if (!(answer instanceof Promise)) return answer;
+      waiting.set(client, performance.now());
+      const done = () => waiting.delete(client);
+      answer.then(done, done);
+      return answer;
+    };
+    client.query = watched as typeof client.query;
+  });
+  const timer = setInterval(() => {
+    const now = performance.now();
+    const silent = new Map([...waiting].filter(([, since]) => now - since >= options.afterMs));
+    if (silent.size === 0 || asking) return;
+    asking = true;
+    findLost(options.url, [...silent.keys()])
+      .then((lost) => {
+        // The answer may have come meanwhile, and the client wait for another one.
+        const still = lost.filter((client) => waiting.get(client) === silent.get(client));
+        for (const client of still.filter((candidate) => suspects.get(candidate) === silent.get(candidate))) {
+          waiting.delete(client);
+          options.onLost(
+            new Error(`Postgres connection ended: no answer for ${options.afterMs} ms, and its backend waits for us`),
+          );
+          void (client as pg.PoolClient & pg.Client).end().catch(() => undefined);
+        }
+        suspects = new Map(still.map((client) => [client, silent.get(client) as number]));
+      })
+      // Postgres is away, or as silent to this connection: asked again.
+      .catch(() => undefined)
+      .finally(() => {
+        asking = false;
+      });
+  }, LOOK_EVERY_MS);
+  timer.unref();
+  return { stop: () => clearInterval(timer) };
+}
+
+/** Of clients that wait for an answer, those whose backend is gone or idle. */
+async function findLost(url: string, clients: readonly pg.PoolClient[]): Promise<pg.PoolClient[]> {
+  const own = new pg.Client({
+    connectionString: url,
+    application_name: APPLICATION_NAME,
+    connectionTimeoutMillis: ASK_LIMIT_MS,
+    query_timeout: ASK_LIMIT_MS,
+  });
+  own.on('error', () => {});
+  try {
+    await own.connect();
+    const { rows } = await own.query<{ own: number; active: number[] }>(
+      `select pg_backend_pid() as own, array(select pid from pg_stat_activity where state = 'active') as active`,
+    );
+    const [row] = rows;
+    // Behind a pooler backends change from statement to statement, and pids are the pooler's own.
+    if (row === undefined || row.own !== pidOf(own)) return [];
+    const active = new Set(row.active);
+    return clients.filter((client) => !active.has(pidOf(client)));
+  } finally {
+    // Not awaited: this one may go half-open as well.
+    own.end().catch(() => undefined);
+  }
+}
+
+function pidOf(client: unknown): number {
+  return (client as { processID: number }).processID;
+}
