@@ -5,7 +5,7 @@ import { FastifyAdapter } from '@bull-board/fastify';
 import type { Job, Queue } from 'bullmq';
 import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../idempotency/client.ts';
-import { isUuid } from '../idempotency/uuid.ts';
+import { readJobData } from '../idempotency/job-data.ts';
 
 /** BullMQ waits for a Redis that is away for ever. An answer that takes longer than this makes us look, ms. */
 const PATIENCE_MS = 2_000;
@@ -93,19 +93,19 @@ export class LinkedQueueAdapter extends BullMQAdapter {
   }
 
   /** `undefined` is no link, which the board's types do not say. */
-  #linkOf({ data }: QueueJobJson): ExternalJobUrl | undefined {
-    const id = this.#recordIdOf(data);
+  #linkOf(job: QueueJobJson): ExternalJobUrl | undefined {
+    const id = this.#recordIdOf(job);
     return id !== undefined && this.#known.has(id) ? { displayText: 'Job record', href: `/v1/jobs/${id}` } : undefined;
   }
 
-  #recordIdOf(data: unknown): string | undefined {
-    const { jobId, tenant } = (data ?? {}) as { jobId?: unknown; tenant?: unknown };
-    return typeof jobId === 'string' && isUuid(jobId) && tenant === this.#tenant ? jobId : undefined;
+  #recordIdOf(job: { id?: string | number | null | undefined; data?: unknown }): string | undefined {
+    const row = readJobData(job);
+    return row?.tenant === this.#tenant ? row.jobId : undefined;
   }
 
   async #lookUp(jobs: readonly Job[]): Promise<void> {
     if (this.#known.size > MAX_KNOWN_IDS) this.#known.clear();
-    const ids = jobs.map(({ data }) => this.#recordIdOf(data)).filter((id) => id !== undefined && !this.#known.has(id));
+    const ids = jobs.map((job) => this.#recordIdOf(job)).filter((id) => id !== undefined && !this.#known.has(id));
     if (ids.length === 0) return;
     const looked = Promise.allSettled(
       ids.map(async (id) => {

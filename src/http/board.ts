@@ -5,6 +5,7 @@ import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../idempotency/client.ts';
+import { shownData } from '../idempotency/job-data.ts';
 import { createBoardAuth } from './auth.ts';
 import { GuardedServerAdapter, LinkedQueueAdapter } from './board-adapters.ts';
 import { sendProblem } from './problem.ts';
@@ -74,6 +75,7 @@ function createAdapter(
       ? new LinkedQueueAdapter(queue, options, { client, tenant })
       : new BullMQAdapter(queue, options);
   adapter.setFormatter('name', (job: { name: string; data: unknown }) => titleOf(job));
+  adapter.setFormatter('data', shownData);
   adapter.setFormatter('progress', withPercentage);
   return adapter;
 }

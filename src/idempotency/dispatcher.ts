@@ -7,16 +7,7 @@ import { isTransient } from '../db/transient.ts';
 import { Batcher } from '../journal/batcher.ts';
 import type { RedisConnection } from '../journal/channel.ts';
 import type { Logger } from '../log.ts';
-
-/** What a BullMQ job of ours carries; the input stays in Postgres. */
-export interface JobData {
-  jobId: string;
-  tenant: string;
-  name: string;
-  key: string | null;
-  /** Only where the job may run while Postgres is away. */
-  input?: unknown;
-}
+import { readJobData, toJobData } from './job-data.ts';
 
 /** How long an enqueue waits for Redis before it leaves dispatching to the reconciler, ms. */
 const DISPATCH_WAIT_MS = 500;
@@ -248,8 +239,8 @@ export class Dispatcher {
       const adds = new Batcher<DispatchRow, void>({
         run: async (rows) => {
           const [only] = rows;
-          if (rows.length === 1 && only !== undefined) await queue.add(only.name, toData(only), toOptions(only));
-          else await queue.addBulk(rows.map((row) => ({ name: row.name, data: toData(row), opts: toOptions(row) })));
+          if (rows.length === 1 && only !== undefined) await queue.add(only.name, toJobData(only), toOptions(only));
+          else await queue.addBulk(rows.map((row) => ({ name: row.name, data: toJobData(row), opts: toOptions(row) })));
           return rows.map(() => undefined);
         },
         maxBatch: MAX_BULK,
@@ -262,11 +253,11 @@ export class Dispatcher {
   }
 }
 
-/** Whether BullMQ's data of a job is what `toData` writes for it. */
+/** Whether BullMQ's data of a job is what `toJobData` writes for it. */
 function isOwnData(json: unknown, id: string): boolean {
   if (typeof json !== 'string') return false;
   try {
-    return (JSON.parse(json) as { jobId?: unknown } | null)?.jobId === id;
+    return readJobData({ id, data: JSON.parse(json) })?.jobId === id;
   } catch {
     return false;
   }
@@ -280,16 +271,12 @@ function valuesOf(answers: [error: Error | null, result: unknown][] | null): unk
   });
 }
 
-function toData(row: DispatchRow): JobData {
-  const data = { jobId: row.id, tenant: row.tenant, name: row.name, key: row.key };
-  return row.input === undefined ? data : { ...data, input: row.input };
-}
-
 function toOptions(row: DispatchRow): JobsOptions {
   return {
     jobId: row.id,
-    priority: row.options.priority,
-    delay: Math.max(0, Math.round(row.delayMs)),
+    // Left out where they are BullMQ's defaults: see JobData.
+    ...(row.options.priority === 0 ? {} : { priority: row.options.priority }),
+    ...(row.delayMs < 0.5 ? {} : { delay: Math.round(row.delayMs) }),
     // Shown in Bull Board; whether and when a job is retried, its row decides.
     attempts: row.options.attempts,
   };

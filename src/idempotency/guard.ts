@@ -40,8 +40,8 @@ import { ending } from './abandon.ts';
 import { createContext, createUnguardedContext } from './context.ts';
 import { type Backoff, type JobContext, type JobPolicy, MAX_TIMER_MS } from './define-job.ts';
 import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
+import { readJobData } from './job-data.ts';
 import type { Runtime } from './runtime.ts';
-import { isUuid } from './uuid.ts';
 
 /** A job as the guard needs it, made from a definition or around a plain processor. */
 export interface JobSpec {
@@ -174,8 +174,9 @@ export class Guard {
 
   /** The row a delivery is about; a job that another BullMQ client added gets its row here. */
   async #identify(job: Job, spec: JobSpec): Promise<string> {
-    const data = job.data as { jobId?: unknown; tenant?: unknown; idempotencyKey?: unknown } | null | undefined;
-    if (typeof data?.jobId === 'string' && isUuid(data.jobId) && typeof data.tenant === 'string') return data.jobId;
+    const own = readJobData(job);
+    if (own !== undefined) return own.jobId;
+    const data = job.data as { tenant?: unknown; idempotencyKey?: unknown } | null | undefined;
     try {
       const { idempotencyKey, ...input } = (
         typeof data === 'object' && data !== null && !Array.isArray(data) ? data : { value: data }
@@ -691,8 +692,8 @@ function backoffMs(backoff: RowOptions['backoff'], failures: number): number {
 
 /** The input of a delivery whose row cannot be read: carried by BullMQ, or the data of another client's job. */
 function unguardedInput(job: Job): { value: unknown } | undefined {
-  const data = job.data as { jobId?: unknown; input?: unknown } | null | undefined;
-  if (typeof data?.jobId === 'string' && isUuid(data.jobId)) return 'input' in data ? { value: data.input } : undefined;
+  const data = job.data as { input?: unknown } | null | undefined;
+  if (readJobData(job) !== undefined) return data != null && 'input' in data ? { value: data.input } : undefined;
   if (typeof data !== 'object' || data === null || Array.isArray(data)) return { value: { value: data } };
   const { idempotencyKey: _key, ...input } = data as Record<string, unknown>;
   return { value: input };

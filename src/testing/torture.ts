@@ -119,7 +119,7 @@ const ZOMBIE_MS = 5_000;
 /** The fleet's bookkeeping, which differs from run to run. */
 const OWN_TABLES = [
   'jobs',
-  'job_attempts',
+  'ended_attempts',
   'stream_heads',
   'journal_segments',
   'kysely_migration',
@@ -514,7 +514,7 @@ class Trial {
   async #deliver(): Promise<void> {
     const id = `${this.#jobId}-${this.#deliveries.length}`;
     this.#deliveries.push(id);
-    const data = { jobId: this.#jobId, tenant: 'default', name: this.#name, key: this.#key };
+    const data = { oncefleet: 1, jobId: this.#jobId, key: this.#key };
     await this.#queue.add(this.#name, data, { jobId: id });
   }
 

@@ -17,6 +17,7 @@ import {
 import { findOddStreams, findRoundAge } from '../db/rounds.ts';
 import { OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
+import { readJobData } from '../idempotency/job-data.ts';
 import type { Runtime } from '../idempotency/runtime.ts';
 import { isUuid } from '../idempotency/uuid.ts';
 import { type BullJob, DISAGREEMENTS, type DisagreementKind, judge } from './disagreements.ts';
@@ -548,7 +549,7 @@ function toFindings(found: readonly Suspect[], left: readonly Suspect[], fixed: 
 function isOwn(data: string | null, id: string): boolean {
   if (data === null) return false;
   try {
-    return (JSON.parse(data) as { jobId?: unknown } | null)?.jobId === id;
+    return readJobData({ id, data: JSON.parse(data) })?.jobId === id;
   } catch {
     return false;
   }

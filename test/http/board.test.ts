@@ -55,7 +55,7 @@ describe('Bull Board', () => {
       .toContain('echo · order-17');
     const job = (await jobsOf('echo')).find((one) => one['id'] === id);
     expect(job).toMatchObject({
-      data: { jobId: id, tenant: 'default', name: 'echo', key: 'order-17' },
+      data: { tenant: 'default', key: 'order-17' },
       externalUrl: { href: `/v1/jobs/${id}` },
     });
   });
@@ -66,7 +66,7 @@ describe('Bull Board', () => {
     const theirs = await harness.fleet.enqueue('echo', { text: 'x' }, { tenant: 'other', delayMs: delay });
     const foreign = await queue.add('echo', { some: 'data' }, { delay });
     const lost = randomUUID();
-    await queue.add('echo', { jobId: lost, tenant: 'default', name: 'echo', key: null }, { jobId: lost, delay });
+    await queue.add('echo', { oncefleet: 1, key: null }, { jobId: lost, delay });
     for (const id of [theirs.id, foreign.id, lost]) {
       await expect.poll(async () => (await jobsOf('echo')).map((job) => job['id']), { timeout: 15_000 }).toContain(id);
       const shown = await inject(harness.app, `/admin/queues/api/queues/echo/${id}`);

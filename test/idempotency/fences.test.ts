@@ -438,7 +438,7 @@ it('a delivery that meets a job which crashed too often ends it, with an alert',
     await claimFree(file.db, id);
     await expireLease(file.db, id);
     const queue = fleet.queues[0] as Queue;
-    const bull = await queue.add(job.name, { jobId: id, tenant: 'default', name: job.name, key: null }, { jobId: id });
+    const bull = await queue.add(job.name, { oncefleet: 1, key: null }, { jobId: id });
     await expect.poll(() => bull.getState(), { timeout: 10_000 }).toBe('failed');
     expect((await queue.getJob(id))?.failedReason).toMatch(/^POISONED/);
     expect(onPoison).toHaveBeenCalledExactlyOnceWith(expect.objectContaining({ jobId: id, crashes: 1 }));

@@ -258,7 +258,7 @@ describe('a worker frozen at', () => {
     await expireLease(file.db, handle.id);
     // BullMQ would bring the job back as well, but the frozen process still waits for its queue's
     // marker and swallows it: a worker that begins now finds this delivery without.
-    const data = { jobId: handle.id, tenant: 'default', name: 'steps', key: null };
+    const data = { oncefleet: 1, jobId: handle.id, key: null };
     await (fleet.queues[0] as Queue).add('steps', data, { jobId: `again-${handle.id}` });
     await fleet.work();
     expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how });

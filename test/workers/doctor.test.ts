@@ -23,7 +23,7 @@ const diagnose = (runtime: Runtime, known: typeof jobs, options: DoctorOptions =
 const IDLE = new Set(['no-workers', 'no-reconciler']);
 
 beforeEach(async () => {
-  await sql`truncate jobs, job_attempts, stream_heads, journal_segments, dispatch_outbox, reconciler_rounds`.execute(
+  await sql`truncate jobs, ended_attempts, stream_heads, journal_segments, dispatch_outbox, reconciler_rounds`.execute(
     file.db,
   );
 });

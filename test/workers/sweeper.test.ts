@@ -22,7 +22,7 @@ const DEFAULTS = { streamMs: 7 * DAY, jobMs: 30 * DAY };
 
 beforeEach(async () => {
   await sql`
-    truncate jobs, job_attempts, stream_heads, journal_segments, tenant_policies, retention_marks, retention_later`.execute(
+    truncate jobs, ended_attempts, stream_heads, journal_segments, tenant_policies, retention_marks, retention_later`.execute(
     file.db,
   );
 });
@@ -334,8 +334,8 @@ describe('retention', () => {
     // Who has read to the end is told that it is the end.
     expect(await readAll(followers, old.id, 3)).toEqual([]);
     await expect(readAll(followers, ancient.id)).rejects.toMatchObject({ code: 'JOB_NOT_FOUND' });
-    for (const table of ['jobs', 'job_attempts', 'stream_heads', 'journal_segments'] as const) {
-      const column = { jobs: 'id', job_attempts: 'job_id', stream_heads: 'stream_id', journal_segments: 'stream_id' }[
+    for (const table of ['jobs', 'ended_attempts', 'stream_heads', 'journal_segments'] as const) {
+      const column = { jobs: 'id', ended_attempts: 'job_id', stream_heads: 'stream_id', journal_segments: 'stream_id' }[
         table
       ];
       const rows = await sql`select 1 from ${sql.table(table)} where ${sql.ref(column)} = ${ancient.id}`.execute(

@@ -43,9 +43,7 @@ export const oncefleet: Subject = {
       },
       async redeliver(how, first, count) {
         const data = (n: number) =>
-          how === 'delivery'
-            ? { jobId: ids.get(n), tenant: 'default', name: QUEUE, key: keyOf(n) }
-            : { n, idempotencyKey: keyOf(n) };
+          how === 'delivery' ? { oncefleet: 1, jobId: ids.get(n), key: keyOf(n) } : { n, idempotencyKey: keyOf(n) };
         for (let done = 0; done < count; done += CHUNK) {
           await queue.addBulk(
             range(first + done, Math.min(CHUNK, count - done)).map((n) => ({ name: QUEUE, data: data(n) })),

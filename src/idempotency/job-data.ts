@@ -1,0 +1,54 @@
+/** What our BullMQ jobs carry, and how they are told from those that other clients add. */
+import type { DispatchRow } from '../db/jobs.ts';
+import { isUuid } from './uuid.ts';
+
+/** The tenant that is not spelled out. */
+const DEFAULT_TENANT = 'default';
+
+/** Of `oncefleet` in a job's data. */
+const FORMAT = 1;
+
+/**
+ * BullMQ's job id is the row's id; the rest is for people who look at Bull Board, the input
+ * stays in Postgres.
+ *
+ * Short on purpose: Redis keeps a job's hash in one piece only while no value of it is longer
+ * than 64 bytes, and one in pieces costs more to write, to read and above all to remove.
+ */
+export interface JobData {
+  oncefleet: typeof FORMAT;
+  key: string | null;
+  /** Absent: `default`. */
+  tenant?: string;
+  /** Only where the job may run while Postgres is away. */
+  input?: unknown;
+}
+
+export function toJobData({ tenant, key, input }: DispatchRow): JobData {
+  return {
+    oncefleet: FORMAT,
+    key,
+    ...(tenant === DEFAULT_TENANT ? {} : { tenant }),
+    ...(input === undefined ? {} : { input }),
+  };
+}
+
+/** The row a BullMQ job is about; undefined for a job that another client added. */
+export function readJobData(job: {
+  id?: string | number | null | undefined;
+  data?: unknown;
+}): { jobId: string; tenant: string; key: string | null } | undefined {
+  const { id, data } = job;
+  if (typeof data !== 'object' || data === null) return undefined;
+  const { oncefleet, jobId = id, tenant = DEFAULT_TENANT, key = null } = data as Record<string, unknown>;
+  if (oncefleet !== FORMAT || typeof jobId !== 'string' || !isUuid(jobId) || typeof tenant !== 'string')
+    return undefined;
+  return { jobId, tenant, key: typeof key === 'string' ? key : null };
+}
+
+/** Data as people are shown it: without its mark, with the tenant that it leaves out. */
+export function shownData(data: unknown): unknown {
+  if (typeof data !== 'object' || data === null) return data;
+  const { oncefleet, ...rest } = data as Record<string, unknown>;
+  return oncefleet === FORMAT ? { ...rest, tenant: rest.tenant ?? DEFAULT_TENANT } : data;
+}
