@@ -122,6 +122,11 @@ const OWN_TABLES = [
   'ended_attempts',
   'stream_heads',
   'journal_segments',
+  'dispatch_outbox',
+  'reconciler_rounds',
+  'tenant_policies',
+  'retention_marks',
+  'retention_later',
   'kysely_migration',
   'kysely_migration_lock',
 ];

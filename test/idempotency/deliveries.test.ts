@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { Queue, QueueEvents, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished } from 'vitest';
@@ -695,6 +696,8 @@ describe('withIdempotency around a plain processor', () => {
     expect(await second.waitUntilFinished(events, 10_000)).toEqual({ saw: 1 });
     const keyless = await queue.add('plain', { n: 2 });
     expect(await keyless.waitUntilFinished(events, 10_000)).toEqual({ saw: 2 });
+    const withUuid = await queue.add('plain', { n: 3, key: 'theirs' }, { jobId: randomUUID() });
+    expect(await withUuid.waitUntilFinished(events, 10_000)).toEqual({ saw: 3 });
     // An order's number is a key; what cannot be one is refused, not ignored.
     const numbered = [
       await queue.add('plain', { n: 4, idempotencyKey: 17 }),
@@ -707,7 +710,12 @@ describe('withIdempotency around a plain processor', () => {
     }
     const misused = await queue.add('plain', { n: 3, idempotencyKey: 'k' });
     await expect(misused.waitUntilFinished(events, 10_000)).rejects.toThrow('KEY_MISMATCH');
-    expect(seen).toEqual([{ n: 1, idempotencyKey: 'k' }, { n: 2 }, { n: 4, idempotencyKey: 17 }]);
+    expect(seen).toEqual([
+      { n: 1, idempotencyKey: 'k' },
+      { n: 2 },
+      { n: 3, key: 'theirs' },
+      { n: 4, idempotencyKey: 17 },
+    ]);
   });
 
   it('leaves attempts and backoff to BullMQ’s own options', async () => {

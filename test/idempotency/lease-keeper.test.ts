@@ -46,6 +46,19 @@ describe('the lease keeper', () => {
     expect(onLost).not.toHaveBeenCalled();
   });
 
+  it('renews a lease whose TTL is shorter than the heartbeat, beside longer ones', async () => {
+    const keeper = createKeeper({ heartbeatMs: 60_000 });
+    await hold(keeper, 200_000);
+    const { id, onLost } = await hold(keeper, 900);
+    const first = (await rowOf(file.db, id)).lease_expires_at as Date;
+    await expect
+      .poll(async () => ((await rowOf(file.db, id)).lease_expires_at as Date).getTime() - first.getTime(), {
+        timeout: 5_000,
+      })
+      .toBeGreaterThan(1_000);
+    expect(onLost).not.toHaveBeenCalled();
+  });
+
   it('says that a lease is lost when its row is at another fence', async () => {
     const keeper = createKeeper();
     const { id, onLost } = await hold(keeper, 60_000);

@@ -1,7 +1,11 @@
 import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
+import { settleJobs } from '../../src/db/jobs.ts';
+import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
+import { Publisher } from '../../src/journal/channel.ts';
+import { silentLogger } from '../../src/log.ts';
 import { journalOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl } from '../helpers/services.ts';
@@ -36,6 +40,25 @@ describe('a follower', () => {
     await following;
     expect(s.seqs()).toEqual(upTo(6));
     expect(s.hub.size).toBe(0);
+  });
+
+  it('of a silent job hears of its end on the channel of all endings', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    const settlement = {
+      id: s.id,
+      fence: 1,
+      status: 'completed',
+      outcome: 'completed',
+      result: '7',
+      error: null,
+    } as const;
+    await settleJobs(file.db, [{ ...settlement, resultTtlMs: 1_000, delayMs: 0, delivery: 0, run: undefined }]);
+    const publisher = new Publisher({ redis: s.publisher, prefix: s.prefix, log: silentLogger() });
+    publisher.publishEndings([uuidV7(), s.id, uuidV7()]);
+    await following;
+    expect(s.seen.map(({ event }) => event)).toEqual([{ type: 'end', result: 7 }]);
   });
 
   it('starts after its cursor', async () => {

@@ -16,6 +16,8 @@ const HALF_OPEN = 'test/idempotency/half-open.test.ts';
 const FOLLOWER = 'test/journal/follower.test.ts';
 const IMMEDIATE = 'test/journal/immediate.test.ts';
 const LEAKS = 'test/journal/follower-leaks.test.ts';
+const FINISHED = 'test/workers/finished-jobs.test.ts';
+const LEASE_TABLE = 'test/idempotency/lease-table.test.ts';
 const LEASES = 'test/idempotency/lease-keeper.test.ts';
 const MULTI = 'test/http/multi-stream.test.ts';
 const OUTAGES = 'test/idempotency/outages.test.ts';
@@ -228,16 +230,16 @@ export const mutations: readonly Mutation[] = [
     // ── settleJobs ──
     {
       name: 'settle-silent-fence',
-      find: `where j.id = w.id and j.fence = w.fence and (j.status = 'running') is true returning j.id, j.fence`,
-      replace: `where j.id = w.id and (j.status = 'running') is true returning j.id, j.fence`,
+      find: `where j.id = w.id and j.fence = w.fence and (j.status = 'running') is true returning j.id`,
+      replace: `where j.id = w.id and (j.status = 'running') is true returning j.id`,
       mechanism: 'a silent completion is held to its fence',
       test: FENCES,
       title: '%s is refused once the job has an outcome, and at an old fence',
     },
     {
       name: 'settle-silent-running',
-      find: `where j.id = w.id and j.fence = w.fence and (j.status = 'running') is true returning j.id, j.fence`,
-      replace: 'where j.id = w.id and j.fence = w.fence returning j.id, j.fence',
+      find: `where j.id = w.id and j.fence = w.fence and (j.status = 'running') is true returning j.id`,
+      replace: 'where j.id = w.id and j.fence = w.fence returning j.id',
       mechanism: 'a silent completion takes a running job',
       test: FENCES,
       title: '%s is refused once the job has an outcome, and at an old fence',
@@ -789,14 +791,6 @@ export const mutations: readonly Mutation[] = [
       title: 'a run that completed itself ends its delivery at once',
     },
     {
-      name: 'lease-ready',
-      find: 'await lease.ready;',
-      replace: '',
-      mechanism: 'a handler starts when the lease thread knows of its lease',
-      test: FENCES,
-      title: 'a handler that blocks the event loop from its first line on keeps its lease',
-    },
-    {
       name: 'outcome-again',
       find: 'if (!isTransient(err) || this.#giveUp.signal.aborted) throw err;',
       replace: 'throw err;',
@@ -1006,7 +1000,7 @@ export const mutations: readonly Mutation[] = [
   ...of('src/idempotency/lease-thread.ts', [
     {
       name: 'heartbeat',
-      find: 'timer = setTimeout(() => void renew(), Math.max(dueMs, 0));',
+      find: 'timer = setTimeout(() => void renew(), afterMs);',
       replace: '',
       mechanism: 'leases are renewed',
       test: LEASES,
@@ -1014,7 +1008,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'heartbeat-again',
-      find: 'if (retry) schedule(RETRY_MS); else schedule();',
+      find: 'schedule(retry ? Math.min(RETRY_MS, paceMs / 2) : undefined);',
       replace: 'if (retry) schedule(RETRY_MS);',
       mechanism: 'leases are renewed again and again',
       test: LEASES,
@@ -1022,7 +1016,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'heartbeat-retry',
-      find: 'if (retry) schedule(RETRY_MS); else schedule();',
+      find: 'schedule(retry ? Math.min(RETRY_MS, paceMs / 2) : undefined);',
       replace: 'if (!retry) schedule();',
       mechanism: 'a failed renewal is tried again',
       test: LEASES,
@@ -1038,11 +1032,19 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'heartbeat-released',
-      find: 'batch.filter((lease) => !kept.includes(lease) && leases.has(',
-      replace: 'batch.filter((lease) => !kept.includes(lease) || leases.has(',
+      find: '!isRenewed(lease) && held.has(lease.generation)',
+      replace: '!isRenewed(lease) || held.has(lease.generation)',
       mechanism: 'only a lease that was not renewed is lost',
       test: LEASES,
       title: 'renews by the database clock, again and again',
+    },
+    {
+      name: 'heartbeat-pace',
+      find: 'paceMs = message.ms;',
+      replace: '',
+      mechanism: 'a lease that needs a shorter heartbeat gets it',
+      test: LEASES,
+      title: 'renews a lease whose TTL is shorter than the heartbeat',
     },
   ]),
 
@@ -1250,8 +1252,8 @@ export const mutations: readonly Mutation[] = [
   ...of('src/journal/channel.ts', [
     {
       name: 'channel-sharded',
-      find: 'if (this.#redis instanceof Cluster) {',
-      replace: 'if (this.#redis instanceof Cluster && false) {',
+      find: 'await Promise.all(pairs.map(([channel, message]) => cluster.spublish(channel, message)));',
+      replace: 'await Promise.all(pairs.map(([channel, message]) => cluster.publish(channel, message)));',
       mechanism: 'on a Cluster messages go to the node that has their slot',
       test: CLUSTER,
       title: 'followers hear of events by sharded pub/sub, on the node that has the slot',
@@ -1263,6 +1265,14 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'a subscription confirmed too late is let go of',
       test: HALF_OPEN,
       title: 'leave no subscription behind that was let go of while they were away',
+    },
+    {
+      name: 'channel-endings',
+      find: 'if (ended !== undefined) for (const listener of [...ended.listeners]) listener.onRun(SILENT_END);',
+      replace: '',
+      mechanism: 'the ends of silent jobs reach those who wait',
+      test: FOLLOWER,
+      title: 'of a silent job hears of its end on the channel of all endings',
     },
     {
       name: 'channel-large',
@@ -1552,11 +1562,76 @@ export const mutations: readonly Mutation[] = [
   ...of('src/http/stream.ts', [
     {
       name: 'sse-rewind-id',
-      find: "type === 'rewind' ? {} : { id: event.cursor }",
-      replace: 'true ? { id: event.cursor } : {}',
+      find: "type === 'rewind' ? {} : { id: cursorOf(event) }",
+      replace: 'true ? { id: cursorOf(event) } : {}',
       mechanism: 'a rewind frame leaves the cursor alone',
       test: 'test/http/immediate.test.ts',
       title: 'a reader that comes back with an event that was lost is told to rewind, in a frame without an id',
+    },
+  ]),
+
+  ...of('src/idempotency/lease-table.ts', [
+    {
+      name: 'lease-table-hold',
+      find: 'Atomics.store(this.#words, slot * SLOT_WORDS, this.#generation);',
+      replace: '',
+      mechanism: 'the thread reads a lease as soon as it is held',
+      test: FENCES,
+      title: 'a handler that blocks the event loop from its first line on keeps its lease',
+    },
+    {
+      name: 'lease-table-release',
+      find: 'Atomics.store(this.#words, slot * SLOT_WORDS, 0);',
+      replace: '',
+      mechanism: 'the thread reads no lease that was let go',
+      test: LEASE_TABLE,
+      title: 'has what is held, and nothing that was let go',
+    },
+    {
+      name: 'lease-table-generation',
+      find: 'if (Atomics.load(this.#words, slot * SLOT_WORDS) === generation) entries.push(entry);',
+      replace: 'entries.push(entry);',
+      mechanism: 'the thread reads a lease whole or not at all',
+      test: LEASE_TABLE,
+      title: 'is read whole or not at all while the other side writes',
+    },
+    {
+      name: 'lease-table-grows',
+      find: 'if (needed > this.buffer.byteLength) this.buffer.grow(Math.min(needed * 2, this.buffer.maxByteLength));',
+      replace: '',
+      mechanism: 'the table grows with the leases',
+      test: LEASE_TABLE,
+      title: 'grows with the number of leases',
+    },
+  ]),
+
+  ...of('src/workers/finished-jobs.ts', [
+    {
+      name: 'finished-removed',
+      find: 'if (completions === 0) void this.#trim(worker);',
+      replace: '',
+      mechanism: 'completed jobs are removed from BullMQ as they become too many',
+      test: FINISHED,
+      title: 'are removed as they become too many, the oldest first, with all that hangs on them',
+    },
+    {
+      name: 'finished-old',
+      find: 'math.max(excess, old)',
+      replace: 'excess',
+      mechanism: 'completed jobs are removed from BullMQ when they are old',
+      test: FINISHED,
+      title: 'are removed when they are old, however few',
+    },
+  ]),
+
+  ...of('src/idempotency/job-data.ts', [
+    {
+      name: 'job-data-mark',
+      find: 'oncefleet !== FORMAT ||',
+      replace: '',
+      mechanism: 'jobs of other clients are told from ours',
+      test: DELIVERIES,
+      title: 'runs a key once, whichever BullMQ job carries it, and a job without a key under its own id',
     },
   ]),
 
