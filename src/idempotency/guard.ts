@@ -309,6 +309,7 @@ export class Guard {
     } catch (err) {
       if (err instanceof LeaseLostError) {
         this.#runtime.log.warn({ err, jobId: id, fence }, 'run given up: its lease is lost');
+        if (await this.#giveBack(claimed, stream, job, spec)) return this.#answer({ kind: 'interrupted' }, job, token);
         return this.#defer(job, token, 500 + Math.random() * 500);
       }
       if (isTransient(err)) throw err;
@@ -452,6 +453,22 @@ export class Guard {
     if (verdict.kind === 'failed' || verdict.kind === 'retry')
       log.warn({ ...ids, err: verdict.error }, 'attempt failed');
     else log.debug(ids, 'run settled');
+  }
+
+  /**
+   * Releases a job whose lease this process let run out (Postgres was away for longer than the
+   * TTL, the event loop was blocked) and nobody has taken since. Its worker is well, so this is
+   * an interruption; found by the next claim it would count as a crash.
+   *
+   * @returns false: somebody else has it
+   */
+  async #giveBack(claimed: ClaimedJob, stream: StreamWriter, job: Job, spec: JobSpec): Promise<boolean> {
+    try {
+      return await this.#commit(await this.#plan({ kind: 'interrupted' }, claimed, stream, job, spec));
+    } catch (err) {
+      if (err instanceof LeaseLostError || isTransient(err)) return false;
+      throw err;
+    }
   }
 
   /** Says to BullMQ what the committed verdict means for it. */

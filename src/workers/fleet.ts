@@ -180,6 +180,8 @@ async function startWorker(
       // BullMQ's lock lives as long as our lease, so that a dead worker's job comes back when its lease is over.
       lockDuration: leaseTtlMs,
       stalledInterval: STALLED_LOOK_MS,
+      // A frozen worker keeps the wake-up of the next job to itself for so long, s.
+      drainDelay: 1,
       removeOnFail: KEEP_FAILED,
       // A stall is a delivery like any other; the row counts crashes.
       maxStalledCount: Number.MAX_SAFE_INTEGER,

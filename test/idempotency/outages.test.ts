@@ -86,7 +86,7 @@ describe('Postgres goes away', () => {
     expect(await fleet.get(handle.id)).toMatchObject({ fence: 1, crashCount: 0 });
   });
 
-  it('longer than the lease: the run is aborted before anybody else could claim, and runs again', async () => {
+  it('longer than the lease: the run is aborted before anybody else could claim, and runs again; nothing crashed', async () => {
     let reason: { code?: string } | undefined;
     const running = Promise.withResolvers<void>();
     const job = defineJob({
@@ -110,6 +110,7 @@ describe('Postgres goes away', () => {
     await postgres.start();
     expect(await handle.result({ timeoutMs: 20_000 })).toBe('attempt 2');
     expect((await journalOf(db, handle.id)).map(({ event }) => event.type)).toEqual(['attempt', 'end']);
+    expect(await fleet.get(handle.id)).toMatchObject({ crashCount: 0, interruptionCount: 1 });
   });
 
   it('and the job says onStoreOutage run: it runs unguarded, and its outcome is stored afterwards', async () => {

@@ -791,6 +791,15 @@ export const mutations: readonly Mutation[] = [
       title: 'a run that completed itself ends its delivery at once',
     },
     {
+      name: 'lease-given-back',
+      find: "if (await this.#giveBack(claimed, stream, job, spec)) return this.#answer({ kind: 'interrupted' }, job, token);",
+      replace: '',
+      mechanism: 'a lease that ran out under a worker that is well is given back',
+      test: OUTAGES,
+      title:
+        'longer than the lease: the run is aborted before anybody else could claim, and runs again; nothing crashed',
+    },
+    {
       name: 'outcome-again',
       find: 'if (!isTransient(err) || this.#giveUp.signal.aborted) throw err;',
       replace: 'throw err;',
