@@ -62,6 +62,7 @@ export class Nemesis {
       if (member.frozen) processes.thaw(member);
       member.postgres.set({ kind: 'open' });
       member.redis.set({ kind: 'open' });
+      for (const proxy of [member.postgres, member.redis]) proxy.endStranded();
     }
   }
 

@@ -57,6 +57,11 @@ export class FaultProxy {
     for (const link of this.#links) link.strand();
   }
 
+  /** What TCP does in the end with connections that were stranded: their servers hear of it. */
+  endStranded(): void {
+    for (const link of [...this.#links]) if (link.stranded) link.reset();
+  }
+
   /** Resets the present connections; new ones work. */
   cutOnce(): void {
     for (const link of [...this.#links]) link.reset();
@@ -108,6 +113,10 @@ class Link {
     for (const direction of [this.#up, this.#down]) direction.mode = mode;
   }
 
+  get stranded(): boolean {
+    return this.#up.stranded;
+  }
+
   strand(): void {
     for (const direction of [this.#up, this.#down]) direction.strand();
   }
@@ -147,6 +156,10 @@ class Direction {
     const now = performance.now();
     for (const entry of this.#waiting) entry.dueAt = Math.min(entry.dueAt, now + (mode.kind === 'delay' ? mode.ms : 0));
     this.#flush();
+  }
+
+  get stranded(): boolean {
+    return this.#stranded;
   }
 
   strand(): void {

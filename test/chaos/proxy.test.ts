@@ -102,4 +102,7 @@ it('strand: present connections stay open and nothing arrives any more; new ones
   await exchange(dial(), 'newer');
   expect(received).toEqual(['hello', 'new', 'newer']);
   expect(client.heard).toEqual({ text: 'HELLO', closed: false });
+  proxy.endStranded();
+  await expect.poll(() => client.heard.closed).toBe(true);
+  await exchange(dial(), 'newest');
 });
