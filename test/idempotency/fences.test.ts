@@ -55,6 +55,7 @@ const ledgerOf = (id: string) =>
 const WAYS = [
   ['that completes', {}],
   ['that fails', { status: 'failed', outcome: 'error', result: null, error: '{"code":"X","message":"x"}' }],
+  ['that retries', { status: 'pending', outcome: 'error', result: null, error: '{"code":"X","message":"x"}' }],
 ] satisfies [string, Partial<Settlement>][];
 
 describe('a settlement', () => {
