@@ -15,7 +15,7 @@ import pg from 'pg';
 import { z } from 'zod';
 import { createDb, type Db } from '../db/client.ts';
 import type { Database } from '../db/schema.ts';
-import { LeaseLostError, OncefleetError } from '../errors.ts';
+import { InputInvalidError, LeaseLostError, OncefleetError, toIssues } from '../errors.ts';
 import type { EventPage, JobHandle, JobRecord } from '../idempotency/client-types.ts';
 import { type AnyJobDefinition, defineJob, type JobContext, type JobDefinition } from '../idempotency/define-job.ts';
 import type { Cursor } from '../journal/cursor.ts';
@@ -134,13 +134,14 @@ const OWN_TABLES = [
 /**
  * @param job a definition, or a handler alone (its input is not checked)
  * @throws TortureError a schedule broke an invariant; its message says which and how to run it again.
- *   OncefleetError INPUT_INVALID `only` names no schedule; SERVICE_MISSING
+ *   OncefleetError INPUT_INVALID an option is none, or `only` names no schedule; SERVICE_MISSING
  */
 export async function torture<I, O, E extends JobEvent = JobEvent>(
   job: JobDefinition<I, O, E> | ((input: I, ctx: JobContext) => Promise<O> | O),
   options: TortureOptions<I, O> = {},
 ): Promise<TortureReport> {
   const definition = typeof job === 'function' ? toDefinition(job) : (job as AnyJobDefinition);
+  checkOptions(options);
   const fleet = options.fleet ?? (await createTestFleet());
   try {
     await options.setup?.({ fleet, db: fleet.db, pool: fleet.pool });
@@ -547,6 +548,29 @@ function toDefinition<I, O>(handler: (input: I, ctx: JobContext) => Promise<O> |
 }
 
 /** @throws OncefleetError INPUT_INVALID */
+/** A misspelt fault or option would torture nothing, and say that the handler holds. */
+function checkOptions(options: object): void {
+  const parsed = optionsSchema.safeParse(options);
+  if (!parsed.success) throw new InputInvalidError('Torture options', toIssues(parsed.error.issues));
+}
+
+const hook = z.custom((value) => typeof value === 'function', 'expected a function').optional();
+
+const optionsSchema = z.strictObject({
+  input: z.unknown().optional(),
+  fleet: z.unknown().optional(),
+  setup: hook,
+  reset: hook,
+  check: hook,
+  only: z.union([z.string(), z.array(z.string())]).optional(),
+  faults: z.array(z.enum(FAULTS)).optional(),
+  maxCalls: z.int().min(1).optional(),
+  same: z
+    .strictObject({ result: z.boolean().optional(), stream: z.boolean().optional(), rows: z.boolean().optional() })
+    .optional(),
+  timeoutMs: z.int().min(1).max(2_147_483_647).optional(),
+});
+
 function choose(all: readonly Schedule[], only: string | readonly string[] | undefined): readonly Schedule[] {
   if (only === undefined) return all;
   const names = typeof only === 'string' ? [only] : only;

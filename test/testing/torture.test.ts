@@ -208,4 +208,19 @@ describe('torture', () => {
       message: expect.stringContaining('crash before settle'),
     });
   });
+
+  it.each([
+    [{ faults: ['crush'] }, 'faults[0]'],
+    [{ maxCalls: 0 }, 'maxCalls'],
+    [{ maxCalls: 'all' }, 'maxCalls'],
+    [{ timeoutMs: -1 }, 'timeoutMs'],
+    [{ check: 5 }, 'check'],
+    [{ same: { results: false } }, 'results'],
+    [{ cheque: () => {} }, 'cheque'],
+  ])('refuses %j instead of torturing less than it was told', async (options, told) => {
+    await expect(torture(async () => 1, { fleet, ...(options as object) })).rejects.toMatchObject({
+      code: 'INPUT_INVALID',
+      message: expect.stringContaining(told),
+    });
+  });
 });
