@@ -97,7 +97,7 @@ export async function findServerState(db: Kysely<Database>): Promise<ServerState
     ) j`.execute(db);
   const tables = await sql<{ name: string; live: number; dead: number }>`
     select relname as name, n_live_tup as live, n_dead_tup as dead from pg_stat_user_tables
-    where relid in (to_regclass('jobs'), to_regclass('stream_heads'), to_regclass('job_attempts'))`.execute(db);
+    where relid in (to_regclass('jobs'), to_regclass('stream_heads'), to_regclass('ended_attempts'))`.execute(db);
   const [row] = server.rows;
   return {
     version: row?.version ?? 0,

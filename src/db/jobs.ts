@@ -4,7 +4,8 @@
  * Whatever changes a fence or ends a lease takes the row `for update`; `lockFence` takes it
  * `for key share`. The two exclude each other, while a heartbeat (an update of no key
  * column) passes beside the second: a long user transaction keeps its lease renewed, and
- * nobody takes the job over in the middle of it.
+ * nobody takes the job over in the middle of it. Two do without: the first claim (there was no
+ * owner) and the end of a silent run (nobody takes over what is completed).
  */
 import { type Kysely, sql, type Transaction } from 'kysely';
 import type { StoredFailure } from '../errors.ts';
@@ -868,8 +869,6 @@ export async function redriveJob(
     return { queue: row.queue };
   });
 }
-
-export type JobRow = Awaited<ReturnType<typeof findJob>> & {};
 
 /** One job of a tenant, with its columns as the table has them. */
 export async function findJob(db: Kysely<Database>, tenant: string, id: string) {

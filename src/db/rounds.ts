@@ -1,6 +1,6 @@
 /** Queries of the reconciler's rounds: who works, and streams that disagree with their job. */
 import { type Kysely, sql, type Transaction } from 'kysely';
-import { type Run, segmentText } from './journal.ts';
+import { FOLD_FROM_SEQ, type Run, segmentText } from './journal.ts';
 import type { Database } from './schema.ts';
 
 /** Any number that nothing else locks; "once" in ASCII. */
@@ -127,7 +127,11 @@ export async function mendStream(
     if (job === undefined || head === undefined) return undefined;
     const { status, result, error } = job;
     const setHead = (state: 'open' | 'closed', nextSeq: number) =>
-      trx.updateTable('stream_heads').set({ state, next_seq: nextSeq }).where('stream_id', '=', id).execute();
+      trx
+        .updateTable('stream_heads')
+        .set({ state, next_seq: nextSeq, fold_due: state === 'closed' && nextSeq > FOLD_FROM_SEQ ? true : null })
+        .where('stream_id', '=', id)
+        .execute();
     if (status === 'pending' || status === 'running') {
       if (head.state === 'open') return undefined;
       await setHead('open', head.next_seq);

@@ -91,6 +91,8 @@ async function findLost(url: string, clients: readonly pg.PoolClient[]): Promise
     // Behind a pooler backends change from statement to statement, and pids are the pooler's own.
     if (row === undefined || row.own !== pidOf(own)) return [];
     const active = new Set(row.active);
+    // With `track_activities` off nobody is seen at work, this very statement no more than the others.
+    if (!active.has(row.own)) return [];
     return clients.filter((client) => !active.has(pidOf(client)));
   } finally {
     // Not awaited: this one may go half-open as well.

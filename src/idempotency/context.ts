@@ -9,6 +9,7 @@ import { readPrevious } from '../journal/previous.ts';
 import type { StreamWriter } from '../journal/writer.ts';
 import type { Logger } from '../log.ts';
 import type { JobContext } from './define-job.ts';
+import { readJobData } from './job-data.ts';
 import type { Runtime } from './runtime.ts';
 
 export interface ContextOptions {
@@ -101,17 +102,16 @@ export function createContext(options: ContextOptions): JobContext {
 
 /** What a handler works with when its job may run although Postgres is away: nothing it says is kept. */
 export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: AbortSignal): JobContext {
-  const data = delivery.data as
-    | { jobId?: string; tenant?: string; key?: string | null; idempotencyKey?: string }
-    | null
-    | undefined;
-  const id = data?.jobId ?? `bullmq:${delivery.queueName}:${delivery.id}`;
+  const own = readJobData(delivery);
+  const foreign = delivery.data as { tenant?: string; idempotencyKey?: string } | null | undefined;
+  // The row's id where there is one: `keyFor` must give what the guarded run of this job gives.
+  const id = own?.jobId ?? `bullmq:${delivery.queueName}:${delivery.id}`;
   const nothing = async () => undefined;
   return {
     jobId: id,
-    tenant: data?.tenant ?? runtime.settings.tenant,
+    tenant: own?.tenant ?? foreign?.tenant ?? runtime.settings.tenant,
     name: delivery.name,
-    key: data?.key ?? data?.idempotencyKey ?? null,
+    key: own === undefined ? (foreign?.idempotencyKey ?? null) : own.key,
     attempt: 1,
     fence: 0,
     signal,

@@ -7,7 +7,7 @@ import { isTransient } from '../db/transient.ts';
 import { Batcher } from '../journal/batcher.ts';
 import type { RedisConnection } from '../journal/channel.ts';
 import type { Logger } from '../log.ts';
-import { readJobData, toJobData } from './job-data.ts';
+import { isOwnData, toJobData } from './job-data.ts';
 
 /** How long an enqueue waits for Redis before it leaves dispatching to the reconciler, ms. */
 const DISPATCH_WAIT_MS = 500;
@@ -18,7 +18,7 @@ const MAX_BULK = 1_000;
 const MAX_LISTED = 10_000;
 
 /** BullMQ's score of a delayed job is its time with room for 4,096 jobs a ms. @see addDelayedJob-6.lua */
-const SCORE_PER_MS = 0x1000;
+export const SCORE_PER_MS = 0x1000;
 
 export interface DispatcherOptions {
   redis: RedisConnection;
@@ -171,7 +171,7 @@ export class Dispatcher {
     const pipeline = this.#options.redis.pipeline();
     for (const id of ids) pipeline.hget(this.queue(name).toKey(id), 'data');
     const answers = valuesOf(await pipeline.exec());
-    return ids.filter((id, i) => isOwnData(answers[i], id));
+    return ids.filter((id, i) => isOwnData(id, answers[i]));
   }
 
   /** Makes delayed jobs due. What is no longer delayed is left. @returns how many were delayed */
@@ -253,18 +253,8 @@ export class Dispatcher {
   }
 }
 
-/** Whether BullMQ's data of a job is what `toJobData` writes for it. */
-function isOwnData(json: unknown, id: string): boolean {
-  if (typeof json !== 'string') return false;
-  try {
-    return readJobData({ id, data: JSON.parse(json) })?.jobId === id;
-  } catch {
-    return false;
-  }
-}
-
 /** What a pipeline answered. @throws the first error of it */
-function valuesOf(answers: [error: Error | null, result: unknown][] | null): unknown[] {
+export function valuesOf(answers: [error: Error | null, result: unknown][] | null): unknown[] {
   return (answers ?? []).map(([error, value]) => {
     if (error) throw error;
     return value;

@@ -46,6 +46,16 @@ export function readJobData(job: {
   return { jobId, tenant, key: typeof key === 'string' ? key : null };
 }
 
+/** Whether the data that Redis has of a job, as text, are what `toJobData` writes for the row of that id. */
+export function isOwnData(id: string, json: unknown): boolean {
+  if (typeof json !== 'string') return false;
+  try {
+    return readJobData({ id, data: JSON.parse(json) })?.jobId === id;
+  } catch {
+    return false;
+  }
+}
+
 /** Data as people are shown it: without its mark, with the tenant that it leaves out. */
 export function shownData(data: unknown): unknown {
   if (typeof data !== 'object' || data === null) return data;

@@ -1,5 +1,6 @@
 /** What the jobs of one process share: connections, journal, leases, coalesced statements. */
 import { hostname } from 'node:os';
+import { sql } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import { createDb, type Db } from '../db/client.ts';
 import {
@@ -190,7 +191,7 @@ export class Runtime {
   /** What is wrong with Postgres and Redis, `undefined` for what answers. */
   async health(): Promise<{ postgres: string | undefined; redis: string | undefined }> {
     const [postgres, redis] = await Promise.all([
-      problemOf(this.db.pool.query('select 1')),
+      problemOf(sql`select 1`.execute(this.db.kysely)),
       problemOf(this.#publishRedis.ping()),
     ]);
     return { postgres, redis };

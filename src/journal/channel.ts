@@ -63,7 +63,7 @@ export function streamChannel(prefix: string, streamId: string): string {
  * Where the ends of silent jobs are told, many in a message: a message each would cost Redis
  * and the worker as much as the rest of such a job's journal.
  */
-export function endingsChannel(prefix: string): string {
+function endingsChannel(prefix: string): string {
   return `${prefix}:endings`;
 }
 

@@ -20,7 +20,7 @@ export interface BullJob {
   state: BullState;
   /** Of a delayed one: until it is due, ms. */
   delayMs: number;
-  /** It carries the id of a row, so this fleet added it. */
+  /** It carries the fleet's mark and has the id of a row, so this fleet added it. */
   own: boolean;
 }
 

@@ -5,6 +5,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
+import { Cluster } from 'ioredis';
 import {
   findClock,
   findQueues,
@@ -17,7 +18,8 @@ import {
 import { findOddStreams, findRoundAge } from '../db/rounds.ts';
 import { OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
-import { readJobData } from '../idempotency/job-data.ts';
+import { SCORE_PER_MS, valuesOf } from '../idempotency/dispatcher.ts';
+import { isOwnData } from '../idempotency/job-data.ts';
 import type { Runtime } from '../idempotency/runtime.ts';
 import { isUuid } from '../idempotency/uuid.ts';
 import { type BullJob, DISAGREEMENTS, type DisagreementKind, judge } from './disagreements.ts';
@@ -53,8 +55,6 @@ const MANY_DEAD_ROWS = 100_000;
 
 const MIN_POSTGRES = 140_000;
 const MIN_REDIS: readonly [number, number] = [6, 2];
-
-const SCORE_PER_MS = 0x1000;
 
 export type Trouble =
   | 'redis-evicts'
@@ -157,14 +157,22 @@ class Doctor {
 
   /** Also of jobs that nobody registers any more, and that have no unfinished row. */
   async *#queuesInRedis(): AsyncGenerator<string> {
-    const prefix = `${this.#runtime.settings.prefix}:`;
-    const suffix = ':meta';
-    let cursor = '0';
-    do {
-      const [next, keys] = await this.#runtime.redis.scan(cursor, 'MATCH', `${prefix}*${suffix}`, 'COUNT', PAGE);
-      for (const key of keys) yield key.slice(prefix.length, -suffix.length);
-      cursor = next;
-    } while (cursor !== '0');
+    const { redis, settings } = this.#runtime;
+    const pattern = `${this.#runtime.queuePrefix('*')}:*:meta`;
+    // A cursor is good for the node that gave it.
+    for (const node of redis instanceof Cluster ? redis.nodes('master') : [redis]) {
+      let cursor = '0';
+      do {
+        const [next, keys] = await node.scan(cursor, 'MATCH', pattern, 'COUNT', PAGE);
+        for (const key of keys) {
+          // On a Cluster the name is there twice: `{prefix:name}:name:meta`.
+          const start = `${settings.prefix}:`.length + (settings.redisCluster ? 1 : 0);
+          const rest = key.slice(start, -':meta'.length);
+          yield settings.redisCluster ? rest.slice(0, (rest.length - '}:'.length) / 2) : rest;
+        }
+        cursor = next;
+      } while (cursor !== '0');
+    }
   }
 
   /** Every unfinished row beside BullMQ's job, and every BullMQ job beside its row. */
@@ -335,18 +343,14 @@ class Doctor {
       for (const set of ['delayed', 'prioritized', 'completed', 'failed', 'waiting-children'])
         pipeline.zscore(queue.toKey(set), id);
     }
-    const answers = (await pipeline.exec()) ?? [];
-    const values = answers.map(([error, value]) => {
-      if (error) throw error;
-      return value;
-    });
+    const values = valuesOf(await pipeline.exec());
     return ids.map((id, i) => {
       const [data, locked, delayed, prioritized, completed, failed, children] = values.slice(7 * i, 7 * i + 7) as [
         string | null,
         number,
         ...(string | null)[],
       ];
-      const own = isOwn(data, id);
+      const own = isOwnData(id, data);
       const at = (state: BullJob['state'], delayMs = 0): BullJob => ({ state, delayMs, own });
       if (delayed != null) return at('delayed', Number(delayed) / SCORE_PER_MS - Date.now());
       if (prioritized != null) return at('prioritized');
@@ -544,15 +548,6 @@ function toFindings(found: readonly Suspect[], left: readonly Suspect[], fixed: 
       },
     ];
   });
-}
-
-function isOwn(data: string | null, id: string): boolean {
-  if (data === null) return false;
-  try {
-    return readJobData({ id, data: JSON.parse(data) })?.jobId === id;
-  } catch {
-    return false;
-  }
 }
 
 /** The greatest UUID below this one. */

@@ -27,6 +27,12 @@ const ROUND_MS = 5_000;
 /** Between two rounds while there is more, ms: the sweep never takes more than its share. */
 const PAUSE_MS = 500;
 
+/**
+ * Postgres takes the lock from a process that was silent for so long, ms: frozen, or behind a cut
+ * connection. Longer than a round and its last step; the lock's own connection has nothing to say meanwhile.
+ */
+const IDLE_LIMIT_MS = 60_000;
+
 /** How long `close()` waits for the round in progress, ms. */
 const CLOSE_WAIT_MS = 2_000;
 
@@ -104,7 +110,9 @@ export async function sweepOnce(
   { retention, log, signal }: { retention: Retention; log: Logger; signal?: AbortSignal | undefined },
 ): Promise<{ report: SweepReport; more: boolean } | undefined> {
   return db.transaction().execute(async (trx) => {
-    const lock = await sql<{ locked: boolean }>`select pg_try_advisory_xact_lock(${LOCK_ID}) as locked`.execute(trx);
+    const lock = await sql<{ locked: boolean }>`
+      select set_config('idle_in_transaction_session_timeout', ${String(IDLE_LIMIT_MS)}, true),
+        pg_try_advisory_xact_lock(${LOCK_ID}) as locked`.execute(trx);
     if (lock.rows[0]?.locked !== true) return undefined;
     const started = performance.now();
     const report = emptyReport();

@@ -122,7 +122,7 @@ describe('Postgres goes away', () => {
       async run(input, ctx) {
         runs++;
         await ctx.emit({ type: 'lost' });
-        return { n: input.n, fence: ctx.fence };
+        return { n: input.n, fence: ctx.fence, jobId: ctx.jobId, step: ctx.keyFor('mail') };
       },
     });
     const { postgres, db, fleet } = await onOwnPostgres([job]);
@@ -131,7 +131,13 @@ describe('Postgres goes away', () => {
     await fleet.work();
     await expect.poll(() => runs, { timeout: 15_000 }).toBe(1);
     await postgres.start();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ n: 5, fence: 0 });
+    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({
+      n: 5,
+      fence: 0,
+      // As a guarded run of it has them: who was sent the key knows it again.
+      jobId: handle.id,
+      step: `${handle.id}:mail`,
+    });
     expect(runs).toBe(1);
     // What it emitted is gone: that is what the option gives up.
     expect(await journalOf(db, handle.id)).toEqual([]);

@@ -131,6 +131,20 @@ describe('on a Redis Cluster', () => {
     await expect(handle.result({ timeoutMs: 10_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
   });
 
+  it('the doctor finds a queue that nobody registers any more, on whichever node it is', async () => {
+    const prefix = uniquePrefix();
+    const leftJobs = ['left-a', 'left-b', 'left-c'].map((name) =>
+      defineJob({ name, input: z.object({}), run: async () => name }),
+    );
+    const before = clusterFleet(leftJobs, prefix);
+    const ids: string[] = [];
+    for (const job of leftJobs) ids.push((await before.enqueue(job, {})).id);
+    await file.db.deleteFrom('jobs').where('id', 'in', ids).execute();
+    const { findings } = await clusterFleet([], prefix).doctor({ lookAgainMs: 50 });
+    const without = findings.find(({ kind }) => kind === 'without-row');
+    expect(without?.jobs.map(({ queue }) => queue).sort()).toEqual(['left-a', 'left-b', 'left-c']);
+  });
+
   it.each([
     ['a node', 1],
     ['every node', 3],

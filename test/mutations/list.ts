@@ -1932,7 +1932,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'dispatcher-own',
-      find: 'return ids.filter((id, i) => isOwnData(answers[i], id));',
+      find: 'return ids.filter((id, i) => isOwnData(id, answers[i]));',
       replace: 'return [...ids];',
       mechanism: 'delayed jobs of other BullMQ clients are left alone',
       test: RECONCILER,

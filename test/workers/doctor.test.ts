@@ -2,6 +2,7 @@
 import { sql } from 'kysely';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
+import { findServerState } from '../../src/db/disagreements.ts';
 import { Runtime } from '../../src/idempotency/runtime.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob } from '../../src/index.ts';
@@ -283,6 +284,11 @@ const CASES: Case[] = [
 ];
 
 describe('the doctor', () => {
+  it('counts the dead rows of every table that jobs write again and again', async () => {
+    const { tables } = await findServerState(file.db);
+    expect(tables.map(({ name }) => name).sort()).toEqual(['ended_attempts', 'jobs', 'stream_heads']);
+  });
+
   it.each(CASES)('finds $kind after $how, mends it when asked to, and is content then', async (made) => {
     const runtime = await createRuntime();
     const orderly = await createDispatched(runtime);

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { sql, type Transaction } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
+import { findUnfolded } from '../../src/db/fold.ts';
 import { findAbandonedJobs, findPendingJobs, type PendingCursor } from '../../src/db/jobs.ts';
 import { insertOutbox } from '../../src/db/outbox.ts';
 import type { Database } from '../../src/db/schema.ts';
@@ -214,6 +215,19 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
       { type: 'end', result: 5 },
     ]);
     expect(announcedOf(id)).toMatchObject([{ end: true, run: { firstSeq: 1 } }]);
+  });
+
+  it('has a long stream folded that it has ended', async () => {
+    const { reconciler } = await createReconciler();
+    const id = await insertJob(file.db);
+    await sql`insert into stream_heads (stream_id, fence, next_seq) values (${id}, 1, 40)`.execute(file.db);
+    await sql`insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+      select ${id}, seq, seq, 1, '[{"type":"said"}]' from generate_series(0, 39) seq`.execute(file.db);
+    await sql`update jobs set status = 'completed', result = '5', finished_at = clock_timestamp() where id = ${id}`.execute(
+      file.db,
+    );
+    await reconciler.reconcile();
+    expect(await findUnfolded(file.db, undefined, 10)).toContain(id);
   });
 
   it('dispatches what the outbox holds, and empties it', async () => {
