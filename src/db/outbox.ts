@@ -13,17 +13,46 @@ export type RunInTransaction = (text: string, parameters: readonly unknown[]) =>
  */
 const REQUIRE_TRANSACTION = 'lock table jobs in row exclusive mode';
 
-/** What Postgres answers to it where no transaction is open. */
-const NO_TRANSACTION = '25P01';
+/** What Postgres answers to it where no row can be inserted. */
+const NO_TRANSACTION: ReadonlyMap<unknown, string> = new Map([
+  ['25P01', 'no transaction is open on it: begin one before, and commit it after the enqueue'],
+  ['25P02', 'its transaction is aborted: roll it back'],
+]);
 
-/** @returns false where no transaction is open; nothing is spoilt by having asked */
-export async function isInTransaction(run: RunInTransaction): Promise<boolean> {
+/** Which `jobs` table a connection has: of which cluster, database and schema. @returns null where it has none */
+export async function findHome(run: RunInTransaction): Promise<string | null> {
+  return (await look(run)).home;
+}
+
+async function look(run: RunInTransaction): Promise<{ home: string | null; readOnly: boolean }> {
+  const [row] = await run(
+    `select s.system_identifier || '/' || d.oid || '/' || to_regclass('jobs')::oid as home,
+       current_setting('transaction_read_only')::bool as read_only
+     from pg_control_system() s, pg_database d where d.datname = current_database()`,
+    [],
+  );
+  const { home = null, read_only: readOnly = false } = (row ?? {}) as { home?: string | null; read_only?: boolean };
+  return { home, readOnly };
+}
+
+/**
+ * Why a job cannot be enqueued in a transaction; undefined where it can. Nothing is spoilt by
+ * having asked.
+ *
+ * @param home of the fleet
+ */
+export async function whyNotInTransaction(run: RunInTransaction, home: string | null): Promise<string | undefined> {
   try {
+    // Before the lock, which would abort the transaction where there is no such table.
+    const found = await look(run);
+    if (found.home !== home) return "it is not on the fleet's database, or its search_path is another";
+    if (found.readOnly) return 'its transaction is read-only';
     await run(REQUIRE_TRANSACTION, []);
-    return true;
+    return undefined;
   } catch (error) {
-    if ((error as { code?: unknown }).code === NO_TRANSACTION) return false;
-    throw error;
+    const why = NO_TRANSACTION.get((error as { code?: unknown }).code);
+    if (why === undefined) throw error;
+    return why;
   }
 }
 

@@ -5,7 +5,7 @@ import { FastifyAdapter } from '@bull-board/fastify';
 import type { Job, Queue } from 'bullmq';
 import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../idempotency/client.ts';
-import { readJobData } from '../idempotency/job-data.ts';
+import { readJobData, shownData } from '../idempotency/job-data.ts';
 
 /** BullMQ waits for a Redis that is away for ever. An answer that takes longer than this makes us look, ms. */
 const PATIENCE_MS = 2_000;
@@ -63,8 +63,24 @@ export class GuardedServerAdapter extends FastifyAdapter {
   }
 }
 
+/** Shows jobs with the data that they leave out. */
+export class QueueAdapter extends BullMQAdapter {
+  override async getJob(id: string): Promise<Job | undefined> {
+    const job = await super.getJob(id);
+    if (job !== undefined) job.data = shownData(job);
+    return job;
+  }
+
+  override async getJobs(...args: Parameters<BullMQAdapter['getJobs']>): Promise<Job[]> {
+    const jobs = await super.getJobs(...args);
+    // BullMQ gives undefined for a job that was removed meanwhile.
+    for (const job of jobs) if (job !== undefined) job.data = shownData(job);
+    return jobs;
+  }
+}
+
 /** Links a job to its record in the API, if it has one: BullMQ also keeps what others add, and what a lost database knew. */
-export class LinkedQueueAdapter extends BullMQAdapter {
+export class LinkedQueueAdapter extends QueueAdapter {
   readonly #client: Pick<JobClient, 'get'>;
   readonly #tenant: string;
   readonly #known = new Set<string>();

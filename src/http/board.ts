@@ -1,13 +1,12 @@
 /** Bull Board: every queue in a browser. */
 import { createBullBoard } from '@bull-board/api';
-import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
+import type { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../idempotency/client.ts';
-import { shownData } from '../idempotency/job-data.ts';
 import { createBoardAuth } from './auth.ts';
-import { GuardedServerAdapter, LinkedQueueAdapter } from './board-adapters.ts';
+import { GuardedServerAdapter, LinkedQueueAdapter, QueueAdapter } from './board-adapters.ts';
 import { sendProblem } from './problem.ts';
 
 export const BOARD_PATH = '/admin/queues';
@@ -73,9 +72,8 @@ function createAdapter(
   const adapter =
     tokens === undefined
       ? new LinkedQueueAdapter(queue, options, { client, tenant })
-      : new BullMQAdapter(queue, options);
+      : new QueueAdapter(queue, options);
   adapter.setFormatter('name', (job: { name: string; data: unknown }) => titleOf(job));
-  adapter.setFormatter('data', shownData);
   adapter.setFormatter('progress', withPercentage);
   return adapter;
 }

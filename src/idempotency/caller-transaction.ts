@@ -1,6 +1,6 @@
 /** Tells what a caller gave as its transaction, and runs statements in it. */
 import { CompiledQuery, type Transaction } from 'kysely';
-import { isInTransaction, type RunInTransaction } from '../db/outbox.ts';
+import { type RunInTransaction, whyNotInTransaction } from '../db/outbox.ts';
 import { OncefleetError } from '../errors.ts';
 
 /** A `pg` client (not a pool): `pool.connect()` or `new Client()`, between BEGIN and COMMIT. */
@@ -15,11 +15,16 @@ export interface PgTransaction {
 // biome-ignore lint/suspicious/noExplicitAny: whatever tables the caller knows of.
 export type CallerTransaction = Transaction<any> | PgTransaction;
 
-/** @throws OncefleetError TRANSACTION_INVALID it is nothing of the kind, or no transaction is open on it */
-export async function openCallerTransaction(tx: unknown): Promise<RunInTransaction> {
+/**
+ * @param home of the fleet, as `findHome` says it
+ * @throws OncefleetError TRANSACTION_INVALID it is nothing of the kind, no transaction is open on
+ *   it, or it is on another database
+ */
+export async function openCallerTransaction(tx: unknown, home: string | null): Promise<RunInTransaction> {
   const run = toRun(tx);
-  if (await isInTransaction(run)) return run;
-  throw invalid('no transaction is open on it: begin one before, and commit it after the enqueue');
+  const why = await whyNotInTransaction(run, home);
+  if (why !== undefined) throw invalid(why);
+  return run;
 }
 
 function toRun(tx: unknown): RunInTransaction {
@@ -38,6 +43,8 @@ function toRun(tx: unknown): RunInTransaction {
   if (typeof (tx as { query?: unknown }).query === 'function') {
     if (typeof (tx as { totalCount?: unknown }).totalCount === 'number')
       throw invalid('this is a pool: pass the client of `pool.connect()` that the transaction runs on');
+    // A client keeps statements until it is connected: this one would for ever.
+    if ((tx as { _connected?: unknown })._connected === false) throw invalid('this client is not connected');
     return async (text, parameters) => {
       const answer: unknown = await (tx as PgTransaction).query(text, [...parameters]);
       const rows = (answer as { rows?: unknown } | undefined)?.rows;

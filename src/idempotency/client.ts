@@ -14,6 +14,7 @@ import {
   redriveJob,
   requestCancel,
 } from '../db/jobs.ts';
+import { findHome } from '../db/outbox.ts';
 import type { JobsTable } from '../db/schema.ts';
 import {
   InputInvalidError,
@@ -117,6 +118,17 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   const outcomes = new Outcomes({ db, hub: runtime.hub, log: runtime.log });
   const tenantOf = (options: { tenant?: string | undefined }) => options.tenant ?? runtime.settings.tenant;
 
+  let home: Promise<string | null> | undefined;
+  function findOwnHome(): Promise<string | null> {
+    if (home === undefined) {
+      home = findHome(async (text) => (await runtime.db.pool.query(text)).rows);
+      home.catch(() => {
+        home = undefined;
+      });
+    }
+    return home;
+  }
+
   async function enqueue(
     job: AnyJobDefinition | string,
     input: unknown,
@@ -179,7 +191,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         crashPoint('enqueue.dispatch.after');
       }
     } else {
-      const run = await openCallerTransaction(options.tx);
+      const run = await openCallerTransaction(options.tx, await findOwnHome());
       const { xid, ...answer } = await acceptInTransaction(run, wanted, policy.onFailedKey);
       accepted = answer;
       if (xid !== undefined) runtime.outbox.watch(xid, toDispatch(accepted.id));
@@ -410,7 +422,24 @@ function keyLocked(name: string, cause: unknown): OncefleetError {
 }
 
 /** @throws OncefleetError KEY_INVALID; InputInvalidError */
+const OPTION_NAMES: ReadonlySet<string> = new Set([
+  'tenant',
+  'key',
+  'delayMs',
+  'priority',
+  'tx',
+] satisfies (keyof EnqueueOptions)[]);
+
 function checkOptions(options: EnqueueOptions): void {
+  for (const name in options) {
+    // A mistyped `key` would be a job without one.
+    if (!OPTION_NAMES.has(name))
+      throw new InputInvalidError('Enqueue options', [
+        { path: name, message: `no such option; there are: ${[...OPTION_NAMES].join(', ')}` },
+      ]);
+  }
+  if (options.tenant === '')
+    throw new InputInvalidError('Enqueue options', [{ path: 'tenant', message: 'expected at least one character' }]);
   if (options.key !== undefined) checkKey(options.key);
   const { delayMs, priority } = options;
   if (delayMs !== undefined && (!Number.isFinite(delayMs) || delayMs < 0)) {

@@ -258,13 +258,17 @@ export class Guard {
       immediate: claimed.options.publish === 'immediate',
       onRefused: abort,
     });
+    let blockedLoop = false;
     const lease = leases.hold({
       jobId: id,
       fence,
       ttlMs,
       claimSentAt,
       // A run that has completed itself has no lease to renew, and is not to be told so.
-      onLost: (error) => completion.settlement === undefined && abort(error),
+      onLost: (error, blocked) => {
+        blockedLoop = blocked;
+        if (completion.settlement === undefined) abort(error);
+      },
       onCancel: () => abort(new CancelledError(id)),
     });
     const onBullAbort = () => abort(new InterruptedError(id));
@@ -309,7 +313,8 @@ export class Guard {
     } catch (err) {
       if (err instanceof LeaseLostError) {
         this.#runtime.log.warn({ err, jobId: id, fence }, 'run given up: its lease is lost');
-        if (await this.#giveBack(claimed, stream, job, spec)) return this.#answer({ kind: 'interrupted' }, job, token);
+        if (!blockedLoop && (await this.#giveBack(claimed, stream, job, spec)))
+          return this.#answer({ kind: 'interrupted' }, job, token);
         return this.#defer(job, token, 500 + Math.random() * 500);
       }
       if (isTransient(err)) throw err;
@@ -456,9 +461,9 @@ export class Guard {
   }
 
   /**
-   * Releases a job whose lease this process let run out (Postgres was away for longer than the
-   * TTL, the event loop was blocked) and nobody has taken since. Its worker is well, so this is
-   * an interruption; found by the next claim it would count as a crash.
+   * Releases a job whose lease ran out because Postgres was away for longer than the TTL, and
+   * which nobody has taken since. Its worker is well, so this is an interruption; found by the
+   * next claim it would count as a crash, as a handler that blocks the event loop shall.
    *
    * @returns false: somebody else has it
    */

@@ -56,9 +56,11 @@ export function isOwnData(id: string, json: unknown): boolean {
   }
 }
 
-/** Data as people are shown it: without its mark, with the tenant that it leaves out. */
-export function shownData(data: unknown): unknown {
-  if (typeof data !== 'object' || data === null) return data;
-  const { oncefleet, ...rest } = data as Record<string, unknown>;
-  return oncefleet === FORMAT ? { ...rest, tenant: rest.tenant ?? DEFAULT_TENANT } : data;
+/**
+ * Data as people are shown it, with the row and the tenant that it leaves out: a copy that they
+ * make of the job is then a delivery of the same row.
+ */
+export function shownData(job: { id?: string | undefined; data: unknown }): unknown {
+  const own = readJobData(job);
+  return own === undefined ? job.data : { ...(job.data as object), jobId: own.jobId, tenant: own.tenant };
 }

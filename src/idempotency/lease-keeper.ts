@@ -29,8 +29,12 @@ export interface HoldOptions {
   ttlMs: number;
   /** `process.hrtime.bigint()` just before the claim was sent. */
   claimSentAt: bigint;
-  /** The lease is lost, or may be soon: stop. Called at most once. */
-  onLost(error: LeaseLostError): void;
+  /**
+   * The lease is lost, or may be soon: stop. Called at most once.
+   *
+   * @param blocked the event loop was blocked for longer than `maxBlockMs`
+   */
+  onLost(error: LeaseLostError, blocked: boolean): void;
   /** A cancel was asked for. Called at most once. */
   onCancel(): void;
 }
@@ -57,6 +61,8 @@ export class LeaseKeeper {
   readonly #leases = new Map<string, Lease>();
   /** The same leases, as the thread sees them. */
   readonly #table = new LeaseTable();
+  /** The thread has stopped renewing because of the event loop, since the last good renewal. */
+  #blocked = false;
   /** The shortest heartbeat any lease has needed, ms. */
   #paceMs: number;
   /** Monotonic ms of the event loop's last sign of life, read by the thread. */
@@ -169,6 +175,7 @@ export class LeaseKeeper {
   #receive(message: FromThread): void {
     switch (message.type) {
       case 'renewed':
+        this.#blocked = false;
         for (const { jobId, fence, cancelRequested } of message.leases) {
           const lease = this.#leases.get(leaseId(jobId, fence));
           if (lease === undefined) continue;
@@ -182,6 +189,7 @@ export class LeaseKeeper {
         this.#options.log.warn({ reason: message.reason, leases: this.#leases.size }, 'heartbeat failed; trying again');
         return;
       case 'blocked':
+        this.#blocked = true;
         this.#options.log.error(
           { blockedMs: message.blockedMs },
           'event loop blocked beyond maxBlockMs; leases were not renewed',
@@ -197,7 +205,7 @@ export class LeaseKeeper {
     if (lease === undefined) return;
     this.#drop(id, lease);
     this.#options.log.warn({ jobId: lease.jobId, fence: lease.fence, why }, 'lease lost');
-    lease.onLost(new LeaseLostError(lease.jobId, lease.fence, why));
+    lease.onLost(new LeaseLostError(lease.jobId, lease.fence, why), this.#blocked);
   }
 
   /** One timer for the lease that is nearest to its end. */

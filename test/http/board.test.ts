@@ -55,7 +55,7 @@ describe('Bull Board', () => {
       .toContain('echo · order-17');
     const job = (await jobsOf('echo')).find((one) => one['id'] === id);
     expect(job).toMatchObject({
-      data: { tenant: 'default', key: 'order-17' },
+      data: { oncefleet: 1, jobId: id, tenant: 'default', key: 'order-17' },
       externalUrl: { href: `/v1/jobs/${id}` },
     });
   });

@@ -5,6 +5,7 @@ import { CamelCasePlugin, Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
+import { findHome } from '../../src/db/outbox.ts';
 import { acceptInTransaction } from '../../src/idempotency/accept.ts';
 import { type CallerTransaction, openCallerTransaction } from '../../src/idempotency/caller-transaction.ts';
 import { fingerprint } from '../../src/idempotency/fingerprint.ts';
@@ -13,7 +14,7 @@ import type { Fleet } from '../../src/workers/fleet.ts';
 import { rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { findProgram, startPgBouncer } from '../helpers/pgbouncer.ts';
-import { startTestRedis, uniquePrefix } from '../helpers/services.ts';
+import { createTestDatabase, startTestRedis, uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
 const pgbouncer = findProgram('pgbouncer');
@@ -124,7 +125,8 @@ async function outboxSize(): Promise<number> {
 
 /** Enqueues as a process does that dies before it can dispatch. */
 async function enqueueAndDie(tx: CallerTransaction, key: string): Promise<string> {
-  const run = await openCallerTransaction(tx);
+  const home = await findHome(async (text) => (await file.pool.query(text)).rows);
+  const run = await openCallerTransaction(tx, home);
   const accepted = await acceptInTransaction(
     run,
     {
@@ -298,12 +300,37 @@ describe.each(['repeatable read', 'serializable'])('at %s', (isolation) => {
 });
 
 describe('what is no transaction', () => {
+  let otherUrl: string;
+  let emptyUrl: string;
+  beforeAll(async () => {
+    const other = await createTestDatabase();
+    otherUrl = other.url;
+    const empty = new URL(file.url);
+    empty.pathname = '/postgres';
+    emptyUrl = empty.href;
+    return () => other.drop();
+  });
+
+  async function inTransaction(url: string, statement = 'select 1'): Promise<pg.Client> {
+    const client = new pg.Client({ connectionString: url });
+    await client.connect();
+    onTestFinished(() => client.end());
+    await client.query('begin');
+    await client.query(statement).catch(() => undefined);
+    return client;
+  }
+
   it.each<[string, () => unknown, RegExp]>([
     ['a Kysely instance', () => file.db, /Kysely instance/],
     ['a pool', () => file.pool, /pool/],
     ['a client outside of a transaction', () => connectedClient(), /no transaction is open/],
     ['an object', () => ({}), /neither/],
     ['null', () => null, /null/],
+    ['a client of another fleet’s database', () => inTransaction(otherUrl), /not on the fleet's database/],
+    ['a client of a database without jobs', () => inTransaction(emptyUrl), /not on the fleet's database/],
+    ['an aborted transaction', () => inTransaction(file.url, 'select 1/0'), /aborted/],
+    ['a read-only transaction', () => inTransaction(file.url, 'set transaction read only'), /read-only/],
+    ['a client that was never connected', () => new pg.Client({ connectionString: file.url }), /not connected/],
     ['a client of something else', () => ({ query: async () => [] }), /does not answer/],
   ])('%s is refused, and nothing is enqueued', async (_what, make, message) => {
     const fleet = createTestFleet(file.url, [job]);
@@ -313,6 +340,22 @@ describe('what is no transaction', () => {
       message: expect.stringMatching(message),
     });
     expect((await fleet.find({ key: 'refused' })).jobs).toEqual([]);
+  });
+
+  it('a transaction on another database goes on after the refusal', async () => {
+    const fleet = createTestFleet(file.url, [job]);
+    const client = await inTransaction(emptyUrl);
+    await expect(fleet.enqueue(job, { n: 1 }, { tx: client })).rejects.toMatchObject({ code: 'TRANSACTION_INVALID' });
+    expect((await client.query('select 1 as one')).rows).toEqual([{ one: 1 }]);
+  });
+
+  it('an option that is none is refused by its name', async () => {
+    const fleet = createTestFleet(file.url, [job]);
+    const mistyped = { kye: 'k' } as object;
+    await expect(fleet.enqueue(job, { n: 1 }, mistyped)).rejects.toMatchObject({
+      code: 'INPUT_INVALID',
+      details: { issues: [{ path: 'kye' }] },
+    });
   });
 
   it('a client that was refused is as usable as before', async () => {

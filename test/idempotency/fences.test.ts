@@ -468,6 +468,24 @@ it('a handler that blocks the event loop from its first line on keeps its lease'
   expect(held).toEqual({ held: true });
 });
 
+it('a handler that blocks the event loop beyond maxBlockMs has crashed, and is poisoned in the end', async () => {
+  const job = defineJob({
+    name: 'blocks-too-long',
+    input: z.object({}),
+    maxCrashes: 1,
+    async run(_input, ctx) {
+      const until = performance.now() + 2_000;
+      while (performance.now() < until);
+      await new Promise((resolve) => ctx.signal.addEventListener('abort', resolve));
+    },
+  });
+  const fleet = createTestFleet(file.url, [job], { leaseTtlMs: 1_000, heartbeatMs: 100, maxBlockMs: 400 });
+  await fleet.work();
+  const handle = await fleet.enqueue(job, {});
+  await expect(handle.result({ timeoutMs: 25_000 })).rejects.toMatchObject({ code: 'POISONED' });
+  expect(await fleet.get(handle.id)).toMatchObject({ crashCount: 2, interruptionCount: 0 });
+});
+
 describe('a checkpoint', () => {
   it('is saved only after the events before it are committed', async () => {
     let journalled: number | undefined;

@@ -792,12 +792,20 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'lease-given-back',
-      find: "if (await this.#giveBack(claimed, stream, job, spec)) return this.#answer({ kind: 'interrupted' }, job, token);",
+      find: "if (!blockedLoop && (await this.#giveBack(claimed, stream, job, spec))) return this.#answer({ kind: 'interrupted' }, job, token);",
       replace: '',
       mechanism: 'a lease that ran out under a worker that is well is given back',
       test: OUTAGES,
       title:
         'longer than the lease: the run is aborted before anybody else could claim, and runs again; nothing crashed',
+    },
+    {
+      name: 'lease-blocked',
+      find: '!blockedLoop && (await',
+      replace: 'true && (await',
+      mechanism: 'a handler that blocks the event loop for too long has crashed',
+      test: FENCES,
+      title: 'a handler that blocks the event loop beyond maxBlockMs has crashed, and is poisoned in the end',
     },
     {
       name: 'outcome-again',
@@ -1805,6 +1813,14 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'an open transaction is required',
       test: TRANSACTIONS,
       title: 'a client that was refused is as usable as before',
+    },
+    {
+      name: 'tx-home',
+      find: 'if (found.home !== home)',
+      replace: 'if (false)',
+      mechanism: "a transaction is on the fleet's own database",
+      test: TRANSACTIONS,
+      title: 'a transaction on another database goes on after the refusal',
     },
     {
       name: 'tx-conflict',
