@@ -1678,14 +1678,6 @@ export const mutations: readonly Mutation[] = [
       title: 'finds a lost job that just became due, however many orderly ones wait before it',
     },
     {
-      name: 'reconciler-flushed',
-      find: 'if (!redis.swept && this.#sweeping !== redis.runId) {',
-      replace: 'if (false) {',
-      mechanism: 'the reconciler recognises a Redis that was flushed',
-      test: RECONCILER,
-      title: 'walks over a Redis that was flushed without a pause',
-    },
-    {
       name: 'reconciler-abandoned',
       find: 'mended += (await this.#dispatchMissing(orphans.jobs)).dispatched;',
       replace: '',
@@ -1799,14 +1791,6 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/db/outbox.ts', [
     {
-      name: 'tx-outbox',
-      find: 'insert into dispatch_outbox (job_id) select id from job )',
-      replace: 'select id from job)',
-      mechanism: 'the outbox is part of the transaction of the caller',
-      test: TRANSACTIONS,
-      title: 'of a process that died before it could dispatch, the reconciler of another dispatches',
-    },
-    {
       name: 'tx-required',
       find: 'await run(REQUIRE_TRANSACTION, []);',
       replace: '',
@@ -1834,31 +1818,12 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/idempotency/outbox.ts', [
     {
-      name: 'tx-watch',
-      find: 'this.#lookAt(now + FIRST_LOOK_MS);',
-      replace: '',
-      mechanism: 'the enqueueing process looks for the commit',
-      test: TRANSACTIONS,
-      title: 'runs when that is committed, and not before',
-    },
-    {
       name: 'tx-last-look',
       find: 'if (this.#watched.size > 0) await this.#look();',
       replace: '',
       mechanism: 'a fleet that closes looks once more',
       test: TRANSACTIONS,
       title: 'a fleet that closes at once has dispatched',
-    },
-  ]),
-
-  ...of('src/idempotency/accept.ts', [
-    {
-      name: 'locked-key-lane',
-      find: `if (inserted !== 'locked') return inserted;`,
-      replace: `return inserted !== 'locked';`,
-      mechanism: 'an enqueue waits for the transaction that has its key',
-      test: TRANSACTIONS,
-      title: 'that an open transaction holds makes duplicates wait for its %s, and no other key',
     },
   ]),
 
@@ -1904,14 +1869,6 @@ export const mutations: readonly Mutation[] = [
       title: 'dispatches again what lost its worker',
     },
     {
-      name: 'stray-live-lease',
-      find: `from jobs where status = 'running' and lease_expires_at < statement_timestamp()`,
-      replace: `from jobs where status = 'running'`,
-      mechanism: 'the reconciler leaves live leases alone',
-      test: RECONCILER,
-      title: 'leaves alone what runs',
-    },
-    {
       name: 'stray-cancelled',
       find: `and status = 'pending' and cancel_requested_at is not null`,
       replace: 'and false',
@@ -1930,14 +1887,6 @@ export const mutations: readonly Mutation[] = [
   ]),
 
   ...of('src/idempotency/dispatcher.ts', [
-    {
-      name: 'dispatcher-failed',
-      find: `if (state === 'failed' && row.delayMs <= 0) {`,
-      replace: 'if (false) {',
-      mechanism: 'a redriven job that BullMQ holds as failed is retried there',
-      test: DELIVERIES,
-      title: 'by an operator does too, and refuses jobs that have not failed',
-    },
     {
       name: 'dispatcher-lost',
       find: 'if (unplaced.length > 0) missing.push(...(await this.#findLost(name, unplaced)));',
@@ -2176,14 +2125,6 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'another run takes over from a crashed one',
       test: TORTURE,
       title: 'leaves a dead run dead: nothing of it runs on, not even a finally',
-    },
-    {
-      name: 'torture-taken',
-      find: `await this.#until(({ fence, status }) => fence > run.fence || status !== 'running');`,
-      replace: '',
-      mechanism: 'a run whose lease torture gives away goes on when another has it',
-      test: TORTURE,
-      title: 'breaks it in every other way that runs it twice',
     },
     {
       name: 'torture-rows',
