@@ -1791,6 +1791,14 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/db/outbox.ts', [
     {
+      name: 'tx-outbox',
+      find: 'insert into dispatch_outbox (job_id) select id from job )',
+      replace: 'select id from job)',
+      mechanism: 'the outbox is part of the transaction of the caller',
+      test: TRANSACTIONS,
+      title: 'of a process that died before it could dispatch, the reconciler of another dispatches',
+    },
+    {
       name: 'tx-required',
       find: 'await run(REQUIRE_TRANSACTION, []);',
       replace: '',
@@ -1818,12 +1826,31 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/idempotency/outbox.ts', [
     {
+      name: 'tx-watch',
+      find: 'this.#lookAt(now + FIRST_LOOK_MS);',
+      replace: '',
+      mechanism: 'the enqueueing process looks for the commit',
+      test: TRANSACTIONS,
+      title: 'runs when that is committed, and not before',
+    },
+    {
       name: 'tx-last-look',
       find: 'if (this.#watched.size > 0) await this.#look();',
       replace: '',
       mechanism: 'a fleet that closes looks once more',
       test: TRANSACTIONS,
       title: 'a fleet that closes at once has dispatched',
+    },
+  ]),
+
+  ...of('src/idempotency/accept.ts', [
+    {
+      name: 'locked-key-lane',
+      find: 'if (!isKeyLocked(error) || performance.now() > until) throw error;',
+      replace: 'throw error;',
+      mechanism: 'an enqueue waits for the transaction that has its key',
+      test: TRANSACTIONS,
+      title: 'that an open transaction holds makes duplicates wait for its %s, and no other key',
     },
   ]),
 
