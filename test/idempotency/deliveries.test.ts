@@ -537,9 +537,14 @@ describe('redrive', () => {
     await fleet.work();
     const handle = await fleet.enqueue(job, {});
     await expect(handle.result({ timeoutMs: 10_000 })).rejects.toThrow('broken');
+    const [queue] = fleet.queues as [Queue];
+    await expect.poll(() => queue.getJobState(handle.id)).toBe('failed');
+    const failed = await queue.getJob(handle.id);
     broken = false;
     await fleet.redrive(handle.id);
     await expect.poll(async () => (await fleet.get(handle.id))?.status).toBe('completed');
+    // The same job in BullMQ, with its history; not another one of that id.
+    expect((await queue.getJob(handle.id))?.timestamp).toBe(failed?.timestamp);
     await expect(fleet.redrive(handle.id)).rejects.toMatchObject({ code: 'JOB_NOT_FAILED' });
   });
 });

@@ -867,6 +867,14 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/idempotency/context.ts', [
     {
+      name: 'unguarded-id',
+      find: 'const id = own?.jobId ??',
+      replace: 'const id =',
+      mechanism: 'an unguarded run has the id that a guarded run of its job has',
+      test: OUTAGES,
+      title: 'and the job says onStoreOutage run: it runs unguarded, and its outcome is stored afterwards',
+    },
+    {
       name: 'transaction-fence',
       find: `if (!(await lockFence(trx, id, fence, options.ttlMs))) lose(`,
       replace: 'if (false) lose(',
@@ -1678,6 +1686,14 @@ export const mutations: readonly Mutation[] = [
       title: 'finds a lost job that just became due, however many orderly ones wait before it',
     },
     {
+      name: 'reconciler-flushed',
+      find: 'if (!redis.swept && this.#sweeping !== redis.runId) {',
+      replace: 'if (false) {',
+      mechanism: 'the reconciler recognises a Redis that was flushed',
+      test: RECONCILER,
+      title: 'walks over a Redis that was flushed without a pause',
+    },
+    {
       name: 'reconciler-abandoned',
       find: 'mended += (await this.#dispatchMissing(orphans.jobs)).dispatched;',
       replace: '',
@@ -1753,6 +1769,14 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/db/rounds.ts', [
     {
+      name: 'mend-fold-due',
+      find: `, fold_due: state === 'closed' && nextSeq > FOLD_FROM_SEQ ? true : null`,
+      replace: '',
+      mechanism: 'a long stream that the reconciler ends is marked for folding',
+      test: RECONCILER,
+      title: 'has a long stream folded that it has ended',
+    },
+    {
       name: 'round-lock',
       find: `and pg_try_advisory_xact_lock(\${LOCK_ID})`,
       replace: '',
@@ -1786,6 +1810,24 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'the doctor looks twice',
       test: DOCTOR,
       title: 'raises no false alarm beside a fleet that works',
+    },
+    {
+      name: 'doctor-cluster-nodes',
+      find: `redis instanceof Cluster ? redis.nodes('master') : [redis]`,
+      replace: `redis instanceof Cluster ? redis.nodes('master').slice(0, 1) : [redis]`,
+      mechanism: 'the doctor asks every node of a Cluster',
+      test: CLUSTER,
+      title: 'the doctor finds a queue that nobody registers any more, on whichever node it is',
+    },
+  ]),
+  ...of('src/db/disagreements.ts', [
+    {
+      name: 'doctor-dead-rows',
+      find: `to_regclass('ended_attempts')`,
+      replace: `to_regclass('job_attempts')`,
+      mechanism: 'the doctor counts the dead rows of a table and not of a view',
+      test: DOCTOR,
+      title: 'a table that is full of dead rows',
     },
   ]),
 
@@ -1896,6 +1938,14 @@ export const mutations: readonly Mutation[] = [
       title: 'dispatches again what lost its worker',
     },
     {
+      name: 'stray-live-lease',
+      find: `from jobs where status = 'running' and lease_expires_at < statement_timestamp()`,
+      replace: `from jobs where status = 'running'`,
+      mechanism: 'the reconciler leaves live leases alone',
+      test: RECONCILER,
+      title: 'leaves alone what runs',
+    },
+    {
       name: 'stray-cancelled',
       find: `and status = 'pending' and cancel_requested_at is not null`,
       replace: 'and false',
@@ -1914,6 +1964,14 @@ export const mutations: readonly Mutation[] = [
   ]),
 
   ...of('src/idempotency/dispatcher.ts', [
+    {
+      name: 'dispatcher-failed',
+      find: `if (state === 'failed' && row.delayMs <= 0) {`,
+      replace: 'if (false) {',
+      mechanism: 'a redriven job that BullMQ holds as failed is retried there',
+      test: DELIVERIES,
+      title: 'by an operator does too, and refuses jobs that have not failed',
+    },
     {
       name: 'dispatcher-lost',
       find: 'if (unplaced.length > 0) missing.push(...(await this.#findLost(name, unplaced)));',
@@ -2152,6 +2210,14 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'another run takes over from a crashed one',
       test: TORTURE,
       title: 'leaves a dead run dead: nothing of it runs on, not even a finally',
+    },
+    {
+      name: 'torture-taken',
+      find: `await this.#until(({ fence, status }) => fence > run.fence || status !== 'running');`,
+      replace: '',
+      mechanism: 'a run whose lease torture gives away goes on when another has it',
+      test: TORTURE,
+      title: 'breaks it in every other way that runs it twice',
     },
     {
       name: 'torture-rows',

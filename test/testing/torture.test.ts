@@ -38,7 +38,24 @@ describe('torture of the example that charges a card', () => {
   });
 
   it('breaks it in every other way that runs it twice', async () => {
-    const error = await failureOf(torture(naiveCharge, { fleet, input: ORDER }));
+    const lost: object[] = [];
+    const error = await failureOf(
+      torture(naiveCharge, {
+        fleet,
+        input: ORDER,
+        check({ schedule, job: { crashCount, interruptionCount } }) {
+          if (schedule.startsWith('lost lease')) lost.push({ schedule, crashCount, interruptionCount });
+        },
+      }),
+    );
+    // Another run had taken it; none of them was given back instead.
+    expect(lost).toEqual(
+      ['ctx.emit #1', 'ctx.db #1', 'ctx.emit #2'].map((call) => ({
+        schedule: `lost lease at ${call}`,
+        crashCount: 1,
+        interruptionCount: 0,
+      })),
+    );
     const broken = error.failures.map(({ schedule }) => schedule);
     for (const schedule of [
       'crash before ctx.emit #2',

@@ -417,4 +417,24 @@ describe('the doctor tells of', () => {
     const { findings } = await diagnose(runtime, jobs);
     expect(findings).toMatchObject([{ kind: 'redis-evicts', message: expect.stringContaining('allkeys-lru') }]);
   });
+
+  it('a table that is full of dead rows', async () => {
+    const runtime = await createRuntime();
+    await sql`alter table ended_attempts set (autovacuum_enabled = false)`.execute(file.db);
+    onTestFinished(async () => {
+      await sql`alter table ended_attempts reset (autovacuum_enabled)`.execute(file.db);
+    });
+    const thrown = new Error('rolled back');
+    const insert = file.db.transaction().execute(async (trx) => {
+      await sql`insert into ended_attempts (job_id, fence, worker, started_at, outcome)
+        select gen_random_uuid(), 1, 'w', clock_timestamp(), 'crashed' from generate_series(1, 100001)`.execute(trx);
+      throw thrown;
+    });
+    await expect(insert).rejects.toBe(thrown);
+    // Postgres's statistics follow within seconds.
+    const find = async () => (await diagnose(runtime, jobs)).findings;
+    await expect
+      .poll(find, { timeout: 15_000, interval: 500 })
+      .toMatchObject([{ kind: 'dead-rows', message: expect.stringContaining('ended_attempts has 100001 dead rows') }]);
+  });
 });
