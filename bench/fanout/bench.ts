@@ -2,7 +2,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { wholeNumber } from '../lib/arguments.ts';
+import { numberOption } from '../lib/arguments.ts';
 import type { Bench, BenchContext, BenchOptions, BenchResult } from '../lib/bench.ts';
 import { type Bed, withCase } from '../lib/case.ts';
 import { now } from '../lib/clock.ts';
@@ -69,16 +69,12 @@ export const fanoutBench: Bench = {
 
 function plan({ quick, own }: BenchOptions): (context: BenchContext) => Promise<BenchResult> {
   const sizes = quick ? QUICK : WHOLE;
-  const number = (name: string, otherwise: number) => {
-    const text = own[name];
-    return text === undefined ? otherwise : wholeNumber(name, text);
-  };
   const wanted: Plan = {
     ...sizes,
-    rounds: number('rounds', sizes.rounds),
-    clients: number('clients', sizes.clients),
-    perSecond: number('rate', sizes.perSecond),
-    seconds: number('seconds', sizes.seconds),
+    rounds: numberOption(own, 'rounds', sizes.rounds),
+    clients: numberOption(own, 'clients', sizes.clients),
+    perSecond: numberOption(own, 'rate', sizes.perSecond),
+    seconds: numberOption(own, 'seconds', sizes.seconds),
     profile: own.profile,
   };
   return (context) => run(context, wanted);

@@ -2,7 +2,7 @@
 
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { choose, rotate, wholeNumber } from '../lib/arguments.ts';
+import { choose, numberOption, rotate, wholeNumber } from '../lib/arguments.ts';
 import type { Bench, BenchContext, BenchOptions, BenchResult } from '../lib/bench.ts';
 import type { Bed } from '../lib/case.ts';
 import { Places } from '../lib/databases.ts';
@@ -94,14 +94,14 @@ export const jobsBench: Bench = {
 
 function plan({ quick, own: options }: BenchOptions): (context: BenchContext) => Promise<BenchResult> {
   const sizes = quick ? QUICK : WHOLE;
-  const jobs = options.jobs === undefined ? undefined : wholeNumber('jobs', options.jobs);
+  const jobs = numberOption(options, 'jobs', undefined);
   const wanted: Plan = {
     ...sizes,
     subjects: choose(options.subjects, Object.keys(subjects) as SubjectName[]).map((name) => subjects[name]),
     parts: choose(options.parts, PARTS),
     concurrencies:
       options.concurrency?.split(',').map((text) => wholeNumber('concurrency', text)) ?? sizes.concurrencies,
-    rounds: options.rounds === undefined ? sizes.rounds : wholeNumber('rounds', options.rounds),
+    rounds: numberOption(options, 'rounds', sizes.rounds),
     jobs: jobs === undefined ? sizes.jobs : () => jobs,
     profile: options.profile,
   };

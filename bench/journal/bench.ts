@@ -1,7 +1,7 @@
 /** `npm run bench -- journal`: how fast streams are written, followed live, and what they take on disk. */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { choose, rotate, wholeNumber } from '../lib/arguments.ts';
+import { choose, numberOption, rotate, wholeNumber } from '../lib/arguments.ts';
 import type { Bench, BenchContext, BenchOptions, BenchResult } from '../lib/bench.ts';
 import type { Bed } from '../lib/case.ts';
 import { Places } from '../lib/databases.ts';
@@ -54,9 +54,9 @@ export const journalBench: Bench = {
 
 function plan({ quick, own }: BenchOptions): (context: BenchContext) => Promise<BenchResult> {
   const sizes = quick ? QUICK : WHOLE;
-  const events = own.events === undefined ? undefined : wholeNumber('events', own.events);
+  const events = numberOption(own, 'events', undefined);
   const wanted: Plan = {
-    rounds: own.rounds === undefined ? sizes.rounds : wholeNumber('rounds', own.rounds),
+    rounds: numberOption(own, 'rounds', sizes.rounds),
     streams: own.streams?.split(',').map((text) => wholeNumber('streams', text)) ?? sizes.streams,
     warmUp: sizes.warmUp,
     subjects: choose(own.subjects, SUBJECTS).map((name) => subjects[name]),

@@ -1,5 +1,5 @@
 /** `npm run bench -- latency`: how long an event takes from `emit` to a follower in another process. */
-import { choose, rotate, wholeNumber } from '../lib/arguments.ts';
+import { choose, numberOption, rotate } from '../lib/arguments.ts';
 import type { Bench, BenchContext, BenchOptions, BenchResult } from '../lib/bench.ts';
 import { type Bed, withCase } from '../lib/case.ts';
 import { Places, settle } from '../lib/databases.ts';
@@ -58,15 +58,11 @@ export const latencyBench: Bench = {
 
 function plan({ quick, own }: BenchOptions): (context: BenchContext) => Promise<BenchResult> {
   const sizes = quick ? QUICK : WHOLE;
-  const number = (name: string, otherwise: number) => {
-    const text = own[name];
-    return text === undefined ? otherwise : wholeNumber(name, text);
-  };
   const wanted: Plan = {
-    rounds: number('rounds', sizes.rounds),
-    streams: number('streams', sizes.streams),
-    perSecond: number('rate', sizes.perSecond),
-    seconds: number('seconds', sizes.seconds),
+    rounds: numberOption(own, 'rounds', sizes.rounds),
+    streams: numberOption(own, 'streams', sizes.streams),
+    perSecond: numberOption(own, 'rate', sizes.perSecond),
+    seconds: numberOption(own, 'seconds', sizes.seconds),
     warmUpSeconds: sizes.warmUpSeconds,
     subjects: choose(own.subjects, SUBJECTS).map((name) => subjects[name]),
   };

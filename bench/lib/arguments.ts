@@ -1,5 +1,5 @@
 /** What benches make of their options. */
-import { UsageError } from './bench.ts';
+import { type BenchOptions, UsageError } from './bench.ts';
 
 /** Another order each round: what one case leaves behind must not always meet the same next one. */
 export function rotate<T>(items: readonly T[], by: number): T[] {
@@ -14,6 +14,12 @@ export function choose<T extends string>(text: string | undefined, known: readon
   const unknown = wanted.filter((name) => !known.some((one) => one === name));
   if (unknown.length > 0) throw new UsageError(`Not known: ${unknown.join(', ')}; there are ${known.join(', ')}`);
   return known.filter((name) => wanted.includes(name));
+}
+
+/** An option that is a whole number; `otherwise` where it is not set. @throws UsageError */
+export function numberOption<T>(own: BenchOptions['own'], name: string, otherwise: T): number | T {
+  const text = own[name];
+  return text === undefined ? otherwise : wholeNumber(name, text);
 }
 
 /** @throws UsageError */

@@ -1,7 +1,7 @@
 /** `npm run bench -- replay`: a finished stream read from its start, before and after it is folded. */
 import pg from 'pg';
 import { createDb } from '../../src/db/client.ts';
-import { wholeNumber } from '../lib/arguments.ts';
+import { numberOption } from '../lib/arguments.ts';
 import type { Bench, BenchContext, BenchOptions, BenchResult } from '../lib/bench.ts';
 import { type Bed, withCase } from '../lib/case.ts';
 import { now } from '../lib/clock.ts';
@@ -65,8 +65,8 @@ function plan({ quick, own }: BenchOptions): (context: BenchContext) => Promise<
   const sizes = quick ? QUICK : WHOLE;
   const wanted: Plan = {
     ...sizes,
-    events: own.events === undefined ? sizes.events : wholeNumber('events', own.events),
-    reads: own.reads === undefined ? sizes.reads : wholeNumber('reads', own.reads),
+    events: numberOption(own, 'events', sizes.events),
+    reads: numberOption(own, 'reads', sizes.reads),
   };
   return (context) => run(context, wanted);
 }

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { execute } from '../../src/testing/services/databases.ts';
-import { wholeNumber } from '../lib/arguments.ts';
+import { numberOption } from '../lib/arguments.ts';
 import type { Bench, BenchContext, BenchOptions, BenchResult } from '../lib/bench.ts';
 import { type Bed, withCase } from '../lib/case.ts';
 import { now } from '../lib/clock.ts';
@@ -75,7 +75,7 @@ export const soakBench: Bench = {
 
 function plan({ quick, own }: BenchOptions): (context: BenchContext) => Promise<BenchResult> {
   const sizes = quick ? QUICK : WHOLE;
-  const number = (name: keyof Plan) => (own[name] === undefined ? sizes[name] : wholeNumber(name, own[name]));
+  const number = (name: keyof Plan) => numberOption(own, name, sizes[name]);
   const wanted: Plan = { seconds: number('seconds'), clients: number('clients'), concurrency: number('concurrency') };
   return async ({ services, signal, say }: BenchContext) => {
     const places = new Places(services);
