@@ -6,6 +6,7 @@ import type { Config } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { createLogger, type Logger } from '../log.ts';
+import { within } from '../within.ts';
 import type { Fleet } from '../workers/fleet.ts';
 import { type CliContext, wantsDebug } from './context.ts';
 import { toCommandError } from './report.ts';
@@ -69,11 +70,7 @@ export async function requireSchema(fleet: Pick<Fleet, 'db'>): Promise<void> {
 }
 
 async function closeWithin(fleet: Fleet, limitMs: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const limit = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, limitMs);
-  });
   // What failed while closing changes nothing about the answer already given.
-  await Promise.race([fleet.close().catch(() => {}), limit]);
-  clearTimeout(timer);
+  const closed = fleet.close().catch(() => {});
+  await within(limitMs, closed, () => undefined);
 }

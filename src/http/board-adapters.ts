@@ -6,6 +6,7 @@ import type { Job, Queue } from 'bullmq';
 import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../idempotency/client.ts';
 import { readJobData, shownData } from '../idempotency/job-data.ts';
+import { within } from '../within.ts';
 
 /** BullMQ waits for a Redis that is away for ever. An answer that takes longer than this makes us look, ms. */
 const PATIENCE_MS = 2_000;
@@ -129,11 +130,6 @@ export class LinkedQueueAdapter extends QueueAdapter {
           this.#known.add(id as string);
       }),
     );
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, LOOKUP_LIMIT_MS);
-    });
-    await Promise.race([looked, late]);
-    clearTimeout(timer);
+    await within(LOOKUP_LIMIT_MS, looked, () => undefined);
   }
 }

@@ -19,6 +19,7 @@ import { ChannelHub, Publisher, type RedisConnection } from '../journal/channel.
 import { Followers } from '../journal/follower.ts';
 import { JournalWriter } from '../journal/writer.ts';
 import { type Logger, silentLogger } from '../log.ts';
+import { within } from '../within.ts';
 import { Acceptor } from './accept.ts';
 import { closeRedis, connectRedis, queuePrefix, trackDuplicates } from './connections.ts';
 import { Control } from './control.ts';
@@ -242,18 +243,10 @@ function requireNode(): void {
 }
 
 /** `undefined` when the service answers in time, else what is wrong. */
-async function problemOf(answer: Promise<unknown>): Promise<string | undefined> {
-  const { promise: late, resolve } = Promise.withResolvers<string>();
-  const timer = setTimeout(() => resolve(`no answer within ${HEALTH_WAIT_MS} ms`), HEALTH_WAIT_MS);
-  try {
-    return await Promise.race([
-      answer.then(
-        () => undefined,
-        (error: Error) => error.message || 'not reachable',
-      ),
-      late,
-    ]);
-  } finally {
-    clearTimeout(timer);
-  }
+function problemOf(answer: Promise<unknown>): Promise<string | undefined> {
+  const problem = answer.then(
+    () => undefined,
+    (error: Error) => error.message || 'not reachable',
+  );
+  return within(HEALTH_WAIT_MS, problem, () => `no answer within ${HEALTH_WAIT_MS} ms`);
 }

@@ -20,6 +20,7 @@ import type { EventPage, JobHandle, JobRecord } from '../idempotency/client-type
 import { type AnyJobDefinition, defineJob, type JobContext, type JobDefinition } from '../idempotency/define-job.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import { isTerminalType, type JobEvent, type StreamEvent } from '../journal/event.ts';
+import { within } from '../within.ts';
 import { createFleet, type Fleet, type FleetWorker } from '../workers/fleet.ts';
 import { type Call, FAULTS, type Fault, type Moment, RUN, type Schedule, SETTLE, schedulesOf } from './faults.ts';
 import { createTestFleet, type TestFleet } from './test-fleet.ts';
@@ -414,7 +415,7 @@ class Trial {
   async ended(timeoutMs: number): Promise<boolean> {
     // By its row: an outcome that was committed beside a crash is not announced, and waiters would look late.
     const ended = this.#until(({ status }) => status !== 'pending' && status !== 'running');
-    const inTime = await within(timeoutMs, ended);
+    const inTime = await settles(timeoutMs, ended);
     this.#finished.resolve();
     return inTime;
   }
@@ -435,7 +436,7 @@ class Trial {
   /** Waits until nobody is at the job any more: zombies have tried to write, duplicates have been answered. */
   async settle(): Promise<void> {
     const zombies = Promise.all(this.#runs.filter((run) => !this.#dead.has(run)).map((run) => run.ended));
-    if (!(await within(ZOMBIE_MS, zombies)))
+    if (!(await settles(ZOMBIE_MS, zombies)))
       this.problems.push(`a run has not ended ${ZOMBIE_MS} ms after the job had`);
     for (const run of this.#dead) run.leave();
     const idle = async () => {
@@ -443,7 +444,7 @@ class Trial {
         while (!this.#over && (await this.#queue.getJobState(id)) === 'active') await pause(POLL_MS);
       }
     };
-    await within(ZOMBIE_MS, idle());
+    await settles(ZOMBIE_MS, idle());
   }
 
   /** Lets go of whatever still waits. */
@@ -641,20 +642,12 @@ async function emptyTables(pool: pg.Pool, tables: readonly string[]): Promise<vo
 }
 
 /** Whether it settled in time. */
-async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
-  const { promise: late, resolve } = Promise.withResolvers<false>();
-  const timer = setTimeout(() => resolve(false), ms);
-  try {
-    return await Promise.race([
-      promise.then(
-        () => true as const,
-        () => true as const,
-      ),
-      late,
-    ]);
-  } finally {
-    clearTimeout(timer);
-  }
+function settles(ms: number, promise: Promise<unknown>): Promise<boolean> {
+  const settled = promise.then(
+    () => true,
+    () => true,
+  );
+  return within(ms, settled, () => false);
 }
 
 function pause(ms: number): Promise<void> {

@@ -22,6 +22,7 @@ import { SCORE_PER_MS, valuesOf } from '../idempotency/dispatcher.ts';
 import { isOwnData } from '../idempotency/job-data.ts';
 import type { Runtime } from '../idempotency/runtime.ts';
 import { isUuid } from '../idempotency/uuid.ts';
+import { within } from '../within.ts';
 import { type BullJob, DISAGREEMENTS, type DisagreementKind, judge } from './disagreements.ts';
 import { endIfOver, mendStreamOf } from './reconciler.ts';
 
@@ -512,16 +513,9 @@ class Doctor {
 
 /** Waits for the connection, which may be young. @throws OncefleetError SERVICE_MISSING */
 async function requireRedis(runtime: Runtime): Promise<void> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => reject(new OncefleetError('SERVICE_MISSING', `Redis has not answered for ${REDIS_WAIT_MS / 1_000} s`)),
-    REDIS_WAIT_MS,
-  );
-  try {
-    await Promise.race([runtime.redis.ping(), late]);
-  } finally {
-    clearTimeout(timer);
-  }
+  await within(REDIS_WAIT_MS, runtime.redis.ping(), () => {
+    throw new OncefleetError('SERVICE_MISSING', `Redis has not answered for ${REDIS_WAIT_MS / 1_000} s`);
+  });
 }
 
 /** The lists a queue's jobs are in, by id. */

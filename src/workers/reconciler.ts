@@ -9,7 +9,6 @@
  * more only while it finds something to mend. All it does is guarded row by row, so that a
  * process that wakes in the middle of a round somebody else has taken over does no harm.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import { sql, type Transaction } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import {
@@ -31,6 +30,7 @@ import type { Runtime } from '../idempotency/runtime.ts';
 import { isUuid } from '../idempotency/uuid.ts';
 import { isTerminalType } from '../journal/event.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
+import { within } from '../within.ts';
 
 /** Abandoned jobs dealt with at once. */
 const ABANDONED_BATCH = 500;
@@ -100,13 +100,11 @@ export class Reconciler {
     this.#closed = true;
     clearTimeout(this.#timer);
     // A round that waits for Redis is left alone: what it would mend, the next process mends.
-    await Promise.race([this.#round, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
+    await within(CLOSE_WAIT_MS, this.#round, () => undefined);
     const { db, workerId } = this.#options.runtime;
-    if (this.#leading)
-      await Promise.race([
-        forgetRounds(db.kysely, workerId).catch(() => undefined),
-        delay(CLOSE_WAIT_MS, undefined, { ref: false }),
-      ]);
+    if (!this.#leading) return;
+    const forgotten = forgetRounds(db.kysely, workerId).catch(() => undefined);
+    await within(CLOSE_WAIT_MS, forgotten, () => undefined);
   }
 
   /**
@@ -339,14 +337,10 @@ class RedisSilentError extends Error {
 }
 
 /** @throws RedisSilentError */
-async function inTime<T>(asked: Promise<T>): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new RedisSilentError()), REDIS_WAIT_MS);
-  try {
-    return await Promise.race([asked, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+function inTime<T>(asked: Promise<T>): Promise<T> {
+  return within(REDIS_WAIT_MS, asked, () => {
+    throw new RedisSilentError();
+  });
 }
 
 /** Talks to Postgres on the transaction's connection, which it would take for dead. @returns stops it */

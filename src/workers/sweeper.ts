@@ -7,13 +7,13 @@
  * while even if there is more: the lock's transaction must not grow old, and another process
  * may as well do the next.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import { type Kysely, sql } from 'kysely';
 import { findUnfolded, foldStream, forgetFold } from '../db/fold.ts';
 import { findTenantsToSweep, type Retention, type RetentionKind, sweepAlong, sweepLater } from '../db/retention.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
 import type { Logger } from '../log.ts';
+import { within } from '../within.ts';
 
 /** Any number that nothing else locks; "swep" in ASCII. */
 const LOCK_ID = 0x73776570;
@@ -75,7 +75,7 @@ export class Sweeper {
   async close(): Promise<void> {
     this.#closing.abort();
     clearTimeout(this.#timer);
-    await Promise.race([this.#round, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
+    await within(CLOSE_WAIT_MS, this.#round, () => undefined);
   }
 
   #schedule(ms: number): void {
