@@ -40,7 +40,7 @@ export type NemesisEntry =
   | { type: 'healed'; fault: string; target: string };
 
 /** ms of the monotonic clock, which all processes of the machine share and no skew touches. */
-export function monotonicMs(): number {
+function monotonicMs(): number {
   return Number(process.hrtime.bigint() / 1_000n) / 1_000;
 }
 

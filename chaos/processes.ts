@@ -10,7 +10,7 @@ import { FLEET_ENV, WORKERS } from './settings.ts';
 
 const CLI = join(ROOT, 'src', 'cli', 'main.ts');
 const JOBS = join(ROOT, 'chaos', 'jobs.ts');
-export const JOB_NAMES = ['effect', 'ledger', 'stream', 'block', 'throw', 'refuse', 'hang', 'poison'].map(
+const JOB_NAMES = ['effect', 'ledger', 'stream', 'block', 'throw', 'refuse', 'hang', 'poison'].map(
   (kind) => `chaos-${kind}`,
 );
 

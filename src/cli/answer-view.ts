@@ -109,7 +109,7 @@ export class AnswerView {
   }
 }
 
-export function formatSources(sources: readonly Source[]): string {
+function formatSources(sources: readonly Source[]): string {
   return sources
     .map(
       ({ n, path, heading }) =>

@@ -8,7 +8,7 @@ import { extname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { type ErrorCode, OncefleetError } from '../errors.ts';
 import { decodeText, describeFileError } from './text.ts';
 
-export const DOCUMENT_EXTENSIONS: ReadonlySet<string> = new Set(['.md', '.markdown', '.txt']);
+const DOCUMENT_EXTENSIONS: ReadonlySet<string> = new Set(['.md', '.markdown', '.txt']);
 
 /** A job's input is one row and one message; its documents are sent in parts of about this size, in bytes of content. */
 export const MAX_PART_BYTES = 4 * 1024 * 1024;

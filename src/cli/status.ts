@@ -100,7 +100,7 @@ function formatSearch({ name, key, status, limit }: FindOptions): string {
   ].join('');
 }
 
-export function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style'>): string {
+function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style'>): string {
   const fields: [string, string | null][] = [
     ['Job', job.id],
     ['Name', job.queue === job.name ? job.name : `${job.name} (queue ${job.queue})`],

@@ -8,8 +8,8 @@ const MAX_DELAY_MS = 366 * 24 * 3_600_000;
 /** BullMQ's own bound. */
 const MAX_PRIORITY = 2_097_151;
 /** Longest long poll, s: proxies cut requests off soon after. */
-export const MAX_WAIT_S = 60;
-export const MAX_PAGE_EVENTS = 1_000;
+const MAX_WAIT_S = 60;
+const MAX_PAGE_EVENTS = 1_000;
 /** Streams one request follows: each event brings the cursors of all, 20 bytes or so each. */
 export const MAX_STREAMS = 50;
 const MAX_PAGE_JOBS = 100;

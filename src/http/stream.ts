@@ -25,7 +25,7 @@ const DRAIN_GRACE_MS = 2_000;
 const CHUNK_LENGTH = 16 * 1024;
 
 /** A proxy must neither buffer nor transform; clients compare the content type exactly. */
-export const SSE_HEADERS = {
+const SSE_HEADERS = {
   'content-type': 'text/event-stream',
   'cache-control': 'no-cache, no-transform',
   'x-accel-buffering': 'no',

@@ -43,13 +43,13 @@ const TERMINAL_TYPES: ReadonlySet<string> = new Set(['end', 'error', 'cancelled'
 const RESERVED_TYPES: ReadonlySet<string> = new Set(['attempt', 'retry', 'rewind', ...TERMINAL_TYPES]);
 
 /** Longest accepted event, in UTF-16 units of its JSON text. */
-export const MAX_EVENT_LENGTH = 4 * 1024 * 1024;
+const MAX_EVENT_LENGTH = 4 * 1024 * 1024;
 
 /**
  * Deepest accepted nesting. JSON.stringify and Postgres's json parser recurse; both manage
  * several thousand levels on default stacks, so this leaves room for either to be smaller.
  */
-export const MAX_EVENT_DEPTH = 1_000;
+const MAX_EVENT_DEPTH = 1_000;
 
 export function isTerminalType(type: string): boolean {
   return TERMINAL_TYPES.has(type);

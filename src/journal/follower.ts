@@ -24,7 +24,7 @@ import type { Logger } from '../log.ts';
 import { Batcher } from './batcher.ts';
 import type { ChannelHub, ChannelListener, RunMessage } from './channel.ts';
 import { type Cursor, cursorAt, type Place, parseCursor } from './cursor.ts';
-import { isTerminalType, type JobEvent, type StreamEvent, type SystemEvent } from './event.ts';
+import type { JobEvent, StreamEvent, SystemEvent } from './event.ts';
 import { rowTerminalJson } from './terminal.ts';
 
 export interface FollowerOptions {
@@ -276,11 +276,6 @@ function expired(streamId: string, seq: number, keptFrom: number): OncefleetErro
   return new OncefleetError('STREAM_EXPIRED', `Stream ${streamId} no longer has events before seq ${keptFrom}`, {
     details: { seq, keptFrom },
   });
-}
-
-/** Whether an event is the last of a finished stream, as far as its type says. */
-export function isTerminal(event: StreamEvent): boolean {
-  return isTerminalType(event.event.type);
 }
 
 /** Follows nothing: throws on the first `next()`. */

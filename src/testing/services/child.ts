@@ -112,7 +112,7 @@ export class Child {
   }
 }
 
-export function tailOf(file: string, lines = 20): string {
+function tailOf(file: string, lines = 20): string {
   try {
     return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
   } catch {

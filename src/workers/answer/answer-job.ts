@@ -12,7 +12,7 @@ import { type Source, sourceSchema } from './sources.ts';
 import { paceText } from './stream-text.ts';
 
 /** `model` of an answer that no model wrote. */
-export const EXTRACTIVE = 'extractive';
+const EXTRACTIVE = 'extractive';
 
 /** Enough to understand a follow-up, little enough for a small model's context. */
 const HISTORY_MESSAGES = 10;
@@ -30,7 +30,7 @@ export const answerInput = z.object({
   maxSources: z.number().int().min(1).max(20).default(6),
 });
 
-export const answerOutput = z.object({
+const answerOutput = z.object({
   text: z.string(),
   sources: z.array(sourceSchema),
   /** The model's name; `extractive` when none wrote the text. */

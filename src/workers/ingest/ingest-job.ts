@@ -57,7 +57,7 @@ export const ingestInput = z
     }
   });
 
-export const ingestOutput = z.object({
+const ingestOutput = z.object({
   collection: z.string(),
   added: z.number(),
   updated: z.number(),

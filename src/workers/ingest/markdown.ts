@@ -111,7 +111,7 @@ export function readBlocks(lines: readonly string[]): Block[] {
 }
 
 /** Columns before the first character that is no blank; a tab goes to the next multiple of 4. */
-export function indentOf(line: string): number {
+function indentOf(line: string): number {
   let column = 0;
   for (const character of line) {
     if (character === ' ') column++;
