@@ -3,6 +3,7 @@
  * an environment; everything else gets the frozen object.
  */
 import { z } from 'zod';
+import { DEFAULTS } from './defaults.ts';
 import { InputInvalidError } from './errors.ts';
 
 const wholeNumber = (min: number, max: number) =>
@@ -63,19 +64,22 @@ export const CONFIG_VARIABLES = {
       .transform((text) => text === 'true'),
     about: 'REDIS_URL is a node of a Redis Cluster (Redis or Valkey 7 or newer).',
   },
-  DATABASE_POOL_SIZE: { schema: count(2, 500).default(10), about: 'Postgres connections of this process.' },
+  DATABASE_POOL_SIZE: {
+    schema: count(2, 500).default(DEFAULTS.databasePoolSize),
+    about: 'Postgres connections of this process.',
+  },
   ONCEFLEET_PREFIX: {
     schema: z
       .string()
       .regex(/^[\w.-]{1,64}$/, 'expected 1 to 64 of A-Za-z0-9_.-')
-      .default('oncefleet'),
+      .default(DEFAULTS.prefix),
     about: 'Prefix of every Redis key and channel; one per fleet on a shared Redis.',
   },
   ONCEFLEET_TENANT: {
     schema: z
       .string()
       .regex(/^[\w.-]{1,64}$/, 'expected 1 to 64 of A-Za-z0-9_.-')
-      .default('default'),
+      .default(DEFAULTS.tenant),
     about: 'Tenant of the CLI, and of HTTP requests while no tokens are set.',
   },
   ONCEFLEET_TOKENS: { schema: tokens.optional(), about: 'HTTP tokens as tenant:token,… Unset: no authentication.' },
@@ -88,51 +92,51 @@ export const CONFIG_VARIABLES = {
     about: 'Modules that export your jobs (defineJob), commas between.',
   },
   ONCEFLEET_CONCURRENCY: {
-    schema: count(1, 1_000).default(10),
+    schema: count(1, 1_000).default(DEFAULTS.concurrency),
     about: 'Jobs a worker process runs at once, per queue.',
   },
   ONCEFLEET_LEASE_TTL_MS: {
-    schema: milliseconds(1_000, 3_600_000).default(60_000),
+    schema: milliseconds(1_000, 3_600_000).default(DEFAULTS.leaseTtlMs),
     about: 'How long a silent worker keeps a job.',
   },
   ONCEFLEET_HEARTBEAT_MS: {
-    schema: milliseconds(100, 1_800_000).default(20_000),
+    schema: milliseconds(100, 1_800_000).default(DEFAULTS.leaseTtlMs / 3),
     about: 'How often leases are renewed. At most half the TTL.',
   },
   ONCEFLEET_MAX_BLOCK_MS: {
-    schema: milliseconds(1_000, 86_400_000).default(600_000),
+    schema: milliseconds(1_000, 86_400_000).default(DEFAULTS.maxBlockMs),
     about: 'A worker whose event loop is blocked longer than this loses its leases.',
   },
   ONCEFLEET_MAX_CRASHES: {
-    schema: count(0, 1_000).default(5),
+    schema: count(0, 1_000).default(DEFAULTS.maxCrashes),
     about: 'A job with more crashes than this is poisoned.',
   },
   ONCEFLEET_RESULT_TTL_MS: {
-    schema: milliseconds(1_000, 31_536_000_000).default(86_400_000),
+    schema: milliseconds(1_000, 31_536_000_000).default(DEFAULTS.resultTtlMs),
     about: 'How long a finished key replays its outcome.',
   },
   ONCEFLEET_RECONCILE_MS: {
-    schema: milliseconds(100, 600_000).default(5_000),
+    schema: milliseconds(100, 600_000).default(DEFAULTS.reconcileMs),
     about: 'How often the reconciler looks for lost work.',
   },
   ONCEFLEET_STREAM_RETENTION_MS: {
-    schema: retention(1_000, 3_155_760_000_000).default(604_800_000),
+    schema: retention(1_000, 3_155_760_000_000).default(DEFAULTS.streamRetentionMs),
     about: 'How long after its end a job keeps its events; never: as long as the job. A tenant may have its own.',
   },
   ONCEFLEET_JOB_RETENTION_MS: {
-    schema: retention(1_000, 3_155_760_000_000).default(2_592_000_000),
+    schema: retention(1_000, 3_155_760_000_000).default(DEFAULTS.jobRetentionMs),
     about: 'How long after its end a job is kept, with its outcome; never: for good. A tenant may have its own.',
   },
   ONCEFLEET_SWEEP_MS: {
-    schema: milliseconds(0, 86_400_000).default(60_000),
+    schema: milliseconds(0, 86_400_000).default(DEFAULTS.sweepMs),
     about: 'How often finished streams are folded and old jobs removed; 0: only by `oncefleet sweep`.',
   },
   ONCEFLEET_SHUTDOWN_MS: {
-    schema: milliseconds(0, 600_000).default(25_000),
+    schema: milliseconds(0, 600_000).default(DEFAULTS.shutdownMs),
     about: 'SIGTERM: how long running jobs may go on before they are interrupted.',
   },
   ONCEFLEET_LINGER_MS: {
-    schema: milliseconds(0, 1_000).default(5),
+    schema: milliseconds(0, 1_000).default(DEFAULTS.lingerMs),
     about: 'How long the journal waits for company before it flushes.',
   },
   HOST: { schema: z.string().default('127.0.0.1'), about: 'Address the web process listens on.' },
@@ -146,7 +150,7 @@ export const CONFIG_VARIABLES = {
   OPENAI_API_KEY: { schema: z.string().optional(), about: 'Its key.' },
   OPENAI_MODEL: { schema: z.string().optional(), about: 'The model to ask. Unset: the built-in extractive answerer.' },
   ONCEFLEET_ANSWER_PACE_MS: {
-    schema: milliseconds(0, 1_000).default(15),
+    schema: milliseconds(0, 1_000).default(DEFAULTS.answerPaceMs),
     about: 'Pause between the words of the built-in extractive answerer.',
   },
 } as const satisfies Record<string, { schema: z.ZodType; about: string }>;

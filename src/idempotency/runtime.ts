@@ -13,6 +13,7 @@ import {
 } from '../db/jobs.ts';
 import type { Run } from '../db/journal.ts';
 import { isTransient } from '../db/transient.ts';
+import { DEFAULTS } from '../defaults.ts';
 import { OncefleetError } from '../errors.ts';
 import { Batcher } from '../journal/batcher.ts';
 import { ChannelHub, Publisher, type RedisConnection } from '../journal/channel.ts';
@@ -95,24 +96,24 @@ export class Runtime {
 
   constructor(options: RuntimeOptions) {
     requireNode();
-    const leaseTtlMs = options.leaseTtlMs ?? 60_000;
+    const leaseTtlMs = options.leaseTtlMs ?? DEFAULTS.leaseTtlMs;
     this.settings = Object.freeze({
       databaseUrl: options.databaseUrl,
       redisUrl: options.redisUrl,
       redisCluster: options.redisCluster ?? false,
-      prefix: options.prefix ?? 'oncefleet',
-      tenant: options.tenant ?? 'default',
+      prefix: options.prefix ?? DEFAULTS.prefix,
+      tenant: options.tenant ?? DEFAULTS.tenant,
       leaseTtlMs,
       heartbeatMs: options.heartbeatMs ?? Math.floor(leaseTtlMs / 3),
-      maxBlockMs: options.maxBlockMs ?? 600_000,
-      maxCrashes: options.maxCrashes ?? 5,
-      resultTtlMs: options.resultTtlMs ?? 86_400_000,
+      maxBlockMs: options.maxBlockMs ?? DEFAULTS.maxBlockMs,
+      maxCrashes: options.maxCrashes ?? DEFAULTS.maxCrashes,
+      resultTtlMs: options.resultTtlMs ?? DEFAULTS.resultTtlMs,
     });
     this.workerId = `${hostname()}:${process.pid}:${uuidV7().slice(-8)}`;
     this.log = (options.log ?? silentLogger()).child({ worker: this.workerId });
     this.db = createDb({
       url: options.databaseUrl,
-      maxConnections: options.databasePoolSize ?? 10,
+      maxConnections: options.databasePoolSize ?? DEFAULTS.databasePoolSize,
       applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
       onError: (err) => this.log.warn({ err }, 'Postgres connection lost'),
       // Well within a lease, so that a claim or an outcome that was lost on the way is tried again in time.

@@ -13,6 +13,7 @@ import { crashPoint } from '../crash-points.ts';
 import { appendRuns, findHeads, lastSeq, type Run } from '../db/journal.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
+import { DEFAULTS } from '../defaults.ts';
 import { LeaseLostError, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Publisher } from './channel.ts';
@@ -79,7 +80,7 @@ export class JournalWriter {
     this.#db = options.db;
     this.#publisher = options.publisher;
     this.#log = options.log;
-    this.#lingerMs = options.lingerMs ?? 5;
+    this.#lingerMs = options.lingerMs ?? DEFAULTS.lingerMs;
     this.#maxEvents = options.maxEvents ?? 2_000;
     this.#maxLength = options.maxLength ?? 1024 * 1024;
     this.#highWaterMark = options.highWaterMark ?? 16 * 1024 * 1024;

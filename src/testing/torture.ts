@@ -15,6 +15,7 @@ import pg from 'pg';
 import { z } from 'zod';
 import { createDb, type Db } from '../db/client.ts';
 import type { Database } from '../db/schema.ts';
+import { DEFAULTS } from '../defaults.ts';
 import { InputInvalidError, LeaseLostError, OncefleetError, toIssues } from '../errors.ts';
 import type { EventPage, JobHandle, JobRecord } from '../idempotency/client-types.ts';
 import { type AnyJobDefinition, defineJob, type JobContext, type JobDefinition } from '../idempotency/define-job.ts';
@@ -239,7 +240,7 @@ class Chamber {
         ...policy,
         // An error of ours must not be the last one allowed, nor make anybody wait.
         attempts: Math.max(policy.attempts, 3),
-        maxCrashes: Math.max(policy.maxCrashes ?? 5, 5),
+        maxCrashes: Math.max(policy.maxCrashes ?? 0, DEFAULTS.maxCrashes),
         backoff: { type: 'fixed', delayMs: 0, jitter: 0 },
       },
       run: (input, ctx) => this.#runHandler(input, ctx as JobContext),

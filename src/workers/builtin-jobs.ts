@@ -1,4 +1,5 @@
 /** The jobs that come with the fleet. */
+import { DEFAULTS } from '../defaults.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { type AnswerJobOptions, createAnswerJob } from './answer/answer-job.ts';
 import { createIngestJob } from './ingest/ingest-job.ts';
@@ -9,6 +10,10 @@ export type BuiltinJobsOptions = Omit<AnswerJobOptions, 'answerPaceMs'> & { answ
 export function createBuiltinJobs(options: BuiltinJobsOptions): AnyJobDefinition[] {
   return [
     createIngestJob(),
-    createAnswerJob({ model: options.model, answerPaceMs: options.answerPaceMs ?? 15, fetch: options.fetch }),
+    createAnswerJob({
+      model: options.model,
+      answerPaceMs: options.answerPaceMs ?? DEFAULTS.answerPaceMs,
+      fetch: options.fetch,
+    }),
   ];
 }

@@ -5,6 +5,7 @@ import type { Kysely } from 'kysely';
 import { findPolicies, type Retention, setPolicy, type TenantPolicy } from '../db/retention.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
+import { DEFAULTS } from '../defaults.ts';
 import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
 import { createJobClient, type JobClient } from '../idempotency/client.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
@@ -75,8 +76,6 @@ export interface Fleet extends JobClient {
 /** How long failed jobs stay visible in BullMQ. */
 const KEEP_FAILED = { age: 7 * 24 * 3600, count: 50_000 };
 
-const DAY_MS = 86_400_000;
-
 /** How long an unknown job waits for a worker that knows it, ms. */
 const UNKNOWN_JOB_WAIT_MS = 5_000;
 
@@ -97,8 +96,8 @@ export function createFleet(options: FleetOptions): Fleet {
   const client = createJobClient(runtime, options.jobs);
   const workers = new Set<FleetWorker>();
   const retention = {
-    streamMs: options.streamRetentionMs ?? 7 * DAY_MS,
-    jobMs: options.jobRetentionMs ?? 30 * DAY_MS,
+    streamMs: options.streamRetentionMs ?? DEFAULTS.streamRetentionMs,
+    jobMs: options.jobRetentionMs ?? DEFAULTS.jobRetentionMs,
   };
   const db = runtime.db.kysely;
   return Object.assign(Object.create(client) as JobClient, {
@@ -110,11 +109,11 @@ export function createFleet(options: FleetOptions): Fleet {
       const names = workOptions.jobs ?? [...client.jobs.keys()];
       const worker = await startWorker(runtime, client, {
         queues: new Set(names.map((name) => (client.jobs.get(name) as AnyJobDefinition).queue)),
-        concurrency: workOptions.concurrency ?? options.concurrency ?? 10,
-        reconcileMs: options.reconcileMs ?? 5_000,
-        sweepMs: options.sweepMs ?? 60_000,
+        concurrency: workOptions.concurrency ?? options.concurrency ?? DEFAULTS.concurrency,
+        reconcileMs: options.reconcileMs ?? DEFAULTS.reconcileMs,
+        sweepMs: options.sweepMs ?? DEFAULTS.sweepMs,
         retention,
-        shutdownMs: options.shutdownMs ?? 25_000,
+        shutdownMs: options.shutdownMs ?? DEFAULTS.shutdownMs,
       });
       workers.add(worker);
       return worker;
