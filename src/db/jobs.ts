@@ -248,10 +248,11 @@ async function claimFresh(
   worker: string,
 ): Promise<Map<string, ClaimRow>> {
   const result = await db.executeQuery(
-    named<ClaimRow>(
+    named<FreshRow>(
       'claim_fresh',
       `with want as (
-        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[]) as w (id, owner, ttl_ms, copies)
+        select id::uuid, owner, ttl_ms, copies
+        from unnest($1::text[], $2::text[], $3::float8[], $4::int[]) as w (id, owner, ttl_ms, copies)
         where ttl_ms > 0 and copies >= 1 and owner <> ''
       ), fresh as (
         select w.* from want w join jobs j on j.id = w.id
@@ -272,23 +273,56 @@ async function claimFresh(
         where j.id = w.id
         returning j.*
       )
-      select id, 'claimed' as decision, null::json as old_result, tenant, name, idempotency_key, fence, input, options,
-        crash_count, error_count, interruption_count, last_outcome, checkpoint, checkpoint_seq,
+      select id, 'claimed' as decision, tenant, name, idempotency_key, options, input,
         extract(epoch from deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms
       from claimed
       union all
-      select j.id, j.status, j.result, null, null, null, null, null, null, null, null, null, null, null, null, null
+      select j.id, j.status, null, null, null, null, j.result, null
       from want w join jobs j on j.id = w.id where j.status in ('completed', 'cancelled')`,
       [
-        claims.map((claim) => claim.id),
-        claims.map((claim) => claim.owner),
+        textArray(claims.map((claim) => claim.id)),
+        textArray(claims.map((claim) => claim.owner)),
         claims.map((claim) => claim.ttlMs),
         claims.map((claim) => claim.copies),
         worker,
       ],
     ),
   );
-  return new Map(result.rows.map((row) => [row.id, row]));
+  return new Map(result.rows.map((row) => [row.id, ofFresh(row)]));
+}
+
+interface FreshRow {
+  id: string;
+  decision: 'claimed' | 'completed' | 'cancelled';
+  tenant: string;
+  name: string;
+  idempotency_key: string | null;
+  options: string;
+  /** Of a completed job: its result. */
+  input: string;
+  deadline_left_ms: number | null;
+}
+
+/** What a first claim finds is as `insertJobs` left it; reading it back would be half the answer. */
+function ofFresh(row: FreshRow): ClaimRow {
+  return {
+    id: row.id,
+    decision: row.decision,
+    old_result: row.input,
+    tenant: row.tenant,
+    name: row.name,
+    idempotency_key: row.idempotency_key,
+    fence: 1,
+    input: row.input,
+    options: row.options,
+    crash_count: 0,
+    error_count: 0,
+    interruption_count: 0,
+    last_outcome: null,
+    checkpoint: null,
+    checkpoint_seq: null,
+    deadline_left_ms: row.deadline_left_ms,
+  };
 }
 
 /** The whole table. */
@@ -401,7 +435,7 @@ function toAnswer(row: ClaimRow): ClaimAnswer {
           key: row.idempotency_key,
           fence: row.fence,
           input: row.input,
-          options: JSON.parse(row.options) as RowOptions,
+          options: parseOptions(row.options),
           crashCount: row.crash_count,
           errorCount: row.error_count,
           interruptionCount: row.interruption_count,
@@ -428,6 +462,20 @@ function toAnswer(row: ClaimRow): ClaimAnswer {
     default:
       return row.decision satisfies never;
   }
+}
+
+/** Most jobs of a fleet have one of a few texts of options. */
+const MAX_PARSED = 1_000;
+const parsed = new Map<string, RowOptions>();
+
+function parseOptions(text: string): RowOptions {
+  let options = parsed.get(text);
+  if (options === undefined) {
+    options = Object.freeze(JSON.parse(text) as RowOptions);
+    if (parsed.size >= MAX_PARSED) parsed.clear();
+    parsed.set(text, options);
+  }
+  return options;
 }
 
 async function findExisting(db: Kysely<Database>, ids: readonly string[]): Promise<Set<string>> {
@@ -480,7 +528,8 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
     statement<{ id: string }>(
       'settle_silent',
       `with want as (
-        select * from unnest($1::uuid[], $2::bigint[], $3::float8[], $4::text[]) as w (id, fence, result_ttl_ms, result)
+        select id::uuid, fence, result_ttl_ms, result
+        from unnest($1::text[], $2::bigint[], $3::float8[], $4::text[]) as w (id, fence, result_ttl_ms, result)
         where fence >= 1 and fence < 2147483648 and result_ttl_ms >= 0
       )
       update jobs j set
@@ -495,7 +544,7 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
       where j.id = w.id and j.fence = w.fence and (j.status = 'running') is true
       returning j.id`,
       [
-        settlements.map((s) => s.id),
+        textArray(settlements.map((s) => s.id)),
         settlements.map((s) => s.fence),
         settlements.map((s) => s.resultTtlMs),
         textArray(settlements.map((s) => s.result)),

@@ -1,3 +1,4 @@
+import { nextTick } from 'node:process';
 import { Cluster, Redis } from 'ioredis';
 import type { RedisConnection } from '../journal/channel.ts';
 import type { Logger } from '../log.ts';
@@ -42,7 +43,10 @@ export function connectRedis(url: string, options: ConnectOptions): RedisConnect
     reported = false;
   });
   // The connections of a Cluster are ioredis's own to keep.
-  if (redis instanceof Redis) endSilence(redis, name, log);
+  if (redis instanceof Redis) {
+    endSilence(redis, name, log);
+    gatherWrites(redis);
+  }
   return redis;
 }
 
@@ -78,6 +82,30 @@ function connectCluster(
       ...(password === '' ? {} : { password: decodeURIComponent(password) }),
       ...(tls ? { tls: {} } : {}),
     },
+  });
+}
+
+/**
+ * Sends what is written in one turn of the event loop at once. ioredis writes each command by
+ * itself; when a statement ends fifty runs, BullMQ sends fifty commands in one turn. Half the
+ * time that ioredis takes for them is in those writes.
+ */
+function gatherWrites(redis: Redis): void {
+  redis.on('connect', () => {
+    const { stream } = redis;
+    const write = stream.write.bind(stream) as (...args: unknown[]) => boolean;
+    let gathering = false;
+    stream.write = ((...args: unknown[]) => {
+      if (!gathering) {
+        gathering = true;
+        stream.cork();
+        nextTick(() => {
+          gathering = false;
+          stream.uncork();
+        });
+      }
+      return write(...args);
+    }) as typeof stream.write;
   });
 }
 

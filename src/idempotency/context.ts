@@ -11,6 +11,7 @@ import type { Logger } from '../log.ts';
 import type { JobContext } from './define-job.ts';
 import { readJobData } from './job-data.ts';
 import type { Runtime } from './runtime.ts';
+import type { Stop } from './stop.ts';
 
 export interface ContextOptions {
   runtime: Runtime;
@@ -21,7 +22,7 @@ export interface ContextOptions {
   /** What the attempt says of those before it. */
   start: AttemptEvent;
   stream: StreamWriter;
-  controller: AbortController;
+  stop: Stop;
   ttlMs: number;
   /** Checks what the handler emits; throws for what its schema refuses. */
   checkEvent: ((event: JobEvent) => void) | undefined;
@@ -31,14 +32,14 @@ export interface ContextOptions {
 
 /** What a handler works with during one claim. */
 export function createContext(options: ContextOptions): JobContext {
-  const { runtime, delivery, claimed, stream, controller } = options;
+  const { runtime, delivery, claimed, stream, stop } = options;
   const db = runtime.db.kysely;
   const { id, fence } = claimed;
   let log: Logger | undefined;
 
   const lose = (why: string): never => {
     const error = new LeaseLostError(id, fence, why);
-    controller.abort(error);
+    stop.abort(error);
     throw error;
   };
 
@@ -49,7 +50,9 @@ export function createContext(options: ContextOptions): JobContext {
     key: claimed.key,
     attempt: options.attempt,
     fence,
-    signal: controller.signal,
+    get signal() {
+      return stop.signal;
+    },
     db,
     resumedFrom: claimed.checkpoint === null ? undefined : JSON.parse(claimed.checkpoint),
     previous: { [Symbol.asyncIterator]: () => readPrevious(db, id, { ...options.start, seq: claimed.nextSeq }) },
@@ -85,7 +88,7 @@ export function createContext(options: ContextOptions): JobContext {
     },
     async transaction(effects) {
       const result = await db.transaction().execute(async (trx) => {
-        controller.signal.throwIfAborted();
+        stop.throwIfAborted();
         if (!(await lockFence(trx, id, fence, options.ttlMs))) lose('a transaction found the row at another fence');
         crashPoint('transaction.before');
         const written = await effects(trx);

@@ -40,8 +40,10 @@ import { ending } from './abandon.ts';
 import { createContext, createUnguardedContext } from './context.ts';
 import { type Backoff, type JobContext, type JobPolicy, MAX_TIMER_MS } from './define-job.ts';
 import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
+import { type HandlerSlots, Slot } from './handler-slots.ts';
 import { readJobData } from './job-data.ts';
 import type { Runtime } from './runtime.ts';
+import { Stop } from './stop.ts';
 
 /** A job as the guard needs it, made from a definition or around a plain processor. */
 export interface JobSpec {
@@ -77,7 +79,7 @@ const OUTAGE_MAX_MS = 5_000;
 
 export class Guard {
   readonly #runtime: Runtime;
-  readonly #runs = new Map<AbortController, string>();
+  readonly #runs = new Map<Stop, string>();
   /** Aborts what waits for a Postgres that is away, when the process must end. */
   readonly #giveUp = new AbortController();
   #deliveries = 0;
@@ -107,7 +109,7 @@ export class Guard {
 
   /** Aborts every run; each is released for another worker and counted as an interruption. */
   interrupt(): void {
-    for (const [controller, jobId] of this.#runs) controller.abort(new InterruptedError(jobId));
+    for (const [stop, jobId] of this.#runs) stop.abort(new InterruptedError(jobId));
   }
 
   /** Stops waiting for Postgres: what could not be settled is left to its lease. */
@@ -122,7 +124,29 @@ export class Guard {
    *   this delivery comes again and costs no attempt; any other error: retried by BullMQ with
    *   the delay the row was given
    */
-  async deliver(job: Job, token: string | undefined, signal: AbortSignal | undefined, spec: JobSpec): Promise<unknown> {
+  async deliver(
+    job: Job,
+    token: string | undefined,
+    signal: AbortSignal | undefined,
+    spec: JobSpec,
+    slots?: HandlerSlots,
+  ): Promise<unknown> {
+    if (slots === undefined) return this.#deliver(job, token, signal, spec, undefined);
+    const slot = new Slot(slots);
+    try {
+      return await this.#deliver(job, token, signal, spec, slot);
+    } finally {
+      slot.letGo();
+    }
+  }
+
+  async #deliver(
+    job: Job,
+    token: string | undefined,
+    signal: AbortSignal | undefined,
+    spec: JobSpec,
+    slot: Slot | undefined,
+  ): Promise<unknown> {
     const deliveryId = `${job.queueName}/${job.id}`;
     const owner = this.#unanswered.get(deliveryId) ?? `${this.#runtime.workerId}/${this.#deliveries++}`;
     this.#unanswered.delete(deliveryId);
@@ -131,6 +155,8 @@ export class Guard {
     let answer: ClaimAnswer;
     try {
       jobId = await this.#identify(job, spec);
+      // After the row is there: a foreign job that is handed back counts as started before.
+      if (slot !== undefined && !slot.tryTake() && !(await slot.take())) return this.#handBack(job, token);
       crashPoint('claim.before');
       ({ answer, sentAt: claimSentAt } = await this.#claim(jobId, owner, job, spec));
     } catch (err) {
@@ -146,7 +172,7 @@ export class Guard {
     }
     switch (answer.decision) {
       case 'claimed':
-        return this.#run(answer.job, claimSentAt, job, token, signal, spec);
+        return this.#run(answer.job, claimSentAt, job, token, signal, spec, slot);
       case 'completed':
         this.#runtime.log.debug({ jobId }, 'delivery of a completed job: result replayed');
         return answer.result === null ? undefined : JSON.parse(answer.result);
@@ -158,7 +184,7 @@ export class Guard {
         await redriveJob(this.#runtime.db.kysely, jobId, failureJson);
         crashPoint('retry.redriven');
         this.#runtime.log.info({ jobId }, 'redriven by a retry in BullMQ');
-        return this.deliver(job, token, signal, spec);
+        return this.#deliver(job, token, signal, spec, slot);
       case 'held':
         return this.#deferToOwner(job, token, jobId, answer.leaseLeftMs);
       case 'busy':
@@ -243,14 +269,15 @@ export class Guard {
     token: string | undefined,
     bullSignal: AbortSignal | undefined,
     spec: JobSpec,
+    slot: Slot | undefined,
   ): Promise<unknown> {
     crashPoint('claim.after');
     const { id, fence } = claimed;
     const { leases, writer, settings } = this.#runtime;
     const ttlMs = spec.policy.lease?.ttlMs ?? settings.leaseTtlMs;
-    const controller = new AbortController();
+    const stop = new Stop();
     const completion: Completion = { settlement: undefined };
-    const abort = (reason: Error) => controller.abort(reason);
+    const abort = (reason: Error) => stop.abort(reason);
     const stream = writer.open({
       streamId: id,
       fence,
@@ -275,7 +302,7 @@ export class Guard {
     bullSignal?.addEventListener('abort', onBullAbort, { once: true });
     if (bullSignal?.aborted === true) onBullAbort();
     const timers = this.#startTimers(claimed, spec, abort);
-    this.#runs.set(controller, id);
+    this.#runs.set(stop, id);
     let verdict: Verdict;
     try {
       const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
@@ -288,7 +315,7 @@ export class Guard {
         attempt,
         start,
         stream,
-        controller,
+        stop,
         ttlMs,
         checkEvent: spec.checkEvent,
         complete: async (trx, result) => {
@@ -299,12 +326,10 @@ export class Guard {
           crashPoint('complete.after');
         },
       });
-      verdict = await this.#judge(
-        async () => spec.handle(JSON.parse(claimed.input), ctx, job),
-        controller.signal,
-        claimed,
-      );
-      timers.stop();
+      const startedAt = performance.now();
+      verdict = await this.#judge(async () => spec.handle(JSON.parse(claimed.input), ctx, job), stop, claimed);
+      slot?.letGo(performance.now() - startedAt);
+      timers?.stop();
       if (completion.settlement !== undefined && (await this.#hasCompleted(completion.settlement))) {
         verdict = { kind: 'completed', result: completion.settlement.result };
       } else {
@@ -326,10 +351,10 @@ export class Guard {
       );
       await this.#settle(verdict, claimed, stream, job, spec);
     } finally {
-      timers.stop();
+      timers?.stop();
       lease.release();
       bullSignal?.removeEventListener('abort', onBullAbort);
-      this.#runs.delete(controller);
+      this.#runs.delete(stop);
       if (this.#runs.size === 0) for (const resolve of this.#waitingForIdle.splice(0)) resolve();
     }
     if (verdict.kind === 'lost') throw verdict.error;
@@ -392,9 +417,11 @@ export class Guard {
     return result === null ? undefined : JSON.parse(result);
   }
 
-  #startTimers(claimed: ClaimedJob, spec: JobSpec, abort: (reason: Error) => void): { stop(): void } {
-    const timers: NodeJS.Timeout[] = [];
+  /** @returns undefined: the run has no limit in time */
+  #startTimers(claimed: ClaimedJob, spec: JobSpec, abort: (reason: Error) => void): { stop(): void } | undefined {
     const { timeoutMs } = spec.policy;
+    if (timeoutMs === undefined && claimed.deadlineLeftMs === null) return undefined;
+    const timers: NodeJS.Timeout[] = [];
     if (timeoutMs !== undefined) {
       timers.push(
         setTimeout(
@@ -416,31 +443,28 @@ export class Guard {
   }
 
   /** Runs the handler and says how the run ended. An abort that came first decides. */
-  async #judge(handle: () => Promise<unknown>, signal: AbortSignal, claimed: ClaimedJob): Promise<Verdict> {
-    const left = Promise.withResolvers<{ left: true }>();
+  async #judge(handle: () => Promise<unknown>, stop: Stop, claimed: ClaimedJob): Promise<Verdict> {
     let leaveTimer: NodeJS.Timeout | undefined;
-    const onAbort = () => {
-      leaveTimer = setTimeout(() => left.resolve({ left: true }), ABANDON_AFTER_MS);
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    if (signal.aborted) onAbort();
-    const returned = handle().then(
-      (value) => ({ value }),
-      (thrown: unknown) => ({ error: asError(thrown) }),
-    );
-    const end = await Promise.race([returned, left.promise]);
+    const end = await new Promise<{ value: unknown } | { error: Error } | { left: true }>((resolve) => {
+      stop.listen(() => {
+        leaveTimer = setTimeout(() => resolve({ left: true }), ABANDON_AFTER_MS);
+      });
+      handle().then(
+        (value) => resolve({ value }),
+        (thrown: unknown) => resolve({ error: asError(thrown) }),
+      );
+    });
     clearTimeout(leaveTimer);
-    signal.removeEventListener('abort', onAbort);
     if ('left' in end)
       this.#runtime.log.error(
         { jobId: claimed.id, fence: claimed.fence },
         'handler ignored its signal and was left behind',
       );
     // Even if the handler returned: many return early when told to stop.
-    if (signal.aborted || 'left' in end) return verdictOfAbort(signal.reason, claimed);
+    if (stop.reason !== undefined) return verdictOfAbort(stop.reason, claimed);
     if ('error' in end) return verdictOfError(end.error, claimed);
     try {
-      return { kind: 'completed', result: encodeResult(end.value) };
+      return { kind: 'completed', result: encodeResult('value' in end ? end.value : undefined) };
     } catch (error) {
       const refused = new OncefleetError('OUTPUT_INVALID', (error as Error).message, { cause: error });
       return { kind: 'failed', failure: toStoredFailure(refused), error: refused };
@@ -491,10 +515,7 @@ export class Guard {
         job.opts.backoff = { type: 'fixed', delay: verdict.delayMs };
         throw verdict.error;
       case 'interrupted':
-        await job
-          .moveToWait(token ?? '')
-          .catch((err: unknown) => this.#runtime.log.debug({ err }, 'job not moved back to wait'));
-        throw new WaitingError();
+        return this.#handBack(job, token);
       default:
         return verdict satisfies never;
     }
@@ -596,6 +617,14 @@ export class Guard {
     return this.#defer(job, token, waitMs);
   }
 
+  /** Gives a delivery back to its queue: the next free worker has it. */
+  async #handBack(job: Job, token: string | undefined): Promise<never> {
+    await job
+      .moveToWait(token ?? '')
+      .catch((err: unknown) => this.#runtime.log.debug({ err }, 'job not moved back to wait'));
+    throw new WaitingError();
+  }
+
   async #defer(job: Job, token: string | undefined, waitMs: number): Promise<never> {
     // Redis away or the lock gone: BullMQ's stalled check brings the delivery back.
     await job
@@ -618,14 +647,14 @@ type Verdict =
   | { kind: 'interrupted' }
   | { kind: 'lost'; error: OncefleetError };
 
-function verdictOfAbort(reason: unknown, claimed: ClaimedJob): Verdict {
+function verdictOfAbort(reason: Error, claimed: ClaimedJob): Verdict {
   if (reason instanceof CancelledError) return { kind: 'cancelled', failure: toStoredFailure(reason) };
   if (reason instanceof InterruptedError) return { kind: 'interrupted' };
   if (reason instanceof LeaseLostError) return { kind: 'lost', error: reason };
   if (reason instanceof OncefleetError && (reason.code === 'DEADLINE_EXCEEDED' || reason.code === 'JOURNAL_REFUSED')) {
     return { kind: 'failed', failure: toStoredFailure(reason), error: reason };
   }
-  return verdictOfError(asError(reason), claimed);
+  return verdictOfError(reason, claimed);
 }
 
 /** JSON text of a result; `undefined` has none, `null` has. @throws OncefleetError EVENT_INVALID */

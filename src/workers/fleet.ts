@@ -10,6 +10,7 @@ import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
 import { createJobClient, type JobClient } from '../idempotency/client.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { Guard, type JobSpec } from '../idempotency/guard.ts';
+import { HandlerSlots } from '../idempotency/handler-slots.ts';
 import { Runtime, type RuntimeOptions } from '../idempotency/runtime.ts';
 import type { JobEvent } from '../journal/event.ts';
 import { type Diagnosis, type DoctorOptions, diagnose } from './doctor.ts';
@@ -157,8 +158,9 @@ async function startWorker(
   const guard = new Guard(runtime);
   const specs = new Map([...client.jobs].map(([name, job]) => [name, toSpec(job)]));
 
-  // Three declared parameters: BullMQ hands the signal to nothing less.
-  const process = async (job: Job, token: string | undefined, signal: AbortSignal | undefined): Promise<unknown> => {
+  // Two parameters: BullMQ makes a signal for each job of a processor that declares three, and
+  // nobody but this process, which interrupts by itself, has the worker to cancel a job with.
+  const process = async (job: Job, token: string | undefined, slots: HandlerSlots): Promise<unknown> => {
     const spec = specs.get(job.name);
     if (spec === undefined) {
       runtime.log.warn(
@@ -168,11 +170,19 @@ async function startWorker(
       await job.moveToDelayed(Date.now() + UNKNOWN_JOB_WAIT_MS, token);
       throw new DelayedError();
     }
-    return guard.deliver(job, token, signal, spec);
+    return guard.deliver(job, token, undefined, spec, slots);
   };
 
+  const allSlots: HandlerSlots[] = [];
   const workers = [...options.queues].map((queue) => {
-    const worker = new Worker(queue, process, {
+    const slots = new HandlerSlots({
+      concurrency: options.concurrency,
+      setDeliveries: (count) => {
+        worker.concurrency = count;
+      },
+    });
+    allSlots.push(slots);
+    const worker = new Worker(queue, (job, token) => process(job, token, slots), {
       connection: runtime.redis,
       prefix: runtime.queuePrefix(queue),
       concurrency: options.concurrency,
@@ -209,7 +219,10 @@ async function startWorker(
     finished.close();
     await Promise.all([reconciler.close(), sweeper.close()]);
     let drained = false;
-    const closed = Promise.all(workers.map((worker) => worker.close())).then(() => {
+    const ended = workers.map((worker) => worker.close());
+    // After BullMQ has stopped fetching, or it would hand back what it is given.
+    for (const slots of allSlots) slots.close();
+    const closed = Promise.all(ended).then(() => {
       drained = true;
     });
     const timers = [

@@ -5,6 +5,7 @@ import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { findUnfolded, foldStream, planFold } from '../../src/db/fold.ts';
 import { setPolicy } from '../../src/db/retention.ts';
+import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
 import { ChannelHub } from '../../src/journal/channel.ts';
 import { Followers } from '../../src/journal/follower.ts';
@@ -469,7 +470,7 @@ describe('retention', () => {
   });
 
   it('has nothing to remove of the stream of a silent job, whose end is in its row', async () => {
-    const id = await insertJob(file.db, { id: (await openStream(file.db, { ageMs: 8 * DAY })).id.replace(/.$/, 'a') });
+    const id = await insertJob(file.db, { id: uuidV7(Date.now() - 8 * DAY) });
     await claimFree(file.db, id);
     const stream = createTestFleet(file.url, []);
     await sql`update jobs set lease_expires_at = null, lease_owner = null, status = 'completed', result = '1', finished_at = clock_timestamp() - interval '8 days' where id = ${id}`.execute(

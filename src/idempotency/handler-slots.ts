@@ -1,0 +1,150 @@
+/**
+ * How many handlers of a queue run at once in this process, while the outcomes of those that
+ * have returned are still being committed.
+ *
+ * Told to take no more than so many jobs, BullMQ would count a job until its outcome is in
+ * Postgres and in Redis: a short handler's slot would be idle most of the time. So BullMQ may
+ * take as many jobs again, and each waits here for a slot before it is claimed: a crash
+ * counts against nothing that had not started.
+ *
+ * Jobs that wait here are kept from other workers. That is done for short handlers alone,
+ * and one that has waited too long goes back to its queue.
+ */
+
+/** Handlers that take longer than this on average need no job in reserve, ms. */
+const SHORT_MS = 20;
+
+/** A job that has waited so long for a slot goes back to its queue, ms. */
+const MAX_WAIT_MS = 100;
+
+/** Jobs in reserve at most. Two for a single slot: one being fetched while one waits. */
+const MAX_RESERVE = 100;
+const MIN_RESERVE = 2;
+
+/** Handlers that must have been seen before any job is taken in reserve. */
+const MIN_SEEN = 8;
+
+/** Weight of the newest handler in the average. */
+const NEWEST = 1 / 16;
+
+export interface HandlerSlotsOptions {
+  /** Handlers that run at once. */
+  concurrency: number;
+  /** Sets how many jobs BullMQ takes at once. */
+  setDeliveries(count: number): void;
+}
+
+interface Waiter {
+  since: number;
+  resolve(taken: boolean): void;
+}
+
+export class HandlerSlots {
+  readonly #options: HandlerSlotsOptions;
+  readonly #reserve: number;
+  #free: number;
+  #averageMs = 0;
+  #seen = 0;
+  #open = false;
+  #closed = false;
+  readonly #waiters: Waiter[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: HandlerSlotsOptions) {
+    this.#options = options;
+    this.#free = options.concurrency;
+    this.#reserve = Math.min(Math.max(options.concurrency, MIN_RESERVE), MAX_RESERVE);
+  }
+
+  /** Whether a slot was free, and is now the caller's. */
+  tryTake(): boolean {
+    if (this.#free === 0 || this.#closed) return false;
+    this.#free--;
+    return true;
+  }
+
+  /** Waits for a slot. @returns false: none came free in time, the job is for somebody else */
+  wait(): Promise<boolean> {
+    if (this.#closed) return Promise.resolve(false);
+    return new Promise((resolve) => {
+      this.#waiters.push({ since: performance.now(), resolve });
+      this.#timer ??= setTimeout(() => this.#giveUp(), MAX_WAIT_MS);
+    });
+  }
+
+  /** @param handlerMs how long the slot's handler ran; undefined: none did */
+  release(handlerMs: number | undefined): void {
+    if (handlerMs !== undefined) this.#note(handlerMs);
+    const next = this.#waiters.shift();
+    if (next === undefined) this.#free++;
+    else next.resolve(true);
+  }
+
+  /** Hands back what waits; nobody gets a slot any more. */
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    for (const { resolve } of this.#waiters.splice(0)) resolve(false);
+  }
+
+  #note(handlerMs: number): void {
+    this.#seen++;
+    this.#averageMs += (handlerMs - this.#averageMs) * NEWEST;
+    this.#set(this.#seen >= MIN_SEEN && this.#averageMs < SHORT_MS);
+  }
+
+  #set(open: boolean): void {
+    if (open === this.#open || this.#closed) return;
+    this.#open = open;
+    this.#options.setDeliveries(this.#options.concurrency + (open ? this.#reserve : 0));
+  }
+
+  #giveUp(): void {
+    this.#timer = undefined;
+    const before = performance.now() - MAX_WAIT_MS;
+    const late = this.#waiters.findIndex(({ since }) => since > before);
+    const given = this.#waiters.splice(0, late === -1 ? this.#waiters.length : late);
+    if (given.length > 0) {
+      // Not again until many short handlers have been seen.
+      this.#averageMs = Math.max(this.#averageMs, MAX_WAIT_MS);
+      this.#set(false);
+    }
+    for (const { resolve } of given) resolve(false);
+    const next = this.#waiters[0];
+    if (next !== undefined)
+      this.#timer = setTimeout(() => this.#giveUp(), Math.max(1, next.since + MAX_WAIT_MS - performance.now()));
+  }
+}
+
+/** The slot of one delivery. */
+export class Slot {
+  readonly #slots: HandlerSlots;
+  #held = false;
+
+  constructor(slots: HandlerSlots) {
+    this.#slots = slots;
+  }
+
+  /** @returns false: none is free */
+  tryTake(): boolean {
+    this.#held ||= this.#slots.tryTake();
+    return this.#held;
+  }
+
+  /** @returns false: none came free in time, the delivery is for somebody else */
+  async take(): Promise<boolean> {
+    this.#held = await this.#slots.wait();
+    return this.#held;
+  }
+
+  /**
+   * Gives the slot to another delivery. Idempotent.
+   *
+   * @param handlerMs how long the handler ran; undefined: none did
+   */
+  letGo(handlerMs?: number): void {
+    if (!this.#held) return;
+    this.#held = false;
+    this.#slots.release(handlerMs);
+  }
+}

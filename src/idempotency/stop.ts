@@ -1,0 +1,42 @@
+/**
+ * Why a run must stop, if it must. What `AbortController` does for a handler, without one
+ * for the many handlers that never ask: it and its listeners cost more than the claim's part
+ * of a statement.
+ */
+export class Stop {
+  #reason: Error | undefined;
+  #controller: AbortController | undefined;
+  #listener: (() => void) | undefined;
+
+  /** The first reason given. */
+  get reason(): Error | undefined {
+    return this.#reason;
+  }
+
+  /** As the handler sees it; made when first asked for. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.#reason !== undefined) this.#controller.abort(this.#reason);
+    }
+    return this.#controller.signal;
+  }
+
+  /** The first call counts. */
+  abort(reason: Error): void {
+    if (this.#reason !== undefined) return;
+    this.#reason = reason;
+    this.#controller?.abort(reason);
+    this.#listener?.();
+  }
+
+  /** Calls the one listener when the run must stop: at once if it must already. */
+  listen(listener: () => void): void {
+    this.#listener = listener;
+    if (this.#reason !== undefined) listener();
+  }
+
+  throwIfAborted(): void {
+    if (this.#reason !== undefined) throw this.#reason;
+  }
+}

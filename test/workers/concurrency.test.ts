@@ -1,0 +1,109 @@
+import { Queue } from 'bullmq';
+import { Redis } from 'ioredis';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { z } from 'zod';
+import { defineJob } from '../../src/idempotency/define-job.ts';
+import { useDatabase } from '../helpers/fixtures.ts';
+import { createTestFleet } from '../helpers/fleet.ts';
+import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
+
+const file = useDatabase();
+
+const SHORT_JOBS = 40;
+
+/** Jobs that end at once, or when their gate opens; who runs how many is told. */
+function stage(concurrency: number) {
+  const prefix = uniquePrefix();
+  const gates = new Map<string, PromiseWithResolvers<void>>();
+  const started: string[] = [];
+  let running = 0;
+  let most = 0;
+  const job = defineJob({
+    name: 'gated',
+    input: z.object({ gate: z.string().optional() }),
+    async run({ gate }, ctx) {
+      started.push(ctx.key ?? '');
+      most = Math.max(most, ++running);
+      if (gate !== undefined) await gates.get(gate)?.promise;
+      running--;
+      return ctx.key;
+    },
+  });
+  const fleet = () => createTestFleet(file.url, [job], { prefix, tenant: prefix, concurrency, reconcileMs: 60_000 });
+  const gate = (name: string) => {
+    const opening = Promise.withResolvers<void>();
+    gates.set(name, opening);
+    onTestFinished(() => opening.resolve());
+    return opening;
+  };
+  const redis = new Redis(testRedisUrl(), { maxRetriesPerRequest: null });
+  const queue = new Queue('gated', { connection: redis, prefix });
+  onTestFinished(async () => {
+    await queue.close();
+    redis.disconnect();
+  });
+  return { fleet, gate, queue, started, most: () => most };
+}
+
+/** Enough short handlers for a worker to take jobs in reserve. */
+async function runShort(fleet: ReturnType<ReturnType<typeof stage>['fleet']>) {
+  const handles = await Promise.all(
+    Array.from({ length: SHORT_JOBS }, (_, i) => fleet.enqueue('gated', {}, { key: `short-${i}` })),
+  );
+  await Promise.all(handles.map((handle) => handle.result({ timeoutMs: 20_000 })));
+}
+
+describe('jobs that a worker takes while the outcomes of others are committed', () => {
+  it.each([1, 3])('never make more than %i handlers run at once', async (concurrency) => {
+    const { fleet, gate, started, most } = stage(concurrency);
+    const one = fleet();
+    await one.work();
+    await runShort(one);
+    const { resolve: open } = gate('all');
+    const handles = await Promise.all(
+      Array.from({ length: 10 }, (_, i) => one.enqueue('gated', { gate: 'all' }, { key: `gated-${i}` })),
+    );
+    await expect.poll(() => started.length, { timeout: 10_000 }).toBe(SHORT_JOBS + concurrency);
+    open();
+    await Promise.all(handles.map((handle) => handle.result({ timeoutMs: 20_000 })));
+    expect(most()).toBe(concurrency);
+  });
+
+  it('are not claimed before a handler is free for them, and go to another worker when none is', async () => {
+    const { fleet, gate, queue, started } = stage(1);
+    const one = fleet();
+    await one.work();
+    await runShort(one);
+    const { resolve: open } = gate('long');
+    const long = await one.enqueue('gated', { gate: 'long' }, { key: 'long' });
+    await expect.poll(() => started.includes('long'), { timeout: 10_000 }).toBe(true);
+    const behind = await Promise.all(['a', 'b', 'c'].map((key) => one.enqueue('gated', {}, { key })));
+    // The long handler holds the one slot: what was taken in reserve is back in the queue, unclaimed.
+    await expect
+      .poll(() => queue.getJobCounts('active', 'waiting'), { timeout: 10_000 })
+      .toMatchObject({ active: 1, waiting: 3 });
+    for (const handle of behind)
+      expect(await one.get(handle.id)).toMatchObject({ status: 'pending', crashCount: 0, interruptionCount: 0 });
+    const other = fleet();
+    await other.work();
+    expect(await Promise.all(behind.map((handle) => handle.result({ timeoutMs: 10_000 })))).toEqual(['a', 'b', 'c']);
+    open();
+    expect(await long.result({ timeoutMs: 10_000 })).toBe('long');
+  });
+
+  it('go back to their queue when their worker closes', async () => {
+    const { fleet, gate, queue, started } = stage(1);
+    const one = fleet();
+    const worker = await one.work();
+    await runShort(one);
+    const { resolve: open } = gate('long');
+    await one.enqueue('gated', { gate: 'long' }, { key: 'long' });
+    await expect.poll(() => started.includes('long'), { timeout: 10_000 }).toBe(true);
+    const behind = await one.enqueue('gated', {}, { key: 'behind' });
+    const closing = worker.close({ timeoutMs: 10_000 });
+    await expect.poll(() => queue.getJobCounts('active', 'waiting')).toMatchObject({ active: 1, waiting: 1 });
+    open();
+    await closing;
+    expect(await one.get(behind.id)).toMatchObject({ status: 'pending', interruptionCount: 0 });
+  });
+});
