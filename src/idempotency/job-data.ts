@@ -12,8 +12,9 @@ const FORMAT = 1;
  * BullMQ's job id is the row's id; the rest is for people who look at Bull Board, the input
  * stays in Postgres.
  *
- * Short on purpose: Redis keeps a job's hash in one piece only while no value of it is longer
- * than 64 bytes, and one in pieces costs more to write, to read and above all to remove.
+ * Short on purpose: Redis keeps a hash in one piece only while no value of it is longer than 64
+ * bytes (`hash-max-listpack-value`). `oncefleet` stands first: who removes completed jobs knows
+ * ours by it.
  */
 export interface JobData {
   oncefleet: typeof FORMAT;

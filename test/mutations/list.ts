@@ -17,6 +17,9 @@ const FOLLOWER = 'test/journal/follower.test.ts';
 const IMMEDIATE = 'test/journal/immediate.test.ts';
 const LEAKS = 'test/journal/follower-leaks.test.ts';
 const FINISHED = 'test/workers/finished-jobs.test.ts';
+const SLOTS = 'test/idempotency/handler-slots.test.ts';
+const CONCURRENCY = 'test/workers/concurrency.test.ts';
+const STOP = 'test/idempotency/stop.test.ts';
 const LEASE_TABLE = 'test/idempotency/lease-table.test.ts';
 const LEASES = 'test/idempotency/lease-keeper.test.ts';
 const MULTI = 'test/http/multi-stream.test.ts';
@@ -720,7 +723,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'interrupt-at-deadline',
-      find: 'controller.abort(new InterruptedError(jobId));',
+      find: 'stop.abort(new InterruptedError(jobId));',
       replace: 'void jobId;',
       mechanism: 'an interrupt aborts the runs',
       test: DELIVERIES,
@@ -1630,7 +1633,77 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
+  ...of('src/idempotency/handler-slots.ts', [
+    {
+      name: 'slots-limit',
+      find: 'if (this.#free === 0 || this.#closed) return false;',
+      replace: '',
+      mechanism: 'no more handlers run at once than concurrency says',
+      test: CONCURRENCY,
+      title: 'never make more than %i handlers run at once',
+    },
+    {
+      name: 'slots-hand-back',
+      find: 'this.#timer ??= setTimeout(() => this.#giveUp(), MAX_WAIT_MS);',
+      replace: '',
+      mechanism: 'a job behind long handlers goes back to its queue',
+      test: CONCURRENCY,
+      title: 'are not claimed before a handler is free for them, and go to another worker when none is',
+    },
+    {
+      name: 'slots-short',
+      find: 'this.#seen >= MIN_SEEN && this.#averageMs < SHORT_MS',
+      replace: 'this.#seen >= MIN_SEEN',
+      mechanism: 'jobs are taken in reserve for short handlers alone',
+      test: SLOTS,
+      title: 'takes jobs in reserve once handlers have shown that they are short, and no longer when they are not',
+    },
+    {
+      name: 'slots-close',
+      find: 'for (const { resolve } of this.#waiters.splice(0)) resolve(false);',
+      replace: '',
+      mechanism: 'a worker that closes hands back what waits for a slot',
+      test: CONCURRENCY,
+      title: 'go back to their queue when their worker closes',
+    },
+    {
+      name: 'slots-once',
+      find: 'this.#held = false; this.#slots.release(handlerMs);',
+      replace: 'this.#slots.release(handlerMs);',
+      mechanism: 'a delivery gives its slot back once',
+      test: SLOTS,
+      title: 'takes the slot of a delivery back once',
+    },
+  ]),
+
+  ...of('src/idempotency/stop.ts', [
+    {
+      name: 'stop-late-signal',
+      find: 'if (this.#reason !== undefined) this.#controller.abort(this.#reason);',
+      replace: '',
+      mechanism: 'a signal that is asked for after the abort is aborted',
+      test: STOP,
+      title: 'is found aborted by a signal and a listener that come late',
+    },
+    {
+      name: 'stop-first',
+      find: 'if (this.#reason !== undefined) return;',
+      replace: '',
+      mechanism: 'the first reason to stop counts',
+      test: STOP,
+      title: 'tells its listener and its signal, whichever was there first, of the first reason',
+    },
+  ]),
+
   ...of('src/workers/finished-jobs.ts', [
+    {
+      name: 'finished-foreign',
+      find: `if data and string.sub(data, 1, 13) == '{"oncefleet":' then`,
+      replace: 'if true then',
+      mechanism: 'of a job that another client added all keys are removed',
+      test: FINISHED,
+      title: 'leave nothing behind, be they our own or parents of a flow that another client added',
+    },
     {
       name: 'finished-removed',
       find: 'if (completions === 0) void this.#trim(worker);',

@@ -1,6 +1,8 @@
 import { Queue, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import { expect, it, onTestFinished } from 'vitest';
+import type { DispatchRow } from '../../src/db/jobs.ts';
+import { toJobData } from '../../src/idempotency/job-data.ts';
 import { silentLogger } from '../../src/log.ts';
 import { FinishedJobs } from '../../src/workers/finished-jobs.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
@@ -21,11 +23,11 @@ async function stage() {
   });
   await worker.waitUntilReady();
   /** As if so many had completed, each so long ago. */
-  const complete = async (ids: readonly string[], agoMs = 0) => {
+  const complete = async (ids: readonly string[], agoMs = 0, { data = '{}', hanging = ['logs'] } = {}) => {
     const pipeline = redis.pipeline();
     for (const id of ids) {
-      pipeline.hset(queue.toKey(id), 'name', 'job', 'data', '{}', 'opts', '{}');
-      pipeline.rpush(queue.toKey(`${id}:logs`), 'a line');
+      pipeline.hset(queue.toKey(id), 'name', 'job', 'data', data, 'opts', '{}');
+      for (const part of hanging) pipeline.rpush(queue.toKey(`${id}:${part}`), 'a line');
       pipeline.zadd(queue.toKey('completed'), Date.now() - agoMs, id);
     }
     await pipeline.exec();
@@ -58,4 +60,16 @@ it('are removed when they are old, however few', async () => {
   await finished.trim();
   expect(await left()).toEqual(['old-b', 'old-b:logs']);
   expect(await queue.getCompletedCount()).toBe(1);
+});
+
+it('leave nothing behind, be they our own or parents of a flow that another client added', async () => {
+  const { finished, complete, left } = await stage();
+  const ours = JSON.stringify(toJobData({ tenant: 'default', key: 'k', id: '', name: '', queue: '' } as DispatchRow));
+  await complete(['old-ours'], DAY_MS + 1_000, { data: ours });
+  await complete(['old-flow'], DAY_MS + 1_000, {
+    hanging: ['logs', 'dependencies', 'processed', 'failed', 'unsuccessful'],
+  });
+  expect(await left()).toHaveLength(8);
+  await finished.trim();
+  expect(await left()).toEqual([]);
 });
