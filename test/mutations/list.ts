@@ -1963,6 +1963,17 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
+  ...of('src/idempotency/control.ts', [
+    {
+      name: 'control-sharded',
+      find: 'this.#subscribe.ssubscribe(this.#channel)',
+      replace: 'this.#subscribe.subscribe(this.#channel)',
+      mechanism: 'on a Cluster cancels are heard by sharded pub/sub',
+      test: CLUSTER,
+      title: 'a cancel reaches the worker that runs the job',
+    },
+  ]),
+
   ...of('src/idempotency/dispatcher.ts', [
     {
       name: 'dispatcher-failed',
