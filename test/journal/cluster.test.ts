@@ -35,7 +35,7 @@ function heldJob(name: string) {
   return { job, started: started.promise, go: go.resolve };
 }
 
-function clusterFleet(jobs: FleetOptions['jobs'], prefix = uniquePrefix()) {
+function clusterFleet(jobs: FleetOptions['jobs'], prefix = uniquePrefix(), overrides: Partial<FleetOptions> = {}) {
   const fleet = createFleet({
     databaseUrl: file.url,
     redisUrl: cluster.url,
@@ -47,6 +47,7 @@ function clusterFleet(jobs: FleetOptions['jobs'], prefix = uniquePrefix()) {
     heartbeatMs: 500,
     reconcileMs: 300,
     shutdownMs: 100,
+    ...overrides,
   });
   onTestFinished(() => fleet.close());
   return fleet;
@@ -123,10 +124,15 @@ describe('on a Redis Cluster', () => {
 
   it('a cancel reaches the worker that runs the job', async () => {
     const { job, started } = heldJob('cancelled');
-    const fleet = clusterFleet([job]);
+    const prefix = uniquePrefix();
+    // The next heartbeat, which would tell it too, is minutes away.
+    const fleet = clusterFleet([job], prefix, { leaseTtlMs: 900_000, heartbeatMs: 300_000 });
     await fleet.work();
     const handle = await fleet.enqueue(job, {});
     await started;
+    const channels = () =>
+      Promise.all(everyNode.map((node) => ask(node, 'PUBSUB', 'SHARDCHANNELS', `${prefix}:control`)));
+    await expect.poll(async () => (await channels()).flat()).toEqual([`${prefix}:control`]);
     await handle.cancel();
     await expect(handle.result({ timeoutMs: 10_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
   });
@@ -152,6 +158,10 @@ describe('on a Redis Cluster', () => {
     ['a node', 1],
     ['every node', 3],
   ])('%s that is killed and comes back loses no job and no event', { timeout: 90_000 }, async (_name, count) => {
+    const warned: Error[] = [];
+    const onWarning = (warning: Error) => warned.push(warning);
+    process.on('warning', onWarning);
+    onTestFinished(() => void process.off('warning', onWarning));
     const { job, started, go } = heldJob('survivor');
     const fleet = clusterFleet([job]);
     await fleet.work();
@@ -175,5 +185,7 @@ describe('on a Redis Cluster', () => {
     const events: string[] = [];
     for await (const { event } of after.events()) events.push(event.type);
     expect(events).toEqual(['first', 'second', 'end']);
+    // Listeners that pile up while no node is there (MaxListenersExceededWarning).
+    expect(warned).toEqual([]);
   });
 });

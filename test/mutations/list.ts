@@ -1640,7 +1640,7 @@ export const mutations: readonly Mutation[] = [
       replace: '',
       mechanism: 'no more handlers run at once than concurrency says',
       test: CONCURRENCY,
-      title: 'never make more than %i handlers run at once',
+      title: 'handlers run at once',
     },
     {
       name: 'slots-hand-back',
@@ -2033,6 +2033,17 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'the reconciler finds waiting jobs that are past their deadline',
       test: RECONCILER,
       title: 'ends waiting jobs that are cancelled or past their deadline',
+    },
+  ]),
+
+  ...of('src/idempotency/control.ts', [
+    {
+      name: 'control-sharded',
+      find: 'this.#subscribe.ssubscribe(this.#channel)',
+      replace: 'this.#subscribe.subscribe(this.#channel)',
+      mechanism: 'on a Cluster cancels are heard by sharded pub/sub',
+      test: CLUSTER,
+      title: 'a cancel reaches the worker that runs the job',
     },
   ]),
 
