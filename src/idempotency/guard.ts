@@ -36,9 +36,10 @@ import {
 } from '../journal/event.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import type { StreamWriter } from '../journal/writer.ts';
+import { MAX_TIMER_MS } from '../options.ts';
 import { ending } from './abandon.ts';
 import { createContext, createUnguardedContext } from './context.ts';
-import { type Backoff, type JobContext, type JobPolicy, MAX_TIMER_MS } from './define-job.ts';
+import type { Backoff, JobContext, JobPolicy } from './define-job.ts';
 import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
 import { readJobData } from './job-data.ts';
 import type { Runtime } from './runtime.ts';

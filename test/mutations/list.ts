@@ -20,6 +20,7 @@ const FINISHED = 'test/workers/finished-jobs.test.ts';
 const LEASE_TABLE = 'test/idempotency/lease-table.test.ts';
 const LEASES = 'test/idempotency/lease-keeper.test.ts';
 const MULTI = 'test/http/multi-stream.test.ts';
+const OPTIONS = 'test/options.test.ts';
 const OUTAGES = 'test/idempotency/outages.test.ts';
 const RECONCILER = 'test/workers/reconciler.test.ts';
 const RUNTIME = 'test/idempotency/runtime.test.ts';
@@ -911,11 +912,73 @@ export const mutations: readonly Mutation[] = [
   ...of('src/idempotency/client.ts', [
     {
       name: 'result-tenant',
-      find: 'await runtime.followers.state(id, tenantOf(options));',
+      find: 'await runtime.followers.state(id, tenantOf({ tenant }));',
       replace: '',
       mechanism: 'a result is waited for in its tenant',
       test: FENCES,
       title: 'cannot be cancelled, redriven, read, found or waited for',
+    },
+  ]),
+
+  ...of('src/options.ts', [
+    {
+      name: 'options-heartbeat',
+      find: 'heartbeatMs * 2 <= leaseTtlMs',
+      replace: 'true',
+      mechanism: 'two heartbeats fit into a TTL',
+      test: OPTIONS,
+      title: 'tells of every problem at once',
+    },
+    {
+      name: 'options-nested-names',
+      find: 'while (at instanceof z.ZodOptional || at instanceof z.ZodDefault) at = at.unwrap();',
+      replace: '',
+      mechanism: 'a misspelt setting in an object is told what it may mean',
+      test: OPTIONS,
+      title: 'suggests what a misspelt setting means, in an object too',
+    },
+    {
+      name: 'options-all-problems',
+      find: 'throw new InputInvalidError(what, [...issues, ...more]);',
+      replace: 'throw new InputInvalidError(what, [...issues, ...more].slice(0, 1));',
+      mechanism: 'every problem of a call is told at once',
+      test: OPTIONS,
+      title: 'tells of every problem at once',
+    },
+  ]),
+
+  ...of('src/workers/fleet.ts', [
+    {
+      name: 'fleet-options-first',
+      find: "const settings = parseFleetOptions('createFleet', options); const runtime = new Runtime(options);",
+      replace: "const runtime = new Runtime(options); const settings = parseFleetOptions('createFleet', options);",
+      mechanism: 'options are checked before anything is opened',
+      test: OPTIONS,
+      title: 'opens no connection for options that it refuses',
+    },
+    {
+      name: 'fleet-options-strict',
+      find: 'const fleetSchema = z.strictObject(fleetShape);',
+      replace: 'const fleetSchema = z.object(fleetShape);',
+      mechanism: 'what is no option is refused',
+      test: OPTIONS,
+      title: 'tells of every problem at once',
+    },
+    {
+      name: 'fleet-names-unique',
+      find: "...sameNames(given['jobs'])",
+      replace: '',
+      mechanism: 'no two jobs have one name',
+      test: OPTIONS,
+      title: 'refuses %j by the path of each option',
+    },
+    {
+      name: 'work-options',
+      find: "parseOptions('work', workSchema, workOptions)",
+      replace: 'workOptions',
+      mechanism: 'options of work are checked',
+      test: OPTIONS,
+      title: 'refuses options of %s that do not make sense',
     },
   ]),
 
@@ -2119,6 +2182,14 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/testing/torture.ts', [
     {
+      name: 'torture-job',
+      find: "parseOptions('Torture options', optionsSchema, options, () => issues);",
+      replace: "parseOptions('Torture options', optionsSchema, options);",
+      mechanism: 'torture refuses what is no job',
+      test: OPTIONS,
+      title: 'before it starts anything',
+    },
+    {
       name: 'torture-takeover',
       find: `set lease_expires_at = clock_timestamp() - interval '1 second'`,
       replace: 'set lease_expires_at = lease_expires_at',
@@ -2153,6 +2224,14 @@ export const mutations: readonly Mutation[] = [
   ]),
 
   ...of('src/testing/test-fleet.ts', [
+    {
+      name: 'test-fleet-options-first',
+      find: 'checkOptions(options); const {',
+      replace: 'const {',
+      mechanism: 'options of a test fleet are checked before a server is started',
+      test: OPTIONS,
+      title: 'before it starts anything',
+    },
     {
       name: 'test-fleet-drop',
       find: 'if (!services.ownPostgres) watchdog.drop({ serverUrl: services.databaseUrl, database: name });',
