@@ -295,6 +295,7 @@ export class Guard {
         complete: async (trx, result) => {
           const verdict: Verdict = { kind: 'completed', result: encodeResult(result) };
           completion.settlement = await this.#plan(verdict, claimed, stream, job, spec);
+          lease.settling();
           const accepted = await settleJobs(trx, [completion.settlement]);
           if (!accepted.has(id)) throw new LeaseLostError(id, fence, 'the completion found the row at another fence');
           crashPoint('complete.after');
@@ -306,6 +307,7 @@ export class Guard {
         claimed,
       );
       timers.stop();
+      lease.settling();
       if (completion.settlement !== undefined && (await this.#hasCompleted(completion.settlement))) {
         verdict = { kind: 'completed', result: completion.settlement.result };
       } else {
