@@ -249,6 +249,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       ...(policy.onStoreOutage === 'run' ? { input } : {}),
     });
     let accepted: Accepted;
+    let xid: string | undefined;
     if (options.tx === undefined) {
       crashPoint('enqueue.row.before');
       accepted = await runtime.acceptor.accept(wanted, policy.onFailedKey).catch((error: unknown) => {
@@ -261,9 +262,8 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       }
     } else {
       const run = await openCallerTransaction(options.tx, await findOwnHome());
-      const { xid, ...answer } = await acceptInTransaction(run, wanted, policy.onFailedKey);
-      accepted = answer;
-      if (xid !== undefined) runtime.outbox.watch(xid, toDispatch(accepted.id));
+      ({ xid, ...accepted } = await acceptInTransaction(run, wanted, policy.onFailedKey));
+      if (xid !== undefined && accepted.outcome === 'created') runtime.outbox.watch(xid, toDispatch(accepted.id));
     }
     const { id, outcome, status } = accepted;
     return {
@@ -272,7 +272,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       status,
       async result(wait: ResultOptions = {}) {
         parseOptions('result', waitSchema, wait);
-        return waitForResult(id, wait) as Promise<never>;
+        return waitForResult(id, wait, xid) as Promise<never>;
       },
       events: (given = {}) => follow('events', eventsSchema, id, tenant, given) as Following<never>,
       cancel: () => cancel(id, { tenant }),
@@ -331,14 +331,15 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     }
   }
 
-  async function waitForResult(id: string, options: ResultOptions): Promise<unknown> {
+  /** @param xid the job may be a part of this transaction, and never be if it is rolled back */
+  async function waitForResult(id: string, options: ResultOptions, xid?: string): Promise<unknown> {
     const timeout =
       options.timeoutMs === undefined
         ? undefined
         : AbortSignal.timeout(Math.ceil(Math.min(options.timeoutMs, MAX_TIMER_MS)));
     const signals = [options.signal, timeout].filter((signal) => signal !== undefined);
     try {
-      const outcome = await outcomes.wait(id, signals.length === 0 ? undefined : AbortSignal.any(signals));
+      const outcome = await outcomes.wait(id, signals.length === 0 ? undefined : AbortSignal.any(signals), xid);
       if (outcome.status === 'completed') return outcome.result === null ? undefined : JSON.parse(outcome.result);
       const failure = JSON.parse(outcome.error ?? 'null') as StoredFailure | null;
       const status = outcome.status === 'cancelled' ? 'cancelled' : 'failed';

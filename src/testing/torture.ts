@@ -253,7 +253,7 @@ class Chamber {
     this.#fleet = createFleet({
       databaseUrl: world.databaseUrl,
       redisUrl: world.redisUrl,
-      prefix: `${world.prefix}-${randomUUID()}`,
+      prefix: `${world.prefix.slice(0, 55)}-${randomUUID().slice(0, 8)}`,
       jobs: [tortured],
       leaseTtlMs: NEVER_MS,
       reconcileMs: NEVER_MS,
