@@ -24,6 +24,8 @@ const OPTIONS = 'test/options.test.ts';
 const OUTAGES = 'test/idempotency/outages.test.ts';
 const RECONCILER = 'test/workers/reconciler.test.ts';
 const RUNTIME = 'test/idempotency/runtime.test.ts';
+const REDRIVE = 'test/http/redrive.test.ts';
+const SETTLING = 'test/idempotency/settling.test.ts';
 const SWEEPER = 'test/workers/sweeper.test.ts';
 const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
 const TEST_FLEET = 'test/testing/test-fleet.test.ts';
@@ -917,6 +919,155 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'a result is waited for in its tenant',
       test: FENCES,
       title: 'cannot be cancelled, redriven, read, found or waited for',
+    },
+  ]),
+
+  ...of('src/idempotency/outcomes.ts', [
+    {
+      name: 'result-rolled-back',
+      find: 'if (!there.has(id)) waited.outcome.reject(neverWas(id));',
+      replace: '',
+      mechanism: 'a wait for a job whose transaction was rolled back ends',
+      test: TRANSACTIONS,
+      title: 'from %s the rollback ends with an error',
+    },
+    {
+      name: 'result-in-progress',
+      find: "statuses.get(xid) !== 'in progress'",
+      replace: 'true',
+      mechanism: 'a wait for a job whose transaction is open goes on',
+      test: TRANSACTIONS,
+      title: 'before the commit comes after it',
+    },
+    {
+      name: 'result-closed',
+      find: 'waited.outcome.reject(closedError(jobId));',
+      replace: '',
+      mechanism: 'a wait ends when its fleet is closed',
+      test: TRANSACTIONS,
+      title: 'ends with an error when its fleet is closed, also if it is waited for afterwards',
+    },
+  ]),
+
+  ...of('src/db/outbox.ts', [
+    {
+      name: 'result-attached-xid',
+      find: 'pg_current_xact_id_if_assigned()::text as xid',
+      replace: 'null::text as xid',
+      mechanism: 'a handle that attached in a transaction knows which',
+      test: TRANSACTIONS,
+      title: 'from %s the rollback ends with an error',
+    },
+  ]),
+
+  ...of('src/idempotency/outbox.ts', [
+    {
+      name: 'outbox-batch',
+      find: 'at += BATCH) {',
+      replace: 'at += MAX_WATCHED) {',
+      mechanism: 'committed jobs are dispatched a batch at a time',
+      test: TRANSACTIONS,
+      title: 'locks no more of them at a time than a batch, and is closed once all are dispatched',
+    },
+    {
+      name: 'outbox-close-twice',
+      find: 'return this.#closed; }',
+      replace: 'return Promise.resolve(); }',
+      mechanism: 'every close of the outbox waits for its last look',
+      test: TRANSACTIONS,
+      title: 'locks no more of them at a time than a batch, and is closed once all are dispatched',
+    },
+    {
+      name: 'outbox-refused',
+      find: 'if (refused) return;',
+      replace: '',
+      mechanism: 'what Redis refuses is left to the reconciler',
+      test: TRANSACTIONS,
+      title: 'leaves what Redis refuses to the reconciler, after one batch',
+    },
+  ]),
+
+  ...of('src/idempotency/lease-keeper.ts', [
+    {
+      name: 'lease-settling',
+      find: 'if (lease?.settling === true) this.#drop(id, lease); else',
+      replace: '',
+      mechanism: 'a lease that its run has just given up is not called lost',
+      test: SETTLING,
+      title: 'an outcome that is committed and not yet answered is no lost lease',
+    },
+  ]),
+
+  ...of('src/idempotency/guard.ts', [
+    {
+      name: 'complete-settling',
+      find: 'lease.settling(); const accepted',
+      replace: 'const accepted',
+      mechanism: 'a run that completed itself has not lost its lease',
+      test: SETTLING,
+      title: 'a run that has completed itself and goes on has lost no lease',
+    },
+  ]),
+
+  ...of('src/http/redrive.ts', [
+    {
+      name: 'redrive-leave',
+      find: 'AbortSignal.any([left.signal, streams.drainSignal])',
+      replace: 'streams.drainSignal',
+      mechanism: 'a bulk redrive stops when its caller leaves',
+      test: REDRIVE,
+      title: 'stops when the caller leaves: the rest stays failed, and another request takes it',
+    },
+    {
+      name: 'redrive-drain',
+      find: 'AbortSignal.any([left.signal, streams.drainSignal])',
+      replace: 'left.signal',
+      mechanism: 'a bulk redrive does not hold up a drain',
+      test: REDRIVE,
+      title: 'is answered 503 when the process drains, and holds nothing up',
+    },
+    {
+      name: 'redrive-tenant',
+      find: 'tenant: request.tenant,',
+      replace: '',
+      mechanism: 'a bulk redrive takes jobs of its tenant alone',
+      test: REDRIVE,
+      title: 'needs a token where there are any, and takes jobs of its tenant alone',
+    },
+    {
+      name: 'redrive-body',
+      find: "parseOptions('Redrive', redriveManyBody, request.body)",
+      replace: 'request.body',
+      mechanism: 'a filter that makes no sense is refused by path',
+      test: REDRIVE,
+      title: 'refuses %j by path, and redrives nothing',
+    },
+    {
+      name: 'redrive-no-body',
+      find: 'if (request.body === undefined)',
+      replace: 'request.body ??= {}; if (false)',
+      mechanism: 'no body does not stand for every failed job',
+      test: REDRIVE,
+      title: 'refuses no body at all, which is too easily sent by mistake',
+    },
+  ]),
+
+  ...of('src/idempotency/client.ts', [
+    {
+      name: 'redrive-canary',
+      find: 'if (result.failedCanaries.length > 0) return result;',
+      replace: '',
+      mechanism: 'a canary that fails keeps the rest failed',
+      test: REDRIVE,
+      title: 'leaves the rest failed when a canary fails again',
+    },
+    {
+      name: 'redrive-canary-wait',
+      find: 'await waitForResult(id, { timeoutMs,',
+      replace: 'if (id === undefined) await waitForResult(id, { timeoutMs,',
+      mechanism: 'the rest waits for the canaries',
+      test: REDRIVE,
+      title: 'waits for the canaries, and goes on when all of them complete',
     },
   ]),
 
