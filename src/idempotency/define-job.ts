@@ -190,7 +190,12 @@ const definitionShape = {
   onPoison: aFunction.optional(),
 };
 
-const optionsSchema = z.strictObject({ ...definitionShape, queue: nameOf('queue').optional(), ...policyShape });
+/** What `defineJob` takes. */
+export const jobOptionsSchema = z.strictObject({
+  ...definitionShape,
+  queue: nameOf('queue').optional(),
+  ...policyShape,
+});
 
 /** What `defineJob` makes, whichever copy of this package has made it. */
 export const definitionSchema = z.looseObject(
@@ -209,7 +214,7 @@ export function defineJob<I extends z.ZodType, O = unknown, E extends JobEvent =
 ): JobDefinition<z.output<I>, O, E> {
   const given = (options as { name?: unknown } | undefined)?.name;
   const what = typeof given === 'string' && NAME.test(given) ? `Job ${given}` : 'Job definition';
-  const checked = parseOptions(what, optionsSchema, options);
+  const checked = parseOptions(what, jobOptionsSchema, options);
   const definition: JobDefinition<z.output<I>, O, E> = {
     name: checked.name,
     queue: checked.queue ?? checked.name,

@@ -112,7 +112,8 @@ const fleetShape = {
   shutdownMs: wholeNumber(RANGES.shutdownMs).default(RANGES.shutdownMs.default),
 } satisfies Record<keyof FleetOptions, z.ZodType>;
 
-const fleetSchema = z.strictObject(fleetShape);
+/** What `createFleet` takes. */
+export const fleetSchema = z.strictObject(fleetShape);
 
 const workSchema = z.strictObject({
   jobs: z.array(z.string(), 'expected an array of job names').optional(),

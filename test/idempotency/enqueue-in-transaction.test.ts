@@ -466,21 +466,27 @@ describe('a result that is waited for', () => {
     expect(await result).toBe(5);
   });
 
-  it.each(['before', 'after'] as const)('from %s the rollback ends with an error', async (when) => {
+  it.each([
+    ['before', 'made'],
+    ['before', 'attached'],
+    ['after', 'made'],
+    ['after', 'attached'],
+  ] as const)('from %s the rollback ends with an error (of the handle that %s)', async (when, which) => {
     const fleet = createTestFleet(file.url, [job]);
     const { tx, end } = await beginClient(file.url);
-    const made = await fleet.enqueue(job, { n: 1 }, { tx, key: `never-${when}` });
-    const attached = await fleet.enqueue(job, { n: 1 }, { tx, key: `never-${when}` });
+    const options = { tx, key: `never-${when}-${which}` };
+    const made = await fleet.enqueue(job, { n: 1 }, options);
+    const attached = await fleet.enqueue(job, { n: 1 }, options);
     expect(attached).toMatchObject({ id: made.id, outcome: 'attached' });
+    const handle = { made, attached }[which];
     if (when === 'after') await end('rollback');
-    const waits = [made, attached].map((handle) => handle.result({ timeoutMs }).catch((error: Error) => error));
+    const wait = handle.result({ timeoutMs }).catch((error: Error) => error);
     if (when === 'before') {
-      // Both have looked while it was open.
-      await expect(made.result({ timeoutMs: 100 })).rejects.toMatchObject({ code: 'WAIT_TIMEOUT' });
+      // It has looked while the transaction was open.
+      await expect(handle.result({ timeoutMs: 100 })).rejects.toMatchObject({ code: 'WAIT_TIMEOUT' });
       await end('rollback');
     }
-    for (const error of await Promise.all(waits))
-      expect(error).toMatchObject({ code: 'JOB_NOT_FOUND', message: expect.stringContaining('was rolled back') });
+    expect(await wait).toMatchObject({ code: 'JOB_NOT_FOUND', message: expect.stringContaining('was rolled back') });
   });
 
   it('of a part that a savepoint took back ends with an error once the rest is committed', async () => {

@@ -30,6 +30,7 @@ const SWEEPER = 'test/workers/sweeper.test.ts';
 const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
 const TEST_FLEET = 'test/testing/test-fleet.test.ts';
 const TORTURE = 'test/testing/torture.test.ts';
+const WAITING = 'test/idempotency/waiting.test.ts';
 const WAKE = 'test/idempotency/wake-up.test.ts';
 const WRITER = 'test/journal/writer.test.ts';
 
@@ -924,6 +925,22 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/idempotency/outcomes.ts', [
     {
+      name: 'waits-share',
+      find: 'this.#waited.get(jobId) ?? this.#start(jobId)',
+      replace: 'this.#start(jobId)',
+      mechanism: 'all waits for a job share one subscription and one look',
+      test: WAITING,
+      title: 'a thousand enqueues of one key and a thousand waits share',
+    },
+    {
+      name: 'waits-polling-storm',
+      find: 'const CHECK_MS = 2_000;',
+      replace: 'const CHECK_MS = 50;',
+      mechanism: 'jobs that are waited for are looked at now and then',
+      test: WAITING,
+      title: 'a thousand enqueues of one key and a thousand waits share',
+    },
+    {
       name: 'result-rolled-back',
       find: 'if (!there.has(id)) waited.outcome.reject(neverWas(id));',
       replace: '',
@@ -957,6 +974,17 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'a handle that attached in a transaction knows which',
       test: TRANSACTIONS,
       title: 'from %s the rollback ends with an error',
+    },
+  ]),
+
+  ...of('src/idempotency/accept.ts', [
+    {
+      name: 'enqueues-share',
+      find: 'maxBatch: 500,',
+      replace: 'maxBatch: 1,',
+      mechanism: 'concurrent enqueues share statements',
+      test: WAITING,
+      title: 'a thousand enqueues of one key and a thousand waits share',
     },
   ]),
 
@@ -1040,7 +1068,7 @@ export const mutations: readonly Mutation[] = [
       replace: 'request.body',
       mechanism: 'a filter that makes no sense is refused by path',
       test: REDRIVE,
-      title: 'refuses %j by path, and redrives nothing',
+      title: 'by path, and redrives nothing',
     },
     {
       name: 'redrive-no-body',
@@ -1121,7 +1149,7 @@ export const mutations: readonly Mutation[] = [
       replace: '',
       mechanism: 'no two jobs have one name',
       test: OPTIONS,
-      title: 'refuses %j by the path of each option',
+      title: 'by the path of each option',
     },
     {
       name: 'work-options',
