@@ -1028,6 +1028,14 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/idempotency/guard.ts', [
     {
+      name: 'result-falsy',
+      find: "value === undefined ? null : encodeJson(value, 'result')",
+      replace: "!value ? null : encodeJson(value, 'result')",
+      mechanism: 'null, false, 0 and the empty text are results',
+      test: DELIVERIES,
+      title: 'replays the result %s',
+    },
+    {
       name: 'complete-settling',
       find: 'lease.settling(); const accepted',
       replace: 'const accepted',
