@@ -3,27 +3,36 @@
  * an environment; everything else gets the frozen object.
  */
 import { z } from 'zod';
-import { DEFAULTS } from './defaults.ts';
 import { InputInvalidError } from './errors.ts';
+import {
+  ANSWER_PACE_MS,
+  databaseUrl,
+  heartbeatMessage,
+  RANGES,
+  type Range,
+  redisUrl,
+  SHORT_NAME,
+  SHORT_NAME_MESSAGE,
+  serviceUrl,
+  unknownMessage,
+} from './options.ts';
 
-const wholeNumber = (min: number, max: number) =>
+const digits = ({ min, max }: Range) =>
   z
     .string()
     .refine((text) => /^\d+$/.test(text) && Number(text) >= min && Number(text) <= max, {
       message: `expected a whole number from ${min} to ${max}`,
     })
     .transform(Number);
-const milliseconds = wholeNumber;
-const count = wholeNumber;
+const number = (range: Range) => digits(range).default(range.default);
 /** `never` is Infinity. */
-const retention = (min: number, max: number) =>
-  z.union([z.literal('never').transform(() => Number.POSITIVE_INFINITY), milliseconds(min, max)], {
-    error: `expected a whole number from ${min} to ${max}, or never`,
-  });
-const url = (...protocols: string[]) =>
-  z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
-    message: `expected a URL that starts with ${protocols.map((p) => `${p}//`).join(' or ')}`,
-  });
+const retention = (range: Range) =>
+  z
+    .union([z.literal('never').transform(() => Number.POSITIVE_INFINITY), digits(range)], {
+      error: `expected a whole number from ${range.min} to ${range.max}, or never`,
+    })
+    .default(range.default);
+const shortName = z.string().regex(SHORT_NAME, SHORT_NAME_MESSAGE);
 
 /** `tenant:token,tenant:token`. */
 const tokens = z.string().transform((text, ctx) => {
@@ -32,7 +41,7 @@ const tokens = z.string().transform((text, ctx) => {
     const at = pair.indexOf(':');
     const tenant = pair.slice(0, at).trim();
     const token = pair.slice(at + 1).trim();
-    if (at < 1 || !/^[\w.-]{1,64}$/.test(tenant) || token.length < 16) {
+    if (at < 1 || !SHORT_NAME.test(tenant) || token.length < 16) {
       ctx.addIssue({
         code: 'custom',
         message:
@@ -55,8 +64,8 @@ const tokens = z.string().transform((text, ctx) => {
 
 /** One entry a variable: schema with its default and the text `.env.example` and the docs show. */
 export const CONFIG_VARIABLES = {
-  DATABASE_URL: { schema: url('postgres:', 'postgresql:'), about: 'Postgres, the truth. 14 or newer.' },
-  REDIS_URL: { schema: url('redis:', 'rediss:'), about: 'Redis or Valkey, dispatcher and live bus. 6.2 or newer.' },
+  DATABASE_URL: { schema: databaseUrl, about: 'Postgres, the truth. 14 or newer.' },
+  REDIS_URL: { schema: redisUrl, about: 'Redis or Valkey, dispatcher and live bus. 6.2 or newer.' },
   REDIS_CLUSTER: {
     schema: z
       .enum(['true', 'false'], 'expected true or false')
@@ -64,22 +73,13 @@ export const CONFIG_VARIABLES = {
       .transform((text) => text === 'true'),
     about: 'REDIS_URL is a node of a Redis Cluster (Redis or Valkey 7 or newer).',
   },
-  DATABASE_POOL_SIZE: {
-    schema: count(2, 500).default(DEFAULTS.databasePoolSize),
-    about: 'Postgres connections of this process.',
-  },
+  DATABASE_POOL_SIZE: { schema: number(RANGES.databasePoolSize), about: 'Postgres connections of this process.' },
   ONCEFLEET_PREFIX: {
-    schema: z
-      .string()
-      .regex(/^[\w.-]{1,64}$/, 'expected 1 to 64 of A-Za-z0-9_.-')
-      .default(DEFAULTS.prefix),
+    schema: shortName.default('oncefleet'),
     about: 'Prefix of every Redis key and channel; one per fleet on a shared Redis.',
   },
   ONCEFLEET_TENANT: {
-    schema: z
-      .string()
-      .regex(/^[\w.-]{1,64}$/, 'expected 1 to 64 of A-Za-z0-9_.-')
-      .default(DEFAULTS.tenant),
+    schema: shortName.default('default'),
     about: 'Tenant of the CLI, and of HTTP requests while no tokens are set.',
   },
   ONCEFLEET_TOKENS: { schema: tokens.optional(), about: 'HTTP tokens as tenant:token,… Unset: no authentication.' },
@@ -92,65 +92,74 @@ export const CONFIG_VARIABLES = {
     about: 'Modules that export your jobs (defineJob), commas between.',
   },
   ONCEFLEET_CONCURRENCY: {
-    schema: count(1, 1_000).default(DEFAULTS.concurrency),
+    schema: number(RANGES.concurrency),
     about: 'Jobs a worker process runs at once, per queue.',
   },
   ONCEFLEET_LEASE_TTL_MS: {
-    schema: milliseconds(1_000, 3_600_000).default(DEFAULTS.leaseTtlMs),
+    schema: number(RANGES.leaseTtlMs),
     about: 'How long a silent worker keeps a job.',
   },
   ONCEFLEET_HEARTBEAT_MS: {
-    schema: milliseconds(100, 1_800_000).default(DEFAULTS.leaseTtlMs / 3),
-    about: 'How often leases are renewed. At most half the TTL.',
+    schema: digits(RANGES.heartbeatMs).optional(),
+    about: 'How often leases are renewed. At most half the TTL; unset: a third of it.',
   },
   ONCEFLEET_MAX_BLOCK_MS: {
-    schema: milliseconds(1_000, 86_400_000).default(DEFAULTS.maxBlockMs),
+    schema: number(RANGES.maxBlockMs),
     about: 'A worker whose event loop is blocked longer than this loses its leases.',
   },
   ONCEFLEET_MAX_CRASHES: {
-    schema: count(0, 1_000).default(DEFAULTS.maxCrashes),
+    schema: number(RANGES.maxCrashes),
     about: 'A job with more crashes than this is poisoned.',
   },
   ONCEFLEET_RESULT_TTL_MS: {
-    schema: milliseconds(1_000, 31_536_000_000).default(DEFAULTS.resultTtlMs),
+    schema: number(RANGES.resultTtlMs),
     about: 'How long a finished key replays its outcome.',
   },
   ONCEFLEET_RECONCILE_MS: {
-    schema: milliseconds(100, 600_000).default(DEFAULTS.reconcileMs),
+    schema: number(RANGES.reconcileMs),
     about: 'How often the reconciler looks for lost work.',
   },
   ONCEFLEET_STREAM_RETENTION_MS: {
-    schema: retention(1_000, 3_155_760_000_000).default(DEFAULTS.streamRetentionMs),
+    schema: retention(RANGES.streamRetentionMs),
     about: 'How long after its end a job keeps its events; never: as long as the job. A tenant may have its own.',
   },
   ONCEFLEET_JOB_RETENTION_MS: {
-    schema: retention(1_000, 3_155_760_000_000).default(DEFAULTS.jobRetentionMs),
+    schema: retention(RANGES.jobRetentionMs),
     about: 'How long after its end a job is kept, with its outcome; never: for good. A tenant may have its own.',
   },
   ONCEFLEET_SWEEP_MS: {
-    schema: milliseconds(0, 86_400_000).default(DEFAULTS.sweepMs),
+    schema: number(RANGES.sweepMs),
     about: 'How often finished streams are folded and old jobs removed; 0: only by `oncefleet sweep`.',
   },
   ONCEFLEET_SHUTDOWN_MS: {
-    schema: milliseconds(0, 600_000).default(DEFAULTS.shutdownMs),
+    schema: number(RANGES.shutdownMs),
     about: 'SIGTERM: how long running jobs may go on before they are interrupted.',
   },
   ONCEFLEET_LINGER_MS: {
-    schema: milliseconds(0, 1_000).default(DEFAULTS.lingerMs),
+    schema: number(RANGES.lingerMs),
     about: 'How long the journal waits for company before it flushes.',
   },
   HOST: { schema: z.string().default('127.0.0.1'), about: 'Address the web process listens on.' },
-  PORT: { schema: count(0, 65_535).default(3_000), about: 'Port the web process listens on; 0 picks a free one.' },
-  BODY_LIMIT_BYTES: { schema: count(1_024, 104_857_600).default(1_048_576), about: 'Largest request body.' },
+  PORT: {
+    schema: number({ min: 0, max: 65_535, default: 3_000 }),
+    about: 'Port the web process listens on; 0 picks a free one.',
+  },
+  BODY_LIMIT_BYTES: {
+    schema: number({ min: 1_024, max: 104_857_600, default: 1_048_576 }),
+    about: 'Largest request body.',
+  },
   LOG_LEVEL: {
     schema: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
     about: 'Least level logged.',
   },
-  OPENAI_BASE_URL: { schema: url('http:', 'https:').optional(), about: 'An OpenAI-compatible server for answers.' },
+  OPENAI_BASE_URL: {
+    schema: serviceUrl('http:', 'https:').optional(),
+    about: 'An OpenAI-compatible server for answers.',
+  },
   OPENAI_API_KEY: { schema: z.string().optional(), about: 'Its key.' },
   OPENAI_MODEL: { schema: z.string().optional(), about: 'The model to ask. Unset: the built-in extractive answerer.' },
   ONCEFLEET_ANSWER_PACE_MS: {
-    schema: milliseconds(0, 1_000).default(DEFAULTS.answerPaceMs),
+    schema: number(ANSWER_PACE_MS),
     about: 'Pause between the words of the built-in extractive answerer.',
   },
 } as const satisfies Record<string, { schema: z.ZodType; about: string }>;
@@ -211,23 +220,11 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   }
   for (const name of Object.keys(env)) {
     if (!name.startsWith('ONCEFLEET_') || name in CONFIG_VARIABLES) continue;
-    const near = nearestName(name);
-    issues.push({
-      path: name,
-      message: near === undefined ? 'is not a setting' : `is not a setting; did you mean ${near}?`,
-    });
+    issues.push({ path: name, message: unknownMessage('a setting', name, Object.keys(CONFIG_VARIABLES)) });
   }
   const v = values as Partial<Variables>;
-  if (
-    v.ONCEFLEET_LEASE_TTL_MS !== undefined &&
-    v.ONCEFLEET_HEARTBEAT_MS !== undefined &&
-    v.ONCEFLEET_HEARTBEAT_MS * 2 > v.ONCEFLEET_LEASE_TTL_MS
-  ) {
-    issues.push({
-      path: 'ONCEFLEET_HEARTBEAT_MS',
-      message: `must fit twice into ONCEFLEET_LEASE_TTL_MS (${v.ONCEFLEET_LEASE_TTL_MS})`,
-    });
-  }
+  const beat = heartbeatMessage(v.ONCEFLEET_HEARTBEAT_MS, v.ONCEFLEET_LEASE_TTL_MS, 'ONCEFLEET_LEASE_TTL_MS');
+  if (beat !== undefined) issues.push({ path: 'ONCEFLEET_HEARTBEAT_MS', message: beat });
   if (v.OPENAI_MODEL !== undefined && v.OPENAI_BASE_URL === undefined) {
     issues.push({
       path: 'OPENAI_BASE_URL',
@@ -254,7 +251,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
       .filter((path) => path !== ''),
     concurrency: all.ONCEFLEET_CONCURRENCY,
     leaseTtlMs: all.ONCEFLEET_LEASE_TTL_MS,
-    heartbeatMs: all.ONCEFLEET_HEARTBEAT_MS,
+    heartbeatMs: all.ONCEFLEET_HEARTBEAT_MS ?? Math.floor(all.ONCEFLEET_LEASE_TTL_MS / 3),
     maxBlockMs: all.ONCEFLEET_MAX_BLOCK_MS,
     maxCrashes: all.ONCEFLEET_MAX_CRASHES,
     resultTtlMs: all.ONCEFLEET_RESULT_TTL_MS,
@@ -276,26 +273,31 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   });
 }
 
-/** The setting a misspelt name most likely means, if one is close. */
-function nearestName(name: string): string | undefined {
-  let best: string | undefined;
-  let bestDistance = Math.ceil(name.length / 4) + 1;
-  for (const candidate of Object.keys(CONFIG_VARIABLES)) {
-    const distance = editDistance(name, candidate);
-    if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
-  }
-  return best;
-}
+/** What of a configuration is a fleet's; the rest is the web process's, the log's and the answerer's. */
+const FLEET_SETTINGS = [
+  'databaseUrl',
+  'redisUrl',
+  'redisCluster',
+  'databasePoolSize',
+  'prefix',
+  'tenant',
+  'concurrency',
+  'leaseTtlMs',
+  'heartbeatMs',
+  'maxBlockMs',
+  'maxCrashes',
+  'resultTtlMs',
+  'reconcileMs',
+  'streamRetentionMs',
+  'jobRetentionMs',
+  'sweepMs',
+  'shutdownMs',
+  'lingerMs',
+] as const satisfies readonly (keyof Config)[];
 
-function editDistance(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const current = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const substitution = (previous[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      current[j] = Math.min(substitution, (previous[j] as number) + 1, (current[j - 1] as number) + 1);
-    }
-    previous = current;
-  }
-  return previous[b.length] as number;
+export type FleetSettings = Pick<Config, (typeof FLEET_SETTINGS)[number]>;
+
+/** The options that `createFleet` takes from a configuration. */
+export function fleetSettings(config: FleetSettings): FleetSettings {
+  return Object.fromEntries(FLEET_SETTINGS.map((name) => [name, config[name]])) as unknown as FleetSettings;
 }

@@ -9,7 +9,7 @@
 /** What each code means, in the words the docs use. The order is the docs' order. */
 export const ERROR_CODES = {
   CONFIG_INVALID: 'The environment does not make a valid configuration.',
-  INPUT_INVALID: 'Input does not fit the schema of the job, route or command.',
+  INPUT_INVALID: 'Input does not fit the schema of the job, route, command or call.',
   OUTPUT_INVALID: 'The handler returned something its output schema refuses.',
   JOB_NAME_UNKNOWN: 'No job of that name is registered.',
   JOB_NOT_FOUND: 'No job of that id in this tenant.',

@@ -1,5 +1,5 @@
 /** The library's public face. */
-export { CONFIG_VARIABLES, type Config, loadConfig } from './config.ts';
+export { CONFIG_VARIABLES, type Config, type FleetSettings, fleetSettings, loadConfig } from './config.ts';
 export { checkSchema, migrate } from './db/migrate.ts';
 export type { TenantPolicy } from './db/retention.ts';
 export type { Database } from './db/schema.ts';

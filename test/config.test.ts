@@ -59,6 +59,10 @@ describe('the configuration', () => {
     ]);
   });
 
+  it('takes a third of the TTL for a heartbeat unless told', () => {
+    expect(loadConfig({ ...REQUIRED, ONCEFLEET_LEASE_TTL_MS: '30000' }).heartbeatMs).toBe(10_000);
+  });
+
   it('wants a heartbeat to fit twice into its TTL', () => {
     expect(problems({ ...REQUIRED, ONCEFLEET_LEASE_TTL_MS: '10000', ONCEFLEET_HEARTBEAT_MS: '5001' })[0]).toContain(
       'ONCEFLEET_HEARTBEAT_MS: must fit twice',

@@ -2,7 +2,7 @@
  * The fleet behind a command. What it imports is heavy (Postgres, BullMQ, the AI SDK), so
  * that comes only when a command really runs: `--help` and wrong usage answer at once.
  */
-import type { Config } from '../config.ts';
+import { type Config, fleetSettings } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { createLogger, type Logger } from '../log.ts';
@@ -53,7 +53,7 @@ export async function allJobs(config: Config, modules: readonly string[], cwd: s
 
 export async function openFleet(config: Config, jobs: readonly AnyJobDefinition[], log: Logger): Promise<Fleet> {
   const { createFleet } = await import('../workers/fleet.ts');
-  return createFleet({ ...config, jobs, log });
+  return createFleet({ ...fleetSettings(config), jobs, log });
 }
 
 /** @throws OncefleetError STORE_UNAVAILABLE, SCHEMA_OUTDATED, SCHEMA_NEWER */

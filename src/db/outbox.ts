@@ -89,17 +89,27 @@ export async function insertJobWithOutbox(run: RunInTransaction, job: NewJob): P
   return row?.xid as string | undefined;
 }
 
-/** The job that holds a key, as this transaction sees it. */
+/**
+ * The job that holds a key, as this transaction sees it.
+ *
+ * @returns with `xid` of the transaction where it has written anything, which may be this very job
+ */
 export async function findKeyInTransaction(
   run: RunInTransaction,
   { tenant, name, key }: { tenant: string; name: string; key: string },
-): Promise<KeyedJob | undefined> {
+): Promise<(KeyedJob & { xid: string | null }) | undefined> {
   const [row] = await run(
-    `select id, fingerprint, status, ${EXPIRED} as expired from jobs
+    `select id, fingerprint, status, ${EXPIRED} as expired, pg_current_xact_id_if_assigned()::text as xid from jobs
      where tenant = $1 and name = $2 and idempotency_key = $3 and not key_released`,
     [tenant, name, key],
   );
-  return row as unknown as KeyedJob | undefined;
+  return row as unknown as (KeyedJob & { xid: string | null }) | undefined;
+}
+
+/** Which of some jobs there are, finished or not. */
+export async function findExisting(db: Kysely<Database>, jobIds: readonly string[]): Promise<Set<string>> {
+  const rows = await sql<{ id: string }>`select id from jobs where id = any(${jobIds}::uuid[])`.execute(db);
+  return new Set(rows.rows.map(({ id }) => id));
 }
 
 /** `releaseKey` as a part of the caller's transaction. */

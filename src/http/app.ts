@@ -23,6 +23,7 @@ import { jobRoutes } from './jobs.ts';
 import { multiStreamRoutes } from './multi-stream.ts';
 import { openApiOptions } from './openapi.ts';
 import { PROBLEM_CONTENT_TYPE, sendProblem, toProblem } from './problem.ts';
+import { redriveRoutes } from './redrive.ts';
 import { SilentSockets } from './silent-sockets.ts';
 import { OpenStreams, streamRoutes } from './stream.ts';
 
@@ -140,6 +141,7 @@ export function createApp({
       async (api) => {
         api.addHook('onRequest', createTokenAuth(config));
         await api.register(jobRoutes, { client });
+        await api.register(redriveRoutes, { client, streams });
         await api.register(streamRoutes, { client, streams, keepaliveMs });
         await api.register(multiStreamRoutes, { client, streams, keepaliveMs });
       },

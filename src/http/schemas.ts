@@ -13,6 +13,10 @@ const MAX_PAGE_EVENTS = 1_000;
 /** Streams one request follows: each event brings the cursors of all, 20 bytes or so each. */
 export const MAX_STREAMS = 50;
 const MAX_PAGE_JOBS = 100;
+/** Jobs that one request redrives. */
+const MAX_REDRIVE = 10_000;
+const MAX_CANARY_MS = 600_000;
+const MAX_WITHIN_MS = 3_155_760_000_000;
 
 const errorCode = z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]);
 const failure = z.object({ code: errorCode, message: z.string() });
@@ -122,6 +126,28 @@ export const cancelAnswer = z.object({
   outcome: z
     .enum(['cancelled', 'requested', 'finished'])
     .describe('`cancelled`: done now. `requested`: its worker is told. `finished`: it had already ended.'),
+});
+
+const bodyInt = (min: number, max: number) => {
+  const error = `expected a whole number from ${min} to ${max}`;
+  return z.int(error).min(min, error).max(max, error).optional();
+};
+
+export const redriveManyBody = z.strictObject({
+  name: z.string().max(100).optional().describe('Jobs of this name.'),
+  code: errorCode.optional().describe('Jobs that failed with this code.'),
+  withinMs: bodyInt(1, MAX_WITHIN_MS).describe('Jobs that failed no longer ago than this.'),
+  limit: bodyInt(1, MAX_REDRIVE).describe('At most this many, longest failed first; 10,000 unless told.'),
+  canary: bodyInt(0, MAX_REDRIVE).describe('This many first; the rest only if all of them complete.'),
+  canaryTimeoutMs: bodyInt(1, MAX_CANARY_MS).describe('How long to wait for the canaries; 50,000 unless told.'),
+});
+
+export const redriveManyAnswer = z.object({
+  matched: z.int().describe('Failed jobs that fit the filter, up to the limit.'),
+  redriven: z.int().describe('Of those, the ones that run again.'),
+  failedCanaries: z
+    .array(failure.extend({ id: z.uuid() }))
+    .describe('Canaries that did not complete, and why. If there is one, the rest was left failed.'),
 });
 
 export const redriveAnswer = z.object({ id: z.uuid(), status: jobStatus, links });

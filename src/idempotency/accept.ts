@@ -116,7 +116,7 @@ function scopeOf({ tenant, name, key }: NewJob): string {
  * is an error to Postgres, which would spoil the transaction; but at REPEATABLE READ and
  * SERIALIZABLE a duplicate that was committed after the snapshot is 40001, as any write is.
  *
- * @returns `xid` of a job that was created
+ * @returns `xid` of the transaction, where the job may be a part of it
  * @throws OncefleetError KEY_MISMATCH
  */
 export async function acceptInTransaction(
@@ -130,7 +130,11 @@ export async function acceptInTransaction(
       xid = await insertJobWithOutbox(run, job);
       return xid !== undefined;
     },
-    find: (job, key) => findKeyInTransaction(run, { tenant: job.tenant, name: job.name, key }),
+    async find(job, key) {
+      const found = await findKeyInTransaction(run, { tenant: job.tenant, name: job.name, key });
+      xid = found?.xid ?? undefined;
+      return found;
+    },
     release: (jobId, failedToo) => releaseKeyInTransaction(run, jobId, failedToo),
   });
   return { ...accepted, xid };

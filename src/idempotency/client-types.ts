@@ -20,7 +20,7 @@ export interface EnqueueOptions {
   priority?: number;
   /**
    * A transaction of yours on the fleet's database: rolled back, the job never was; committed,
-   * it runs. Wait for its result, or follow it, only after the commit.
+   * it runs. Follow it only after the commit; its result may be waited for before.
    */
   tx?: CallerTransaction;
 }
@@ -88,7 +88,8 @@ export interface JobHandle<O = unknown, E extends JobEvent = JobEvent> {
   readonly status: JobStatus;
   /**
    * The job's result, once it has one.
-   * @throws JobFailedError it failed or was cancelled; OncefleetError WAIT_TIMEOUT; the signal's reason
+   * @throws JobFailedError it failed or was cancelled; OncefleetError WAIT_TIMEOUT, JOB_NOT_FOUND the
+   *   transaction that enqueued it was rolled back, SHUTTING_DOWN the fleet was closed; the signal's reason
    */
   result(options?: ResultOptions): Promise<O>;
   /** The job's stream; ends after its terminal event. */

@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
 import type { Selectable } from 'kysely';
+import { z } from 'zod';
 import { crashPoint } from '../crash-points.ts';
 import {
   type DispatchRow,
@@ -17,6 +18,8 @@ import {
 import { findHome } from '../db/outbox.ts';
 import type { JobsTable } from '../db/schema.ts';
 import {
+  ERROR_CODES,
+  type ErrorCode,
   InputInvalidError,
   JobFailedError,
   OncefleetError,
@@ -28,6 +31,7 @@ import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent } from '../journal/event.ts';
 import { type Following, type FollowStreamOptions, failedFollowing } from '../journal/follower.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
+import { abortSignal, aFunction, MAX_TIMER_MS, parseOptions, tenantName, waitMs, wholeNumber } from '../options.ts';
 import { ending } from './abandon.ts';
 import { type Accepted, acceptInTransaction, isKeyLocked } from './accept.ts';
 import { openCallerTransaction } from './caller-transaction.ts';
@@ -45,7 +49,7 @@ import type {
   RedriveManyResult,
   ResultOptions,
 } from './client-types.ts';
-import { type AnyJobDefinition, type JobDefinition, MAX_TIMER_MS } from './define-job.ts';
+import type { AnyJobDefinition, JobDefinition } from './define-job.ts';
 import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
 import { Outcomes } from './outcomes.ts';
 import type { Runtime } from './runtime.ts';
@@ -91,7 +95,9 @@ export interface JobClient {
 }
 
 const DEFAULT_PAGE = 20;
+const MAX_PAGE = 100;
 const DEFAULT_EVENTS = 1_000;
+const MAX_EVENTS = 10_000;
 
 /** How often a cancel looks again at a row that is locked; a quarter of a second in all. */
 const CANCEL_ROUNDS = 5;
@@ -104,12 +110,70 @@ const CANARY_TIMEOUT_MS = 600_000;
 /** BullMQ's own bound. */
 const MAX_PRIORITY = 2_097_151;
 
+/** A hundred years; far more is no date of Postgres's. */
+const MAX_DELAY_MS = 3_155_760_000_000;
+
+/** A number or a text; which of them are cursors of a stream, the stream says (CURSOR_INVALID). */
+const cursor = z.union([z.number(), z.string()], 'expected a cursor: a number or a text');
+const tenantShape = { tenant: tenantName.optional() };
+const tenantSchema = z.strictObject(tenantShape);
+const waitShape = { signal: abortSignal.optional(), timeoutMs: waitMs.optional() };
+
+const enqueueSchema = z.strictObject({
+  ...tenantShape,
+  // Its contents are KEY_INVALID's matter.
+  key: z.string().optional(),
+  delayMs: waitMs.refine((ms) => ms <= MAX_DELAY_MS, `expected at most ${MAX_DELAY_MS}`).optional(),
+  priority: wholeNumber({ min: 0, max: MAX_PRIORITY }).optional(),
+  // What is no transaction is TRANSACTION_INVALID.
+  tx: z.unknown().optional(),
+} satisfies Record<keyof EnqueueOptions, z.ZodType>);
+
+const followShape = {
+  after: cursor.optional(),
+  signal: abortSignal.optional(),
+  types: z.array(z.string()).optional(),
+  committed: z.boolean().optional(),
+};
+const eventsSchema = z.strictObject(followShape);
+const followSchema = z.strictObject({ ...tenantShape, ...followShape } satisfies Record<
+  keyof FollowOptions,
+  z.ZodType
+>);
+const waitSchema = z.strictObject(waitShape satisfies Record<keyof ResultOptions, z.ZodType>);
+const resultSchema = z.strictObject({ ...tenantShape, ...waitShape });
+const readSchema = z.strictObject({
+  ...tenantShape,
+  after: cursor.optional(),
+  limit: wholeNumber({ min: 1, max: MAX_EVENTS }).optional(),
+});
+
+const findSchema = z.strictObject({
+  ...tenantShape,
+  key: z.string().optional(),
+  name: z.string().optional(),
+  status: z.enum(['pending', 'running', 'completed', 'failed', 'cancelled']).optional(),
+  // A text that is none is CURSOR_INVALID.
+  cursor: z.string().optional(),
+  limit: wholeNumber({ min: 1, max: MAX_PAGE }).optional(),
+} satisfies Record<keyof FindOptions, z.ZodType>);
+
+const redriveSchema = z.strictObject({
+  ...tenantShape,
+  name: z.string().optional(),
+  code: z.enum(Object.keys(ERROR_CODES) as ErrorCode[], 'expected an error code').optional(),
+  withinMs: waitMs.optional(),
+  limit: wholeNumber({ min: 1, max: MAX_REDRIVE }).optional(),
+  canary: wholeNumber({ min: 0, max: MAX_REDRIVE }).optional(),
+  canaryTimeoutMs: waitMs.optional(),
+  signal: abortSignal.optional(),
+  onProgress: aFunction.optional(),
+} satisfies Record<keyof RedriveManyOptions, z.ZodType>);
+
 /** @param jobs what may be enqueued; names are unique */
 export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinition[]): JobClient {
   const byName = new Map<string, AnyJobDefinition>();
   for (const job of jobs) {
-    if (byName.has(job.name))
-      throw new InputInvalidError('Jobs', [{ path: job.name, message: 'two jobs have this name' }]);
     byName.set(job.name, job);
     runtime.dispatcher.queue(job.queue);
   }
@@ -117,6 +181,8 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   let closed = false;
   const outcomes = new Outcomes({ db, hub: runtime.hub, log: runtime.log });
   const tenantOf = (options: { tenant?: string | undefined }) => options.tenant ?? runtime.settings.tenant;
+  /** @throws InputInvalidError */
+  const tenantIn = (what: string, options: unknown) => tenantOf(parseOptions(what, tenantSchema, options));
 
   let home: Promise<string | null> | undefined;
   function findOwnHome(): Promise<string | null> {
@@ -134,9 +200,11 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     input: unknown,
     options: EnqueueOptions = {},
   ): Promise<JobHandle<never, never>> {
-    const definition = byName.get(typeof job === 'string' ? job : job.name);
+    const name = typeof job === 'string' ? job : (job as AnyJobDefinition | undefined)?.name;
+    if (typeof name !== 'string')
+      throw new InputInvalidError('enqueue', [{ path: 'job', message: 'expected a job definition or its name' }]);
+    const definition = byName.get(name);
     if (definition === undefined) {
-      const name = typeof job === 'string' ? job : job.name;
       throw new OncefleetError(
         'JOB_NAME_UNKNOWN',
         `No job named "${name}" is registered; there are: ${[...byName.keys()].join(', ') || 'none'}`,
@@ -146,7 +214,8 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       );
     }
     if (closed) throw new OncefleetError('SHUTTING_DOWN', 'This fleet is closed: enqueue through another');
-    checkOptions(options);
+    parseOptions('Enqueue options', enqueueSchema, options);
+    if (options.key !== undefined) checkKey(options.key);
     const parsed = definition.input.safeParse(input);
     if (!parsed.success) throw new InputInvalidError(`Input of job ${definition.name}`, toIssues(parsed.error.issues));
     const tenant = tenantOf(options);
@@ -180,6 +249,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       ...(policy.onStoreOutage === 'run' ? { input } : {}),
     });
     let accepted: Accepted;
+    let xid: string | undefined;
     if (options.tx === undefined) {
       crashPoint('enqueue.row.before');
       accepted = await runtime.acceptor.accept(wanted, policy.onFailedKey).catch((error: unknown) => {
@@ -192,24 +262,44 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       }
     } else {
       const run = await openCallerTransaction(options.tx, await findOwnHome());
-      const { xid, ...answer } = await acceptInTransaction(run, wanted, policy.onFailedKey);
-      accepted = answer;
-      if (xid !== undefined) runtime.outbox.watch(xid, toDispatch(accepted.id));
+      ({ xid, ...accepted } = await acceptInTransaction(run, wanted, policy.onFailedKey));
+      if (xid !== undefined && accepted.outcome === 'created') runtime.outbox.watch(xid, toDispatch(accepted.id));
     }
     const { id, outcome, status } = accepted;
     return {
       id,
       outcome,
       status,
-      result: (wait: ResultOptions = {}) => waitForResult(id, wait) as Promise<never>,
-      events: (follow = {}) => runtime.followers.follow(followOf(id, tenant, follow)) as Following<never>,
+      async result(wait: ResultOptions = {}) {
+        parseOptions('result', waitSchema, wait);
+        return waitForResult(id, wait, xid) as Promise<never>;
+      },
+      events: (given = {}) => follow('events', eventsSchema, id, tenant, given) as Following<never>,
       cancel: () => cancel(id, { tenant }),
     };
   }
 
+  function follow(
+    what: string,
+    schema: z.ZodType,
+    id: string,
+    tenant: string,
+    options: Omit<FollowOptions, 'tenant'>,
+  ): Following {
+    try {
+      parseOptions(what, schema, options);
+    } catch (error) {
+      return failedFollowing(error as Error, -1);
+    }
+    const { after = -1, signal, types, committed } = options;
+    const wanted: FollowStreamOptions = { streamId: id, tenant, after, signal, types, committed };
+    return isUuid(id) ? runtime.followers.follow(wanted) : failedFollowing(notFound(id), after);
+  }
+
   async function cancel(id: string, options: { tenant?: string } = {}): Promise<CancelResult> {
+    const tenant = tenantIn('cancel', options);
     for (let round = 0; ; round++) {
-      const met = isUuid(id) ? await requestCancel(db, tenantOf(options), id) : undefined;
+      const met = isUuid(id) ? await requestCancel(db, tenant, id) : undefined;
       if (met === undefined) throw notFound(id);
       crashPoint('cancel.asked');
       if (met.status !== 'pending' && met.status !== 'running') {
@@ -241,12 +331,15 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     }
   }
 
-  async function waitForResult(id: string, options: ResultOptions): Promise<unknown> {
+  /** @param xid the job may be a part of this transaction, and never be if it is rolled back */
+  async function waitForResult(id: string, options: ResultOptions, xid?: string): Promise<unknown> {
     const timeout =
-      options.timeoutMs === undefined ? undefined : AbortSignal.timeout(Math.min(options.timeoutMs, MAX_TIMER_MS));
+      options.timeoutMs === undefined
+        ? undefined
+        : AbortSignal.timeout(Math.ceil(Math.min(options.timeoutMs, MAX_TIMER_MS)));
     const signals = [options.signal, timeout].filter((signal) => signal !== undefined);
     try {
-      const outcome = await outcomes.wait(id, signals.length === 0 ? undefined : AbortSignal.any(signals));
+      const outcome = await outcomes.wait(id, signals.length === 0 ? undefined : AbortSignal.any(signals), xid);
       if (outcome.status === 'completed') return outcome.result === null ? undefined : JSON.parse(outcome.result);
       const failure = JSON.parse(outcome.error ?? 'null') as StoredFailure | null;
       const status = outcome.status === 'cancelled' ? 'cancelled' : 'failed';
@@ -266,7 +359,8 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   }
 
   async function redrive(id: string, options: { tenant?: string } = {}): Promise<void> {
-    const row = isUuid(id) ? await findJob(db, tenantOf(options), id) : undefined;
+    const ownTenant = tenantIn('redrive', options);
+    const row = isUuid(id) ? await findJob(db, ownTenant, id) : undefined;
     if (row === undefined) throw notFound(id);
     const redriven = await redriveJob(db, id, (error) => rowTerminalJson({ status: 'failed', result: null, error }));
     if (redriven === undefined) {
@@ -290,8 +384,9 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     },
     enqueue,
     async get(id, options = {}) {
+      const tenant = tenantIn('get', options);
       if (!isUuid(id)) return undefined;
-      const row = await findJob(db, tenantOf(options), id);
+      const row = await findJob(db, tenant, id);
       if (row === undefined) return undefined;
       const attempts = await findAttempts(db, id);
       return {
@@ -309,9 +404,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       };
     },
     async find(options = {}) {
-      const limit = options.limit ?? DEFAULT_PAGE;
-      if (!Number.isInteger(limit) || limit < 1 || limit > 100)
-        throw new InputInvalidError('Search', [{ path: 'limit', message: 'expected 1 to 100' }]);
+      const { limit = DEFAULT_PAGE } = parseOptions('Search', findSchema, options);
       if (options.cursor !== undefined && !isUuid(options.cursor)) {
         throw new OncefleetError('CURSOR_INVALID', 'cursor: expected the nextCursor of an earlier page');
       }
@@ -333,12 +426,8 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     cancel,
     redrive,
     async redriveMany(options = {}) {
-      const { canary = 0, limit = MAX_REDRIVE, signal } = options;
-      if (!Number.isInteger(limit) || limit < 1 || limit > MAX_REDRIVE)
-        throw new InputInvalidError('Redrive', [{ path: 'limit', message: `expected 1 to ${MAX_REDRIVE}` }]);
-      if (!Number.isInteger(canary) || canary < 0)
-        throw new InputInvalidError('Redrive', [{ path: 'canary', message: 'expected 0 or more' }]);
-      const { name, code, withinMs } = options;
+      parseOptions('Redrive', redriveSchema, options);
+      const { canary = 0, limit = MAX_REDRIVE, signal, name, code, withinMs } = options;
       const tenant = tenantOf(options);
       const ids = await findFailedJobs(db, { tenant, name, code, withinMs }, limit);
       const result: RedriveManyResult = { matched: ids.length, redriven: 0, failedCanaries: [] };
@@ -377,22 +466,22 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         await Promise.all(rest.slice(i, i + REDRIVE_AT_ONCE).map(redriveOne));
       return result;
     },
-    follow(id, options = {}) {
-      const follow = followOf(id, tenantOf(options), options);
-      return isUuid(id) ? runtime.followers.follow(follow) : failedFollowing(notFound(id), follow.after);
-    },
+    follow: (id, options = {}) =>
+      follow('follow', followSchema, id, options?.tenant ?? runtime.settings.tenant, options),
     async readEvents(id, options = {}) {
+      const { tenant } = parseOptions('readEvents', readSchema, options);
       if (!isUuid(id)) throw notFound(id);
       return runtime.followers.readPage(
         id,
-        tenantOf(options),
+        tenantOf({ tenant }),
         options.after ?? -1,
         options.limit ?? DEFAULT_EVENTS,
       ) satisfies Promise<EventPage>;
     },
     async result(id, options = {}) {
+      const { tenant } = parseOptions('result', resultSchema, options);
       if (!isUuid(id)) throw notFound(id);
-      await runtime.followers.state(id, tenantOf(options));
+      await runtime.followers.state(id, tenantOf({ tenant }));
       return waitForResult(id, options);
     },
     health: () => runtime.health(),
@@ -404,13 +493,9 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   };
 }
 
-function followOf(streamId: string, tenant: string, options: Omit<FollowOptions, 'tenant'>): FollowStreamOptions {
-  const { after = -1, signal, types, committed } = options;
-  return { streamId, tenant, after, signal, types, committed };
-}
-
-function notFound(id: string): OncefleetError {
-  return new OncefleetError('JOB_NOT_FOUND', `No job ${id.slice(0, 100)}`, { details: { jobId: id.slice(0, 100) } });
+function notFound(id: unknown): OncefleetError {
+  const jobId = String(id).slice(0, 100);
+  return new OncefleetError('JOB_NOT_FOUND', `No job ${jobId}`, { details: { jobId } });
 }
 
 function keyLocked(name: string, cause: unknown): OncefleetError {
@@ -419,37 +504,6 @@ function keyLocked(name: string, cause: unknown): OncefleetError {
     `The key of this ${name} job is held by a transaction that has not ended; try again once it has`,
     { cause },
   );
-}
-
-/** @throws OncefleetError KEY_INVALID; InputInvalidError */
-const OPTION_NAMES: ReadonlySet<string> = new Set([
-  'tenant',
-  'key',
-  'delayMs',
-  'priority',
-  'tx',
-] satisfies (keyof EnqueueOptions)[]);
-
-function checkOptions(options: EnqueueOptions): void {
-  for (const name in options) {
-    // A mistyped `key` would be a job without one.
-    if (!OPTION_NAMES.has(name))
-      throw new InputInvalidError('Enqueue options', [
-        { path: name, message: `no such option; there are: ${[...OPTION_NAMES].join(', ')}` },
-      ]);
-  }
-  if (options.tenant === '')
-    throw new InputInvalidError('Enqueue options', [{ path: 'tenant', message: 'expected at least one character' }]);
-  if (options.key !== undefined) checkKey(options.key);
-  const { delayMs, priority } = options;
-  if (delayMs !== undefined && (!Number.isFinite(delayMs) || delayMs < 0)) {
-    throw new InputInvalidError('Enqueue options', [{ path: 'delayMs', message: 'expected 0 or more milliseconds' }]);
-  }
-  if (priority !== undefined && (!Number.isInteger(priority) || priority < 0 || priority > MAX_PRIORITY)) {
-    throw new InputInvalidError('Enqueue options', [
-      { path: 'priority', message: `expected an integer from 0 to ${MAX_PRIORITY}` },
-    ]);
-  }
 }
 
 function toProgress(json: string | null): JobRecord['progress'] {

@@ -5,9 +5,9 @@
 import type { Kysely, Transaction } from 'kysely';
 import { z } from 'zod';
 import type { Database } from '../db/schema.ts';
-import { InputInvalidError, toIssues } from '../errors.ts';
 import type { JobEvent } from '../journal/event.ts';
 import type { Logger } from '../log.ts';
+import { aFunction, MAX_TIMER_MS, parseOptions, RANGES, wholeNumber } from '../options.ts';
 
 /** What a handler gets besides its input. */
 export interface JobContext<E extends JobEvent = JobEvent> {
@@ -135,85 +135,102 @@ export interface JobOptions<I extends z.ZodType, O, E extends JobEvent> extends 
 
 const NAME = /^[A-Za-z0-9][\w.-]{0,99}$/;
 
-/** setTimeout fires at once for anything longer: 24.8 days. */
-export const MAX_TIMER_MS = 2 ** 31 - 1;
-
-/** The settings of a job, as both ways of making one check them. */
-export const policySchema = z.object({
-  attempts: z.number().int().min(1).max(1_000),
-  backoff: z.object({
-    type: z.enum(['fixed', 'exponential']),
-    delayMs: z.number().int().min(0),
-    maxDelayMs: z.number().int().min(0).optional(),
-    jitter: z.number().min(0).max(1).optional(),
-  }),
-  timeoutMs: z.number().int().min(1).max(MAX_TIMER_MS).optional(),
-  deadlineMs: z.number().int().min(1).optional(),
-  lease: z.object({ ttlMs: z.number().int().min(1_000).max(86_400_000) }).optional(),
-  maxCrashes: z.number().int().min(0).optional(),
-  resultTtlMs: z.number().int().min(0).optional(),
-  onFailedKey: z.enum(['replay', 'rerun']),
-  onStoreOutage: z.enum(['defer', 'run']),
-  publish: z.enum(['committed', 'immediate']),
-  onRetry: z.enum(['restart', 'continue']),
-});
-
 /** What a job gets where its author said nothing. */
-export const DEFAULT_POLICY: Pick<
-  JobPolicy,
-  'attempts' | 'backoff' | 'onFailedKey' | 'onStoreOutage' | 'publish' | 'onRetry'
-> = {
+const DEFAULT_POLICY = {
   attempts: 3,
   backoff: { type: 'exponential', delayMs: 1_000 },
   onFailedKey: 'replay',
   onStoreOutage: 'defer',
   publish: 'committed',
   onRetry: 'restart',
+} as const satisfies JobPolicy;
+
+const backoffMs = wholeNumber({ min: 0, max: 31_536_000_000 });
+
+/** The settings of a job, as both ways of making one read them. */
+export const policyShape = {
+  attempts: wholeNumber({ min: 1, max: 1_000 }).default(DEFAULT_POLICY.attempts),
+  backoff: z
+    .strictObject({
+      type: z.enum(['fixed', 'exponential']),
+      delayMs: backoffMs,
+      maxDelayMs: backoffMs.optional(),
+      jitter: z.number().min(0).max(1).optional(),
+    })
+    .default(DEFAULT_POLICY.backoff),
+  timeoutMs: wholeNumber({ min: 1, max: MAX_TIMER_MS }).optional(),
+  deadlineMs: wholeNumber({ min: 1, max: 31_536_000_000 }).optional(),
+  lease: z.strictObject({ ttlMs: wholeNumber(RANGES.leaseTtlMs) }).optional(),
+  maxCrashes: wholeNumber(RANGES.maxCrashes).optional(),
+  resultTtlMs: wholeNumber(RANGES.resultTtlMs).optional(),
+  onFailedKey: z.enum(['replay', 'rerun']).default(DEFAULT_POLICY.onFailedKey),
+  onStoreOutage: z.enum(['defer', 'run']).default(DEFAULT_POLICY.onStoreOutage),
+  publish: z.enum(['committed', 'immediate']).default(DEFAULT_POLICY.publish),
+  onRetry: z.enum(['restart', 'continue']).default(DEFAULT_POLICY.onRetry),
+} satisfies Record<keyof JobPolicy, z.ZodType>;
+
+const nameOf = (what: string) =>
+  z.custom<string>(
+    (value) => typeof value === 'string' && NAME.test(value),
+    `expected a ${what} name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit`,
+  );
+/** By shape: the caller may have another copy of zod. */
+const aSchema = z.custom<z.ZodType>(
+  (value) => typeof (value as z.ZodType | undefined)?.safeParse === 'function',
+  'expected a zod schema',
+);
+
+const definitionShape = {
+  name: nameOf('job'),
+  description: z.string().optional(),
+  input: aSchema,
+  output: aSchema.optional(),
+  events: aSchema.optional(),
+  run: aFunction,
+  onPoison: aFunction.optional(),
 };
+
+/** What `defineJob` takes. */
+export const jobOptionsSchema = z.strictObject({
+  ...definitionShape,
+  queue: nameOf('queue').optional(),
+  ...policyShape,
+});
+
+/** What `defineJob` makes, whichever copy of this package has made it. */
+export const definitionSchema = z.looseObject(
+  { ...definitionShape, queue: nameOf('queue'), policy: z.looseObject(policyShape) },
+  'expected what defineJob returns',
+);
 
 /**
  * Defines a job. Types flow from the schemas: what `run` gets, what `enqueue` takes, what
  * `result()` gives.
  *
- * @throws InputInvalidError a name or a setting does not make sense
+ * @throws InputInvalidError what does not make sense, all of it
  */
 export function defineJob<I extends z.ZodType, O = unknown, E extends JobEvent = JobEvent>(
   options: JobOptions<I, O, E>,
 ): JobDefinition<z.output<I>, O, E> {
-  if (!NAME.test(options.name)) {
-    throw new InputInvalidError('Job definition', [
-      {
-        path: 'name',
-        message: `"${options.name}" is not a job name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit`,
-      },
-    ]);
-  }
-  const queue = options.queue ?? options.name;
-  if (!NAME.test(queue)) {
-    throw new InputInvalidError(`Job ${options.name}`, [
-      {
-        path: 'queue',
-        message: `"${queue}" is not a queue name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit`,
-      },
-    ]);
-  }
-  const policy = policySchema.safeParse({ ...DEFAULT_POLICY, ...definedOnly(options) });
-  if (!policy.success) throw new InputInvalidError(`Job ${options.name}`, toIssues(policy.error.issues));
+  const given = (options as { name?: unknown } | undefined)?.name;
+  const what = typeof given === 'string' && NAME.test(given) ? `Job ${given}` : 'Job definition';
+  const checked = parseOptions(what, jobOptionsSchema, options);
   const definition: JobDefinition<z.output<I>, O, E> = {
-    name: options.name,
-    queue,
-    description: options.description ?? '',
+    name: checked.name,
+    queue: checked.queue ?? checked.name,
+    description: checked.description ?? '',
     input: options.input as unknown as z.ZodType<z.output<I>>,
     output: options.output,
     events: options.events,
-    policy: Object.freeze(policy.data as JobPolicy),
+    policy: toPolicy(checked),
     run: async (input, ctx) => options.run(input, ctx),
     ...(options.onPoison === undefined ? {} : { onPoison: options.onPoison.bind(options) }),
   };
   return Object.freeze(definition);
 }
 
-/** An object without its `undefined` fields, so that defaults show through. */
-export function definedOnly(object: object): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+/** The policy among checked options, without what was left open. */
+export function toPolicy(checked: { readonly [K in keyof typeof policyShape]?: unknown }): Readonly<JobPolicy> {
+  const named = Object.keys(policyShape).map((name) => [name, checked[name as keyof typeof policyShape]]);
+  return Object.freeze(Object.fromEntries(named.filter(([, value]) => value !== undefined))) as Readonly<JobPolicy>;
 }

@@ -36,9 +36,10 @@ import {
 } from '../journal/event.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import type { StreamWriter } from '../journal/writer.ts';
+import { MAX_TIMER_MS } from '../options.ts';
 import { ending } from './abandon.ts';
 import { createContext, createUnguardedContext } from './context.ts';
-import { type Backoff, type JobContext, type JobPolicy, MAX_TIMER_MS } from './define-job.ts';
+import type { Backoff, JobContext, JobPolicy } from './define-job.ts';
 import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
 import { type HandlerSlots, Slot } from './handler-slots.ts';
 import { readJobData } from './job-data.ts';
@@ -321,6 +322,7 @@ export class Guard {
         complete: async (trx, result) => {
           const verdict: Verdict = { kind: 'completed', result: encodeResult(result) };
           completion.settlement = await this.#plan(verdict, claimed, stream, job, spec);
+          lease.settling();
           const accepted = await settleJobs(trx, [completion.settlement]);
           if (!accepted.has(id)) throw new LeaseLostError(id, fence, 'the completion found the row at another fence');
           crashPoint('complete.after');
@@ -330,6 +332,7 @@ export class Guard {
       verdict = await this.#judge(async () => spec.handle(JSON.parse(claimed.input), ctx, job), stop, claimed);
       slot?.letGo(performance.now() - startedAt);
       timers?.stop();
+      lease.settling();
       if (completion.settlement !== undefined && (await this.#hasCompleted(completion.settlement))) {
         verdict = { kind: 'completed', result: completion.settlement.result };
       } else {

@@ -39,10 +39,21 @@ export interface HoldOptions {
   onCancel(): void;
 }
 
+export interface HeldLease {
+  /**
+   * The run writes its outcome, which lets go of the lease in the database. That a renewal does
+   * not find the row any more is no loss from here on: whether the outcome was in time, its fence says.
+   */
+  settling(): void;
+  /** Stops renewing. Works twice. */
+  release(): void;
+}
+
 interface Lease extends HoldOptions {
   /** Monotonic ns at which the run must have been told to stop. */
   safeUntil: bigint;
   cancelled: boolean;
+  settling: boolean;
   slot: number;
 }
 
@@ -84,13 +95,14 @@ export class LeaseKeeper {
   }
 
   /** Renews a lease until `release()`. The thread knows it by the return: the handler may block the loop at once. */
-  hold(options: HoldOptions): { release(): void } {
+  hold(options: HoldOptions): HeldLease {
     this.#start();
     const id = leaseId(options.jobId, options.fence);
     const lease: Lease = {
       ...options,
       safeUntil: safeUntil(options.claimSentAt, options.ttlMs),
       cancelled: false,
+      settling: false,
       slot: this.#table.hold(options),
     };
     this.#leases.set(id, lease);
@@ -100,7 +112,12 @@ export class LeaseKeeper {
       this.#port?.postMessage({ type: 'pace', ms: paceMs } satisfies ToThread);
     }
     if (lease.safeUntil < this.#watchdogAt) this.#watch();
-    return { release: () => this.#drop(id, lease) };
+    return {
+      settling: () => {
+        lease.settling = true;
+      },
+      release: () => this.#drop(id, lease),
+    };
   }
 
   /** Tells a run of this process, if there is one, that its job is cancelled. */
@@ -182,8 +199,12 @@ export class LeaseKeeper {
           lease.safeUntil = safeUntil(message.sentAt, lease.ttlMs);
           if (cancelRequested) tellCancel(lease);
         }
-        for (const { jobId, fence } of message.lost)
-          this.#lose(leaseId(jobId, fence), 'its row is no longer at this fence');
+        for (const { jobId, fence } of message.lost) {
+          const id = leaseId(jobId, fence);
+          const lease = this.#leases.get(id);
+          if (lease?.settling === true) this.#drop(id, lease);
+          else this.#lose(id, 'its row is no longer at this fence');
+        }
         return;
       case 'failed':
         this.#options.log.warn({ reason: message.reason, leases: this.#leases.size }, 'heartbeat failed; trying again');

@@ -51,7 +51,7 @@ export class Outbox {
   #timer: NodeJS.Timeout | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
   #looking: Promise<void> | undefined;
-  #closed = false;
+  #closed: Promise<void> | undefined;
 
   constructor(options: { db: Kysely<Database>; dispatcher: Dispatcher; log: Logger }) {
     this.#db = options.db;
@@ -79,7 +79,7 @@ export class Outbox {
 
   /** Dispatches a job as soon as the transaction that inserted it has committed. */
   watch(xid: string, row: DispatchRow): void {
-    if (this.#closed || this.#watchedJobs >= MAX_WATCHED) return;
+    if (this.#closed !== undefined || this.#watchedJobs >= MAX_WATCHED) return;
     const now = performance.now();
     let watched = this.#watched.get(xid);
     if (watched === undefined) {
@@ -120,17 +120,18 @@ export class Outbox {
   }
 
   /** Looks once more, so that what was committed just before is dispatched. Idempotent. */
-  async close(): Promise<void> {
-    if (this.#closed) return this.#looking;
-    this.#closed = true;
-    clearTimeout(this.#timer);
-    await this.#looking;
-    if (this.#watched.size > 0) await this.#look();
-    this.#watched.clear();
+  close(): Promise<void> {
+    this.#closed ??= (async () => {
+      clearTimeout(this.#timer);
+      await this.#looking;
+      if (this.#watched.size > 0) await this.#look();
+      this.#watched.clear();
+    })();
+    return this.#closed;
   }
 
   #lookAt(at: number): void {
-    if (this.#closed || at >= this.#timerAt) return;
+    if (this.#closed !== undefined || at >= this.#timerAt) return;
     clearTimeout(this.#timer);
     this.#timerAt = at;
     this.#timer = setTimeout(
@@ -172,12 +173,21 @@ export class Outbox {
         this.#watched.delete(xid);
         this.#watchedJobs -= watched.jobs.size;
       }
-      if (committed.size > 0) await this.drain({ own: committed, limit: committed.size });
+      await this.#drainOwn([...committed]);
     } catch (err) {
       if (isTransient(err)) return;
       this.#log.error({ err }, 'committed jobs not dispatched; the reconciler will do it');
       this.#watched.clear();
       this.#watchedJobs = 0;
+    }
+  }
+
+  /** A transaction a batch: rows are locked no longer than it takes Redis to take so many. */
+  async #drainOwn(committed: readonly [string, DispatchRow][]): Promise<void> {
+    for (let at = 0; at < committed.length; at += BATCH) {
+      const { refused } = await this.drain({ own: new Map(committed.slice(at, at + BATCH)) });
+      // The rest is in the table, for the reconciler.
+      if (refused) return;
     }
   }
 }

@@ -1,6 +1,7 @@
 /** What the jobs of one process share: connections, journal, leases, coalesced statements. */
 import { hostname } from 'node:os';
 import { sql } from 'kysely';
+import { z } from 'zod';
 import { crashPoint } from '../crash-points.ts';
 import { createDb, type Db } from '../db/client.ts';
 import {
@@ -13,13 +14,23 @@ import {
 } from '../db/jobs.ts';
 import type { Run } from '../db/journal.ts';
 import { isTransient } from '../db/transient.ts';
-import { DEFAULTS } from '../defaults.ts';
-import { OncefleetError } from '../errors.ts';
+import { type Issue, OncefleetError } from '../errors.ts';
 import { Batcher } from '../journal/batcher.ts';
 import { ChannelHub, Publisher, type RedisConnection } from '../journal/channel.ts';
 import { Followers } from '../journal/follower.ts';
 import { JournalWriter } from '../journal/writer.ts';
 import { type Logger, silentLogger } from '../log.ts';
+import {
+  databaseUrl,
+  heartbeatMessage,
+  parseOptions,
+  RANGES,
+  redisUrl,
+  SHORT_NAME,
+  SHORT_NAME_MESSAGE,
+  tenantName,
+  wholeNumber,
+} from '../options.ts';
 import { within } from '../within.ts';
 import { Acceptor } from './accept.ts';
 import { closeRedis, connectRedis, queuePrefix, trackDuplicates } from './connections.ts';
@@ -71,6 +82,38 @@ export interface RuntimeSettings {
   readonly resultTtlMs: number;
 }
 
+/** Every option of a runtime with its range and default. */
+export const runtimeShape = {
+  databaseUrl,
+  redisUrl,
+  redisCluster: z.boolean().default(false),
+  prefix: z.string().regex(SHORT_NAME, SHORT_NAME_MESSAGE).default('oncefleet'),
+  tenant: tenantName.default('default'),
+  log: z
+    .custom<Logger>(
+      (value) => ['child', 'info', 'warn'].every((name) => typeof (value as never)?.[name] === 'function'),
+      'expected a pino logger',
+    )
+    .optional(),
+  databasePoolSize: wholeNumber(RANGES.databasePoolSize).default(RANGES.databasePoolSize.default),
+  leaseTtlMs: wholeNumber(RANGES.leaseTtlMs).default(RANGES.leaseTtlMs.default),
+  heartbeatMs: wholeNumber(RANGES.heartbeatMs).optional(),
+  maxBlockMs: wholeNumber(RANGES.maxBlockMs).default(RANGES.maxBlockMs.default),
+  maxCrashes: wholeNumber(RANGES.maxCrashes).default(RANGES.maxCrashes.default),
+  resultTtlMs: wholeNumber(RANGES.resultTtlMs).default(RANGES.resultTtlMs.default),
+  lingerMs: wholeNumber(RANGES.lingerMs).default(RANGES.lingerMs.default),
+} satisfies Record<keyof RuntimeOptions, z.ZodType>;
+
+const runtimeSchema = z.object(runtimeShape);
+
+/** What is wrong between options of a runtime, each of which is right by itself. */
+export function runtimeIssues(options: { readonly leaseTtlMs?: unknown; readonly heartbeatMs?: unknown }): Issue[] {
+  const { heartbeatMs, leaseTtlMs = RANGES.leaseTtlMs.default } = options;
+  if (typeof heartbeatMs !== 'number' || typeof leaseTtlMs !== 'number') return [];
+  const message = heartbeatMessage(heartbeatMs, leaseTtlMs, 'leaseTtlMs');
+  return message === undefined ? [] : [{ path: 'heartbeatMs', message }];
+}
+
 export class Runtime {
   /** Names this process in leases and the ledger. */
   readonly workerId: string;
@@ -94,26 +137,28 @@ export class Runtime {
   readonly #settlements: Batcher<Settlement, boolean>;
   #closed: Promise<void> | undefined;
 
-  constructor(options: RuntimeOptions) {
+  /** @throws InputInvalidError; OncefleetError SERVICE_MISSING. Nothing is opened then */
+  constructor(given: RuntimeOptions) {
     requireNode();
-    const leaseTtlMs = options.leaseTtlMs ?? DEFAULTS.leaseTtlMs;
+    const options = parseOptions('Runtime', runtimeSchema, given, runtimeIssues);
+    const { leaseTtlMs } = options;
     this.settings = Object.freeze({
       databaseUrl: options.databaseUrl,
       redisUrl: options.redisUrl,
-      redisCluster: options.redisCluster ?? false,
-      prefix: options.prefix ?? DEFAULTS.prefix,
-      tenant: options.tenant ?? DEFAULTS.tenant,
+      redisCluster: options.redisCluster,
+      prefix: options.prefix,
+      tenant: options.tenant,
       leaseTtlMs,
       heartbeatMs: options.heartbeatMs ?? Math.floor(leaseTtlMs / 3),
-      maxBlockMs: options.maxBlockMs ?? DEFAULTS.maxBlockMs,
-      maxCrashes: options.maxCrashes ?? DEFAULTS.maxCrashes,
-      resultTtlMs: options.resultTtlMs ?? DEFAULTS.resultTtlMs,
+      maxBlockMs: options.maxBlockMs,
+      maxCrashes: options.maxCrashes,
+      resultTtlMs: options.resultTtlMs,
     });
     this.workerId = `${hostname()}:${process.pid}:${uuidV7().slice(-8)}`;
     this.log = (options.log ?? silentLogger()).child({ worker: this.workerId });
     this.db = createDb({
       url: options.databaseUrl,
-      maxConnections: options.databasePoolSize ?? DEFAULTS.databasePoolSize,
+      maxConnections: options.databasePoolSize,
       applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
       onError: (err) => this.log.warn({ err }, 'Postgres connection lost'),
       // Well within a lease, so that a claim or an outcome that was lost on the way is tried again in time.
@@ -132,12 +177,7 @@ export class Runtime {
     this.hub = new ChannelHub({ redis: this.#subscriber, prefix, log });
     this.control = new Control({ publish: this.#publishRedis, subscribe: this.#subscriber, prefix, log });
     this.followers = new Followers({ db, hub: this.hub, log });
-    this.writer = new JournalWriter({
-      db,
-      publisher: this.publisher,
-      log,
-      ...(options.lingerMs === undefined ? {} : { lingerMs: options.lingerMs }),
-    });
+    this.writer = new JournalWriter({ db, publisher: this.publisher, log, lingerMs: options.lingerMs });
     this.leases = new LeaseKeeper({ ...this.settings, log });
     this.acceptor = new Acceptor(db);
     this.dispatcher = new Dispatcher({

@@ -12,6 +12,6 @@ export function uuidV7(now: number = Date.now()): string {
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 }
 
-export function isUuid(text: string): boolean {
-  return UUID.test(text);
+export function isUuid(text: unknown): text is string {
+  return typeof text === 'string' && UUID.test(text);
 }

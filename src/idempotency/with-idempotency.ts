@@ -1,15 +1,9 @@
 import type { Job } from 'bullmq';
-import { InputInvalidError, toIssues } from '../errors.ts';
-import {
-  type Backoff,
-  DEFAULT_POLICY,
-  definedOnly,
-  type JobContext,
-  type JobPolicy,
-  policySchema,
-} from './define-job.ts';
+import { z } from 'zod';
+import { aFunction, parseOptions } from '../options.ts';
+import { type Backoff, type JobContext, type JobPolicy, policyShape, toPolicy } from './define-job.ts';
 import { Guard, type JobSpec } from './guard.ts';
-import { Runtime, type RuntimeOptions } from './runtime.ts';
+import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from './runtime.ts';
 
 export interface WithIdempotencyOptions extends RuntimeOptions, Partial<Omit<JobPolicy, 'backoff'>> {
   /** The key of a job; `job.data.idempotencyKey` unless told, and the BullMQ job's id where there is none. */
@@ -17,6 +11,13 @@ export interface WithIdempotencyOptions extends RuntimeOptions, Partial<Omit<Job
   backoff?: Backoff;
   onPoison?: JobSpec['onPoison'];
 }
+
+const optionsSchema = z.strictObject({
+  ...runtimeShape,
+  ...policyShape,
+  key: aFunction.optional(),
+  onPoison: aFunction.optional(),
+} satisfies Record<keyof WithIdempotencyOptions, z.ZodType>);
 
 /** A processor for `new Worker(queue, processor)`. */
 export interface GuardedProcessor<R> {
@@ -36,14 +37,17 @@ export interface GuardedProcessor<R> {
  * is lost, and with a `JobContext` as fourth argument. Give the worker a large
  * `maxStalledCount`: crashes are counted in the row.
  *
- * @throws InputInvalidError a setting does not make sense
+ * @throws InputInvalidError options that do not make sense, all of them; nothing is opened then
  */
 export function withIdempotency<R>(
   processor: (job: Job, token: string | undefined, signal: AbortSignal, ctx: JobContext) => Promise<R> | R,
   options: WithIdempotencyOptions,
 ): GuardedProcessor<R> {
-  const policy = policySchema.safeParse({ ...DEFAULT_POLICY, ...definedOnly(options) });
-  if (!policy.success) throw new InputInvalidError('withIdempotency', toIssues(policy.error.issues));
+  const checked = parseOptions('withIdempotency', optionsSchema, options, (given) => [
+    ...(typeof processor === 'function' ? [] : [{ path: 'processor', message: 'expected a function' }]),
+    ...runtimeIssues(given),
+  ]);
+  const policy = toPolicy(checked);
   const runtime = new Runtime(options);
   const guard = new Guard(runtime);
   const specs = new Map<string, JobSpec>();
@@ -55,7 +59,7 @@ export function withIdempotency<R>(
       spec = {
         name: job.name,
         queue: job.queueName,
-        policy: policy.data as JobPolicy,
+        policy,
         keyOf: options.key ?? (() => undefined),
         checkEvent: undefined,
         // The processor gets the job as BullMQ knows it; the row's copy of the data is for people and fingerprints.

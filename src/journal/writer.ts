@@ -13,9 +13,9 @@ import { crashPoint } from '../crash-points.ts';
 import { appendRuns, findHeads, lastSeq, type Run } from '../db/journal.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
-import { DEFAULTS } from '../defaults.ts';
 import { LeaseLostError, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { RANGES } from '../options.ts';
 import type { Publisher } from './channel.ts';
 import { encodeEvent, type JobEvent } from './event.ts';
 
@@ -80,7 +80,7 @@ export class JournalWriter {
     this.#db = options.db;
     this.#publisher = options.publisher;
     this.#log = options.log;
-    this.#lingerMs = options.lingerMs ?? DEFAULTS.lingerMs;
+    this.#lingerMs = options.lingerMs ?? RANGES.lingerMs.default;
     this.#maxEvents = options.maxEvents ?? 2_000;
     this.#maxLength = options.maxLength ?? 1024 * 1024;
     this.#highWaterMark = options.highWaterMark ?? 16 * 1024 * 1024;

@@ -2,8 +2,9 @@
 import type pg from 'pg';
 import { createDb } from '../db/client.ts';
 import { migrate } from '../db/migrate.ts';
+import { InputInvalidError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
-import { createFleet, type Fleet, type FleetOptions } from '../workers/fleet.ts';
+import { createFleet, type Fleet, type FleetOptions, parseFleetOptions } from '../workers/fleet.ts';
 import { watchdog } from './services/child.ts';
 import { createDatabase, dropDatabase, uniqueName } from './services/databases.ts';
 import { type Services, startServices } from './services/index.ts';
@@ -29,15 +30,22 @@ export interface TestFleet extends Fleet {
   readonly pool: pg.Pool;
 }
 
+const DEFAULTS = { databasePoolSize: 5, leaseTtlMs: 5_000, heartbeatMs: 500, reconcileMs: 300, shutdownMs: 1_000 };
+
+/** Of servers that are not named. */
+const SOME_URLS = { databaseUrl: 'postgres://127.0.0.1', redisUrl: 'redis://127.0.0.1' };
+
 /**
  * Makes a fleet for tests: short times, silent, nothing runs until `work()`. `close()` removes
  * all that it made; so does the end of the process, however it ends.
  *
  * Private servers are shared by the fleets of a process that are open at the same time.
  *
- * @throws OncefleetError SERVICE_MISSING no Postgres or Redis; the message has the command that installs it
+ * @throws InputInvalidError options that do not make sense, all of them; nothing is started then.
+ *   OncefleetError SERVICE_MISSING no Postgres or Redis; the message has the command that installs it
  */
 export async function createTestFleet(options: TestFleetOptions = {}): Promise<TestFleet> {
+  checkOptions(options);
   const { databaseUrl: server, redisUrl: redis, jobs = [], ...fleetOptions } = options;
   const services = await openServices(server ?? process.env.DATABASE_URL, redis ?? process.env.REDIS_URL);
   const name = uniqueName('oncefleet_testing');
@@ -69,11 +77,7 @@ export async function createTestFleet(options: TestFleetOptions = {}): Promise<T
     closers.push(() => db.close());
     await migrate(db.kysely);
     const fleet = createFleet({
-      databasePoolSize: 5,
-      leaseTtlMs: 5_000,
-      heartbeatMs: 500,
-      reconcileMs: 300,
-      shutdownMs: 1_000,
+      ...DEFAULTS,
       ...fleetOptions,
       jobs,
       databaseUrl,
@@ -96,6 +100,20 @@ export async function createTestFleet(options: TestFleetOptions = {}): Promise<T
     await unwind();
     throw error;
   }
+}
+
+/** Before any server is started. @throws InputInvalidError */
+function checkOptions(options: TestFleetOptions): void {
+  const what = 'createTestFleet';
+  if (typeof options !== 'object' || options === null) {
+    throw new InputInvalidError(what, [{ path: '', message: 'expected an object' }]);
+  }
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  // A prefix of its own is part of what it promises.
+  if ('prefix' in given) {
+    throw new InputInvalidError(what, [{ path: 'prefix', message: 'a test fleet has a prefix of its own' }]);
+  }
+  parseFleetOptions(what, { ...SOME_URLS, jobs: [], ...DEFAULTS, ...given });
 }
 
 interface OpenServices {

@@ -15,12 +15,18 @@ import pg from 'pg';
 import { z } from 'zod';
 import { createDb, type Db } from '../db/client.ts';
 import type { Database } from '../db/schema.ts';
-import { DEFAULTS } from '../defaults.ts';
-import { InputInvalidError, LeaseLostError, OncefleetError, toIssues } from '../errors.ts';
+import { LeaseLostError, OncefleetError, toIssues } from '../errors.ts';
 import type { EventPage, JobHandle, JobRecord } from '../idempotency/client-types.ts';
-import { type AnyJobDefinition, defineJob, type JobContext, type JobDefinition } from '../idempotency/define-job.ts';
+import {
+  type AnyJobDefinition,
+  defineJob,
+  definitionSchema,
+  type JobContext,
+  type JobDefinition,
+} from '../idempotency/define-job.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import { isTerminalType, type JobEvent, type StreamEvent } from '../journal/event.ts';
+import { aFunction, MAX_TIMER_MS, parseOptions, RANGES, wholeNumber } from '../options.ts';
 import { within } from '../within.ts';
 import { createFleet, type Fleet, type FleetWorker } from '../workers/fleet.ts';
 import { type Call, FAULTS, type Fault, type Moment, RUN, type Schedule, SETTLE, schedulesOf } from './faults.ts';
@@ -142,8 +148,8 @@ export async function torture<I, O, E extends JobEvent = JobEvent>(
   job: JobDefinition<I, O, E> | ((input: I, ctx: JobContext) => Promise<O> | O),
   options: TortureOptions<I, O> = {},
 ): Promise<TortureReport> {
+  checkOptions(job, options);
   const definition = typeof job === 'function' ? toDefinition(job) : (job as AnyJobDefinition);
-  checkOptions(options);
   const fleet = options.fleet ?? (await createTestFleet());
   try {
     await options.setup?.({ fleet, db: fleet.db, pool: fleet.pool });
@@ -235,12 +241,12 @@ class Chamber {
     const tortured: AnyJobDefinition = {
       ...definition,
       // Not the queue that workers of the caller's fleet may listen to: its reconciler sees these rows too.
-      queue: `${definition.queue}-torture`,
+      queue: `${definition.queue.slice(0, 90)}-torture`,
       policy: {
         ...policy,
         // An error of ours must not be the last one allowed, nor make anybody wait.
         attempts: Math.max(policy.attempts, 3),
-        maxCrashes: Math.max(policy.maxCrashes ?? 0, DEFAULTS.maxCrashes),
+        maxCrashes: Math.max(policy.maxCrashes ?? 0, RANGES.maxCrashes.default),
         backoff: { type: 'fixed', delayMs: 0, jitter: 0 },
       },
       run: (input, ctx) => this.#runHandler(input, ctx as JobContext),
@@ -248,7 +254,7 @@ class Chamber {
     this.#fleet = createFleet({
       databaseUrl: world.databaseUrl,
       redisUrl: world.redisUrl,
-      prefix: `${world.prefix}-${randomUUID()}`,
+      prefix: `${world.prefix.slice(0, 55)}-${randomUUID().slice(0, 8)}`,
       jobs: [tortured],
       leaseTtlMs: NEVER_MS,
       reconcileMs: NEVER_MS,
@@ -549,29 +555,39 @@ function toDefinition<I, O>(handler: (input: I, ctx: JobContext) => Promise<O> |
   return defineJob({ name, input: z.any(), run: (input, ctx) => handler(input as I, ctx) });
 }
 
-/** @throws OncefleetError INPUT_INVALID */
-/** A misspelt fault or option would torture nothing, and say that the handler holds. */
-function checkOptions(options: object): void {
-  const parsed = optionsSchema.safeParse(options);
-  if (!parsed.success) throw new InputInvalidError('Torture options', toIssues(parsed.error.issues));
+/**
+ * A misspelt fault or option would torture nothing, and say that the handler holds.
+ *
+ * @throws InputInvalidError
+ */
+function checkOptions(job: unknown, options: object): void {
+  const wanted = definitionSchema.safeParse(job);
+  const issues =
+    typeof job === 'function' || wanted.success
+      ? []
+      : toIssues(wanted.error.issues).map(({ path, message }) => ({
+          path: path === '' ? 'job' : `job.${path}`,
+          message: path === '' ? 'expected a handler, or what defineJob returns' : message,
+        }));
+  parseOptions('Torture options', optionsSchema, options, () => issues);
 }
-
-const hook = z.custom((value) => typeof value === 'function', 'expected a function').optional();
 
 const optionsSchema = z.strictObject({
   input: z.unknown().optional(),
-  fleet: z.unknown().optional(),
-  setup: hook,
-  reset: hook,
-  check: hook,
+  fleet: z
+    .custom((value) => typeof (value as TestFleet | undefined)?.pool?.query === 'function', 'expected a test fleet')
+    .optional(),
+  setup: aFunction.optional(),
+  reset: aFunction.optional(),
+  check: aFunction.optional(),
   only: z.union([z.string(), z.array(z.string())]).optional(),
   faults: z.array(z.enum(FAULTS)).optional(),
-  maxCalls: z.int().min(1).optional(),
+  maxCalls: wholeNumber({ min: 1, max: 1_000_000 }).optional(),
   same: z
     .strictObject({ result: z.boolean().optional(), stream: z.boolean().optional(), rows: z.boolean().optional() })
     .optional(),
-  timeoutMs: z.int().min(1).max(2_147_483_647).optional(),
-});
+  timeoutMs: wholeNumber({ min: 1, max: MAX_TIMER_MS }).optional(),
+} satisfies Record<keyof TortureOptions<unknown, unknown>, z.ZodType>);
 
 function choose(all: readonly Schedule[], only: string | readonly string[] | undefined): readonly Schedule[] {
   if (only === undefined) return all;

@@ -1,6 +1,7 @@
 /** The jobs that come with the fleet. */
-import { DEFAULTS } from '../defaults.ts';
+
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
+import { ANSWER_PACE_MS } from '../options.ts';
 import { type AnswerJobOptions, createAnswerJob } from './answer/answer-job.ts';
 import { createIngestJob } from './ingest/ingest-job.ts';
 
@@ -12,7 +13,7 @@ export function createBuiltinJobs(options: BuiltinJobsOptions): AnyJobDefinition
     createIngestJob(),
     createAnswerJob({
       model: options.model,
-      answerPaceMs: options.answerPaceMs ?? DEFAULTS.answerPaceMs,
+      answerPaceMs: options.answerPaceMs ?? ANSWER_PACE_MS.default,
       fetch: options.fetch,
     }),
   ];

@@ -2,17 +2,27 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { DelayedError, type Job, Worker } from 'bullmq';
 import type { Kysely } from 'kysely';
+import { z } from 'zod';
 import { findPolicies, type Retention, setPolicy, type TenantPolicy } from '../db/retention.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
-import { DEFAULTS } from '../defaults.ts';
-import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
+import { InputInvalidError, type Issue, OncefleetError, toIssues } from '../errors.ts';
 import { createJobClient, type JobClient } from '../idempotency/client.ts';
-import type { AnyJobDefinition } from '../idempotency/define-job.ts';
+import { type AnyJobDefinition, definitionSchema } from '../idempotency/define-job.ts';
 import { Guard, type JobSpec } from '../idempotency/guard.ts';
 import { HandlerSlots } from '../idempotency/handler-slots.ts';
-import { Runtime, type RuntimeOptions } from '../idempotency/runtime.ts';
+import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from '../idempotency/runtime.ts';
 import type { JobEvent } from '../journal/event.ts';
+import {
+  abortSignal,
+  aFunction,
+  parseOptions,
+  RANGES,
+  retention,
+  tenantName,
+  waitMs,
+  wholeNumber,
+} from '../options.ts';
 import { type Diagnosis, type DoctorOptions, diagnose } from './doctor.ts';
 import { FinishedJobs } from './finished-jobs.ts';
 import { Reconciler } from './reconciler.ts';
@@ -92,34 +102,75 @@ const FAREWELL_MS = 3_000;
 /** After an interrupt, handlers get this long before their process lets go of them, ms. */
 const INTERRUPT_WAIT_MS = 7_000;
 
+const fleetShape = {
+  ...runtimeShape,
+  jobs: z.array(definitionSchema, 'expected an array of what defineJob returns'),
+  concurrency: wholeNumber(RANGES.concurrency).default(RANGES.concurrency.default),
+  reconcileMs: wholeNumber(RANGES.reconcileMs).default(RANGES.reconcileMs.default),
+  streamRetentionMs: retention(RANGES.streamRetentionMs).default(RANGES.streamRetentionMs.default),
+  jobRetentionMs: retention(RANGES.jobRetentionMs).default(RANGES.jobRetentionMs.default),
+  sweepMs: wholeNumber(RANGES.sweepMs).default(RANGES.sweepMs.default),
+  shutdownMs: wholeNumber(RANGES.shutdownMs).default(RANGES.shutdownMs.default),
+} satisfies Record<keyof FleetOptions, z.ZodType>;
+
+/** What `createFleet` takes. */
+export const fleetSchema = z.strictObject(fleetShape);
+
+const workSchema = z.strictObject({
+  jobs: z.array(z.string(), 'expected an array of job names').optional(),
+  concurrency: wholeNumber(RANGES.concurrency).optional(),
+});
+
+const closeSchema = z.strictObject({
+  timeoutMs: wholeNumber(RANGES.shutdownMs).optional(),
+});
+
+const sweepSchema = z.strictObject({ signal: abortSignal.optional() });
+
+const tenantRetention = retention(RANGES.jobRetentionMs).nullable().optional();
+const retentionSchema = z.strictObject({
+  tenant: tenantName,
+  streamMs: tenantRetention,
+  jobMs: tenantRetention,
+});
+
+const doctorSchema = z.strictObject({
+  fix: z.boolean().optional(),
+  lookAgainMs: waitMs.optional(),
+  onProgress: aFunction.optional(),
+  signal: abortSignal.optional(),
+} satisfies Record<keyof DoctorOptions, z.ZodType>);
+
+/** @throws InputInvalidError options that do not make sense, all of them; nothing is opened then */
 export function createFleet(options: FleetOptions): Fleet {
+  const settings = parseFleetOptions('createFleet', options);
   const runtime = new Runtime(options);
+  // As they were given: a schema's copy of a definition would not be the one the caller knows.
   const client = createJobClient(runtime, options.jobs);
   const workers = new Set<FleetWorker>();
-  const retention = {
-    streamMs: options.streamRetentionMs ?? DEFAULTS.streamRetentionMs,
-    jobMs: options.jobRetentionMs ?? DEFAULTS.jobRetentionMs,
-  };
+  const retention = { streamMs: settings.streamRetentionMs, jobMs: settings.jobRetentionMs };
   const db = runtime.db.kysely;
   return Object.assign(Object.create(client) as JobClient, {
     db,
     async work(workOptions: { jobs?: readonly string[]; concurrency?: number } = {}) {
-      const unknown = (workOptions.jobs ?? []).filter((name) => !client.jobs.has(name));
+      const { jobs, concurrency } = parseOptions('work', workSchema, workOptions);
+      const unknown = (jobs ?? []).filter((name) => !client.jobs.has(name));
       if (unknown.length > 0)
         throw new OncefleetError('JOB_NAME_UNKNOWN', `No job named ${unknown.join(', ')} is registered`);
-      const names = workOptions.jobs ?? [...client.jobs.keys()];
+      const names = jobs ?? [...client.jobs.keys()];
       const worker = await startWorker(runtime, client, {
         queues: new Set(names.map((name) => (client.jobs.get(name) as AnyJobDefinition).queue)),
-        concurrency: workOptions.concurrency ?? options.concurrency ?? DEFAULTS.concurrency,
-        reconcileMs: options.reconcileMs ?? DEFAULTS.reconcileMs,
-        sweepMs: options.sweepMs ?? DEFAULTS.sweepMs,
+        concurrency: concurrency ?? settings.concurrency,
+        reconcileMs: settings.reconcileMs,
+        sweepMs: settings.sweepMs,
         retention,
-        shutdownMs: options.shutdownMs ?? DEFAULTS.shutdownMs,
+        shutdownMs: settings.shutdownMs,
       });
       workers.add(worker);
       return worker;
     },
-    async sweep({ signal }: { signal?: AbortSignal } = {}) {
+    async sweep(sweepOptions: { signal?: AbortSignal } = {}) {
+      const { signal } = parseOptions('sweep', sweepSchema, sweepOptions);
       const report = emptyReport();
       for (;;) {
         signal?.throwIfAborted();
@@ -131,15 +182,38 @@ export function createFleet(options: FleetOptions): Fleet {
     },
     retentionPolicies: () => findPolicies(db),
     async setRetention(tenant: string, policy: { streamMs?: number | null; jobMs?: number | null }) {
-      checkPolicy(tenant, policy);
+      const isObject = typeof policy === 'object' && policy !== null;
+      parseOptions('setRetention', retentionSchema, isObject ? { ...policy, tenant } : policy);
       await setPolicy(db, tenant, policy);
     },
-    doctor: (doctorOptions: DoctorOptions = {}) => diagnose(runtime, client.jobs, doctorOptions),
+    async doctor(doctorOptions: DoctorOptions = {}) {
+      parseOptions('doctor', doctorSchema, doctorOptions);
+      return diagnose(runtime, client.jobs, doctorOptions);
+    },
     async close() {
       await Promise.all([...workers].map((worker) => worker.close()));
       await client.close();
     },
   });
+}
+
+/**
+ * The options of a fleet, with their defaults.
+ *
+ * @throws InputInvalidError
+ */
+export function parseFleetOptions(what: string, options: FleetOptions): z.output<typeof fleetSchema> {
+  return parseOptions(what, fleetSchema, options, (given) => [...runtimeIssues(given), ...sameNames(given['jobs'])]);
+}
+
+function sameNames(jobs: unknown): Issue[] {
+  if (!Array.isArray(jobs)) return [];
+  const names = jobs.map((job: { name?: unknown } | null | undefined) => job?.name);
+  return names.flatMap((name, i) =>
+    typeof name === 'string' && names.indexOf(name) < i
+      ? [{ path: `jobs[${i}].name`, message: `another job is named "${name}"` }]
+      : [],
+  );
 }
 
 async function startWorker(
@@ -247,24 +321,13 @@ async function startWorker(
   };
   return {
     id: runtime.workerId,
-    close(closeOptions = {}) {
-      closing ??= close(closeOptions.timeoutMs ?? options.shutdownMs);
+    async close(closeOptions = {}) {
+      const { timeoutMs } = parseOptions('close', closeSchema, closeOptions);
+      closing ??= close(timeoutMs ?? options.shutdownMs);
       return closing;
     },
     interrupt: () => guard.interrupt(),
   };
-}
-
-/** @throws InputInvalidError */
-function checkPolicy(tenant: string, policy: { streamMs?: number | null; jobMs?: number | null }): void {
-  const issues = [];
-  if (tenant === '' || tenant.length > 255) issues.push({ path: 'tenant', message: 'expected 1 to 255 characters' });
-  for (const path of ['streamMs', 'jobMs'] as const) {
-    const ms = policy[path];
-    if (ms !== undefined && ms !== null && !(ms >= 1_000))
-      issues.push({ path, message: 'expected 1,000 ms or more, Infinity or null' });
-  }
-  if (issues.length > 0) throw new InputInvalidError('Retention', issues);
 }
 
 function checkEvent(definition: AnyJobDefinition, event: JobEvent): void {

@@ -136,6 +136,7 @@ describe('/openapi.json', () => {
       'POST /v1/jobs/{id}/cancel',
       'POST /v1/jobs/{id}/redrive',
       'POST /v1/jobs/{name}',
+      'POST /v1/redrive',
     ]);
     const enqueue = document.paths['/v1/jobs/{name}'].post;
     expect(Object.keys(enqueue.responses)).toEqual([

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import type { Config } from '../../src/config.ts';
 import { NonRetryableError } from '../../src/errors.ts';
 import { createApp } from '../../src/http/app.ts';
-import { defineJob } from '../../src/idempotency/define-job.ts';
+import { type AnyJobDefinition, defineJob } from '../../src/idempotency/define-job.ts';
 import { silentLogger } from '../../src/log.ts';
 import { createFleet, type Fleet } from '../../src/workers/fleet.ts';
 import { createTestDatabase, testRedisUrl, uniquePrefix } from '../helpers/services.ts';
@@ -105,15 +105,21 @@ export interface Harness {
   close(): Promise<void>;
 }
 
-/** @param servers of the caller's own, to be stopped in the test; else the run's */
-export async function startHarness(servers: { databaseUrl?: string; redisUrl?: string } = {}): Promise<Harness> {
+/**
+ * @param servers of the caller's own, to be stopped in the test; else the run's
+ * @param jobs beside the harness's own
+ */
+export async function startHarness(
+  servers: { databaseUrl?: string; redisUrl?: string } = {},
+  jobs: readonly AnyJobDefinition[] = [],
+): Promise<Harness> {
   const database = servers.databaseUrl === undefined ? await createTestDatabase() : undefined;
   const log = silentLogger();
   const fleet = createFleet({
     databaseUrl: servers.databaseUrl ?? (database?.url as string),
     redisUrl: servers.redisUrl ?? testRedisUrl(),
     prefix: uniquePrefix(),
-    jobs: [echo, parrot, stepper, failing],
+    jobs: [echo, parrot, stepper, failing, ...jobs],
     log,
   });
   const worker = await fleet.work();

@@ -5,16 +5,20 @@ import { CamelCasePlugin, Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
 import { beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
+import type { DispatchRow } from '../../src/db/jobs.ts';
 import { findHome } from '../../src/db/outbox.ts';
 import { acceptInTransaction, isKeyLocked } from '../../src/idempotency/accept.ts';
 import { type CallerTransaction, openCallerTransaction } from '../../src/idempotency/caller-transaction.ts';
+import type { Dispatcher } from '../../src/idempotency/dispatcher.ts';
 import { fingerprint } from '../../src/idempotency/fingerprint.ts';
+import { Outbox } from '../../src/idempotency/outbox.ts';
+import { Runtime } from '../../src/idempotency/runtime.ts';
 import { defineJob } from '../../src/index.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
 import { rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { findProgram, startPgBouncer } from '../helpers/pgbouncer.ts';
-import { createTestDatabase, startTestRedis, uniquePrefix } from '../helpers/services.ts';
+import { createTestDatabase, startTestRedis, testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
 const pgbouncer = findProgram('pgbouncer');
@@ -459,6 +463,135 @@ describe('after the commit', () => {
     expect((await fleet.enqueue(job, { n: 9 }, { tx, key: 'bounced' })).outcome).toBe('attached');
     await end('commit');
     expect(await handle.result({ timeoutMs: 10_000 })).toBe(9);
+  });
+});
+
+describe('a result that is waited for', () => {
+  const timeoutMs = 10_000;
+
+  it('before the commit comes after it', async () => {
+    const fleet = createTestFleet(file.url, [job]);
+    await fleet.work();
+    const { tx, end } = await beginClient(file.url);
+    const handle = await fleet.enqueue(job, { n: 5 }, { tx });
+    const result = handle.result({ timeoutMs });
+    // The transaction is open: the wait ends at its limit, and is tried again.
+    await expect(handle.result({ timeoutMs: 100 })).rejects.toMatchObject({ code: 'WAIT_TIMEOUT' });
+    await end('commit');
+    expect(await result).toBe(5);
+  });
+
+  it.each([
+    ['before', 'made'],
+    ['before', 'attached'],
+    ['after', 'made'],
+    ['after', 'attached'],
+  ] as const)('from %s the rollback ends with an error (of the handle that %s)', async (when, which) => {
+    const fleet = createTestFleet(file.url, [job]);
+    const { tx, end } = await beginClient(file.url);
+    const options = { tx, key: `never-${when}-${which}` };
+    const made = await fleet.enqueue(job, { n: 1 }, options);
+    const attached = await fleet.enqueue(job, { n: 1 }, options);
+    expect(attached).toMatchObject({ id: made.id, outcome: 'attached' });
+    const handle = { made, attached }[which];
+    if (when === 'after') await end('rollback');
+    const wait = handle.result({ timeoutMs }).catch((error: Error) => error);
+    if (when === 'before') {
+      // It has looked while the transaction was open.
+      await expect(handle.result({ timeoutMs: 100 })).rejects.toMatchObject({ code: 'WAIT_TIMEOUT' });
+      await end('rollback');
+    }
+    expect(await wait).toMatchObject({ code: 'JOB_NOT_FOUND', message: expect.stringContaining('was rolled back') });
+  });
+
+  it('of a part that a savepoint took back ends with an error once the rest is committed', async () => {
+    const fleet = createTestFleet(file.url, [job]);
+    await fleet.work();
+    const { tx, run, end } = await beginClient(file.url);
+    const kept = await fleet.enqueue(job, { n: 1 }, { tx });
+    await run('savepoint s');
+    const lost = await fleet.enqueue(job, { n: 2 }, { tx });
+    await run('rollback to savepoint s');
+    const waits = Promise.allSettled([kept.result({ timeoutMs }), lost.result({ timeoutMs })]);
+    await end('commit');
+    expect(await waits).toMatchObject([
+      { status: 'fulfilled', value: 1 },
+      { status: 'rejected', reason: { code: 'JOB_NOT_FOUND' } },
+    ]);
+  });
+
+  it('ends with an error when its fleet is closed, also if it is waited for afterwards', async () => {
+    const fleet = createTestFleet(file.url, [job]);
+    const handle = await fleet.enqueue(job, { n: 1 });
+    const wait = expect(handle.result()).rejects.toMatchObject({ code: 'SHUTTING_DOWN' });
+    await fleet.close();
+    await wait;
+    await expect(handle.result()).rejects.toMatchObject({ code: 'SHUTTING_DOWN' });
+  });
+});
+
+describe('a process that closes with many commits to dispatch', () => {
+  const MANY = 1_200;
+
+  /** An outbox that watches so many jobs, whose transaction has just committed. */
+  async function watchMany(dispatch: (runtime: Runtime, row: DispatchRow) => Promise<boolean>): Promise<Outbox> {
+    const runtime = new Runtime({ databaseUrl: file.url, redisUrl: testRedisUrl(), prefix: uniquePrefix() });
+    onTestFinished(async () => {
+      await runtime.close();
+      await file.pool.query('delete from dispatch_outbox');
+      await file.pool.query("delete from jobs where queue = 'many'");
+    });
+    const dispatcher = { dispatch: (row: DispatchRow) => dispatch(runtime, row) } as unknown as Dispatcher;
+    const outbox = new Outbox({ db: file.db, log: runtime.log, dispatcher });
+    const client = await file.pool.connect();
+    await client.query('begin');
+    const inserted = await client.query<{ id: string; xid: string }>(
+      `with job as (
+         insert into jobs (id, tenant, name, queue, fingerprint, options, run_at, input)
+         select gen_random_uuid(), 'default', 'many', 'many', '', '{"priority":0,"attempts":1}', now(), '{}'
+         from generate_series(1, ${MANY}) returning id
+       ), outbox as (insert into dispatch_outbox (job_id) select id from job)
+       select id, pg_current_xact_id()::text as xid from job`,
+    );
+    const options = { priority: 0, attempts: 1, backoff: { type: 'fixed', delayMs: 0 } } as const;
+    for (const { id, xid } of inserted.rows)
+      outbox.watch(xid, { id, tenant: 'default', name: 'many', queue: 'many', key: null, options, delayMs: 0 });
+    await client.query('commit');
+    client.release();
+    return outbox;
+  }
+
+  it('locks no more of them at a time than a batch, and is closed once all are dispatched', async () => {
+    const dispatching = Promise.withResolvers<void>();
+    const held = Promise.withResolvers<void>();
+    const dispatched = new Set<string>();
+    const outbox = await watchMany(async (runtime, row) => {
+      dispatching.resolve();
+      await held.promise;
+      dispatched.add(row.id);
+      return runtime.dispatcher.dispatch(row);
+    });
+    let closes = 0;
+    const closed = Promise.all([1, 2].map(() => outbox.close().then(() => closes++)));
+    await dispatching.promise;
+    const free = await file.pool.query('select job_id from dispatch_outbox for update skip locked');
+    expect(MANY - free.rows.length).toBe(500);
+    expect(closes).toBe(0);
+    held.resolve();
+    await closed;
+    expect(dispatched.size).toBe(MANY);
+    expect(await outboxSize()).toBe(0);
+  });
+
+  it('leaves what Redis refuses to the reconciler, after one batch', async () => {
+    let tries = 0;
+    const outbox = await watchMany(async () => {
+      tries++;
+      return false;
+    });
+    await outbox.close();
+    expect(tries).toBe(500);
+    expect(await outboxSize()).toBe(MANY);
   });
 });
 

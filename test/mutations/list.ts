@@ -23,13 +23,17 @@ const STOP = 'test/idempotency/stop.test.ts';
 const LEASE_TABLE = 'test/idempotency/lease-table.test.ts';
 const LEASES = 'test/idempotency/lease-keeper.test.ts';
 const MULTI = 'test/http/multi-stream.test.ts';
+const OPTIONS = 'test/options.test.ts';
 const OUTAGES = 'test/idempotency/outages.test.ts';
 const RECONCILER = 'test/workers/reconciler.test.ts';
 const RUNTIME = 'test/idempotency/runtime.test.ts';
+const REDRIVE = 'test/http/redrive.test.ts';
+const SETTLING = 'test/idempotency/settling.test.ts';
 const SWEEPER = 'test/workers/sweeper.test.ts';
 const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
 const TEST_FLEET = 'test/testing/test-fleet.test.ts';
 const TORTURE = 'test/testing/torture.test.ts';
+const WAITING = 'test/idempotency/waiting.test.ts';
 const WAKE = 'test/idempotency/wake-up.test.ts';
 const WRITER = 'test/journal/writer.test.ts';
 
@@ -731,7 +735,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'abort-decides',
-      find: `if (signal.aborted || 'left' in end) return verdictOfAbort(signal.reason, claimed);`,
+      find: `if (stop.reason !== undefined) return verdictOfAbort(stop.reason, claimed);`,
       replace: '',
       mechanism: 'an abort decides how a run ended, whatever the handler returned',
       test: DELIVERIES,
@@ -820,7 +824,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'left-behind',
-      find: 'leaveTimer = setTimeout(() => left.resolve({ left: true }), ABANDON_AFTER_MS);',
+      find: 'leaveTimer = setTimeout(() => resolve({ left: true }), ABANDON_AFTER_MS);',
       replace: '',
       mechanism: 'a handler that ignores its signal is left behind',
       test: FENCES,
@@ -922,11 +926,257 @@ export const mutations: readonly Mutation[] = [
   ...of('src/idempotency/client.ts', [
     {
       name: 'result-tenant',
-      find: 'await runtime.followers.state(id, tenantOf(options));',
+      find: 'await runtime.followers.state(id, tenantOf({ tenant }));',
       replace: '',
       mechanism: 'a result is waited for in its tenant',
       test: FENCES,
       title: 'cannot be cancelled, redriven, read, found or waited for',
+    },
+  ]),
+
+  ...of('src/idempotency/outcomes.ts', [
+    {
+      name: 'waits-share',
+      find: 'this.#waited.get(jobId) ?? this.#start(jobId)',
+      replace: 'this.#start(jobId)',
+      mechanism: 'all waits for a job share one subscription and one look',
+      test: WAITING,
+      title: 'a thousand enqueues of one key and a thousand waits share',
+    },
+    {
+      name: 'waits-polling-storm',
+      find: 'const CHECK_MS = 2_000;',
+      replace: 'const CHECK_MS = 50;',
+      mechanism: 'jobs that are waited for are looked at now and then',
+      test: WAITING,
+      title: 'a thousand enqueues of one key and a thousand waits share',
+    },
+    {
+      name: 'result-rolled-back',
+      find: 'if (!there.has(id)) waited.outcome.reject(neverWas(id));',
+      replace: '',
+      mechanism: 'a wait for a job whose transaction was rolled back ends',
+      test: TRANSACTIONS,
+      title: 'from %s the rollback ends with an error',
+    },
+    {
+      name: 'result-in-progress',
+      find: "statuses.get(xid) !== 'in progress'",
+      replace: 'true',
+      mechanism: 'a wait for a job whose transaction is open goes on',
+      test: TRANSACTIONS,
+      title: 'before the commit comes after it',
+    },
+    {
+      name: 'result-closed',
+      find: 'waited.outcome.reject(closedError(jobId));',
+      replace: '',
+      mechanism: 'a wait ends when its fleet is closed',
+      test: TRANSACTIONS,
+      title: 'ends with an error when its fleet is closed, also if it is waited for afterwards',
+    },
+  ]),
+
+  ...of('src/db/outbox.ts', [
+    {
+      name: 'result-attached-xid',
+      find: 'pg_current_xact_id_if_assigned()::text as xid',
+      replace: 'null::text as xid',
+      mechanism: 'a handle that attached in a transaction knows which',
+      test: TRANSACTIONS,
+      title: 'from %s the rollback ends with an error',
+    },
+  ]),
+
+  ...of('src/idempotency/accept.ts', [
+    {
+      name: 'enqueues-share',
+      find: 'maxBatch: 500,',
+      replace: 'maxBatch: 1,',
+      mechanism: 'concurrent enqueues share statements',
+      test: WAITING,
+      title: 'a thousand enqueues of one key and a thousand waits share',
+    },
+  ]),
+
+  ...of('src/idempotency/outbox.ts', [
+    {
+      name: 'outbox-batch',
+      find: 'at += BATCH) {',
+      replace: 'at += MAX_WATCHED) {',
+      mechanism: 'committed jobs are dispatched a batch at a time',
+      test: TRANSACTIONS,
+      title: 'locks no more of them at a time than a batch, and is closed once all are dispatched',
+    },
+    {
+      name: 'outbox-close-twice',
+      find: 'return this.#closed; }',
+      replace: 'return Promise.resolve(); }',
+      mechanism: 'every close of the outbox waits for its last look',
+      test: TRANSACTIONS,
+      title: 'locks no more of them at a time than a batch, and is closed once all are dispatched',
+    },
+    {
+      name: 'outbox-refused',
+      find: 'if (refused) return;',
+      replace: '',
+      mechanism: 'what Redis refuses is left to the reconciler',
+      test: TRANSACTIONS,
+      title: 'leaves what Redis refuses to the reconciler, after one batch',
+    },
+  ]),
+
+  ...of('src/idempotency/lease-keeper.ts', [
+    {
+      name: 'lease-settling',
+      find: 'if (lease?.settling === true) this.#drop(id, lease); else',
+      replace: '',
+      mechanism: 'a lease that its run has just given up is not called lost',
+      test: SETTLING,
+      title: 'an outcome that is committed and not yet answered is no lost lease',
+    },
+  ]),
+
+  ...of('src/idempotency/guard.ts', [
+    {
+      name: 'result-falsy',
+      find: "value === undefined ? null : encodeJson(value, 'result')",
+      replace: "!value ? null : encodeJson(value, 'result')",
+      mechanism: 'null, false, 0 and the empty text are results',
+      test: DELIVERIES,
+      title: 'replays the result %s',
+    },
+    {
+      name: 'complete-settling',
+      find: 'lease.settling(); const accepted',
+      replace: 'const accepted',
+      mechanism: 'a run that completed itself has not lost its lease',
+      test: SETTLING,
+      title: 'a run that has completed itself and goes on has lost no lease',
+    },
+  ]),
+
+  ...of('src/http/redrive.ts', [
+    {
+      name: 'redrive-leave',
+      find: 'AbortSignal.any([left.signal, streams.drainSignal])',
+      replace: 'streams.drainSignal',
+      mechanism: 'a bulk redrive stops when its caller leaves',
+      test: REDRIVE,
+      title: 'stops when the caller leaves: the rest stays failed, and another request takes it',
+    },
+    {
+      name: 'redrive-drain',
+      find: 'AbortSignal.any([left.signal, streams.drainSignal])',
+      replace: 'left.signal',
+      mechanism: 'a bulk redrive does not hold up a drain',
+      test: REDRIVE,
+      title: 'is answered 503 when the process drains, and holds nothing up',
+    },
+    {
+      name: 'redrive-tenant',
+      find: 'tenant: request.tenant,',
+      replace: '',
+      mechanism: 'a bulk redrive takes jobs of its tenant alone',
+      test: REDRIVE,
+      title: 'needs a token where there are any, and takes jobs of its tenant alone',
+    },
+    {
+      name: 'redrive-body',
+      find: "parseOptions('Redrive', redriveManyBody, request.body)",
+      replace: 'request.body',
+      mechanism: 'a filter that makes no sense is refused by path',
+      test: REDRIVE,
+      title: 'by path, and redrives nothing',
+    },
+    {
+      name: 'redrive-no-body',
+      find: 'if (request.body === undefined)',
+      replace: 'request.body ??= {}; if (false)',
+      mechanism: 'no body does not stand for every failed job',
+      test: REDRIVE,
+      title: 'refuses no body at all, which is too easily sent by mistake',
+    },
+  ]),
+
+  ...of('src/idempotency/client.ts', [
+    {
+      name: 'redrive-canary',
+      find: 'if (result.failedCanaries.length > 0) return result;',
+      replace: '',
+      mechanism: 'a canary that fails keeps the rest failed',
+      test: REDRIVE,
+      title: 'leaves the rest failed when a canary fails again',
+    },
+    {
+      name: 'redrive-canary-wait',
+      find: 'await waitForResult(id, { timeoutMs,',
+      replace: 'if (id === undefined) await waitForResult(id, { timeoutMs,',
+      mechanism: 'the rest waits for the canaries',
+      test: REDRIVE,
+      title: 'waits for the canaries, and goes on when all of them complete',
+    },
+  ]),
+
+  ...of('src/options.ts', [
+    {
+      name: 'options-heartbeat',
+      find: 'heartbeatMs * 2 <= leaseTtlMs',
+      replace: 'true',
+      mechanism: 'two heartbeats fit into a TTL',
+      test: OPTIONS,
+      title: 'tells of every problem at once',
+    },
+    {
+      name: 'options-nested-names',
+      find: 'while (at instanceof z.ZodOptional || at instanceof z.ZodDefault) at = at.unwrap();',
+      replace: '',
+      mechanism: 'a misspelt setting in an object is told what it may mean',
+      test: OPTIONS,
+      title: 'suggests what a misspelt setting means, in an object too',
+    },
+    {
+      name: 'options-all-problems',
+      find: 'throw new InputInvalidError(what, [...issues, ...more]);',
+      replace: 'throw new InputInvalidError(what, [...issues, ...more].slice(0, 1));',
+      mechanism: 'every problem of a call is told at once',
+      test: OPTIONS,
+      title: 'tells of every problem at once',
+    },
+  ]),
+
+  ...of('src/workers/fleet.ts', [
+    {
+      name: 'fleet-options-first',
+      find: "const settings = parseFleetOptions('createFleet', options); const runtime = new Runtime(options);",
+      replace: "const runtime = new Runtime(options); const settings = parseFleetOptions('createFleet', options);",
+      mechanism: 'options are checked before anything is opened',
+      test: OPTIONS,
+      title: 'opens no connection for options that it refuses',
+    },
+    {
+      name: 'fleet-options-strict',
+      find: 'const fleetSchema = z.strictObject(fleetShape);',
+      replace: 'const fleetSchema = z.object(fleetShape);',
+      mechanism: 'what is no option is refused',
+      test: OPTIONS,
+      title: 'tells of every problem at once',
+    },
+    {
+      name: 'fleet-names-unique',
+      find: "...sameNames(given['jobs'])",
+      replace: '',
+      mechanism: 'no two jobs have one name',
+      test: OPTIONS,
+      title: 'by the path of each option',
+    },
+    {
+      name: 'work-options',
+      find: "parseOptions('work', workSchema, workOptions)",
+      replace: 'workOptions',
+      mechanism: 'options of work are checked',
+      test: OPTIONS,
+      title: 'refuses options of %s that do not make sense',
     },
   ]),
 
@@ -2288,6 +2538,14 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/testing/torture.ts', [
     {
+      name: 'torture-job',
+      find: "parseOptions('Torture options', optionsSchema, options, () => issues);",
+      replace: "parseOptions('Torture options', optionsSchema, options);",
+      mechanism: 'torture refuses what is no job',
+      test: OPTIONS,
+      title: 'before it starts anything',
+    },
+    {
       name: 'torture-takeover',
       find: `set lease_expires_at = clock_timestamp() - interval '1 second'`,
       replace: 'set lease_expires_at = lease_expires_at',
@@ -2330,6 +2588,14 @@ export const mutations: readonly Mutation[] = [
   ]),
 
   ...of('src/testing/test-fleet.ts', [
+    {
+      name: 'test-fleet-options-first',
+      find: 'checkOptions(options); const {',
+      replace: 'const {',
+      mechanism: 'options of a test fleet are checked before a server is started',
+      test: OPTIONS,
+      title: 'before it starts anything',
+    },
     {
       name: 'test-fleet-drop',
       find: 'if (!services.ownPostgres) watchdog.drop({ serverUrl: services.databaseUrl, database: name });',
