@@ -233,7 +233,7 @@ export class ResponseStream {
   constructor(raw: ServerResponse, options: { keepaliveMs: number; retryFrame: string }) {
     this.#raw = raw;
     this.#retryFrame = options.retryFrame;
-    this.#keepalive = setTimeout(() => void this.write(KEEPALIVE_FRAME), options.keepaliveMs);
+    this.#keepalive = setTimeout(() => this.#keepAlive(), options.keepaliveMs);
     this.closed = new Promise((resolve) => {
       const onClose = () => {
         this.#stopTimers();
@@ -305,6 +305,12 @@ export class ResponseStream {
     this.#text = '';
     this.#choked = !this.#raw.write(text);
     this.#keepalive.refresh();
+  }
+
+  #keepAlive(): void {
+    // A reader with frames still to come is not quiet, and one that takes none shall not be sent more.
+    if (this.#choked) this.#keepalive.refresh();
+    else void this.write(KEEPALIVE_FRAME);
   }
 
   #stopTimers(): void {

@@ -18,6 +18,7 @@ import { findHome } from '../db/outbox.ts';
 import type { JobsTable } from '../db/schema.ts';
 import {
   InputInvalidError,
+  type Issue,
   JobFailedError,
   OncefleetError,
   type StoredFailure,
@@ -26,7 +27,7 @@ import {
 } from '../errors.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent } from '../journal/event.ts';
-import { type Following, type FollowStreamOptions, failedFollowing } from '../journal/follower.ts';
+import { type Following, failedFollowing } from '../journal/follower.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import { ending } from './abandon.ts';
 import { type Accepted, acceptInTransaction, isKeyLocked } from './accept.ts';
@@ -202,9 +203,16 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       outcome,
       status,
       result: (wait: ResultOptions = {}) => waitForResult(id, wait) as Promise<never>,
-      events: (follow = {}) => runtime.followers.follow(followOf(id, tenant, follow)) as Following<never>,
+      events: (options = {}) => follow(id, tenant, options) as Following<never>,
       cancel: () => cancel(id, { tenant }),
     };
+  }
+
+  function follow(streamId: string, tenant: string, options: FollowOptions): Following {
+    const { after = -1, signal, types, committed } = options;
+    const problem = followProblem(options) ?? (isUuid(streamId) ? undefined : notFound(streamId));
+    if (problem !== undefined) return failedFollowing(problem, after);
+    return runtime.followers.follow({ streamId, tenant, after, signal, types, committed });
   }
 
   async function cancel(id: string, options: { tenant?: string } = {}): Promise<CancelResult> {
@@ -377,10 +385,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         await Promise.all(rest.slice(i, i + REDRIVE_AT_ONCE).map(redriveOne));
       return result;
     },
-    follow(id, options = {}) {
-      const follow = followOf(id, tenantOf(options), options);
-      return isUuid(id) ? runtime.followers.follow(follow) : failedFollowing(notFound(id), follow.after);
-    },
+    follow: (id, options = {}) => follow(id, tenantOf(options), options),
     async readEvents(id, options = {}) {
       if (!isUuid(id)) throw notFound(id);
       return runtime.followers.readPage(
@@ -404,9 +409,35 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   };
 }
 
-function followOf(streamId: string, tenant: string, options: Omit<FollowOptions, 'tenant'>): FollowStreamOptions {
-  const { after = -1, signal, types, committed } = options;
-  return { streamId, tenant, after, signal, types, committed };
+const FOLLOW_OPTION_NAMES: ReadonlySet<string> = new Set([
+  'tenant',
+  'after',
+  'signal',
+  'types',
+  'committed',
+] satisfies (keyof FollowOptions)[]);
+
+/** What is wrong with the options of a follower; a mistyped or misread one would give other events than asked for. */
+function followProblem(options: FollowOptions): InputInvalidError | undefined {
+  const issues: Issue[] = [];
+  for (const name in options) {
+    if (!FOLLOW_OPTION_NAMES.has(name))
+      issues.push({ path: name, message: `no such option; there are: ${[...FOLLOW_OPTION_NAMES].join(', ')}` });
+  }
+  const { signal, types, committed } = options as { [name in keyof FollowOptions]: unknown };
+  if (signal !== undefined && typeof (signal as AbortSignal | null)?.throwIfAborted !== 'function')
+    issues.push({ path: 'signal', message: 'expected an AbortSignal' });
+  if (committed !== undefined && typeof committed !== 'boolean')
+    issues.push({ path: 'committed', message: 'expected true or false' });
+  if (Array.isArray(types)) {
+    for (const [i, type] of types.entries()) {
+      if (typeof type !== 'string' || type === '')
+        issues.push({ path: `types[${i}]`, message: 'expected the type of an event' });
+    }
+  } else if (types !== undefined) {
+    issues.push({ path: 'types', message: 'expected an array of types of events' });
+  }
+  return issues.length === 0 ? undefined : new InputInvalidError('Follow options', issues);
 }
 
 function notFound(id: string): OncefleetError {

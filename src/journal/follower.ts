@@ -219,11 +219,17 @@ export class Followers {
     return state;
   }
 
-  /** The seq from which the journal left the reader's tail; undefined when it did not. */
+  /**
+   * The seq from which the journal left the reader's tail; undefined when it did not.
+   *
+   * @throws OncefleetError STREAM_EXPIRED retention may have removed the place where it did
+   */
   async #fork(tail: Tail, state: StreamState): Promise<number | undefined> {
     if (tail.fence === undefined) return undefined;
     if (state.fence > tail.fence) {
       const fork = (await findFork(this.#db, state.streamId, tail.fence)) ?? state.nextSeq;
+      // The first that is left is a later owner's: so may some have been that are gone.
+      if (state.keptFrom > 0 && fork <= state.keptFrom) throw expired(state.streamId, tail.next, state.keptFrom);
       return fork < tail.next ? fork : undefined;
     }
     // Nobody took over, but the run ended without these: its last event stands where the first of them would.

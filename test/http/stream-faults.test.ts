@@ -157,6 +157,26 @@ describe('a reader', () => {
     );
   });
 
+  it('that stalls gets no keepalives while it takes nothing', async () => {
+    const client = createFakeClient();
+    const { port } = await listen(client, { keepaliveMs: 40 });
+    const id = await client.newJob();
+    for (let i = 0; i < 400; i++) client.push(id, { type: 'delta', text: 'x'.repeat(64 * 1024) });
+    client.push(id, { type: 'end' });
+    const reader = new RawRequest(port, path(id), SSE);
+    reader.socket.pause();
+    await settled(() => client.pulled);
+    // Somebody who has nothing to read tells how long it lasts.
+    const quiet = new RawRequest(port, path(await client.newJob()), SSE);
+    await expect.poll(() => quiet.body.text.split(': keepalive').length, { timeout: 15_000 }).toBeGreaterThan(15);
+    quiet.socket.destroy();
+    reader.socket.resume();
+    await reader.closed();
+    expect(reader.body.complete).toBe(true);
+    // A busy machine may have made it quiet for a moment before it stalled, or after.
+    expect(reader.body.text.split(': keepalive').length - 1).toBeLessThan(5);
+  });
+
   it('that stalls and goes away ends its follower', async () => {
     const client = createFakeClient();
     const { port } = await listen(client);

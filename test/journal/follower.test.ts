@@ -293,6 +293,25 @@ describe('a follower', () => {
     await expect(s.follow(after)).rejects.toMatchObject({ code: 'CURSOR_INVALID' });
   });
 
+  it.each([
+    ['types: a string', { types: 'delta' }, 'types: expected an array'],
+    ['types: a number in it', { types: ['delta', 7] }, 'types[1]: '],
+    ['types: an empty one', { types: [''] }, 'types[0]: '],
+    ['committed: a string', { committed: 'false' }, 'committed: '],
+    ['signal: a controller', { signal: new AbortController() }, 'signal: '],
+    ['a name that is none', { type: ['delta'] }, 'type: no such option'],
+  ])('is refused options that would give other events than asked for: %s', async (_name, options, message) => {
+    const job = defineJob({ name: 'followed', input: z.object({}), run: () => undefined });
+    const fleet = createTestFleet(file.url, [job]);
+    const handle = await fleet.enqueue(job, {});
+    for (const following of [fleet.follow(handle.id, options as never), handle.events(options as never)]) {
+      await expect(following.next()).rejects.toMatchObject({
+        code: 'INPUT_INVALID',
+        message: expect.stringContaining(message),
+      });
+    }
+  });
+
   it('of a job that never emitted reads the terminal event from its row', async () => {
     const job = defineJob({ name: 'silent', input: z.object({}), run: async () => ({ ok: true }) });
     const fleet = createTestFleet(file.url, [job]);
