@@ -8,6 +8,7 @@ import type { JobClient } from '../idempotency/client.ts';
 import type { EventPage } from '../idempotency/client-types.ts';
 import { type Cursor, parseCursor } from '../journal/cursor.ts';
 import { isTerminalType, type StreamEvent } from '../journal/event.ts';
+import type { EventRun } from '../journal/follower.ts';
 import { readJobId } from './jobs.ts';
 import { isStoreUnavailable, loggableError, problemResponses } from './problem.ts';
 import { eventPage, eventsHeaders, eventsQuery, jobIdParams } from './schemas.ts';
@@ -23,6 +24,9 @@ const DRAIN_GRACE_MS = 2_000;
 
 /** Characters of frames that are sent without waiting for more. */
 const CHUNK_LENGTH = 16 * 1024;
+
+/** Fewer characters of frames are gathered with what else the turn brings; more are sent as shared bytes. */
+const SHARED_LENGTH = 2 * 1024;
 
 /** A proxy must neither buffer nor transform; clients compare the content type exactly. */
 export const SSE_HEADERS = {
@@ -120,9 +124,18 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
       await stream.write(formatRetry(RECONNECT_MS));
       let last = '';
       try {
-        for await (const event of client.follow(id, { tenant, after, signal: stream.signal })) {
-          if (!(await stream.write(frameOf(event)))) return;
-          last = event.event.type;
+        for await (const run of client.followRuns(id, { tenant, after, signal: stream.signal })) {
+          if (run.source !== undefined) {
+            const frames = framesOf(run.source, run);
+            last = frames.lastType ?? last;
+            if (!(await stream.writeFrames(frames))) return;
+            continue;
+          }
+          for (const event of run) {
+            last = event.event.type;
+            const room = stream.write(frameOf(event));
+            if (room !== true && !(await room)) return;
+          }
         }
         // Not at the first terminal type: a failed job that was redriven has an `error` in the middle.
         if (isTerminalType(last)) stream.end();
@@ -256,14 +269,25 @@ export class ResponseStream {
     return this.#abort.signal;
   }
 
-  /** Resolves once the reader has room again; `false` when there is no use in writing more. */
-  async write(text: string): Promise<boolean> {
+  /** Whether there is use in writing more; resolves once the reader has room again. */
+  write(text: string): boolean | Promise<boolean> {
     if (this.signal.aborted) return false;
     this.#text += text;
     if (this.#text.length >= CHUNK_LENGTH) this.#send();
     else this.#sending ??= setImmediate(() => this.#send());
-    if (this.#choked) await this.#room();
-    return !this.signal.aborted;
+    return !this.#choked || this.#room();
+  }
+
+  /** As `write`. Many frames go out as the bytes that all their readers share. */
+  writeFrames(frames: Frames): boolean | Promise<boolean> {
+    const { text } = frames;
+    if (text.length < SHARED_LENGTH) return this.write(text);
+    if (this.signal.aborted) return false;
+    this.#send();
+    frames.bytes ??= Buffer.from(text);
+    this.#choked = !this.#raw.write(frames.bytes);
+    this.#keepalive.refresh();
+    return !this.#choked || this.#room();
   }
 
   /** Everything was said. */
@@ -319,17 +343,49 @@ export class ResponseStream {
     this.#sending = undefined;
   }
 
-  #room(): Promise<void> {
+  #room(): Promise<boolean> {
     return new Promise((resolve) => {
       const done = () => {
         this.#raw.off('drain', done);
         this.signal.removeEventListener('abort', done);
-        resolve();
+        resolve(!this.signal.aborted);
       };
       this.#raw.on('drain', done);
       this.signal.addEventListener('abort', done);
     });
   }
+}
+
+/** The frames of a run, made once for all its readers. */
+interface Frames {
+  readonly text: string;
+  /** The text in UTF-8, once a reader has needed it. */
+  bytes: Buffer | undefined;
+  /** Events in them: fewer than the run has where one of it is none. */
+  readonly count: number;
+  readonly lastType: string | undefined;
+}
+
+const framesBySource = new WeakMap<object, Frames>();
+
+/** Takes the whole run. */
+function framesOf(source: object, run: EventRun): Frames {
+  const made = framesBySource.get(source);
+  if (made !== undefined) {
+    run.skip(made.count);
+    return made;
+  }
+  let text = '';
+  let count = 0;
+  let lastType: string | undefined;
+  for (const event of run) {
+    text += frameOf(event);
+    count++;
+    lastType = event.event.type;
+  }
+  const frames = { text, bytes: undefined, count, lastType };
+  framesBySource.set(source, frames);
+  return frames;
 }
 
 function frameOf(event: StreamEvent): string {

@@ -57,6 +57,17 @@ export interface Following<E extends JobEvent = JobEvent> extends AsyncGenerator
   readonly cursor: Cursor;
 }
 
+/**
+ * Events that a follower has got together, in order. Its reader takes all of them before it
+ * asks for the next run: by iterating, which parses each, or by `skip`.
+ */
+export interface EventRun extends Iterable<StreamEvent> {
+  /** The same object for every reader in this process that gets these very events; none where it may be the only one. */
+  readonly source: object | undefined;
+  /** Takes the first `count` of them, of which the reader knows what they are. */
+  skip(count: number): void;
+}
+
 /** Segments read at once; a folded one may hold thousands of events. */
 const PAGE_SEGMENTS = 32;
 
@@ -100,7 +111,12 @@ export class Followers {
     return new StoppableFollowing(this.#follow(options, inbox), inbox, options.after, types);
   }
 
-  async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<StreamEvent, void, undefined> {
+  /** The same, as runs of all types; its signal alone ends a `next()` that waits. */
+  followRuns(options: Omit<FollowStreamOptions, 'types'>): AsyncGenerator<EventRun, void, undefined> {
+    return this.#follow(options, new Inbox(this.#maxInboxLength));
+  }
+
+  async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<EventRun, void, undefined> {
     const { streamId, signal, committed = false } = options;
     signal?.throwIfAborted();
     const place = parseCursor(options.after);
@@ -116,17 +132,13 @@ export class Followers {
       for (;;) {
         const fork = await this.#fork(tail, state);
         if (fork !== undefined) {
-          yield rewindTo(fork, state.fence, immediate);
+          yield new GivenRun([rewindTo(fork, state.fence, immediate)], () => undefined, signal);
           tail.rewind(fork);
         }
         tail.confirm(state);
         early.forgetBelow(state.fence);
         for await (const events of this.#read(state, tail.next)) {
-          for (const event of events) {
-            signal?.throwIfAborted();
-            tail.durable(event.seq, event.fence);
-            yield event;
-          }
+          yield new GivenRun(events, ({ seq, fence }) => tail.durable(seq, fence), signal);
         }
         if (state.closed && tail.next >= state.nextSeq) return;
 
@@ -151,18 +163,7 @@ export class Followers {
             early.add(message);
             break;
           }
-          for (let i = tail.next - message.firstSeq; i < step.events.length; i++) {
-            signal?.throwIfAborted();
-            const json = step.events[i] as string;
-            const event = parseEvent(json);
-            // A hint that holds no event: the journal does.
-            if (event === undefined) break;
-            const { fence } = message;
-            const seq = tail.next;
-            if (message.committed) tail.durable(seq, fence);
-            else tail.ahead(seq, fence);
-            yield { seq, fence, cursor: cursorAt(seq, fence, immediate), event, json };
-          }
+          yield new LiveRun(message, step.events, tail, immediate, signal);
           if (tail.next <= message.lastSeq) break;
           if (message.end) return;
         }
@@ -292,7 +293,7 @@ export function isTerminal(event: StreamEvent): boolean {
 /** Follows nothing: throws on the first `next()`. */
 export function failedFollowing(error: Error, after: Cursor): Following {
   // biome-ignore lint/correctness/useYield: it ends before it could.
-  const events = (async function* (): AsyncGenerator<StreamEvent, void, undefined> {
+  const events = (async function* (): AsyncGenerator<EventRun, void, undefined> {
     throw error;
   })();
   return new StoppableFollowing(events, new Inbox(0), after);
@@ -451,6 +452,81 @@ class EarlyRuns {
   }
 }
 
+/** Events that were read. */
+class GivenRun implements EventRun {
+  readonly source = undefined;
+  readonly #events: Iterable<StreamEvent>;
+  readonly #taken: (event: StreamEvent) => void;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(events: Iterable<StreamEvent>, taken: (event: StreamEvent) => void, signal: AbortSignal | undefined) {
+    this.#events = events;
+    this.#taken = taken;
+    this.#signal = signal;
+  }
+
+  skip(count: number): void {
+    let left = count;
+    if (left > 0) for (const _ of this) if (--left === 0) return;
+  }
+
+  *[Symbol.iterator](): Generator<StreamEvent, void, undefined> {
+    for (const event of this.#events) {
+      this.#signal?.throwIfAborted();
+      this.#taken(event);
+      yield event;
+    }
+  }
+}
+
+/** What is left of a message for a reader: all of it, unless it had some before. */
+class LiveRun implements EventRun {
+  readonly source: object | undefined;
+  readonly #message: RunMessage;
+  readonly #texts: readonly string[];
+  readonly #tail: Tail;
+  readonly #immediate: boolean;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(
+    message: RunMessage,
+    texts: readonly string[],
+    tail: Tail,
+    immediate: boolean,
+    signal: AbortSignal | undefined,
+  ) {
+    this.source = tail.next === message.firstSeq ? message : undefined;
+    this.#message = message;
+    this.#texts = texts;
+    this.#tail = tail;
+    this.#immediate = immediate;
+    this.#signal = signal;
+  }
+
+  skip(count: number): void {
+    if (count > 0) this.#take(this.#tail.next + count - 1);
+  }
+
+  *[Symbol.iterator](): Generator<StreamEvent, void, undefined> {
+    const { fence, firstSeq } = this.#message;
+    for (let seq = this.#tail.next; seq - firstSeq < this.#texts.length; seq++) {
+      this.#signal?.throwIfAborted();
+      const json = this.#texts[seq - firstSeq] as string;
+      const event = parseEvent(json);
+      // A hint that holds no event: the journal does.
+      if (event === undefined) return;
+      this.#take(seq);
+      yield { seq, fence, cursor: cursorAt(seq, fence, this.#immediate), event, json };
+    }
+  }
+
+  #take(seq: number): void {
+    const { committed, fence } = this.#message;
+    if (committed) this.#tail.durable(seq, fence);
+    else this.#tail.ahead(seq, fence);
+  }
+}
+
 /** Live messages between two reads; bounded: what does not fit is a gap, to be read from Postgres. */
 class Inbox implements ChannelListener {
   readonly #maxLength: number;
@@ -529,20 +605,22 @@ class Inbox implements ChannelListener {
   }
 }
 
-/** A generator's own `return()` would wait for the `next()` before it, and so for an event. */
+/** Runs as their events. A generator's own `return()` would wait for the `next()` before it, and so for an event. */
 class StoppableFollowing implements Following {
-  readonly #events: AsyncGenerator<StreamEvent, void, undefined>;
+  readonly #runs: AsyncGenerator<EventRun, void, undefined>;
+  /** What is left of the run that came last. */
+  #events: Iterator<StreamEvent> | undefined;
   readonly #inbox: Inbox;
   readonly #types: ReadonlySet<string> | undefined;
   #cursor: Cursor;
 
   constructor(
-    events: AsyncGenerator<StreamEvent, void, undefined>,
+    runs: AsyncGenerator<EventRun, void, undefined>,
     inbox: Inbox,
     after: Cursor,
     types?: ReadonlySet<string>,
   ) {
-    this.#events = events;
+    this.#runs = runs;
     this.#inbox = inbox;
     this.#cursor = after;
     this.#types = types;
@@ -554,21 +632,47 @@ class StoppableFollowing implements Following {
 
   async next(): Promise<IteratorResult<StreamEvent, void>> {
     for (;;) {
-      const step = await this.#events.next();
-      if (step.done === true) return step;
-      this.#cursor = step.value.cursor;
-      if (this.#types === undefined || this.#types.has(step.value.event.type)) return step;
+      const event = await this.#take();
+      if (event === undefined) {
+        const run = await this.#runs.next();
+        if (run.done === true) return run;
+        this.#events = run.value[Symbol.iterator]();
+        continue;
+      }
+      this.#cursor = event.cursor;
+      if (this.#types === undefined || this.#types.has(event.event.type)) return { done: false, value: event };
     }
   }
 
-  return(): Promise<IteratorResult<StreamEvent, void>> {
-    this.#inbox.stop();
-    return this.#events.return();
+  async return(): Promise<IteratorResult<StreamEvent, void>> {
+    this.#stop();
+    await this.#runs.return();
+    return { done: true, value: undefined };
   }
 
-  throw(error: unknown): Promise<IteratorResult<StreamEvent, void>> {
+  async throw(error: unknown): Promise<IteratorResult<StreamEvent, void>> {
+    this.#stop();
+    await this.#runs.return();
+    throw error;
+  }
+
+  #stop(): void {
     this.#inbox.stop();
-    return this.#events.throw(error);
+    this.#events = undefined;
+  }
+
+  /** The next event of the run at hand. @throws the signal's reason; then nothing of the follower is left */
+  async #take(): Promise<StreamEvent | undefined> {
+    try {
+      const step = this.#events?.next();
+      if (step?.done === false) return step.value;
+    } catch (error) {
+      this.#stop();
+      await this.#runs.return();
+      throw error;
+    }
+    this.#events = undefined;
+    return undefined;
   }
 
   [Symbol.asyncIterator](): this {

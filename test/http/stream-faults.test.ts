@@ -157,6 +157,40 @@ describe('a reader', () => {
     );
   });
 
+  it('that stalls stops its follower also where its frames are shared with others', async () => {
+    const client = createFakeClient();
+    const { port } = await listen(client);
+    const text = 'x'.repeat(64 * 1024);
+    const sources = Array.from({ length: 400 }, (_, seq) => ({ seq }));
+    let pulled = 0;
+    Object.assign(client, {
+      async *followRuns() {
+        for (const source of sources) {
+          pulled++;
+          const event = { type: source.seq === 399 ? 'end' : 'delta', text };
+          yield {
+            source,
+            skip: () => undefined,
+            *[Symbol.iterator]() {
+              yield { seq: source.seq, fence: 1, cursor: source.seq, event, json: JSON.stringify(event) };
+            },
+          };
+        }
+      },
+    });
+    const id = await client.newJob();
+    const quick = await new RawRequest(port, path(id), SSE).closed();
+    expect(parseSse(quick.body.text)).toHaveLength(400);
+    pulled = 0;
+    const reader = new RawRequest(port, path(id), SSE);
+    reader.socket.pause();
+    await expect.poll(() => pulled, { timeout: 15_000 }).toBeGreaterThan(0);
+    expect(await settled(() => pulled)).toBeLessThan(200);
+    reader.socket.resume();
+    await reader.closed();
+    expect(reader.body).toEqual(quick.body);
+  });
+
   it('that stalls gets no keepalives while it takes nothing', async () => {
     const client = createFakeClient();
     const { port } = await listen(client, { keepaliveMs: 40 });

@@ -143,6 +143,26 @@ describe('a stream in flight', () => {
     expect(parseSse(reader.body.text)).toEqual(await journalOf(id));
   });
 
+  it('brings its events once to each of its readers, wherever they began', async () => {
+    const id = await enqueue('stepper', { gate: 'shared', steps: 40 });
+    gate.open('shared', 3);
+    await expect.poll(async () => (await harness.fleet.readEvents(id)).events.length, { timeout: 15_000 }).toBe(3);
+    const cursors = ['', '', '?after=0', '?after=2'];
+    const readers = cursors.map((query) => new RawRequest(harness.port, eventsPath(id, query), SSE));
+    for (const reader of readers) await expect.poll(() => reader.body.text, { timeout: 15_000 }).toContain('retry');
+    await expect.poll(() => readers[0]?.body.text, { timeout: 15_000 }).toContain('id: 2');
+    for (let n = 3; n < 40; n++) gate.open('shared');
+    await Promise.all(readers.map((reader) => reader.closed()));
+    const journal = await journalOf(id);
+    expect(journal).toHaveLength(41);
+    expect(readers.map((reader) => parseSse(reader.body.text))).toEqual([
+      journal,
+      journal,
+      journal.slice(1),
+      journal.slice(3),
+    ]);
+  });
+
   it('goes on when a reader leaves, and the reader finds the rest later', async () => {
     const id = await enqueue('stepper', { gate: 'leave', steps: 2 });
     const first = new RawRequest(harness.port, eventsPath(id), SSE);

@@ -29,8 +29,10 @@ describe('a thousand followers that come and go', () => {
     await s.append(s.run(0, 1));
     const others = await Promise.all(Array.from({ length: 9 }, () => insertJob(file.db)));
     const ids = [s.id, ...others];
-    // What lives as long as the hub does.
+    // What lives as long as the hub does, and no listener of a connection that is being made.
     await follow(s).return();
+    await expect.poll(() => s.subscriber.status).toBe('ready');
+    await turn();
     const listeners = () => s.subscriber.eventNames().map((name) => [name, s.subscriber.listenerCount(name)]);
     const before = { listeners: listeners(), timers: timers() };
     const controller = new AbortController();
@@ -86,6 +88,26 @@ describe('a thousand followers that come and go', () => {
     expect(new Set(await Promise.all(reading))).toEqual(new Set([4]));
     await expect.poll(() => subscribedChannels(s)).toEqual([]);
   });
+});
+
+it('a follower that leaves takes nothing from another of its stream', async () => {
+  const s = await stage();
+  const leaving = follow(s);
+  const following = s.follow();
+  const first = leaving.next();
+  await s.live();
+  await s.append(s.run(0, 1));
+  await s.publish(s.run(0, 1));
+  expect((await first).value?.seq).toBe(0);
+  await expect.poll(s.seqs).toEqual([0]);
+  await leaving.return();
+  expect(await subscribedChannels(s)).toContain(`${s.prefix}:stream:${s.id}`);
+  // Only its message can bring this one: the next look at the head is a minute away.
+  await s.append(s.run(1, 1));
+  await s.publish(s.run(1, 1));
+  await expect.poll(s.seqs).toEqual([0, 1]);
+  await s.publish(await s.end(2), true);
+  await following;
 });
 
 describe('a follower', () => {

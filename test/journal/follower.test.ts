@@ -312,6 +312,40 @@ describe('a follower', () => {
     }
   });
 
+  it('of runs may skip what another has read: both are given every event once, and what is none by the journal', async () => {
+    const s = await stage();
+    const made = new Map<object, number>();
+    const skipped: number[] = [];
+    const reading = Array.from({ length: 3 }, async () => {
+      const seqs: number[] = [];
+      let next = 0;
+      for await (const run of s.followers.followRuns({ streamId: s.id, tenant: 'default', after: -1 })) {
+        const count = run.source && made.get(run.source);
+        if (count !== undefined) {
+          run.skip(count);
+          skipped.push(count);
+          for (let i = 0; i < count; i++) seqs.push(next + i);
+        } else {
+          const before = seqs.length;
+          for (const { seq } of run) seqs.push(seq);
+          if (run.source !== undefined) made.set(run.source, seqs.length - before);
+        }
+        next = seqs.length;
+      }
+      return seqs;
+    });
+    await s.live();
+    for (let i = 0; i < 9; i += 3) {
+      await s.append(s.run(i, 3));
+      const run = s.run(i, 3);
+      // Of the second message the last event is none.
+      await s.publish(i === 3 ? { ...run, events: [...run.events.slice(0, 2), 'null'] } : run);
+    }
+    await s.publish(await s.end(9), true);
+    expect(await Promise.all(reading)).toEqual([upTo(10), upTo(10), upTo(10)]);
+    expect(skipped).toContain(3);
+  });
+
   it('of a job that never emitted reads the terminal event from its row', async () => {
     const job = defineJob({ name: 'silent', input: z.object({}), run: async () => ({ ok: true }) });
     const fleet = createTestFleet(file.url, [job]);
