@@ -2027,7 +2027,6 @@ export const mutations: readonly Mutation[] = [
       title: 'are cut off, not ended, when the follower of one stops before its terminal event',
     },
   ]),
-  // What readers of streams are promised: test/README.md's part on streams goes by these.
   ...of('src/http/stream.ts', [
     {
       name: 'sse-204',
