@@ -610,6 +610,8 @@ class StoppableFollowing implements Following {
   readonly #runs: AsyncGenerator<EventRun, void, undefined>;
   /** What is left of the run that came last. */
   #events: Iterator<StreamEvent> | undefined;
+  /** The last answer of those that are not given yet. */
+  #asked: Promise<IteratorResult<StreamEvent, void>> | undefined;
   readonly #inbox: Inbox;
   readonly #types: ReadonlySet<string> | undefined;
   #cursor: Cursor;
@@ -630,9 +632,26 @@ class StoppableFollowing implements Following {
     return this.#cursor;
   }
 
-  async next(): Promise<IteratorResult<StreamEvent, void>> {
+  next(): Promise<IteratorResult<StreamEvent, void>> {
+    const step = () => this.#step();
+    // Asked again before it has answered, it answers one after the other, as generators do.
+    const answer = this.#asked === undefined ? step() : this.#asked.then(step, step);
+    const answered = () => {
+      if (this.#asked === answer) this.#asked = undefined;
+    };
+    this.#asked = answer;
+    answer.then(answered, answered);
+    return answer;
+  }
+
+  async #step(): Promise<IteratorResult<StreamEvent, void>> {
     for (;;) {
-      const event = await this.#take();
+      const event = this.#take();
+      if (event instanceof Error) {
+        this.#stop();
+        await this.#runs.return();
+        throw event.cause;
+      }
       if (event === undefined) {
         const run = await this.#runs.next();
         if (run.done === true) return run;
@@ -661,15 +680,13 @@ class StoppableFollowing implements Following {
     this.#events = undefined;
   }
 
-  /** The next event of the run at hand. @throws the signal's reason; then nothing of the follower is left */
-  async #take(): Promise<StreamEvent | undefined> {
+  /** The next event of the run at hand; an Error with what was thrown (the signal's reason) as its cause. */
+  #take(): StreamEvent | Error | undefined {
     try {
       const step = this.#events?.next();
       if (step?.done === false) return step.value;
-    } catch (error) {
-      this.#stop();
-      await this.#runs.return();
-      throw error;
+    } catch (cause) {
+      return new Error('The run broke off', { cause });
     }
     this.#events = undefined;
     return undefined;

@@ -119,6 +119,27 @@ describe('a follower', () => {
     expect(s.hub.size).toBe(0);
   });
 
+  it('asked several times at once answers in order, a run after the other', async () => {
+    const s = await stage();
+    for (let i = 0; i < 9; i += 3) await s.append(s.run(i, 3));
+    await s.end(9);
+    const following = follow(s);
+    const steps = await Promise.all(Array.from({ length: 12 }, () => following.next()));
+    expect(steps.map((step) => step.value?.seq)).toEqual([...upTo(10), undefined, undefined]);
+  });
+
+  it('aborted in the middle of a run throws the reason, and is over', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 3));
+    const controller = new AbortController();
+    const following = follow(s, { signal: controller.signal });
+    expect((await following.next()).value?.seq).toBe(0);
+    controller.abort(new Error('enough'));
+    await expect(following.next()).rejects.toThrow('enough');
+    expect(await following.next()).toEqual({ done: true, value: undefined });
+    expect(s.hub.size).toBe(0);
+  });
+
   it('of some types alone moves its cursor past the others', async () => {
     const s = await stage();
     const events = ['{"type":"a"}', '{"type":"b"}', '{"type":"a"}', '{"type":"b"}', '{"type":"b"}'];
