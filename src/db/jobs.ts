@@ -649,7 +649,7 @@ export async function raiseFence(db: Kysely<Database>, id: string, fence: number
       returning id, fence
     )
     insert into stream_heads (stream_id, fence, next_seq) select id, fence, 0 from raised
-    on conflict (stream_id) do update set fence = excluded.fence
+    on conflict (stream_id) do update set fence = stream_heads.fence + 1
     returning fence`.execute(db);
   return result.rows[0]?.fence;
 }

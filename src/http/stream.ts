@@ -125,17 +125,9 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
       let last = '';
       try {
         for await (const run of client.followRuns(id, { tenant, after, signal: stream.signal })) {
-          if (run.source !== undefined) {
-            const frames = framesOf(run.source, run);
-            last = frames.lastType ?? last;
-            if (!(await stream.writeFrames(frames))) return;
-            continue;
-          }
-          for (const event of run) {
-            last = event.event.type;
-            const room = stream.write(frameOf(event));
-            if (room !== true && !(await room)) return;
-          }
+          const type = await sendRun(run, stream);
+          if (type === undefined) return;
+          if (type !== '') last = type;
         }
         // Not at the first terminal type: a failed job that was redriven has an `error` in the middle.
         if (isTerminalType(last)) stream.end();
@@ -356,6 +348,26 @@ export class ResponseStream {
   }
 }
 
+/**
+ * A function of its own, so that a reader of a quiet stream holds nothing of what it was sent.
+ *
+ * @returns the type of the last event, empty where there was none; undefined when there is no use in sending more
+ */
+async function sendRun(run: EventRun, stream: ResponseStream): Promise<string | undefined> {
+  const { source } = run;
+  if (source !== undefined) {
+    const frames = framesOf(source, run);
+    return (await stream.writeFrames(frames)) ? frames.lastType : undefined;
+  }
+  let last = '';
+  for (const event of run) {
+    last = event.event.type;
+    const room = stream.write(frameOf(event));
+    if (room !== true && !(await room)) return undefined;
+  }
+  return last;
+}
+
 /** The frames of a run, made once for all its readers. */
 interface Frames {
   readonly text: string;
@@ -363,7 +375,8 @@ interface Frames {
   bytes: Buffer | undefined;
   /** Events in them: fewer than the run has where one of it is none. */
   readonly count: number;
-  readonly lastType: string | undefined;
+  /** Of its last event; empty where there is none. */
+  readonly lastType: string;
 }
 
 const framesBySource = new WeakMap<object, Frames>();
@@ -377,7 +390,7 @@ function framesOf(source: object, run: EventRun): Frames {
   }
   let text = '';
   let count = 0;
-  let lastType: string | undefined;
+  let lastType = '';
   for (const event of run) {
     text += frameOf(event);
     count++;

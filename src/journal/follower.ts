@@ -452,10 +452,10 @@ class EarlyRuns {
   }
 }
 
-/** Events that were read. */
+/** Events that were read. Like a live one it holds nothing once it is taken: readers keep a run until the next. */
 class GivenRun implements EventRun {
   readonly source = undefined;
-  readonly #events: Iterable<StreamEvent>;
+  #events: Iterable<StreamEvent>;
   readonly #taken: (event: StreamEvent) => void;
   readonly #signal: AbortSignal | undefined;
 
@@ -476,14 +476,17 @@ class GivenRun implements EventRun {
       this.#taken(event);
       yield event;
     }
+    this.#events = [];
   }
 }
 
 /** What is left of a message for a reader: all of it, unless it had some before. */
 class LiveRun implements EventRun {
-  readonly source: object | undefined;
-  readonly #message: RunMessage;
-  readonly #texts: readonly string[];
+  #source: object | undefined;
+  #texts: readonly string[];
+  readonly #firstSeq: number;
+  readonly #fence: number;
+  readonly #committed: boolean;
   readonly #tail: Tail;
   readonly #immediate: boolean;
   readonly #signal: AbortSignal | undefined;
@@ -495,35 +498,49 @@ class LiveRun implements EventRun {
     immediate: boolean,
     signal: AbortSignal | undefined,
   ) {
-    this.source = tail.next === message.firstSeq ? message : undefined;
-    this.#message = message;
+    this.#source = tail.next === message.firstSeq ? message : undefined;
     this.#texts = texts;
+    this.#firstSeq = message.firstSeq;
+    this.#fence = message.fence;
+    this.#committed = message.committed;
     this.#tail = tail;
     this.#immediate = immediate;
     this.#signal = signal;
   }
 
+  get source(): object | undefined {
+    return this.#source;
+  }
+
   skip(count: number): void {
     if (count > 0) this.#take(this.#tail.next + count - 1);
+    this.#release();
   }
 
   *[Symbol.iterator](): Generator<StreamEvent, void, undefined> {
-    const { fence, firstSeq } = this.#message;
-    for (let seq = this.#tail.next; seq - firstSeq < this.#texts.length; seq++) {
+    const firstSeq = this.#firstSeq;
+    const fence = this.#fence;
+    const texts = this.#texts;
+    for (let seq = this.#tail.next; seq - firstSeq < texts.length; seq++) {
       this.#signal?.throwIfAborted();
-      const json = this.#texts[seq - firstSeq] as string;
+      const json = texts[seq - firstSeq] as string;
       const event = parseEvent(json);
       // A hint that holds no event: the journal does.
-      if (event === undefined) return;
+      if (event === undefined) break;
       this.#take(seq);
       yield { seq, fence, cursor: cursorAt(seq, fence, this.#immediate), event, json };
     }
+    this.#release();
   }
 
   #take(seq: number): void {
-    const { committed, fence } = this.#message;
-    if (committed) this.#tail.durable(seq, fence);
-    else this.#tail.ahead(seq, fence);
+    if (this.#committed) this.#tail.durable(seq, this.#fence);
+    else this.#tail.ahead(seq, this.#fence);
+  }
+
+  #release(): void {
+    this.#source = undefined;
+    this.#texts = [];
   }
 }
 

@@ -1474,8 +1474,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'follower-seen-part',
-      find: 'for (let i = tail.next - message.firstSeq; i < step.events.length; i++) {',
-      replace: 'for (let i = 0; i < step.events.length; i++) {',
+      find: 'for (let seq = this.#tail.next; seq - firstSeq < texts.length; seq++) {',
+      replace: 'for (let seq = firstSeq; seq - firstSeq < texts.length; seq++) {',
       mechanism: 'of a message seen in part the rest is given on',
       test: FOLLOWER,
       title: 'drops messages it has seen, whole and in part',
