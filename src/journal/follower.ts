@@ -396,6 +396,8 @@ class Tail {
     }
     if (!message.committed && fence < this.#latest) return 'drop';
     if (lastSeq < this.next) {
+      // Read already, with what came after the head was looked at: has the stream ended, or been redriven since?
+      if (message.committed && message.end && lastSeq === this.next - 1) return 'look';
       if (tailFence === undefined || !message.committed) return 'drop';
       if (message.end) return 'look';
       if (fence === tailFence && lastSeq === this.next - 1) this.#fence = undefined;

@@ -103,7 +103,7 @@ describe('a finished stream', () => {
   });
 
   it.each([0, 1, 1_000_000])(
-    'is 204 for a cursor %i past its terminal event, which stops an EventSource',
+    'is 204 for a cursor %s past its terminal event, which stops an EventSource',
     async (past) => {
       const reader = await read(id, '', { 'last-event-id': String(journal.length - 1 + past) });
       expect(reader.status).toBe(204);

@@ -2,6 +2,7 @@ import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { settleJobs } from '../../src/db/jobs.ts';
+import type { Run } from '../../src/db/journal.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
 import { Publisher } from '../../src/journal/channel.ts';
@@ -211,6 +212,26 @@ describe('a follower', () => {
     await following;
   });
 
+  it('ends at once when it read the terminal event before it knew that the stream was closed', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 1));
+    const read = s.followers.state.bind(s.followers);
+    let ended: Run | undefined;
+    vi.spyOn(s.followers, 'state').mockImplementation(async (...args) => {
+      const state = await read(...args);
+      if (ended === undefined) {
+        await s.append(s.run(1, 1));
+        ended = await s.end(2);
+      }
+      return state;
+    });
+    const following = s.follow();
+    await expect.poll(s.seqs).toEqual(upTo(3));
+    // The next look at the head by itself is a minute away.
+    await s.publish(ended as unknown as Run, true);
+    await following;
+  });
+
   it('is not ended by a terminal message it has seen, from before a redrive', async () => {
     const s = await stage();
     await s.append(s.run(0, 3));
@@ -320,7 +341,9 @@ describe('a follower', () => {
       const seqs: number[] = [];
       let next = 0;
       for await (const run of s.followers.followRuns({ streamId: s.id, tenant: 'default', after: -1 })) {
-        const count = run.source && made.get(run.source);
+        // Gone once the run is taken.
+        const { source } = run;
+        const count = source && made.get(source);
         if (count !== undefined) {
           run.skip(count);
           skipped.push(count);
@@ -328,7 +351,7 @@ describe('a follower', () => {
         } else {
           const before = seqs.length;
           for (const { seq } of run) seqs.push(seq);
-          if (run.source !== undefined) made.set(run.source, seqs.length - before);
+          if (source !== undefined) made.set(source, seqs.length - before);
         }
         next = seqs.length;
       }

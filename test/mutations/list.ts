@@ -779,8 +779,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'complete-fence',
-      find: 'if (!accepted.has(id)) throw new LeaseLostError(id, fence,',
-      replace: 'if (accepted.size > 1) throw new LeaseLostError(id, fence,',
+      find: 'if (!accepted.has(id)) { const { settlement: first } = completion;',
+      replace: 'if (accepted.size > 1) { const { settlement: first } = completion;',
       mechanism: 'ctx.complete is held to its fence',
       test: FENCES,
       title: 'ctx.complete throws, and the effects beside it are rolled back',
@@ -1419,15 +1419,15 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'follower-return',
-      find: 'this.#inbox.stop(); return this.#events.return();',
-      replace: 'return this.#events.return();',
+      find: 'this.#inbox.stop(); this.#events = undefined;',
+      replace: 'this.#events = undefined;',
       mechanism: 'return() ends a follower that waits',
       test: LEAKS,
       title: 'leave no subscription, listener or timer behind: %s',
     },
     {
       name: 'follower-types-cursor',
-      find: 'this.#cursor = step.value.cursor;',
+      find: 'this.#cursor = event.cursor;',
       replace: '',
       mechanism: 'the cursor moves past the types left out',
       test: LEAKS,
@@ -2034,7 +2034,7 @@ export const mutations: readonly Mutation[] = [
       replace: '',
       mechanism: 'a reader at or past the end is told to stop',
       test: STREAM,
-      title: 'is 204 for a cursor %i past its terminal event, which stops an EventSource',
+      title: 'is 204 for a cursor %s past its terminal event, which stops an EventSource',
     },
     {
       name: 'sse-header-first',
@@ -2172,7 +2172,7 @@ export const mutations: readonly Mutation[] = [
       replace: 'return text;',
       mechanism: 'no id or event name forges a field',
       test: 'test/http/sse.test.ts',
-      title: 'refuses %j as an event name or id, which would forge another field',
+      title: 'as an event name or id, which would forge another field',
     },
   ]),
   ...of('src/http/multi-stream.ts', [
@@ -2219,6 +2219,14 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'a follower asked several times at once answers one after the other',
       test: LEAKS,
       title: 'asked several times at once answers in order, a run after the other',
+    },
+    {
+      name: 'follower-end-read',
+      find: "if (message.committed && message.end && lastSeq === this.next - 1) return 'look';",
+      replace: '',
+      mechanism: 'a follower that read the end before it knew of it ends at once',
+      test: FOLLOWER,
+      title: 'ends at once when it read the terminal event before it knew that the stream was closed',
     },
     {
       name: 'follower-run-skip',
