@@ -2322,7 +2322,7 @@ export const mutations: readonly Mutation[] = [
       replace: 'if (true) return',
       mechanism: 'a step has a name',
       test: FENCES,
-      title: 'has no key for the step %j',
+      title: 'has no key for the step',
     },
   ]),
   ...of('src/idempotency/client.ts', [
