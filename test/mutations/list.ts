@@ -2335,16 +2335,6 @@ export const mutations: readonly Mutation[] = [
       title: 'is refused options that would give other events than asked for: %s',
     },
   ]),
-  ...of('src/db/fold.ts', [
-    {
-      name: 'fold-closed',
-      find: `where stream_id = \${streamId} and state = 'closed' for`,
-      replace: `where stream_id = \${streamId} for`,
-      mechanism: 'only a finished stream is folded',
-      test: SWEEPER,
-      title: 'stops at a redrive: the stream is as it was, and is folded when it has ended again',
-    },
-  ]),
   ...of('migrations/0001_jobs_and_journal.ts', [
     {
       name: 'view-seq',
