@@ -34,7 +34,7 @@ export {
   type FoldState,
   fold,
 } from './journal/fold.ts';
-export type { Following } from './journal/follower.ts';
+export type { EventRun, Following } from './journal/follower.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
 export { createBuiltinJobs } from './workers/builtin-jobs.ts';

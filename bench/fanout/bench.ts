@@ -44,6 +44,10 @@ interface Finding {
   rssKibPerClient: number;
   liveKibPerClient: number;
   rssAfterBurstKibPerClient: number;
+  liveAfterBurstKibPerClient: number;
+  /** Of the process, not of a client. */
+  youngBeforeMib: number;
+  youngAfterBurstMib: number;
 }
 
 export const fanoutBench: Bench = {
@@ -55,7 +59,7 @@ export const fanoutBench: Bench = {
     '',
     '- Steady: each client gets so many events a second; the latency is from `emit` to the parsed frame in the client, over all clients and events, with commit and publish between.',
     '- Burst: as many events as fast as the journal takes them, to every client; the rate is of frames delivered, all clients together.',
-    '- Memory: of the web process after forced garbage collections, with all clients connected and idle, less the same before they came; it had served a few before. *Live* is heap and buffers, *RSS* what the system counts. After the burst, once more.',
+    "- Memory: of the web process after forced garbage collections, with all clients connected and idle, less the same before they came; it had served a few before. *Live* is heap and buffers, *RSS* what the system counts. After the burst, once more. RSS after a burst is no cost of a client: most of it is the young generation of the process's heap, which V8 makes as large as the rate of allocation asks for, up to a bound of its own, and pages it has emptied and keeps.",
   ].join('\n'),
   options: {
     clients: { about: 'SSE clients' },
@@ -155,6 +159,9 @@ async function measure(bed: Bed, streams: number, wanted: Plan): Promise<Finding
       rssKibPerClient: perClient(idle.rssBytes - before.rssBytes),
       liveKibPerClient: perClient(idle.liveBytes - before.liveBytes),
       rssAfterBurstKibPerClient: perClient(after.rssBytes - before.rssBytes),
+      liveAfterBurstKibPerClient: perClient(after.liveBytes - before.liveBytes),
+      youngBeforeMib: before.youngBytes / 2 ** 20,
+      youngAfterBurstMib: after.youngBytes / 2 ** 20,
     };
   });
 }
@@ -186,6 +193,9 @@ function report(findings: readonly Finding[], wanted: Plan): BenchResult {
       rssKibPerClient: digits(of('rssKibPerClient').median),
       liveKibPerClient: digits(of('liveKibPerClient').median),
       rssAfterBurstKibPerClient: digits(of('rssAfterBurstKibPerClient').median),
+      liveAfterBurstKibPerClient: digits(of('liveAfterBurstKibPerClient').median),
+      youngBeforeMib: digits(of('youngBeforeMib').median),
+      youngAfterBurstMib: digits(of('youngAfterBurstMib').median),
     })),
     tables: [
       {
@@ -203,13 +213,25 @@ function report(findings: readonly Finding[], wanted: Plan): BenchResult {
       },
       {
         title: 'Memory of the web process',
-        about: 'KiB a client, after garbage collection.',
-        columns: ['', 'live, idle', 'RSS, idle', 'RSS after the burst'],
+        about:
+          'KiB a client, after garbage collection; and the young generation of the process, MiB, before any client and after the burst.',
+        columns: [
+          '',
+          'live, idle',
+          'RSS, idle',
+          'live after the burst',
+          'RSS after the burst',
+          'young before',
+          'young after',
+        ],
         rows: groups.map(({ title, of }) => [
           title,
           formatNumber(of('liveKibPerClient').median),
           formatNumber(of('rssKibPerClient').median),
+          formatNumber(of('liveAfterBurstKibPerClient').median),
           formatNumber(of('rssAfterBurstKibPerClient').median),
+          formatNumber(of('youngBeforeMib').median),
+          formatNumber(of('youngAfterBurstMib').median),
         ]),
       },
     ],

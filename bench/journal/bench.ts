@@ -35,7 +35,7 @@ export const journalBench: Bench = {
     'One process writes so many streams at once, events of 60 bytes (a delta of prose), each stream as fast as it is let; where events are published, another process follows all streams live and checks every seq. Warmed up, on an empty and analysed database; the clock stops when all is committed and the follower has all of it.',
     '',
     '- **INSERT per event**: one prepared statement and commit an event, 10 connections; nothing is published.',
-    '- **origin**: what this journal grew out of, done faithfully: a buffer per stream, an event published and the publish awaited before the next, a multi-row insert when 16 events are there or 100 ms have passed.',
+    '- **origin**: what this journal grew out of, done faithfully: a buffer per stream, an event published and the publish awaited before the next, a multi-row insert when 16 events are there or one comes 100 ms after the last insert; 10 connections, and one prepared statement where the original begins, inserts by executemany and commits.',
     '- **raw COPY**: one COPY of one row an event for all streams together, one connection, one commit; nothing is published, and nobody could read any of it before the end.',
     '- **Oncefleet, flushed every 16 events**: the journal writer, with a handler that waits after each 16 events until they are durable, as the origin does.',
     '- **Oncefleet**: the journal writer as handlers use it: `emit` waits only when buffers are full.',

@@ -52,7 +52,7 @@ export const replayBench: Bench = {
     '- Statement: one statement that gets all of them from Postgres, until its caller has the texts.',
     "- Reader: the web process's own follower from start to end, without HTTP: subscribe, look at the head, read, parse every event.",
     '- SSE: a client of the web process, from its connect until the connection is closed; every seq is checked.',
-    '- Bytes on disk: tables, indexes and TOAST an event, after a vacuum; a database has this one stream.',
+    '- Bytes on disk: tables, indexes and TOAST an event, after a vacuum, which gives the room of merged rows back to the table but not to the disk: the folded figures have both in them; a database has this one stream.',
   ].join('\n'),
   options: {
     events: { about: 'events of the stream' },

@@ -685,6 +685,24 @@ export async function lockFence(
   return rows.rows.length > 0;
 }
 
+/**
+ * Takes a job over from its own run: the fence goes up, and the stream's head with it. What
+ * the run commits from now on has another fence than what it sent ahead of its commit.
+ *
+ * @returns the new fence; undefined when the old one is lost
+ */
+export async function raiseFence(db: Kysely<Database>, id: string, fence: number): Promise<number | undefined> {
+  const result = await sql<{ fence: number }>`
+    with raised as (
+      update jobs set fence = fence + 1 where id = ${id} and fence = ${fence} and status = 'running'
+      returning id, fence
+    )
+    insert into stream_heads (stream_id, fence, next_seq) select id, fence, 0 from raised
+    on conflict (stream_id) do update set fence = stream_heads.fence + 1
+    returning fence`.execute(db);
+  return result.rows[0]?.fence;
+}
+
 /** Postgres ends a transaction of ours when its process is silent for so long, ms: a row stays locked no longer. */
 const SILENT_OWNER_MS = 10_000;
 

@@ -10,8 +10,8 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
+import { isUuid } from '../idempotency/uuid.ts';
 import { isTerminalType, type StreamEvent } from '../journal/event.ts';
-import { readJobId } from './jobs.ts';
 import { isStoreUnavailable, loggableError, problemResponses } from './problem.ts';
 import { eventsHeaders, MAX_STREAMS, multiEventsQuery } from './schemas.ts';
 import { formatFrame, formatRetry } from './sse.ts';
@@ -158,15 +158,20 @@ function keysOf(ids: readonly string[]): Map<string, string> {
   return new Map(ids.map((id, i) => [id, unique ? (groups[i] as string) : id]));
 }
 
-/** @throws InputInvalidError; OncefleetError JOB_NOT_FOUND */
+/** @throws InputInvalidError */
 function readStreamIds(text: string): string[] {
-  const ids = [...new Set(text.split(',').filter((id) => id !== ''))];
-  if (ids.length === 0 || ids.length > MAX_STREAMS) {
+  const parts = text.split(',');
+  const issues = parts.flatMap((id, i) =>
+    id === '' || isUuid(id) ? [] : [{ path: `streams[${i}]`, message: 'expected the id of a job, a UUID' }],
+  );
+  if (issues.length > 0) throw new InputInvalidError('Query', issues);
+  const ids = new Set(parts.filter((id) => id !== '').map((id) => id.toLowerCase()));
+  if (ids.size === 0 || ids.size > MAX_STREAMS) {
     throw new InputInvalidError('Query', [
-      { path: 'streams', message: `expected 1 to ${MAX_STREAMS} ids of jobs with commas between, not ${ids.length}` },
+      { path: 'streams', message: `expected 1 to ${MAX_STREAMS} ids of jobs with commas between, not ${ids.size}` },
     ]);
   }
-  return [...new Set(ids.map(readJobId))];
+  return [...ids];
 }
 
 function frameOf(stream: string, event: StreamEvent, cursor: string): string {

@@ -60,8 +60,8 @@ export const problemSchema = z.object({
 export type Problem = z.infer<typeof problemSchema>;
 
 /** The problem that shows an error. Errors nobody planned for say nothing about themselves. */
-export function toProblem(error: unknown, requestId: string): Problem {
-  const known = toHttpError(error);
+export function toProblem(error: unknown, requestId: string, bodyLimitBytes?: number): Problem {
+  const known = toHttpError(error, bodyLimitBytes);
   const code = known.code as HttpErrorCode;
   return {
     type: `urn:oncefleet:error:${code}`,
@@ -83,7 +83,7 @@ export function sendProblem(
   reply: FastifyReply,
   extra: Readonly<Record<string, string>> = {},
 ): void {
-  const problem = toProblem(error, request.id);
+  const problem = toProblem(error, request.id, request.routeOptions.bodyLimit);
   if (problem.code === 'INTERNAL') request.log.error({ err: loggableError(error) }, 'request failed');
   else if (problem.status >= 500 && problem.code !== 'SHUTTING_DOWN')
     request.log.warn({ code: problem.code, err: loggableError(error) }, 'request refused');
@@ -126,9 +126,9 @@ export function loggableError(error: unknown): Record<string, unknown> {
 }
 
 /** Any thrown value as an error whose code has a status. */
-function toHttpError(error: unknown): OncefleetError {
+function toHttpError(error: unknown, bodyLimitBytes: number | undefined): OncefleetError {
   if (error instanceof OncefleetError && error.code in HTTP_STATUS && error.code !== 'INTERNAL') return error;
-  const fastify = fastifyError(error);
+  const fastify = fastifyError(error, bodyLimitBytes);
   if (fastify !== undefined) return fastify;
   if (isStoreUnavailable(error)) {
     return new OncefleetError('STORE_UNAVAILABLE', 'Postgres cannot be reached; try again in a moment', {
@@ -140,12 +140,15 @@ function toHttpError(error: unknown): OncefleetError {
   });
 }
 
-function fastifyError(error: unknown): OncefleetError | undefined {
+function fastifyError(error: unknown, bodyLimitBytes: number | undefined): OncefleetError | undefined {
   if (!(error instanceof Error)) return undefined;
   const { code, statusCode } = error as { code?: unknown; statusCode?: unknown };
   switch (code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return new OncefleetError('BODY_TOO_LARGE', 'The body is larger than this server accepts');
+      return new OncefleetError(
+        'BODY_TOO_LARGE',
+        `The body is larger than this server accepts${bodyLimitBytes === undefined ? '' : `: ${bodyLimitBytes} bytes`}`,
+      );
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return new OncefleetError(
         'MEDIA_TYPE_UNSUPPORTED',

@@ -8,6 +8,7 @@ import type { JobClient } from '../idempotency/client.ts';
 import type { EventPage } from '../idempotency/client-types.ts';
 import { type Cursor, parseCursor } from '../journal/cursor.ts';
 import { isTerminalType, type StreamEvent } from '../journal/event.ts';
+import type { EventRun } from '../journal/follower.ts';
 import { readJobId } from './jobs.ts';
 import { isStoreUnavailable, loggableError, problemResponses } from './problem.ts';
 import { eventPage, eventsHeaders, eventsQuery, jobIdParams } from './schemas.ts';
@@ -23,6 +24,9 @@ const DRAIN_GRACE_MS = 2_000;
 
 /** Characters of frames that are sent without waiting for more. */
 const CHUNK_LENGTH = 16 * 1024;
+
+/** Fewer characters of frames are gathered with what else the turn brings; more are sent as shared bytes. */
+const SHARED_LENGTH = 2 * 1024;
 
 /** A proxy must neither buffer nor transform; clients compare the content type exactly. */
 const SSE_HEADERS = {
@@ -120,9 +124,10 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
       await stream.write(formatRetry(RECONNECT_MS));
       let last = '';
       try {
-        for await (const event of client.follow(id, { tenant, after, signal: stream.signal })) {
-          if (!(await stream.write(frameOf(event)))) return;
-          last = event.event.type;
+        for await (const run of client.followRuns(id, { tenant, after, signal: stream.signal })) {
+          const type = await sendRun(run, stream);
+          if (type === undefined) return;
+          if (type !== '') last = type;
         }
         // Not at the first terminal type: a failed job that was redriven has an `error` in the middle.
         if (isTerminalType(last)) stream.end();
@@ -233,7 +238,7 @@ export class ResponseStream {
   constructor(raw: ServerResponse, options: { keepaliveMs: number; retryFrame: string }) {
     this.#raw = raw;
     this.#retryFrame = options.retryFrame;
-    this.#keepalive = setTimeout(() => void this.write(KEEPALIVE_FRAME), options.keepaliveMs);
+    this.#keepalive = setTimeout(() => this.#keepAlive(), options.keepaliveMs);
     this.closed = new Promise((resolve) => {
       const onClose = () => {
         this.#stopTimers();
@@ -256,14 +261,25 @@ export class ResponseStream {
     return this.#abort.signal;
   }
 
-  /** Resolves once the reader has room again; `false` when there is no use in writing more. */
-  async write(text: string): Promise<boolean> {
+  /** Whether there is use in writing more; resolves once the reader has room again. */
+  write(text: string): boolean | Promise<boolean> {
     if (this.signal.aborted) return false;
     this.#text += text;
     if (this.#text.length >= CHUNK_LENGTH) this.#send();
     else this.#sending ??= setImmediate(() => this.#send());
-    if (this.#choked) await this.#room();
-    return !this.signal.aborted;
+    return !this.#choked || this.#room();
+  }
+
+  /** As `write`. Many frames go out as the bytes that all their readers share. */
+  writeFrames(frames: Frames): boolean | Promise<boolean> {
+    const { text } = frames;
+    if (text.length < SHARED_LENGTH) return this.write(text);
+    if (this.signal.aborted) return false;
+    this.#send();
+    frames.bytes ??= Buffer.from(text);
+    this.#choked = !this.#raw.write(frames.bytes);
+    this.#keepalive.refresh();
+    return !this.#choked || this.#room();
   }
 
   /** Everything was said. */
@@ -307,23 +323,82 @@ export class ResponseStream {
     this.#keepalive.refresh();
   }
 
+  #keepAlive(): void {
+    // A reader with frames still to come is not quiet, and one that takes none shall not be sent more.
+    if (this.#choked) this.#keepalive.refresh();
+    else void this.write(KEEPALIVE_FRAME);
+  }
+
   #stopTimers(): void {
     clearTimeout(this.#keepalive);
     clearImmediate(this.#sending);
     this.#sending = undefined;
   }
 
-  #room(): Promise<void> {
+  #room(): Promise<boolean> {
     return new Promise((resolve) => {
       const done = () => {
         this.#raw.off('drain', done);
         this.signal.removeEventListener('abort', done);
-        resolve();
+        resolve(!this.signal.aborted);
       };
       this.#raw.on('drain', done);
       this.signal.addEventListener('abort', done);
     });
   }
+}
+
+/**
+ * A function of its own, so that a reader of a quiet stream holds nothing of what it was sent.
+ *
+ * @returns the type of the last event, empty where there was none; undefined when there is no use in sending more
+ */
+async function sendRun(run: EventRun, stream: ResponseStream): Promise<string | undefined> {
+  const { source } = run;
+  if (source !== undefined) {
+    const frames = framesOf(source, run);
+    return (await stream.writeFrames(frames)) ? frames.lastType : undefined;
+  }
+  let last = '';
+  for (const event of run) {
+    last = event.event.type;
+    const room = stream.write(frameOf(event));
+    if (room !== true && !(await room)) return undefined;
+  }
+  return last;
+}
+
+/** The frames of a run, made once for all its readers. */
+interface Frames {
+  readonly text: string;
+  /** The text in UTF-8, once a reader has needed it. */
+  bytes: Buffer | undefined;
+  /** Events in them: fewer than the run has where one of it is none. */
+  readonly count: number;
+  /** Of its last event; empty where there is none. */
+  readonly lastType: string;
+}
+
+const framesBySource = new WeakMap<object, Frames>();
+
+/** Takes the whole run. */
+function framesOf(source: object, run: EventRun): Frames {
+  const made = framesBySource.get(source);
+  if (made !== undefined) {
+    run.skip(made.count);
+    return made;
+  }
+  let text = '';
+  let count = 0;
+  let lastType = '';
+  for (const event of run) {
+    text += frameOf(event);
+    count++;
+    lastType = event.event.type;
+  }
+  const frames = { text, bytes: undefined, count, lastType };
+  framesBySource.set(source, frames);
+  return frames;
 }
 
 function frameOf(event: StreamEvent): string {

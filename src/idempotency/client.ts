@@ -29,7 +29,7 @@ import {
 } from '../errors.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent } from '../journal/event.ts';
-import { type Following, type FollowStreamOptions, failedFollowing } from '../journal/follower.ts';
+import { type EventRun, type Following, type FollowStreamOptions, failedFollowing } from '../journal/follower.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import { abortSignal, aFunction, MAX_TIMER_MS, parseOptions, tenantName, waitMs, wholeNumber } from '../options.ts';
 import { ending } from './abandon.ts';
@@ -85,6 +85,11 @@ export interface JobClient {
   redriveMany(options?: RedriveManyOptions): Promise<RedriveManyResult>;
   /** @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED (on a `next()`) */
   follow(id: string, options?: FollowOptions): Following;
+  /**
+   * The same a run at a time, for who passes events on as texts: `skip` takes a run without
+   * parsing it, and its `source` is the same for all readers who are given it.
+   */
+  followRuns(id: string, options?: Omit<FollowOptions, 'types'>): AsyncGenerator<EventRun, void, undefined>;
   /** One page from the journal, without waiting. `finished` with no events: the cursor is at or past the end. */
   readEvents(id: string, options?: { tenant?: string; after?: Cursor; limit?: number }): Promise<EventPage>;
   /** @throws OncefleetError JOB_NOT_FOUND, WAIT_TIMEOUT; JobFailedError */
@@ -468,6 +473,12 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     },
     follow: (id, options = {}) =>
       follow('follow', followSchema, id, options?.tenant ?? runtime.settings.tenant, options),
+    async *followRuns(id, options = {}) {
+      parseOptions('followRuns', followSchema, options);
+      if (!isUuid(id)) throw notFound(id);
+      const { after = -1, signal, committed, tenant = runtime.settings.tenant } = options;
+      yield* runtime.followers.followRuns({ streamId: id, tenant, after, signal, committed });
+    },
     async readEvents(id, options = {}) {
       const { tenant } = parseOptions('readEvents', readSchema, options);
       if (!isUuid(id)) throw notFound(id);

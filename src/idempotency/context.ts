@@ -3,7 +3,7 @@ import type { Transaction } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import { type ClaimedJob, lockFence, saveCheckpoint } from '../db/jobs.ts';
 import type { Database } from '../db/schema.ts';
-import { LeaseLostError, OncefleetError } from '../errors.ts';
+import { InputInvalidError, type Issue, LeaseLostError, OncefleetError } from '../errors.ts';
 import { type AttemptEvent, encodeJson, type JobEvent } from '../journal/event.ts';
 import { readPrevious } from '../journal/previous.ts';
 import type { StreamWriter } from '../journal/writer.ts';
@@ -66,6 +66,7 @@ export function createContext(options: ContextOptions): JobContext {
       await stream.emit(event);
     },
     async progress(progress) {
+      checkProgress(progress);
       const event = {
         type: 'progress',
         done: progress.done,
@@ -99,7 +100,7 @@ export function createContext(options: ContextOptions): JobContext {
       return result;
     },
     complete: (trx, result) => options.complete(trx, result),
-    keyFor: (step) => `${id}:${step}`,
+    keyFor: (step) => stepKey(id, step),
   };
 }
 
@@ -124,6 +125,7 @@ export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: 
     log: teeToDelivery(runtime.log.child({ jobId: id, jobName: delivery.name, unguarded: true }), delivery),
     emit: nothing,
     progress: async (progress) => {
+      checkProgress(progress);
       delivery.updateProgress(progress).catch(() => undefined);
     },
     flush: nothing,
@@ -131,8 +133,26 @@ export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: 
     transaction: (effects) => runtime.db.kysely.transaction().execute(effects),
     complete: () =>
       Promise.reject(new OncefleetError('STORE_UNAVAILABLE', 'A run without a lease cannot complete in a transaction')),
-    keyFor: (step) => `${id}:${step}`,
+    keyFor: (step) => stepKey(id, step),
   };
+}
+
+/** @throws InputInvalidError EVENT_INVALID; nothing was emitted */
+function checkProgress(progress: unknown): void {
+  const { done, total, message } = (progress ?? {}) as { done?: unknown; total?: unknown; message?: unknown };
+  const issues: Issue[] = [];
+  if (!Number.isFinite(done)) issues.push({ path: 'done', message: 'expected a finite number' });
+  if (total !== undefined && !Number.isFinite(total))
+    issues.push({ path: 'total', message: 'expected a finite number, or nothing' });
+  if (message !== undefined && typeof message !== 'string')
+    issues.push({ path: 'message', message: 'expected a string, or nothing' });
+  if (issues.length > 0) throw new InputInvalidError('ctx.progress', issues, 'EVENT_INVALID');
+}
+
+/** Two steps that gave nothing would share one key. @throws InputInvalidError */
+function stepKey(jobId: string, step: unknown): string {
+  if (typeof step === 'string' && step !== '') return `${jobId}:${step}`;
+  throw new InputInvalidError('ctx.keyFor', [{ path: 'step', message: 'expected a string of at least one character' }]);
 }
 
 const TEED_LEVELS = ['info', 'warn', 'error', 'fatal'] as const;

@@ -37,7 +37,10 @@ export interface JobContext<E extends JobEvent = JobEvent> {
    * @throws OncefleetError EVENT_INVALID (alone; the stream goes on), LEASE_LOST, STREAM_CLOSED
    */
   emit(event: E): Promise<void>;
-  /** Emits a `progress` event and sets Bull Board's progress. */
+  /**
+   * Emits a `progress` event and sets Bull Board's progress.
+   * @throws OncefleetError EVENT_INVALID (`done` and `total` are numbers), and as `emit` does
+   */
   progress(progress: { done: number; total?: number; message?: string }): Promise<void>;
   /** Resolves once every event emitted so far is committed. */
   flush(): Promise<void>;
@@ -51,10 +54,12 @@ export interface JobContext<E extends JobEvent = JobEvent> {
   /**
    * Completes the job inside a transaction: its effects, the last events, the result and the
    * status commit together, or none of them. What `run` returns afterwards is ignored.
-   * @throws LeaseLostError roll back (throwing it out of `transaction` does)
+   * @throws LeaseLostError roll back (throwing it out of `transaction` does); OncefleetError
+   *   STREAM_CLOSED this transaction has completed the job before, and still does;
+   *   JOURNAL_REFUSED an event of this run was refused: it fails
    */
   complete(trx: Transaction<Database>, result: unknown): Promise<void>;
-  /** A key for a step's outside effect, the same in every attempt of this job. */
+  /** A key for a step's outside effect, the same in every attempt of this job. @throws InputInvalidError no step */
   keyFor(step: string): string;
 }
 

@@ -11,6 +11,7 @@ import {
   endAbandoned,
   findSettled,
   type RowOptions,
+  raiseFence,
   redriveJob,
   type Settlement,
   settleJobs,
@@ -321,10 +322,22 @@ export class Guard {
         checkEvent: spec.checkEvent,
         complete: async (trx, result) => {
           const verdict: Verdict = { kind: 'completed', result: encodeResult(result) };
-          completion.settlement = await this.#plan(verdict, claimed, stream, job, spec);
+          await stream.seal();
+          // Not all that the run said can be kept: it has failed.
+          if (stream.refused !== undefined) throw stream.refused;
+          const settlement = await this.#plan(verdict, claimed, stream, job, spec);
           lease.settling();
-          const accepted = await settleJobs(trx, [completion.settlement]);
-          if (!accepted.has(id)) throw new LeaseLostError(id, fence, 'the completion found the row at another fence');
+          const accepted = await settleJobs(trx, [settlement]);
+          if (!accepted.has(id)) {
+            const { settlement: first } = completion;
+            if (first !== undefined && (await findSettled(trx, [first])).has(id))
+              throw new OncefleetError(
+                'STREAM_CLOSED',
+                `ctx.complete: job ${id} has its outcome already, by the first call`,
+              );
+            throw new LeaseLostError(id, fence, 'the completion found the row at another fence');
+          }
+          completion.settlement = settlement;
           crashPoint('complete.after');
         },
       });
@@ -533,6 +546,7 @@ export class Guard {
     spec: JobSpec,
   ): Promise<Settlement> {
     const sealed = await stream.seal();
+    if (stream.immediate && stream.refused !== undefined) await this.#disown(claimed, stream);
     const plan = settlementOf(verdict);
     const own = eventOf(verdict, claimed);
     // A stream without a head stays silent: its terminal event is read from the row.
@@ -550,6 +564,18 @@ export class Guard {
           ? undefined
           : { streamId: claimed.id, fence: claimed.fence, firstSeq: sealed.firstSeq, events },
     };
+  }
+
+  /**
+   * Readers have events of a refused run's stream that the journal will never have, and the
+   * outcome goes where the first of them would: at another fence, so that cursors differ.
+   */
+  async #disown(claimed: ClaimedJob, stream: StreamWriter): Promise<void> {
+    if (claimed.fence !== stream.fence) return;
+    const { id, fence } = claimed;
+    const raised = await this.#persist(id, () => raiseFence(this.#runtime.db.kysely, id, fence));
+    if (raised === undefined) throw new LeaseLostError(id, fence, 'the outcome found the row at another fence');
+    claimed.fence = raised;
   }
 
   /** Whether the transaction that `ctx.complete` took part in has committed. */

@@ -57,6 +57,17 @@ export interface Following<E extends JobEvent = JobEvent> extends AsyncGenerator
   readonly cursor: Cursor;
 }
 
+/**
+ * Events that a follower has got together, in order. Its reader takes all of them before it
+ * asks for the next run: by iterating, which parses each, or by `skip`.
+ */
+export interface EventRun extends Iterable<StreamEvent> {
+  /** The same object for every reader in this process that gets these very events; none where it may be the only one. */
+  readonly source: object | undefined;
+  /** Takes the first `count` of them, of which the reader knows what they are. */
+  skip(count: number): void;
+}
+
 /** Segments read at once; a folded one may hold thousands of events. */
 const PAGE_SEGMENTS = 32;
 
@@ -100,7 +111,12 @@ export class Followers {
     return new StoppableFollowing(this.#follow(options, inbox), inbox, options.after, types);
   }
 
-  async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<StreamEvent, void, undefined> {
+  /** The same, as runs of all types; its signal alone ends a `next()` that waits. */
+  followRuns(options: Omit<FollowStreamOptions, 'types'>): AsyncGenerator<EventRun, void, undefined> {
+    return this.#follow(options, new Inbox(this.#maxInboxLength));
+  }
+
+  async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<EventRun, void, undefined> {
     const { streamId, signal, committed = false } = options;
     signal?.throwIfAborted();
     const place = parseCursor(options.after);
@@ -116,17 +132,13 @@ export class Followers {
       for (;;) {
         const fork = await this.#fork(tail, state);
         if (fork !== undefined) {
-          yield rewindTo(fork, state.fence, immediate);
+          yield new GivenRun([rewindTo(fork, state.fence, immediate)], () => undefined, signal);
           tail.rewind(fork);
         }
         tail.confirm(state);
         early.forgetBelow(state.fence);
         for await (const events of this.#read(state, tail.next)) {
-          for (const event of events) {
-            signal?.throwIfAborted();
-            tail.durable(event.seq, event.fence);
-            yield event;
-          }
+          yield new GivenRun(events, ({ seq, fence }) => tail.durable(seq, fence), signal);
         }
         if (state.closed && tail.next >= state.nextSeq) return;
 
@@ -151,18 +163,7 @@ export class Followers {
             early.add(message);
             break;
           }
-          for (let i = tail.next - message.firstSeq; i < step.events.length; i++) {
-            signal?.throwIfAborted();
-            const json = step.events[i] as string;
-            const event = parseEvent(json);
-            // A hint that holds no event: the journal does.
-            if (event === undefined) break;
-            const { fence } = message;
-            const seq = tail.next;
-            if (message.committed) tail.durable(seq, fence);
-            else tail.ahead(seq, fence);
-            yield { seq, fence, cursor: cursorAt(seq, fence, immediate), event, json };
-          }
+          yield new LiveRun(message, step.events, tail, immediate, signal);
           if (tail.next <= message.lastSeq) break;
           if (message.end) return;
         }
@@ -219,11 +220,17 @@ export class Followers {
     return state;
   }
 
-  /** The seq from which the journal left the reader's tail; undefined when it did not. */
+  /**
+   * The seq from which the journal left the reader's tail; undefined when it did not.
+   *
+   * @throws OncefleetError STREAM_EXPIRED retention may have removed the place where it did
+   */
   async #fork(tail: Tail, state: StreamState): Promise<number | undefined> {
     if (tail.fence === undefined) return undefined;
     if (state.fence > tail.fence) {
       const fork = (await findFork(this.#db, state.streamId, tail.fence)) ?? state.nextSeq;
+      // The first that is left is a later owner's: so may some have been that are gone.
+      if (state.keptFrom > 0 && fork <= state.keptFrom) throw expired(state.streamId, tail.next, state.keptFrom);
       return fork < tail.next ? fork : undefined;
     }
     // Nobody took over, but the run ended without these: its last event stands where the first of them would.
@@ -281,7 +288,7 @@ function expired(streamId: string, seq: number, keptFrom: number): OncefleetErro
 /** Follows nothing: throws on the first `next()`. */
 export function failedFollowing(error: Error, after: Cursor): Following {
   // biome-ignore lint/correctness/useYield: it ends before it could.
-  const events = (async function* (): AsyncGenerator<StreamEvent, void, undefined> {
+  const events = (async function* (): AsyncGenerator<EventRun, void, undefined> {
     throw error;
   })();
   return new StoppableFollowing(events, new Inbox(0), after);
@@ -384,6 +391,8 @@ class Tail {
     }
     if (!message.committed && fence < this.#latest) return 'drop';
     if (lastSeq < this.next) {
+      // Read already, with what came after the head was looked at: has the stream ended, or been redriven since?
+      if (message.committed && message.end && lastSeq === this.next - 1) return 'look';
       if (tailFence === undefined || !message.committed) return 'drop';
       if (message.end) return 'look';
       if (fence === tailFence && lastSeq === this.next - 1) this.#fence = undefined;
@@ -437,6 +446,98 @@ class EarlyRuns {
     this.#runs.shift();
     this.#length -= first.length;
     return first;
+  }
+}
+
+/** Events that were read. Like a live one it holds nothing once it is taken: readers keep a run until the next. */
+class GivenRun implements EventRun {
+  readonly source = undefined;
+  #events: Iterable<StreamEvent>;
+  readonly #taken: (event: StreamEvent) => void;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(events: Iterable<StreamEvent>, taken: (event: StreamEvent) => void, signal: AbortSignal | undefined) {
+    this.#events = events;
+    this.#taken = taken;
+    this.#signal = signal;
+  }
+
+  skip(count: number): void {
+    let left = count;
+    if (left > 0) for (const _ of this) if (--left === 0) return;
+  }
+
+  *[Symbol.iterator](): Generator<StreamEvent, void, undefined> {
+    for (const event of this.#events) {
+      this.#signal?.throwIfAborted();
+      this.#taken(event);
+      yield event;
+    }
+    this.#events = [];
+  }
+}
+
+/** What is left of a message for a reader: all of it, unless it had some before. */
+class LiveRun implements EventRun {
+  #source: object | undefined;
+  #texts: readonly string[];
+  readonly #firstSeq: number;
+  readonly #fence: number;
+  readonly #committed: boolean;
+  readonly #tail: Tail;
+  readonly #immediate: boolean;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(
+    message: RunMessage,
+    texts: readonly string[],
+    tail: Tail,
+    immediate: boolean,
+    signal: AbortSignal | undefined,
+  ) {
+    this.#source = tail.next === message.firstSeq ? message : undefined;
+    this.#texts = texts;
+    this.#firstSeq = message.firstSeq;
+    this.#fence = message.fence;
+    this.#committed = message.committed;
+    this.#tail = tail;
+    this.#immediate = immediate;
+    this.#signal = signal;
+  }
+
+  get source(): object | undefined {
+    return this.#source;
+  }
+
+  skip(count: number): void {
+    if (count > 0) this.#take(this.#tail.next + count - 1);
+    this.#release();
+  }
+
+  *[Symbol.iterator](): Generator<StreamEvent, void, undefined> {
+    const firstSeq = this.#firstSeq;
+    const fence = this.#fence;
+    const texts = this.#texts;
+    for (let seq = this.#tail.next; seq - firstSeq < texts.length; seq++) {
+      this.#signal?.throwIfAborted();
+      const json = texts[seq - firstSeq] as string;
+      const event = parseEvent(json);
+      // A hint that holds no event: the journal does.
+      if (event === undefined) break;
+      this.#take(seq);
+      yield { seq, fence, cursor: cursorAt(seq, fence, this.#immediate), event, json };
+    }
+    this.#release();
+  }
+
+  #take(seq: number): void {
+    if (this.#committed) this.#tail.durable(seq, this.#fence);
+    else this.#tail.ahead(seq, this.#fence);
+  }
+
+  #release(): void {
+    this.#source = undefined;
+    this.#texts = [];
   }
 }
 
@@ -518,20 +619,24 @@ class Inbox implements ChannelListener {
   }
 }
 
-/** A generator's own `return()` would wait for the `next()` before it, and so for an event. */
+/** Runs as their events. A generator's own `return()` would wait for the `next()` before it, and so for an event. */
 class StoppableFollowing implements Following {
-  readonly #events: AsyncGenerator<StreamEvent, void, undefined>;
+  readonly #runs: AsyncGenerator<EventRun, void, undefined>;
+  /** What is left of the run that came last. */
+  #events: Iterator<StreamEvent> | undefined;
+  /** The last answer of those that are not given yet. */
+  #asked: Promise<IteratorResult<StreamEvent, void>> | undefined;
   readonly #inbox: Inbox;
   readonly #types: ReadonlySet<string> | undefined;
   #cursor: Cursor;
 
   constructor(
-    events: AsyncGenerator<StreamEvent, void, undefined>,
+    runs: AsyncGenerator<EventRun, void, undefined>,
     inbox: Inbox,
     after: Cursor,
     types?: ReadonlySet<string>,
   ) {
-    this.#events = events;
+    this.#runs = runs;
     this.#inbox = inbox;
     this.#cursor = after;
     this.#types = types;
@@ -541,23 +646,64 @@ class StoppableFollowing implements Following {
     return this.#cursor;
   }
 
-  async next(): Promise<IteratorResult<StreamEvent, void>> {
+  next(): Promise<IteratorResult<StreamEvent, void>> {
+    const step = () => this.#step();
+    // Asked again before it has answered, it answers one after the other, as generators do.
+    const answer = this.#asked === undefined ? step() : this.#asked.then(step, step);
+    const answered = () => {
+      if (this.#asked === answer) this.#asked = undefined;
+    };
+    this.#asked = answer;
+    answer.then(answered, answered);
+    return answer;
+  }
+
+  async #step(): Promise<IteratorResult<StreamEvent, void>> {
     for (;;) {
-      const step = await this.#events.next();
-      if (step.done === true) return step;
-      this.#cursor = step.value.cursor;
-      if (this.#types === undefined || this.#types.has(step.value.event.type)) return step;
+      const event = this.#take();
+      if (event instanceof Error) {
+        this.#stop();
+        await this.#runs.return();
+        throw event.cause;
+      }
+      if (event === undefined) {
+        const run = await this.#runs.next();
+        if (run.done === true) return run;
+        this.#events = run.value[Symbol.iterator]();
+        continue;
+      }
+      this.#cursor = event.cursor;
+      if (this.#types === undefined || this.#types.has(event.event.type)) return { done: false, value: event };
     }
   }
 
-  return(): Promise<IteratorResult<StreamEvent, void>> {
-    this.#inbox.stop();
-    return this.#events.return();
+  async return(): Promise<IteratorResult<StreamEvent, void>> {
+    this.#stop();
+    await this.#runs.return();
+    return { done: true, value: undefined };
   }
 
-  throw(error: unknown): Promise<IteratorResult<StreamEvent, void>> {
+  async throw(error: unknown): Promise<IteratorResult<StreamEvent, void>> {
+    this.#stop();
+    await this.#runs.return();
+    throw error;
+  }
+
+  #stop(): void {
     this.#inbox.stop();
-    return this.#events.throw(error);
+    this.#events = undefined;
+  }
+
+  /** The next event of the run at hand; an Error with what was thrown (the signal's reason) as its cause. */
+  #take(): StreamEvent | Error | undefined {
+    try {
+      const step = this.#events?.next();
+      if (step?.done === false) return step.value;
+    } catch (cause) {
+      return new Error('The run broke off', { cause });
+    }
+    this.#events = undefined;
+    return undefined;
   }
 
   [Symbol.asyncIterator](): this {

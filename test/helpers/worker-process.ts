@@ -2,8 +2,10 @@
  * A worker process for tests that kill, freeze or interrupt one. Its jobs are steered over
  * IPC: `{type: 'running', jobId, fence}` when a handler has begun, then the parent's orders.
  */
+import { subscribe } from 'node:diagnostics_channel';
 import { sql } from 'kysely';
 import { z } from 'zod';
+import { CRASH_POINT_CHANNEL, type CrashPoint } from '../../src/crash-points.ts';
 import { defineJob } from '../../src/index.ts';
 import { createFleet } from '../../src/workers/fleet.ts';
 
@@ -35,6 +37,30 @@ export const streamJob = defineJob({
     return { attempt: ctx.attempt };
   },
 });
+
+/** Commits half of its events; in its first attempt its process freezes when the rest is published and not committed. */
+export const aheadJob = defineJob({
+  name: 'ahead',
+  publish: 'immediate',
+  input: z.object({ events: z.number() }),
+  async run(input, ctx) {
+    for (let i = 0; i < input.events; i++) {
+      await ctx.emit({ type: 'number', i, attempt: ctx.attempt });
+      if (i === Math.floor(input.events / 2)) {
+        await ctx.flush();
+        if (ctx.attempt === 1) freezeAt('append.before');
+      }
+    }
+    await ctx.flush();
+    return { attempt: ctx.attempt };
+  },
+});
+
+function freezeAt(place: CrashPoint): void {
+  subscribe(CRASH_POINT_CHANNEL, (message) => {
+    if ((message as { point: CrashPoint }).point === place) process.kill(process.pid, 'SIGSTOP');
+  });
+}
 
 /** Begins, waits for an order, then tries every kind of write and says how each went. */
 export const zombieJob = defineJob({
@@ -94,7 +120,7 @@ export const blockJob = defineJob({
   },
 });
 
-export const testJobs = [streamJob, zombieJob, poisonJob, blockJob];
+export const testJobs = [streamJob, aheadJob, zombieJob, poisonJob, blockJob];
 
 if (import.meta.main) {
   const options = JSON.parse(process.argv[2] as string) as WorkerProcessOptions;

@@ -110,6 +110,18 @@ export function createFakeClient(definitions: readonly AnyJobDefinition[] = []):
         state.following--;
       }
     },
+    async *followRuns(id: string, options: FollowOptions = {}) {
+      // Each event alone; as a method, so that a `follow` a test has replaced counts.
+      for await (const event of client.follow(id, options)) {
+        yield {
+          source: undefined,
+          skip: () => undefined,
+          *[Symbol.iterator]() {
+            yield event;
+          },
+        };
+      }
+    },
     async result() {
       throw new Error('not needed here');
     },

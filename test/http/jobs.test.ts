@@ -166,7 +166,10 @@ describe('POST /v1/jobs/{name}', () => {
       duplex: 'half',
     } as RequestInit);
     expect(chunked.status).toBe(413);
-    expect(await chunked.json()).toMatchObject({ code: 'BODY_TOO_LARGE' });
+    expect(await chunked.json()).toMatchObject({
+      code: 'BODY_TOO_LARGE',
+      detail: expect.stringContaining(`${BODY_LIMIT_BYTES} bytes`),
+    });
   });
 
   it.each([

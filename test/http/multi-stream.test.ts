@@ -166,10 +166,22 @@ describe('several finished streams', () => {
       'INPUT_INVALID',
     ],
     [`streams=${UNKNOWN}`, 404, 'JOB_NOT_FOUND'],
-    ['streams=nope', 404, 'JOB_NOT_FOUND'],
+    ['streams=nope', 400, 'INPUT_INVALID'],
   ])('refuse the list %j', async (query, status, code) => {
     const response = await inject(harness.app, `/v1/events?${query}`);
     expect([response.statusCode, response.json().code]).toEqual([status, code]);
+  });
+
+  it('name the ids that are none, by their places', async () => {
+    const response = await fetch(harness.url(`/v1/events?streams=${UNKNOWN},nope,,${UNKNOWN}x`));
+    expect(await response.json()).toMatchObject({
+      status: 400,
+      code: 'INPUT_INVALID',
+      issues: [
+        { path: 'streams[1]', message: 'expected the id of a job, a UUID' },
+        { path: 'streams[3]', message: 'expected the id of a job, a UUID' },
+      ],
+    });
   });
 
   it('are 404 as a whole where one is another tenant’s, and 401 without a token', async () => {

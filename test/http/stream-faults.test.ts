@@ -157,6 +157,60 @@ describe('a reader', () => {
     );
   });
 
+  it('that stalls stops its follower also where its frames are shared with others', async () => {
+    const client = createFakeClient();
+    const { port } = await listen(client);
+    const text = 'x'.repeat(64 * 1024);
+    const sources = Array.from({ length: 400 }, (_, seq) => ({ seq }));
+    let pulled = 0;
+    Object.assign(client, {
+      async *followRuns() {
+        for (const source of sources) {
+          pulled++;
+          const event = { type: source.seq === 399 ? 'end' : 'delta', text };
+          yield {
+            source,
+            skip: () => undefined,
+            *[Symbol.iterator]() {
+              yield { seq: source.seq, fence: 1, cursor: source.seq, event, json: JSON.stringify(event) };
+            },
+          };
+        }
+      },
+    });
+    const id = await client.newJob();
+    const quick = await new RawRequest(port, path(id), SSE).closed();
+    expect(parseSse(quick.body.text)).toHaveLength(400);
+    pulled = 0;
+    const reader = new RawRequest(port, path(id), SSE);
+    reader.socket.pause();
+    await expect.poll(() => pulled, { timeout: 15_000 }).toBeGreaterThan(0);
+    expect(await settled(() => pulled)).toBeLessThan(200);
+    reader.socket.resume();
+    await reader.closed();
+    expect(reader.body).toEqual(quick.body);
+  });
+
+  it('that stalls gets no keepalives while it takes nothing', async () => {
+    const client = createFakeClient();
+    const { port } = await listen(client, { keepaliveMs: 40 });
+    const id = await client.newJob();
+    for (let i = 0; i < 400; i++) client.push(id, { type: 'delta', text: 'x'.repeat(64 * 1024) });
+    client.push(id, { type: 'end' });
+    const reader = new RawRequest(port, path(id), SSE);
+    reader.socket.pause();
+    await settled(() => client.pulled);
+    // Somebody who has nothing to read tells how long it lasts.
+    const quiet = new RawRequest(port, path(await client.newJob()), SSE);
+    await expect.poll(() => quiet.body.text.split(': keepalive').length, { timeout: 15_000 }).toBeGreaterThan(15);
+    quiet.socket.destroy();
+    reader.socket.resume();
+    await reader.closed();
+    expect(reader.body.complete).toBe(true);
+    // A busy machine may have made it quiet for a moment before it stalled, or after.
+    expect(reader.body.text.split(': keepalive').length - 1).toBeLessThan(5);
+  });
+
   it('that stalls and goes away ends its follower', async () => {
     const client = createFakeClient();
     const { port } = await listen(client);

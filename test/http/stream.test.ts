@@ -103,7 +103,7 @@ describe('a finished stream', () => {
   });
 
   it.each([0, 1, 1_000_000])(
-    'is 204 for a cursor %i past its terminal event, which stops an EventSource',
+    'is 204 for a cursor %s past its terminal event, which stops an EventSource',
     async (past) => {
       const reader = await read(id, '', { 'last-event-id': String(journal.length - 1 + past) });
       expect(reader.status).toBe(204);
@@ -141,6 +141,26 @@ describe('a stream in flight', () => {
     await reader.closed();
     expect(reader.body.complete).toBe(true);
     expect(parseSse(reader.body.text)).toEqual(await journalOf(id));
+  });
+
+  it('brings its events once to each of its readers, wherever they began', async () => {
+    const id = await enqueue('stepper', { gate: 'shared', steps: 40 });
+    gate.open('shared', 3);
+    await expect.poll(async () => (await harness.fleet.readEvents(id)).events.length, { timeout: 15_000 }).toBe(3);
+    const cursors = ['', '', '?after=0', '?after=2'];
+    const readers = cursors.map((query) => new RawRequest(harness.port, eventsPath(id, query), SSE));
+    for (const reader of readers) await expect.poll(() => reader.body.text, { timeout: 15_000 }).toContain('retry');
+    await expect.poll(() => readers[0]?.body.text, { timeout: 15_000 }).toContain('id: 2');
+    for (let n = 3; n < 40; n++) gate.open('shared');
+    await Promise.all(readers.map((reader) => reader.closed()));
+    const journal = await journalOf(id);
+    expect(journal).toHaveLength(41);
+    expect(readers.map((reader) => parseSse(reader.body.text))).toEqual([
+      journal,
+      journal,
+      journal.slice(1),
+      journal.slice(3),
+    ]);
   });
 
   it('goes on when a reader leaves, and the reader finds the rest later', async () => {

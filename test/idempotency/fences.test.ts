@@ -352,6 +352,80 @@ describe('to a run that was replaced and does not know it yet', () => {
   });
 });
 
+describe('a run', () => {
+  async function outcomeOf(name: string, run: (ctx: JobContext) => Promise<unknown>) {
+    const job = defineJob({ name, input: z.object({}), attempts: 1, run: (_input, ctx) => run(ctx) });
+    const fleet = createTestFleet(file.url, [job]);
+    await fleet.work();
+    const handle = await fleet.enqueue(job, {});
+    await handle.result({ timeoutMs: 10_000 }).catch(() => undefined);
+    return { id: handle.id, record: await fleet.get(handle.id) };
+  }
+
+  it('that completes itself twice in one transaction is told so, and has its first outcome', async () => {
+    let again: unknown;
+    const { id, record } = await outcomeOf('twice', (ctx) =>
+      ctx.transaction(async (trx) => {
+        await ctx.complete(trx, 'first');
+        again = await ctx.complete(trx, 'second').catch((error: unknown) => error);
+        expect(ctx.signal.aborted).toBe(false);
+      }),
+    );
+    expect(again).toMatchObject({ code: 'STREAM_CLOSED' });
+    expect(record).toMatchObject({ status: 'completed', result: 'first', fence: 1 });
+    const replayed = await file.db.selectFrom('jobs').select('result').where('id', '=', id).executeTakeFirstOrThrow();
+    expect(replayed.result).toBe('"first"');
+  });
+
+  it('one of whose events Postgres refused cannot complete itself', async () => {
+    await sql`
+      alter table journal_segments drop constraint if exists wholesome,
+        add constraint wholesome check (events::text not like '%poison%')`.execute(file.db);
+    let after: unknown;
+    let thrown: unknown;
+    const { record } = await outcomeOf('refused', async (ctx) => {
+      await ctx.emit({ type: 'n', text: 'poison' });
+      await ctx.flush().catch(() => undefined);
+      thrown = await ctx.db
+        .transaction()
+        .execute((trx) => ctx.complete(trx, 'all is well'))
+        .catch((error: unknown) => error);
+      after = (await rowOf(file.db, ctx.jobId)).status;
+    });
+    expect(thrown).toMatchObject({ code: 'JOURNAL_REFUSED' });
+    expect(after).toBe('running');
+    expect(record).toMatchObject({ status: 'failed', error: { code: 'JOURNAL_REFUSED' } });
+  });
+
+  it.each([
+    ['no number', { done: 'x' }, 'done: '],
+    ['NaN', { done: Number.NaN }, 'done: '],
+    ['a total that is none', { done: 1, total: '9' }, 'total: '],
+    ['a message that is none', { done: 1, message: {} }, 'message: '],
+    ['nothing', undefined, 'done: '],
+  ])('cannot report %s as progress', async (_name, progress, message) => {
+    let thrown: unknown;
+    const { id } = await outcomeOf('progress', async (ctx) => {
+      thrown = await ctx.progress(progress as never).catch((error: unknown) => error);
+      await ctx.progress({ done: 1, total: 2, message: 'half' });
+    });
+    expect(thrown).toMatchObject({ code: 'EVENT_INVALID', message: expect.stringContaining(message) });
+    expect((await journalOf(file.db, id)).map(({ event }) => event.type)).toEqual(['progress', 'end']);
+  });
+
+  it.each([[''], [undefined], [7]])('has no key for the step %j', async (step) => {
+    let thrown: unknown;
+    await outcomeOf('step', async (ctx) => {
+      try {
+        ctx.keyFor(step as never);
+      } catch (error) {
+        thrown = error;
+      }
+    });
+    expect(thrown).toMatchObject({ code: 'INPUT_INVALID', message: expect.stringContaining('step: ') });
+  });
+});
+
 it('a run that completed itself ends its delivery at once', async () => {
   const job = defineJob({
     name: 'completed-itself',

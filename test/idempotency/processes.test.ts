@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import type { StreamEvent } from '../../src/index.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
 import { journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
@@ -56,6 +57,16 @@ function idleFleet(prefix: string): Fleet {
   return createTestFleet(file.url, testJobs, { prefix, ...LEASE });
 }
 
+/** The events a reader holds that obeys every rewind. */
+function afterRewinds(events: readonly StreamEvent[]): string[] {
+  let held: StreamEvent[] = [];
+  for (const told of events) {
+    if (told.event.type === 'rewind') held = held.filter(({ seq }) => seq <= told.seq);
+    else held.push(told);
+  }
+  return held.map(({ json }) => json);
+}
+
 describe('a worker killed with SIGKILL', () => {
   it('loses its lease to another worker; the journal is contiguous and every follower reads the same story', async () => {
     const prefix = uniquePrefix();
@@ -83,6 +94,36 @@ describe('a worker killed with SIGKILL', () => {
     const record = await fleet.get(handle.id);
     expect(record).toMatchObject({ crashCount: 1, errorCount: 0 });
     expect(record?.attempts.map((attempt) => attempt.outcome)).toEqual(['crash', 'completed']);
+  });
+
+  it('after it published events that it had not committed: readers are rewound, live or back with a cursor', async () => {
+    const prefix = uniquePrefix();
+    const worker = await startWorkerProcess(prefix);
+    const fleet = idleFleet(prefix);
+    const handle = await fleet.enqueue('ahead', { events: 10 });
+    const live: StreamEvent[] = [];
+    const following = (async () => {
+      for await (const event of handle.events()) live.push(event);
+    })();
+    await expect.poll(() => live.length, { timeout: 15_000 }).toBe(10);
+    worker.child.kill('SIGKILL');
+    await once(worker.child, 'exit');
+    expect((await journalOf(file.db, handle.id)).map(({ seq }) => seq)).toEqual([0, 1, 2, 3, 4, 5]);
+    const before = [...live];
+    await fleet.work();
+    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ attempt: 2 });
+    await following;
+    const journal = (await journalOf(file.db, handle.id)).map(({ event }) => JSON.stringify(event));
+    expect(journal).toHaveLength(6 + 1 + 10 + 1);
+    expect(live[10]).toMatchObject({ event: { type: 'rewind', from: 6 }, cursor: '2-5' });
+    expect(afterRewinds(live)).toEqual(journal);
+    expect(live.filter(({ event }) => event.type === 'rewind')).toHaveLength(1);
+    for (const [seq, event] of before.entries()) {
+      const back = before.slice(0, seq + 1);
+      for await (const later of handle.events({ after: event.cursor })) back.push(later);
+      expect(back.some((told) => told.event.type === 'rewind')).toBe(seq >= 6);
+      expect(afterRewinds(back)).toEqual(journal);
+    }
   });
 
   it('by its own job, again and again, poisons that job', async () => {

@@ -29,8 +29,10 @@ describe('a thousand followers that come and go', () => {
     await s.append(s.run(0, 1));
     const others = await Promise.all(Array.from({ length: 9 }, () => insertJob(file.db)));
     const ids = [s.id, ...others];
-    // What lives as long as the hub does.
+    // What lives as long as the hub does, and no listener of a connection that is being made.
     await follow(s).return();
+    await expect.poll(() => s.subscriber.status).toBe('ready');
+    await turn();
     const listeners = () => s.subscriber.eventNames().map((name) => [name, s.subscriber.listenerCount(name)]);
     const before = { listeners: listeners(), timers: timers() };
     const controller = new AbortController();
@@ -88,11 +90,52 @@ describe('a thousand followers that come and go', () => {
   });
 });
 
+it('a follower that leaves takes nothing from another of its stream', async () => {
+  const s = await stage();
+  const leaving = follow(s);
+  const following = s.follow();
+  const first = leaving.next();
+  await s.live();
+  await s.append(s.run(0, 1));
+  await s.publish(s.run(0, 1));
+  expect((await first).value?.seq).toBe(0);
+  await expect.poll(s.seqs).toEqual([0]);
+  await leaving.return();
+  expect(await subscribedChannels(s)).toContain(`${s.prefix}:stream:${s.id}`);
+  // Only its message can bring this one: the next look at the head is a minute away.
+  await s.append(s.run(1, 1));
+  await s.publish(s.run(1, 1));
+  await expect.poll(s.seqs).toEqual([0, 1]);
+  await s.publish(await s.end(2), true);
+  await following;
+});
+
 describe('a follower', () => {
   it('that returns before its first event was never there', async () => {
     const s = await stage();
     const following = follow(s);
     expect(await following.return()).toEqual({ done: true, value: undefined });
+    expect(await following.next()).toEqual({ done: true, value: undefined });
+    expect(s.hub.size).toBe(0);
+  });
+
+  it('asked several times at once answers in order, a run after the other', async () => {
+    const s = await stage();
+    for (let i = 0; i < 9; i += 3) await s.append(s.run(i, 3));
+    await s.end(9);
+    const following = follow(s);
+    const steps = await Promise.all(Array.from({ length: 12 }, () => following.next()));
+    expect(steps.map((step) => step.value?.seq)).toEqual([...upTo(10), undefined, undefined]);
+  });
+
+  it('aborted in the middle of a run throws the reason, and is over', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 3));
+    const controller = new AbortController();
+    const following = follow(s, { signal: controller.signal });
+    expect((await following.next()).value?.seq).toBe(0);
+    controller.abort(new Error('enough'));
+    await expect(following.next()).rejects.toThrow('enough');
     expect(await following.next()).toEqual({ done: true, value: undefined });
     expect(s.hub.size).toBe(0);
   });

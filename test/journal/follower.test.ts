@@ -2,6 +2,7 @@ import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { settleJobs } from '../../src/db/jobs.ts';
+import type { Run } from '../../src/db/journal.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
 import { Publisher } from '../../src/journal/channel.ts';
@@ -211,6 +212,26 @@ describe('a follower', () => {
     await following;
   });
 
+  it('ends at once when it read the terminal event before it knew that the stream was closed', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 1));
+    const read = s.followers.state.bind(s.followers);
+    let ended: Run | undefined;
+    vi.spyOn(s.followers, 'state').mockImplementation(async (...args) => {
+      const state = await read(...args);
+      if (ended === undefined) {
+        await s.append(s.run(1, 1));
+        ended = await s.end(2);
+      }
+      return state;
+    });
+    const following = s.follow();
+    await expect.poll(s.seqs).toEqual(upTo(3));
+    // The next look at the head by itself is a minute away.
+    await s.publish(ended as unknown as Run, true);
+    await following;
+  });
+
   it('is not ended by a terminal message it has seen, from before a redrive', async () => {
     const s = await stage();
     await s.append(s.run(0, 3));
@@ -291,6 +312,61 @@ describe('a follower', () => {
     const s = await stage();
     await s.append(s.run(0, 3));
     await expect(s.follow(after)).rejects.toMatchObject({ code: 'CURSOR_INVALID' });
+  });
+
+  it.each([
+    ['types: a string', { types: 'delta' }, 'types: expected an array'],
+    ['types: a number in it', { types: ['delta', 7] }, 'types[1]: '],
+    ['types: an empty one', { types: [''] }, 'types[0]: '],
+    ['committed: a string', { committed: 'false' }, 'committed: '],
+    ['signal: a controller', { signal: new AbortController() }, 'signal: '],
+    ['a name that is none', { type: ['delta'] }, 'type: no such option'],
+  ])('is refused options that would give other events than asked for: %s', async (_name, options, message) => {
+    const job = defineJob({ name: 'followed', input: z.object({}), run: () => undefined });
+    const fleet = createTestFleet(file.url, [job]);
+    const handle = await fleet.enqueue(job, {});
+    for (const following of [fleet.follow(handle.id, options as never), handle.events(options as never)]) {
+      await expect(following.next()).rejects.toMatchObject({
+        code: 'INPUT_INVALID',
+        message: expect.stringContaining(message),
+      });
+    }
+  });
+
+  it('of runs may skip what another has read: both are given every event once, and what is none by the journal', async () => {
+    const s = await stage();
+    const made = new Map<object, number>();
+    const skipped: number[] = [];
+    const reading = Array.from({ length: 3 }, async () => {
+      const seqs: number[] = [];
+      let next = 0;
+      for await (const run of s.followers.followRuns({ streamId: s.id, tenant: 'default', after: -1 })) {
+        // Gone once the run is taken.
+        const { source } = run;
+        const count = source && made.get(source);
+        if (count !== undefined) {
+          run.skip(count);
+          skipped.push(count);
+          for (let i = 0; i < count; i++) seqs.push(next + i);
+        } else {
+          const before = seqs.length;
+          for (const { seq } of run) seqs.push(seq);
+          if (source !== undefined) made.set(source, seqs.length - before);
+        }
+        next = seqs.length;
+      }
+      return seqs;
+    });
+    await s.live();
+    for (let i = 0; i < 9; i += 3) {
+      await s.append(s.run(i, 3));
+      const run = s.run(i, 3);
+      // Of the second message the last event is none.
+      await s.publish(i === 3 ? { ...run, events: [...run.events.slice(0, 2), 'null'] } : run);
+    }
+    await s.publish(await s.end(9), true);
+    expect(await Promise.all(reading)).toEqual([upTo(10), upTo(10), upTo(10)]);
+    expect(skipped).toContain(3);
   });
 
   it('of a job that never emitted reads the terminal event from its row', async () => {

@@ -1,5 +1,7 @@
+import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
+import { sweepAlong } from '../../src/db/retention.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
 import { claimFree, expireLease, journalOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
@@ -23,13 +25,20 @@ function held(events: readonly StreamEvent[]): StreamEvent[] {
   return kept;
 }
 
-const journalTexts = async (s: Stage) => (await journalOf(file.db, s.id)).map(({ event }) => JSON.stringify(event));
+const journalTexts = async (id: string) => (await journalOf(file.db, id)).map(({ event }) => JSON.stringify(event));
 const heldTexts = (events: readonly StreamEvent[]) => held(events).map(({ json }) => json);
 
 /** Another worker takes the stream over. */
 async function takeOver(s: Stage): Promise<void> {
   await expireLease(file.db, s.id);
   await claimFree(file.db, s.id);
+}
+
+/** Its retention is over. */
+async function removeEvents(s: Stage): Promise<void> {
+  const all = { streamMs: 0, jobMs: Infinity };
+  await expect.poll(async () => (await sweepAlong(file.db, 'stream', 'default', all, 100)).seen).toBe(0);
+  expect(await journalOf(file.db, s.id)).toEqual([]);
 }
 
 describe('an immediate stream', () => {
@@ -77,7 +86,7 @@ describe('an immediate stream', () => {
     await s.append(s.run(2, 1, 2));
     await s.publish(await s.end(3, 2), true);
     await following;
-    expect(heldTexts(s.seen)).toEqual(await journalTexts(s));
+    expect(heldTexts(s.seen)).toEqual(await journalTexts(s.id));
   });
 
   it('rewinds also a reader that heard nothing of the takeover', async () => {
@@ -92,7 +101,7 @@ describe('an immediate stream', () => {
     await s.append(s.run(0, 5, 2));
     await s.end(5, 2);
     await following;
-    expect(heldTexts(s.seen)).toEqual(await journalTexts(s));
+    expect(heldTexts(s.seen)).toEqual(await journalTexts(s.id));
   });
 
   it.each([
@@ -112,6 +121,52 @@ describe('an immediate stream', () => {
     const page = await s.followers.readPage(s.id, 'default', after, 100);
     expect(page.events.map(({ json }) => json)).toEqual(s.seen.map(({ json }) => json));
     expect(page).toMatchObject({ next: 7, finished: true });
+  });
+
+  it.each([
+    ['the seq of the terminal event, of a run that died', '1-7'],
+    ['a seq beyond the end, of a run that died', '1-20'],
+    ['a seq that the next run wrote otherwise', '1-4'],
+  ])(
+    'whose events are gone says so to a reader that has %s, and does not end as if it had all',
+    async (_name, after) => {
+      const s = await stage();
+      await s.append(s.run(0, 2));
+      await takeOver(s);
+      await s.append(s.run(2, 5, 2));
+      await s.end(7, 2);
+      await removeEvents(s);
+      await expect(s.follow(after)).rejects.toMatchObject({ code: 'STREAM_EXPIRED', details: { keptFrom: 8 } });
+      await expect(s.followers.readPage(s.id, 'default', after, 10)).rejects.toMatchObject({ code: 'STREAM_EXPIRED' });
+      expect(s.seen).toEqual([]);
+    },
+  );
+
+  it.each(['2-7', 7])('whose events are gone ends for a reader that had them all: %j', async (after) => {
+    const s = await stage();
+    await s.append(s.run(0, 2));
+    await takeOver(s);
+    await s.append(s.run(2, 5, 2));
+    await s.end(7, 2);
+    await removeEvents(s);
+    await s.follow(after);
+    expect(s.seen).toEqual([]);
+    expect(await s.followers.readPage(s.id, 'default', after, 10)).toEqual({ events: [], next: after, finished: true });
+  });
+
+  it('whose events are gone says so to a reader that listened all the time and heard nothing', async () => {
+    const s = await stage();
+    const following = s.follow();
+    await s.live();
+    await s.publish(s.run(0, 12), false, 'ahead');
+    await expect.poll(s.seqs).toEqual(upTo(12));
+    await takeOver(s);
+    await s.append(s.run(0, 7, 2));
+    const end = await s.end(7, 2);
+    await removeEvents(s);
+    await s.publish(end, true);
+    await expect(following).rejects.toMatchObject({ code: 'STREAM_EXPIRED' });
+    expect(s.seqs()).toEqual(upTo(12));
   });
 
   it('lets a reader wait whose cursor is ahead of the journal while its owner lives', async () => {
@@ -171,7 +226,7 @@ describe('an immediate stream', () => {
     await s.append(s.run(0, 1, 2));
     await s.publish(await s.end(1, 2), true);
     await following;
-    expect(heldTexts(s.seen)).toEqual(await journalTexts(s));
+    expect(heldTexts(s.seen)).toEqual(await journalTexts(s.id));
   });
 
   it('puts messages in order that came in another, and waits for one that was lost', async () => {
@@ -211,7 +266,7 @@ describe('an immediate stream', () => {
     // As after a refusal: the outcome stands where the refused event would have.
     await s.publish(await s.end(2), true);
     await following;
-    expect(heldTexts(s.seen)).toEqual(await journalTexts(s));
+    expect(heldTexts(s.seen)).toEqual(await journalTexts(s.id));
     expect(s.seen.at(-1)?.event.type).toBe('end');
   });
 
@@ -231,7 +286,7 @@ describe('an immediate stream', () => {
     await s.append(s.run(2, 1, 2));
     await s.publish(await s.end(3, 2), true);
     await following;
-    expect(seen.map(({ json }) => json)).toEqual(await journalTexts(s));
+    expect(seen.map(({ json }) => json)).toEqual(await journalTexts(s.id));
   });
 
   it('too large for a message is read once it is committed', async () => {
@@ -284,7 +339,58 @@ describe('a job with publish: immediate', () => {
     emitted.resolve();
     await reading;
     expect(events.map(({ cursor }) => cursor)).toEqual(upTo(6).map((seq) => `1-${seq}`));
-    expect(heldTexts(events)).toEqual((await journalOf(file.db, handle.id)).map(({ event }) => JSON.stringify(event)));
+    expect(heldTexts(events)).toEqual(await journalTexts(handle.id));
     await handle.result();
+  });
+
+  it.each([
+    ['the first', 0],
+    ['a later', 2],
+  ])('%s event of which Postgres refuses takes it back from its readers, and fails at its seq', async (_name, at) => {
+    const name = `refused-${at}`;
+    const heard = Promise.withResolvers<void>();
+    const job = defineJob({
+      name,
+      publish: 'immediate',
+      input: z.object({}),
+      async run(_input, ctx) {
+        for (let i = 0; i < at; i++) await ctx.emit({ type: 'n', i });
+        await ctx.flush();
+        await ctx.emit({ type: 'n', text: 'poison' });
+        await ctx.emit({ type: 'n', i: at + 1 });
+        await heard.promise;
+        await ctx.flush();
+      },
+    });
+    await sql`
+      alter table journal_segments drop constraint if exists wholesome,
+        add constraint wholesome check (events::text not like '%poison%')`.execute(file.db);
+    const fleet = createTestFleet(file.url, [job], { lingerMs: 600_000 });
+    const handle = await fleet.enqueue(job, {});
+    const live: StreamEvent[] = [];
+    const following = (async () => {
+      for await (const event of handle.events()) {
+        live.push(event);
+        if (event.seq === at + 1) heard.resolve();
+      }
+    })();
+    await fleet.work();
+    await expect(handle.result({ timeoutMs: 10_000 })).rejects.toMatchObject({ code: 'JOURNAL_REFUSED' });
+    await following;
+    const journal = await journalTexts(handle.id);
+    expect(journal).toHaveLength(at + 1);
+    expect(JSON.parse(journal[at] as string)).toMatchObject({ type: 'error', error: { code: 'JOURNAL_REFUSED' } });
+    expect(heldTexts(live)).toEqual(journal);
+    // Those who come back with the cursor of an event that was refused, or that came after it.
+    for (const lost of [live[at], live[at + 1]]) {
+      const kept = live.slice(0, live.indexOf(lost as StreamEvent) + 1);
+      for await (const event of handle.events({ after: (lost as StreamEvent).cursor })) kept.push(event);
+      expect(heldTexts(kept)).toEqual(journal);
+    }
+    // And with that of the terminal event, which is at the same seq.
+    expect(await fleet.readEvents(handle.id, { after: live.at(-1)?.cursor ?? -1 })).toMatchObject({
+      events: [],
+      finished: true,
+    });
   });
 });
