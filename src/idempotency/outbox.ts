@@ -11,6 +11,7 @@
  * @see https://www.postgresql.org/docs/current/functions-info.html (pg_xact_status)
  */
 import type { Kysely } from 'kysely';
+import { crashPoint } from '../crash-points.ts';
 import type { DispatchRow } from '../db/jobs.ts';
 import { deleteOutbox, findTransactionStatuses, insertOutbox, lockOutbox } from '../db/outbox.ts';
 import type { Database } from '../db/schema.ts';
@@ -113,6 +114,7 @@ export class Outbox {
           return !pending || (await this.#dispatcher.dispatch(input === undefined ? row : { ...row, input }));
         }),
       );
+      crashPoint('outbox.dispatched');
       const done = rows.filter((_, i) => taken[i]).map((row) => row.id);
       if (done.length > 0) await deleteOutbox(trx, done);
       return { done: done.length, refused: done.length < rows.length };
@@ -172,7 +174,9 @@ export class Outbox {
         this.#watched.delete(xid);
         this.#watchedJobs -= watched.jobs.size;
       }
-      if (committed.size > 0) await this.drain({ own: committed, limit: committed.size });
+      if (committed.size === 0) return;
+      crashPoint('outbox.committed');
+      await this.drain({ own: committed, limit: committed.size });
     } catch (err) {
       if (isTransient(err)) return;
       this.#log.error({ err }, 'committed jobs not dispatched; the reconciler will do it');
