@@ -135,12 +135,12 @@ export const faults: readonly Fault[] = [
   ...sees(
     4,
     FOLLOWERS,
-    'whose connection to Redis is cut polls from that moment, and hears again when it is mended',
+    'whose connection to Redis is cut looks at the head, and hears again when it is mended',
     [],
     'channel-cut-gap',
-    'follower-polls',
     'channel-resubscribe',
   ),
+  ...sees(4, FOLLOWERS, 'that Redis does not answer polls', [], 'follower-polls'),
   ...sees(4, FOLLOWERS, 'whose subscription is late looks at the head once it stands', [], 'channel-confirmed-gap'),
   ...sees(
     4,
