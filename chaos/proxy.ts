@@ -13,7 +13,9 @@ export type ProxyMode =
   /** Everything arrives so many ms late. */
   | { kind: 'delay'; ms: number }
   /** Nothing arrives and nobody is told; what was sent meanwhile arrives when this is over, also of a sender that gave up. */
-  | { kind: 'hold' };
+  | { kind: 'hold' }
+  /** What clients say arrives, and no answer comes: after a cut nobody knows what the server did. */
+  | { kind: 'mute' };
 
 /** Bytes of one direction that are kept before its sender is no longer read. */
 const MAX_HELD = 4 * 1024 * 1024;
@@ -110,7 +112,8 @@ class Link {
   }
 
   set mode(mode: ProxyMode) {
-    for (const direction of [this.#up, this.#down]) direction.mode = mode;
+    this.#up.mode = mode.kind === 'mute' ? { kind: 'open' } : mode;
+    this.#down.mode = mode.kind === 'mute' ? { kind: 'hold' } : mode;
   }
 
   get stranded(): boolean {

@@ -1,6 +1,7 @@
 /**
  * `npm run mutate`: takes each mechanism of test/mutations/list.ts out of a copy of the source
- * and runs the test that must notice. The working tree is not touched.
+ * and runs the test that must notice; with `--faults` those of test/mutations/faults.ts, and the
+ * tests that kill, freeze and cut off real processes. The working tree is not touched.
  */
 import { spawn } from 'node:child_process';
 import { cp, mkdir, mkdtemp, readFile, symlink, writeFile } from 'node:fs/promises';
@@ -8,17 +9,26 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 import { watchdog } from '../src/testing/services/child.ts';
+import { faults } from '../test/mutations/faults.ts';
 import { mutations } from '../test/mutations/list.ts';
-import { type Mutation, mutate, titlePattern, withTable } from '../test/mutations/mutation.ts';
+import {
+  mutate,
+  type Trial,
+  titlePattern,
+  trialOfFault,
+  trialOfMutation,
+  withTables,
+} from '../test/mutations/mutation.ts';
 import { Screen } from './demo/screen.ts';
 import { exitCodeOf, listenForStop } from './entry.ts';
 import { ROOT } from './root.ts';
 import { startServices } from './services.ts';
 
-const USAGE = `Usage: npm run mutate [-- <part of a name, file or mechanism>] [--list | --write]
+const USAGE = `Usage: npm run mutate [-- <part of a name, file or mechanism>…] [--faults] [--list | --write]
 
-  --list   what there is, without running it
-  --write  bring the table in test/README.md up to date`;
+  --faults  those that hold a promise while machines die, each with its test of real faults
+  --list    what there is, without running it
+  --write   bring the tables in test/README.md up to date`;
 
 const README = join(ROOT, 'test/README.md');
 
@@ -33,7 +43,7 @@ const TEST_LIMIT_MS = 25_000;
 const HOOK_LIMIT_MS = 10_000;
 
 /** A run of vitest that does not end is ended, ms. */
-const RUN_LIMIT_MS = 120_000;
+const RUN_LIMIT_MS = 300_000;
 const GRACE_MS = 5_000;
 
 type Verdict = 'red' | 'green' | 'broken';
@@ -58,24 +68,27 @@ const code = await main(process.argv.slice(2));
 process.stdout.write('', () => process.exit(code));
 
 async function main(args: readonly string[]): Promise<number> {
-  const flags = args.filter((arg) => arg.startsWith('-'));
+  const flags = new Set(args.filter((arg) => arg.startsWith('-')));
   const filters = args.filter((arg) => !arg.startsWith('-'));
-  const flag = flags[0];
-  if (flags.length > 1 || filters.length > 1 || (flag !== undefined && flag !== '--list' && flag !== '--write')) {
+  const unknown = flags.difference(new Set(['--faults', '--list', '--write']));
+  if (unknown.size > 0 || (flags.has('--list') && flags.has('--write'))) {
     screen.line(USAGE);
-    return flag === '--help' ? 0 : 2;
+    return flags.has('--help') ? 0 : 2;
   }
-  if (flag === '--write') {
-    await writeFile(README, withTable(await readFile(README, 'utf8'), mutations));
+  if (flags.has('--write')) {
+    await writeFile(README, withTables(await readFile(README, 'utf8'), mutations, faults));
     return 0;
   }
-  const wanted = mutations.filter((mutation) => fits(mutation, filters[0] ?? ''));
+  const trials = flags.has('--faults')
+    ? faults.map((fault) => trialOfFault(fault, mutations))
+    : mutations.map(trialOfMutation);
+  const wanted = trials.filter((trial) => filters.length === 0 || filters.some((filter) => fits(trial, filter)));
   if (wanted.length === 0) {
-    screen.line(`No mutation fits "${filters[0]}"`);
+    screen.line(`No mutation fits ${filters.join(', ')}`);
     return 2;
   }
-  if (flag === '--list') {
-    for (const { name, mechanism, file } of wanted) screen.line(`${name.padEnd(28)} ${mechanism} (${file})`);
+  if (flags.has('--list')) {
+    for (const trial of wanted) screen.line(`${trial.name.padEnd(28)} ${trial.mechanism} (${filesOf(trial)})`);
     return 0;
   }
   try {
@@ -90,11 +103,17 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-function fits({ name, file, mechanism }: Mutation, filter: string): boolean {
-  return [name, file, mechanism].some((text) => text.toLowerCase().includes(filter.toLowerCase()));
+function fits(trial: Trial, filter: string): boolean {
+  return [trial.name, filesOf(trial), trial.mechanism].some((text) =>
+    text.toLowerCase().includes(filter.toLowerCase()),
+  );
 }
 
-async function run(wanted: readonly Mutation[]): Promise<number> {
+function filesOf({ mutations }: Trial): string {
+  return [...new Set(mutations.map(({ file }) => file))].join(', ');
+}
+
+async function run(wanted: readonly Trial[]): Promise<number> {
   const services = await startServices({
     kind: 'mutate',
     databaseUrl: process.env.DATABASE_URL,
@@ -129,11 +148,11 @@ async function copyOfClone(folder: string): Promise<string> {
 
 /** A red test proves something only if it is green without the mutation. @returns mutations whose test is not */
 async function checkUnmutated(
-  wanted: readonly Mutation[],
+  wanted: readonly Trial[],
   folder: string,
   env: NodeJS.ProcessEnv,
-): Promise<Map<Mutation, string>> {
-  const broken = new Map<Mutation, string>();
+): Promise<Map<Trial, string>> {
+  const broken = new Map<Trial, string>();
   const byFile = Map.groupBy(wanted, ({ test }) => test);
   for (const [test, itsMutations] of byFile) {
     screen.line(`Without mutations: ${test}`);
@@ -153,8 +172,8 @@ async function checkUnmutated(
 
 /** @returns how many were not red */
 async function mutateAll(
-  wanted: readonly Mutation[],
-  broken: ReadonlyMap<Mutation, string>,
+  wanted: readonly Trial[],
+  broken: ReadonlyMap<Trial, string>,
   lanes: readonly string[],
   env: NodeJS.ProcessEnv,
 ): Promise<number> {
@@ -178,7 +197,7 @@ async function mutateAll(
         );
         if (outcome.verdict !== 'red')
           bad.push(
-            `${line}\n         ${mutation.file}: ${mutation.mechanism}\n         ${mutation.test}: ${mutation.title}`,
+            `${line}\n         ${filesOf(mutation)}: ${mutation.mechanism}\n         ${mutation.test}: ${mutation.title}`,
           );
       }
     }),
@@ -189,18 +208,16 @@ async function mutateAll(
   return counts.green + counts.broken;
 }
 
-async function tryMutation(mutation: Mutation, folder: string, env: NodeJS.ProcessEnv): Promise<Outcome> {
-  const file = join(folder, mutation.file);
-  const source = await readFile(file, 'utf8');
-  let mutated: string;
+async function tryMutation(trial: Trial, folder: string, env: NodeJS.ProcessEnv): Promise<Outcome> {
+  const sources = new Map<string, string>();
   try {
-    mutated = mutate(source, mutation);
-  } catch (error) {
-    return { verdict: 'broken', why: (error as Error).message };
-  }
-  await writeFile(file, mutated);
-  try {
-    const { report, output } = await vitest(folder, mutation.test, new Set([mutation.title]), env, true);
+    for (const mutation of trial.mutations) {
+      const file = join(folder, mutation.file);
+      const source = await readFile(file, 'utf8');
+      if (!sources.has(file)) sources.set(file, source);
+      await writeFile(file, mutate(source, mutation));
+    }
+    const { report, output } = await vitest(folder, trial.test, new Set([trial.title]), env, true);
     if (report === undefined) return { verdict: 'broken', why: `vitest did not end by itself: ${lastLine(output)}` };
     if (report.numFailedTests > 0) {
       const failed = report.testResults.flatMap(({ assertionResults }) => assertionResults);
@@ -209,8 +226,11 @@ async function tryMutation(mutation: Mutation, folder: string, env: NodeJS.Proce
     if (report.numPassedTests === 0)
       return { verdict: 'broken', why: firstLine(report.testResults[0]?.message) || 'no test ran' };
     return { verdict: 'green', why: '' };
+  } catch (error) {
+    if (stop.signal.aborted) throw error;
+    return { verdict: 'broken', why: (error as Error).message };
   } finally {
-    await writeFile(file, source);
+    for (const [file, source] of sources) await writeFile(file, source);
   }
 }
 

@@ -15,6 +15,8 @@ export const CRASH_POINTS = {
   'enqueue.row.before': 'an enqueue is checked, its row is not committed',
   'enqueue.row.after': 'the row is committed, BullMQ does not have the job',
   'enqueue.dispatch.after': 'BullMQ has the job, the caller has no answer',
+  'outbox.committed': 'the transaction of a caller has committed, BullMQ does not have its jobs',
+  'outbox.dispatched': 'BullMQ has the jobs of that transaction, the outbox still holds them',
   'claim.before': 'a delivery is taken from BullMQ, its claim is not committed',
   'claim.after': 'the claim is committed, the handler has not begun',
   'append.before': 'events are emitted, not committed',

@@ -81,7 +81,7 @@ const OUTAGE_MAX_MS = 5_000;
 
 export class Guard {
   readonly #runtime: Runtime;
-  readonly #runs = new Map<Stop, string>();
+  readonly #runs = new Map<Stop, { jobId: string; stream: StreamWriter }>();
   /** Aborts what waits for a Postgres that is away, when the process must end. */
   readonly #giveUp = new AbortController();
   #deliveries = 0;
@@ -111,12 +111,15 @@ export class Guard {
 
   /** Aborts every run; each is released for another worker and counted as an interruption. */
   interrupt(): void {
-    for (const [stop, jobId] of this.#runs) stop.abort(new InterruptedError(jobId));
+    for (const [stop, { jobId }] of this.#runs) stop.abort(new InterruptedError(jobId));
   }
 
   /** Stops waiting for Postgres: what could not be settled is left to its lease. */
   giveUp(): void {
     this.#giveUp.abort();
+    // An outcome also waits for the events before it.
+    for (const { stream } of this.#runs.values())
+      stream.refuse(new OncefleetError('STORE_UNAVAILABLE', 'The worker ended while Postgres was away'));
   }
 
   /**
@@ -304,7 +307,7 @@ export class Guard {
     bullSignal?.addEventListener('abort', onBullAbort, { once: true });
     if (bullSignal?.aborted === true) onBullAbort();
     const timers = this.#startTimers(claimed, spec, abort);
-    this.#runs.set(stop, id);
+    this.#runs.set(stop, { jobId: id, stream });
     let verdict: Verdict;
     try {
       const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
@@ -358,7 +361,7 @@ export class Guard {
           return this.#answer({ kind: 'interrupted' }, job, token);
         return this.#defer(job, token, 500 + Math.random() * 500);
       }
-      if (isTransient(err)) throw err;
+      if (isTransient(err) || this.#giveUp.signal.aborted) throw err;
       // Left alone, the lease would run out, and count as a crash of a worker that is well.
       this.#runtime.log.error({ err, jobId: id, fence }, 'outcome could not be written; settled as an error');
       verdict = verdictOfError(

@@ -11,6 +11,7 @@
  * @see https://www.postgresql.org/docs/current/functions-info.html (pg_xact_status)
  */
 import type { Kysely } from 'kysely';
+import { crashPoint } from '../crash-points.ts';
 import type { DispatchRow } from '../db/jobs.ts';
 import { deleteOutbox, findTransactionStatuses, insertOutbox, lockOutbox } from '../db/outbox.ts';
 import type { Database } from '../db/schema.ts';
@@ -113,6 +114,7 @@ export class Outbox {
           return !pending || (await this.#dispatcher.dispatch(input === undefined ? row : { ...row, input }));
         }),
       );
+      crashPoint('outbox.dispatched');
       const done = rows.filter((_, i) => taken[i]).map((row) => row.id);
       if (done.length > 0) await deleteOutbox(trx, done);
       return { done: done.length, refused: done.length < rows.length };
@@ -173,6 +175,8 @@ export class Outbox {
         this.#watched.delete(xid);
         this.#watchedJobs -= watched.jobs.size;
       }
+      if (committed.size === 0) return;
+      crashPoint('outbox.committed');
       await this.#drainOwn([...committed]);
     } catch (err) {
       if (isTransient(err)) return;

@@ -91,6 +91,19 @@ it('hold: what was said meanwhile arrives when it is over, also of a client that
   await expect.poll(() => stays.heard.text).toBe('ALATE');
 });
 
+it('mute: what is said arrives, and no answer comes, not even after a cut', async () => {
+  const { proxy, received, dial, exchange } = await stage();
+  const client = dial();
+  await exchange(client, 'hello');
+  proxy.set({ kind: 'mute' });
+  client.socket.write('heard');
+  await expect.poll(() => received).toEqual(['hello', 'heard']);
+  proxy.set({ kind: 'cut' });
+  await expect.poll(() => client.heard).toEqual({ text: 'HELLO', closed: true });
+  proxy.set({ kind: 'open' });
+  await exchange(dial(), 'again');
+});
+
 it('strand: present connections stay open and nothing arrives any more; new ones work', async () => {
   const { proxy, received, dial, exchange } = await stage();
   const client = dial();

@@ -22,6 +22,7 @@ const CONCURRENCY = 'test/workers/concurrency.test.ts';
 const STOP = 'test/idempotency/stop.test.ts';
 const LEASE_TABLE = 'test/idempotency/lease-table.test.ts';
 const LEASES = 'test/idempotency/lease-keeper.test.ts';
+const LOST_ANSWERS = 'test/workers/lost-answers.test.ts';
 const MULTI = 'test/http/multi-stream.test.ts';
 const OPTIONS = 'test/options.test.ts';
 const OUTAGES = 'test/idempotency/outages.test.ts';
@@ -32,6 +33,7 @@ const SETTLING = 'test/idempotency/settling.test.ts';
 const PROCESSES = 'test/idempotency/processes.test.ts';
 const STREAM = 'test/http/stream.test.ts';
 const STREAM_FAULTS = 'test/http/stream-faults.test.ts';
+const SIGTERM = 'test/workers/sigterm.test.ts';
 const SWEEPER = 'test/workers/sweeper.test.ts';
 const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
 const TEST_FLEET = 'test/testing/test-fleet.test.ts';
@@ -826,6 +828,14 @@ export const mutations: readonly Mutation[] = [
       title: 'an outcome that finds Postgres away is tried again by the run that has it',
     },
     {
+      name: 'give-up-events',
+      find: 'for (const { stream } of this.#runs.values()) stream.refuse(',
+      replace: 'for (const { stream } of new Map<Stop, { stream: StreamWriter }>().values()) stream.refuse(',
+      mechanism: 'a worker that ends while Postgres is away gives up the events that its outcomes wait for',
+      test: SIGTERM,
+      title: 'ends although Postgres is away, its journal %s',
+    },
+    {
       name: 'left-behind',
       find: 'leaveTimer = setTimeout(() => resolve({ left: true }), ABANDON_AFTER_MS);',
       replace: '',
@@ -1372,6 +1382,14 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'flush and close wait for the flush in flight',
       test: WRITER,
       title: 'waits for the flush in flight, whose events are in no buffer any more',
+    },
+    {
+      name: 'stream-flush-waits',
+      find: 'const done = this.#committed(upTo);',
+      replace: 'const done = this.hasPending ? this.#committed(upTo) : Promise.resolve();',
+      mechanism: 'a flush of a stream waits for what is in flight',
+      test: LOST_ANSWERS,
+      title: 'a flush, of events that are on their way',
     },
     {
       name: 'writer-ahead',
@@ -2004,6 +2022,15 @@ export const mutations: readonly Mutation[] = [
       title: 'dispatches what is due and Redis does not have, however long it has waited',
     },
     {
+      name: 'reconciler-swept',
+      find: 'if (!redis.swept && this.#sweeping !== redis.runId) {',
+      replace: 'if (false) {',
+      mechanism: 'the walk starts anew over a Redis that was flushed or restarted',
+      test: RECONCILER,
+      title:
+        'walks over a Redis that was flushed without a pause, however many pages of orderly jobs are before the lost ones',
+    },
+    {
       name: 'reconciler-fresh',
       find: 'mended += await this.#mendFresh();',
       replace: '',
@@ -2129,6 +2156,14 @@ export const mutations: readonly Mutation[] = [
   ]),
 
   ...of('src/workers/doctor.ts', [
+    {
+      name: 'doctor-mends',
+      find: 'await Promise.all(found.slice(i, i + MEND_AT_ONCE).map((suspect) => this.#mend(suspect)));',
+      replace: '',
+      mechanism: 'the doctor mends what it finds when it is asked to',
+      test: DOCTOR,
+      title: 'counts, names and mends many, and tells how far it is',
+    },
     {
       name: 'doctor-twice',
       find: 'const found = await this.#lookAgain(suspects);',

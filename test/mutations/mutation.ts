@@ -1,4 +1,4 @@
-/** What a mutation is, how its place is found, and the table of README.md. */
+/** What a mutation and a fault are, how their places are found, and the tables of README.md. */
 
 /** A mechanism taken out of the source, and the test that must notice. */
 export interface Mutation {
@@ -17,8 +17,33 @@ export interface Mutation {
   title: string;
 }
 
-const START = '<!-- mutations: written by `npm run mutate -- --write` -->';
-const END = '<!-- end of mutations -->';
+/** A mechanism that holds a promise while machines die, and the test with real faults that must notice when it is gone. */
+export interface Fault {
+  /** Of the first eight of DESIGN.md's promises. */
+  promise: 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
+  /** Names of mutations. Several: each is behind the others, so that they are taken out together. */
+  without: readonly [string, ...string[]];
+  /** Kills, freezes or cuts off real processes. From the root of the clone. */
+  test: string;
+  /** As a mutation's. */
+  title: string;
+  /** What stands for each `%s` of the title; without, all cases are run. */
+  values?: readonly string[];
+}
+
+/** What `npm run mutate` does at a time: changes the source, runs a test. */
+export interface Trial {
+  name: string;
+  mechanism: string;
+  mutations: readonly Mutation[];
+  test: string;
+  title: string;
+}
+
+const MARKS = {
+  mutations: ['<!-- mutations: written by `npm run mutate -- --write` -->', '<!-- end of mutations -->'],
+  faults: ['<!-- faults: written by `npm run mutate -- --write` -->', '<!-- end of faults -->'],
+} as const;
 
 /** Where `find` occurs, whatever line breaks, indents and trailing commas a formatter has put there. */
 export function placesOf(find: string, source: string): { start: number; end: number }[] {
@@ -49,12 +74,33 @@ export function titlePattern(titles: readonly string[]): string {
   return titles.map((title) => title.split('%s').map(escapePattern).join('.*')).join('|');
 }
 
-/** The text of a README with its table brought up to date. @throws Error its marks are missing */
-export function withTable(readme: string, mutations: readonly Mutation[]): string {
-  const start = readme.indexOf(START);
-  const end = readme.indexOf(END);
-  if (start === -1 || end < start) throw new Error(`no table to write: ${START} … ${END}`);
-  return `${readme.slice(0, start + START.length)}\n\n${tableOf(mutations)}\n\n${readme.slice(end)}`;
+export function trialOfMutation(mutation: Mutation): Trial {
+  const { name, mechanism, test, title } = mutation;
+  return { name, mechanism, mutations: [mutation], test, title };
+}
+
+/** @throws Error it names a mutation that is not there */
+export function trialOfFault({ without, test, title, values = [] }: Fault, mutations: readonly Mutation[]): Trial {
+  const taken = without.map((name) => {
+    const mutation = mutations.find((candidate) => candidate.name === name);
+    if (mutation === undefined) throw new Error(`no mutation is named ${name}`);
+    return mutation;
+  });
+  const mechanism = taken.map((mutation) => mutation.mechanism).join('; ');
+  const filled = values.reduce((text, value) => text.replace('%s', value), title);
+  return { name: without.join(' + '), mechanism, mutations: taken, test, title: filled };
+}
+
+/** The text of a README with its tables brought up to date. @throws Error its marks are missing */
+export function withTables(readme: string, mutations: readonly Mutation[], faults: readonly Fault[]): string {
+  return between(between(readme, MARKS.mutations, tableOf(mutations)), MARKS.faults, faultTableOf(mutations, faults));
+}
+
+function between(text: string, [start, end]: readonly [string, string], table: string): string {
+  const from = text.indexOf(start);
+  const to = text.indexOf(end);
+  if (from === -1 || to < from) throw new Error(`no table to write: ${start} … ${end}`);
+  return `${text.slice(0, from + start.length)}\n\n${table}\n\n${text.slice(to)}`;
 }
 
 function tableOf(mutations: readonly Mutation[]): string {
@@ -65,6 +111,21 @@ function tableOf(mutations: readonly Mutation[]): string {
   return ['| mutation | mechanism taken out | of | test that goes red |', '| --- | --- | --- | --- |', ...rows].join(
     '\n',
   );
+}
+
+function faultTableOf(mutations: readonly Mutation[], faults: readonly Fault[]): string {
+  const rows = faults
+    .toSorted((a, b) => a.promise - b.promise)
+    .map((fault) => {
+      const { test, title, mechanism } = trialOfFault(fault, mutations);
+      const names = fault.without.map((name) => `\`${name}\``).join(' + ');
+      return `| ${fault.promise} | ${names} | ${cell(mechanism)} | ${cell(title)} (${test.replace('test/', '')}) |`;
+    });
+  return [
+    '| promise | taken out | mechanism | test with real faults that goes red |',
+    '| --- | --- | --- | --- |',
+    ...rows,
+  ].join('\n');
 }
 
 function cell(text: string): string {

@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { behind, elsewhere, faults } from './faults.ts';
 import { mutations } from './list.ts';
-import { mutate, placesOf, titlePattern, withTable } from './mutation.ts';
+import { mutate, placesOf, titlePattern, trialOfFault, withTables } from './mutation.ts';
 
 const read = (path: string) => readFileSync(fileURLToPath(new URL(`../../${path}`, import.meta.url)), 'utf8');
 
@@ -27,9 +28,33 @@ describe('the list of mutations', () => {
     expect(missing).toEqual([]);
   });
 
-  it('is what the table in test/README.md shows: npm run mutate -- --write', () => {
+  it('is what the tables in test/README.md show: npm run mutate -- --write', () => {
     const readme = read('test/README.md');
-    expect(withTable(readme, mutations)).toBe(readme);
+    expect(withTables(readme, mutations, faults)).toBe(readme);
+  });
+});
+
+describe('the list of faults', () => {
+  it('has each mutation, or says what is behind it or what else it is for', () => {
+    const shown = new Set(faults.flatMap(({ without }) => without));
+    const listed = [...shown, ...Object.keys(behind), ...Object.values(elsewhere).flat()];
+    expect(listed.toSorted()).toEqual(mutations.map(({ name }) => name).toSorted());
+    const alone = new Set(faults.filter(({ without }) => without.length === 1).flatMap(({ without }) => without));
+    const unshown = Object.values(behind).flat();
+    expect(unshown.filter((name) => !alone.has(name))).toEqual([]);
+  });
+
+  it('names tests that are there', () => {
+    const missing = faults.filter(({ test, title }) => !read(test).includes(title)).map(({ without }) => without);
+    expect(missing).toEqual([]);
+  });
+
+  it('takes out together what can be taken out together', () => {
+    for (const fault of faults) {
+      const sources = new Map<string, string>();
+      for (const mutation of trialOfFault(fault, mutations).mutations)
+        sources.set(mutation.file, mutate(sources.get(mutation.file) ?? read(mutation.file), mutation));
+    }
   });
 });
 

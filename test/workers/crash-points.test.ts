@@ -2,33 +2,30 @@
  * Kills a real process with SIGKILL at each crash point, one after the other, and freezes
  * one there past its lease. Then a healthy process goes on, and the promises must hold.
  */
-import { type ChildProcess, fork } from 'node:child_process';
-import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Queue } from 'bullmq';
 import { sql } from 'kysely';
-import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { CRASH_POINTS, type CrashPoint } from '../../src/crash-points.ts';
 import type { JobStatus } from '../../src/idempotency/client-types.ts';
+import { fold, type StreamEvent } from '../../src/index.ts';
 import { isTerminalType } from '../../src/journal/event.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
-import { type CrashProcessOptions, type Order, stepsJob } from '../helpers/crash-process.ts';
+import { stepsJob } from '../helpers/crash-process.ts';
+import { SHORT_LEASE as LEASE, startDoomed as start, withoutReconcilers } from '../helpers/doomed.ts';
 import { expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
-import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
+import { uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
-const PROCESS = fileURLToPath(new URL('../helpers/crash-process.ts', import.meta.url));
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
-const LEASE = { leaseTtlMs: 1_500, heartbeatMs: 300 };
-const RECONCILER_LOCK = 0x6f6e6365;
 
 beforeAll(async () => {
   await sql`create table effects (job_id uuid not null)`.execute(file.db);
 });
 
-type How = 'complete' | 'return' | 'throw' | 'silent';
+type How = 'complete' | 'return' | 'throw' | 'silent' | 'overlap' | 'quiet';
 
 /** A worker that dies, or freezes, while it runs a job of the healthy fleet. */
 interface RunScenario {
@@ -38,8 +35,10 @@ interface RunScenario {
   left: { status: JobStatus; fence: number };
   /** Effects that it has committed. */
   effects: number;
-  /** The journal as it left it, event types. */
-  journal: string[];
+  /** The journal as it left it, event types; undefined: that depends. */
+  journal: string[] | undefined;
+  /** The seq from which the next attempt takes the story up, where it goes on from a checkpoint. */
+  resumed?: number;
   /** Counters in the end. */
   crashes: number;
   errors?: number;
@@ -60,7 +59,16 @@ const RUNS: readonly RunScenario[] = [
   { point: 'append.before', how: 'complete', left: STARTED, effects: 0, journal: [], crashes: 1 },
   { point: 'append.after', how: 'complete', left: STARTED, effects: 0, journal: ['step'], crashes: 1 },
   { point: 'checkpoint.before', how: 'complete', left: STARTED, effects: 0, journal: ['step'], crashes: 1 },
-  { point: 'checkpoint.after', how: 'complete', left: STARTED, effects: 0, journal: ['step'], crashes: 1 },
+  { point: 'checkpoint.after', how: 'complete', left: STARTED, effects: 0, journal: ['step'], resumed: 1, crashes: 1 },
+  {
+    point: 'checkpoint.after',
+    how: 'overlap',
+    left: STARTED,
+    effects: 0,
+    journal: undefined,
+    resumed: 1,
+    crashes: 1,
+  },
   { point: 'transaction.before', how: 'complete', left: STARTED, effects: 0, journal: ['step', 'step'], crashes: 1 },
   { point: 'complete.after', how: 'complete', left: STARTED, effects: 0, journal: ['step', 'step'], crashes: 1 },
   {
@@ -112,72 +120,22 @@ const RUNS: readonly RunScenario[] = [
 ];
 
 /** Where a frozen process wakes as one whose job another has taken over. */
-const FREEZES: readonly RunScenario[] = RUNS.filter(({ left }) => left.status === 'running');
+const FREEZES: readonly RunScenario[] = RUNS.filter(({ left, how }) => left.status === 'running' && how !== 'overlap');
+
+const named = (scenarios: readonly RunScenario[]) =>
+  scenarios.map((scenario) => [`${scenario.point} (${scenario.how})`, scenario] as const);
 
 /** Points that other tests of this file drive. */
-const OTHERS = new Set<CrashPoint>();
+const DRIVEN = new Set<CrashPoint>();
 
 /** Registers a test that drives `point`. */
 function atPoint(point: CrashPoint, title: string, run: () => Promise<void>): void {
-  OTHERS.add(point);
+  DRIVEN.add(point);
   it(`${point}: ${title}`, run);
 }
 
-interface Doomed {
-  child: ChildProcess;
-  order(order: Order): void;
-  /** Resolves when its log has had this message. */
-  said(message: string): Promise<void>;
-  /** Resolves when it has killed itself. */
-  dead(): Promise<void>;
-}
-
-async function startDoomed(
-  prefix: string,
-  point: CrashPoint,
-  options: Partial<Pick<CrashProcessOptions, 'role' | 'signal'>> = {},
-): Promise<Doomed> {
-  const argument: CrashProcessOptions = {
-    databaseUrl: file.url,
-    redisUrl: testRedisUrl(),
-    prefix,
-    ...LEASE,
-    point,
-    signal: 'SIGKILL',
-    role: 'worker',
-    ...options,
-  };
-  const child = fork(PROCESS, [JSON.stringify(argument)], {
-    execArgv: ['--conditions=oncefleet-source'],
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-  });
-  const gone = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
-  onTestFinished(async () => {
-    child.kill('SIGKILL');
-    await gone;
-  });
-  const log: string[] = [];
-  const ready = Promise.withResolvers<void>();
-  child.on('message', (message: { ready: true } | { log: string }) => {
-    if ('log' in message) log.push(message.log);
-    else ready.resolve();
-  });
-  // A reconciler may be dead before it is ready.
-  await Promise.race([ready.promise, gone]);
-  return {
-    child,
-    order: (order) => void child.send(order),
-    said: (message) => expect.poll(() => log, { timeout: 20_000 }).toContain(message),
-    async dead() {
-      expect((await gone)[1]).toBe('SIGKILL');
-    },
-  };
-}
-
-/** Whether the kernel has stopped the process. */
-function isStopped(child: ChildProcess): boolean {
-  return /^\d+ \(.*\) [Tt] /s.test(readFileSync(`/proc/${child.pid}/stat`, 'utf8'));
-}
+const startDoomed = (prefix: string, point: CrashPoint, options: Partial<Parameters<typeof start>[0]> = {}) =>
+  start({ databaseUrl: file.url, prefix, point, ...options });
 
 /** A fleet that does nothing until it is told to work. */
 function healthyFleet(prefix: string): Fleet {
@@ -189,72 +147,145 @@ async function effectsOf(id: string): Promise<number> {
   return rows.rows[0]?.n ?? 0;
 }
 
+/** What a reader holds in the end, and has read to get there. */
+async function read(events: AsyncIterable<StreamEvent>): Promise<{ steps: unknown[]; texts: string[] }> {
+  const texts: string[] = [];
+  const seen: StreamEvent[] = [];
+  for await (const event of events) {
+    expect(event.seq).toBe(texts.length);
+    texts.push(event.json);
+    seen.push(event);
+  }
+  const types = seen.map(({ event }) => event.type);
+  expect(types.filter(isTerminalType)).toHaveLength(1);
+  expect(isTerminalType(types.at(-1) ?? '')).toBe(true);
+  const { value } = await fold(seen, {
+    initial: [] as unknown[],
+    reduce: (steps, event) => ('step' in event ? [...steps, event.step] : steps),
+  });
+  return { steps: value, texts };
+}
+
 /** The promises, of a job that has ended: one outcome, effects once, one terminal event at the end of its stream. */
 async function expectOneStory(fleet: Fleet, id: string, how: How): Promise<void> {
-  const events = [];
-  for await (const event of fleet.follow(id)) events.push(event);
-  expect(events.map(({ seq }) => seq)).toEqual(events.map((_, i) => i));
-  expect(events.filter(({ event }) => isTerminalType(event.type))).toHaveLength(1);
-  expect(isTerminalType(events.at(-1)?.event.type ?? '')).toBe(true);
+  const { texts } = await read(fleet.follow(id));
   const journal = await journalOf(file.db, id);
   // The terminal event of a silent job is kept in its row.
-  if (journal.length > 0) expect(journal.map(({ event }) => event)).toEqual(events.map(({ event }) => event));
+  if (journal.length > 0) expect(journal.map(({ event }) => event)).toEqual(texts.map((text) => JSON.parse(text)));
   expect(await effectsOf(id)).toBe(how === 'complete' ? 1 : 0);
   const record = await fleet.get(id);
   expect(record?.leaseOwner).toBeNull();
   expect(record?.attempts.filter(({ outcome }) => outcome === null)).toEqual([]);
 }
 
-/** Holds the reconciler's lock, so that what happens is the delivery's doing. */
-async function withoutReconcilers<T>(run: () => Promise<T>): Promise<T> {
-  return file.db.transaction().execute(async (trx) => {
-    await sql`select pg_advisory_xact_lock(${RECONCILER_LOCK})`.execute(trx);
-    return run();
-  });
-}
-
 describe('a worker killed at', () => {
-  it.each(RUNS)('$point ($how): another goes on, once', async ({ point, how, left, effects, journal, ...counters }) => {
+  it.each(named(RUNS))(
+    '%s: another goes on, once',
+    async (_name, { point, how, left, effects, journal, resumed, ...counters }) => {
+      const prefix = uniquePrefix();
+      const fleet = healthyFleet(prefix);
+      const doomed = await startDoomed(prefix, point);
+      const handle = await fleet.enqueue(stepsJob, { how }, { key: `${point}-${how}` });
+      const live: ReturnType<typeof read> = read(handle.events());
+      // Awaited at the end; a test that fails before must not fail twice.
+      live.catch(() => undefined);
+      await doomed.dead();
+      expect(await rowOf(file.db, handle.id)).toMatchObject(left);
+      const head = await file.db
+        .selectFrom('stream_heads')
+        .select('state')
+        .where('stream_id', '=', handle.id)
+        .execute();
+      if (journal !== undefined && journal.length > 0)
+        expect(head).toEqual([{ state: left.status === 'completed' ? 'closed' : 'open' }]);
+      expect(await effectsOf(handle.id)).toBe(effects);
+      if (journal !== undefined)
+        expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(journal);
+      const duplicate = await fleet.enqueue(stepsJob, { how }, { key: `${point}-${how}` });
+      expect(duplicate).toMatchObject({
+        id: handle.id,
+        outcome: left.status === 'completed' ? 'replayed' : 'attached',
+      });
+
+      if (left.status === 'running') await expireLease(file.db, handle.id);
+      await fleet.work();
+      expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how });
+      expect(await duplicate.result()).toEqual({ how });
+      await expectOneStory(fleet, handle.id, how);
+      expect(await fleet.get(handle.id)).toMatchObject({
+        status: 'completed',
+        crashCount: counters.crashes,
+        errorCount: counters.errors ?? 0,
+        interruptionCount: 0,
+        fence: 1 + counters.crashes + (counters.errors ?? 0),
+      });
+      // BullMQ learns of it too: nothing is left that would be delivered once more.
+      const queue = fleet.queues[0] as Queue;
+      await expect.poll(() => queue.getJobState(handle.id), { timeout: 20_000 }).toBe('completed');
+      const later = counters.crashes + (counters.errors ?? 0);
+      expect((await fleet.get(handle.id))?.attempts).toHaveLength(1 + later);
+      // Who read from the start has what a later reader has, and is told of each attempt.
+      expect(await live).toEqual(await read(fleet.follow(handle.id)));
+      const { steps, texts } = await live;
+      expect(steps).toEqual(how === 'silent' ? [] : [1, 2]);
+      const attempts = texts.map((text) => JSON.parse(text)).filter(({ type }) => type === 'attempt');
+      expect(attempts).toMatchObject(
+        Array.from({ length: later }, () => ({
+          reason: counters.crashes > 0 ? 'crash' : 'error',
+          ...(resumed === undefined ? {} : { resumed: true, from: resumed }),
+        })),
+      );
+    },
+  );
+});
+
+describe('a worker killed in the middle', () => {
+  it('append.after: one event is committed by the clock, nothing else asks for it', async () => {
     const prefix = uniquePrefix();
     const fleet = healthyFleet(prefix);
-    const doomed = await startDoomed(prefix, point);
-    const handle = await fleet.enqueue(stepsJob, { how }, { key: `${point}-${how}` });
+    const doomed = await startDoomed(prefix, 'append.after');
+    const handle = await fleet.enqueue(stepsJob, { how: 'quiet' });
     await doomed.dead();
-    expect(await rowOf(file.db, handle.id)).toMatchObject(left);
-    expect(await effectsOf(handle.id)).toBe(effects);
-    expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(journal);
-    const duplicate = await fleet.enqueue(stepsJob, { how }, { key: `${point}-${how}` });
-    expect(duplicate).toMatchObject({
-      id: handle.id,
-      outcome: left.status === 'completed' ? 'replayed' : 'attached',
-    });
-
-    if (left.status === 'running') await expireLease(file.db, handle.id);
+    expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(['step']);
+    await expireLease(file.db, handle.id);
     await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how });
-    expect(await duplicate.result()).toEqual({ how });
-    await expectOneStory(fleet, handle.id, how);
-    expect(await fleet.get(handle.id)).toMatchObject({
-      status: 'completed',
-      crashCount: counters.crashes,
-      errorCount: counters.errors ?? 0,
-      interruptionCount: 0,
-      fence: 1 + counters.crashes + (counters.errors ?? 0),
-    });
-    // BullMQ learns of it too: nothing is left that would be delivered once more.
-    const queue = fleet.queues[0] as Queue;
-    await expect.poll(() => queue.getJobState(handle.id), { timeout: 20_000 }).toBe('completed');
-    expect((await fleet.get(handle.id))?.attempts).toHaveLength(1 + counters.crashes + (counters.errors ?? 0));
+    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'quiet' });
+    await expectOneStory(fleet, handle.id, 'quiet');
+  });
+
+  it('of a long stream leaves two stories, and folding changes no event, seq or fence of either', async () => {
+    const prefix = uniquePrefix();
+    const fleet = healthyFleet(prefix);
+    const doomed = await startDoomed(prefix, 'append.after', { skip: 20 });
+    const handle = await fleet.enqueue(stepsJob, { how: 'long' });
+    await doomed.dead();
+    await expireLease(file.db, handle.id);
+    const worker = await fleet.work();
+    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'long' });
+    await worker.close();
+    const rows = () =>
+      file.db.selectFrom('journal_segments').select('first_seq').where('stream_id', '=', handle.id).execute();
+    const before = await journalOf(file.db, handle.id);
+    expect(before.map(({ fence }) => fence)).toEqual([...Array(21).fill(1), ...Array(42).fill(2)]);
+    expect((await rows()).length).toBeGreaterThan(50);
+    await fleet.sweep();
+    expect(await rows()).toHaveLength(2);
+    expect(await journalOf(file.db, handle.id)).toEqual(before);
+    for (const { seq, event } of before) {
+      const { value } = await fleet.follow(handle.id, { after: seq - 1 }).next();
+      expect(value).toMatchObject({ seq, event });
+    }
+    expect((await read(fleet.follow(handle.id))).steps).toEqual(Array.from({ length: 40 }, (_, step) => step));
   });
 });
 
 describe('a worker frozen at', () => {
-  it.each(FREEZES)('$point ($how) past its lease: what it then writes is refused', async ({ point, how }) => {
+  it.each(named(FREEZES))('%s past its lease: what it then writes is refused', async (_name, { point, how }) => {
     const prefix = uniquePrefix();
     const fleet = healthyFleet(prefix);
     const zombie = await startDoomed(prefix, point, { signal: 'SIGSTOP' });
     const handle = await fleet.enqueue(stepsJob, { how }, { key: `frozen-${point}-${how}` });
-    await expect.poll(() => isStopped(zombie.child), { timeout: 10_000 }).toBe(true);
+    await zombie.stopped();
     await expireLease(file.db, handle.id);
     // BullMQ would bring the job back as well, but the frozen process still waits for its queue's
     // marker and swallows it: a worker that begins now finds this delivery without.
@@ -271,7 +302,7 @@ describe('a worker frozen at', () => {
     });
     const before = await snapshot();
     expect(before.row).toMatchObject({ status: 'completed', crash_count: 1, fence: 2 });
-    zombie.child.kill('SIGCONT');
+    zombie.wake();
     await zombie.said('run given up: its lease is lost');
     expect(await snapshot()).toEqual(before);
   });
@@ -305,7 +336,7 @@ describe('a delivery killed at', () => {
       // Its workers have died once more than they may.
       await sql`update jobs set status = 'running', fence = 2, crash_count = 1, lease_owner = 'dead', started_at = now(),
         lease_expires_at = clock_timestamp() - interval '1 s' where id = ${handle.id}`.execute(file.db);
-      await withoutReconcilers(async () => {
+      await withoutReconcilers(file.db, async () => {
         const doomed = await startDoomed(prefix, point);
         await doomed.dead();
       });
@@ -381,6 +412,25 @@ describe('a client killed at', () => {
         expect(await rowOf(file.db, again.id)).toMatchObject({ fence: 1, crash_count: 0 });
       },
     );
+  }
+
+  for (const point of ['outbox.committed', 'outbox.dispatched'] as const) {
+    atPoint(point, 'the job runs once, and nothing stays in the outbox', async () => {
+      const { fleet, doomed } = await startClient(point);
+      doomed.order({ type: 'enqueue', key: point, how: 'complete', inTransaction: true });
+      await doomed.dead();
+      const [job] = (await fleet.find({ key: point })).jobs;
+      if (job === undefined) throw new Error('the transaction had committed');
+      const outbox = async () => (await file.db.selectFrom('dispatch_outbox').selectAll().execute()).length;
+      expect(await outbox()).toBe(1);
+      const queue = fleet.queues[0] as Queue;
+      expect((await queue.getJob(job.id)) !== undefined).toBe(point === 'outbox.dispatched');
+      await fleet.work();
+      expect(await fleet.result(job.id, { timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+      await expectOneStory(fleet, job.id, 'complete');
+      expect(await rowOf(file.db, job.id)).toMatchObject({ fence: 1, crash_count: 0 });
+      await expect.poll(outbox, { timeout: 20_000 }).toBe(0);
+    });
   }
 
   for (const point of ['cancel.asked', 'cancel.ended'] as const) {
@@ -499,7 +549,7 @@ describe('the list of crash points', () => {
   const points = Object.keys(CRASH_POINTS) as CrashPoint[];
 
   it('has a test for each', () => {
-    expect([...new Set([...RUNS.map(({ point }) => point), ...OTHERS])].sort()).toEqual(points.toSorted());
+    expect([...new Set([...RUNS.map(({ point }) => point), ...DRIVEN])].sort()).toEqual(points.toSorted());
   });
 
   it('names each place in the source once', () => {
