@@ -4,8 +4,8 @@
  *
  * Told to take no more than so many jobs, BullMQ would count a job until its outcome is in
  * Postgres and in Redis: a short handler's slot would be idle most of the time. So BullMQ may
- * take as many jobs again, and each waits here for a slot before it is claimed: a crash
- * counts against nothing that had not started.
+ * take twice as many jobs in reserve, and each waits here for a slot before it is claimed: a
+ * crash counts against nothing that had not started.
  *
  * Jobs that wait here are kept from other workers. That is done for short handlers alone,
  * and one that has waited too long goes back to its queue.
@@ -17,9 +17,9 @@ const SHORT_MS = 20;
 /** A job that has waited so long for a slot goes back to its queue, ms. */
 const MAX_WAIT_MS = 100;
 
-/** Jobs in reserve at most. Two for a single slot: one being fetched while one waits. */
-const MAX_RESERVE = 100;
-const MIN_RESERVE = 2;
+/** Jobs in reserve for each slot: one is being fetched while the outcome of one is committed. */
+const RESERVE = 2;
+const MAX_RESERVE = 200;
 
 /** Handlers that must have been seen before any job is taken in reserve. */
 const MIN_SEEN = 8;
@@ -53,7 +53,7 @@ export class HandlerSlots {
   constructor(options: HandlerSlotsOptions) {
     this.#options = options;
     this.#free = options.concurrency;
-    this.#reserve = Math.min(Math.max(options.concurrency, MIN_RESERVE), MAX_RESERVE);
+    this.#reserve = Math.min(options.concurrency * RESERVE, MAX_RESERVE);
   }
 
   /** Whether a slot was free, and is now the caller's. */

@@ -39,15 +39,15 @@ it('takes jobs in reserve once handlers have shown that they are short, and no l
   for (let i = 0; i < 7; i++) run(1);
   expect(deliveries).toEqual([]);
   run(1);
-  expect(deliveries).toEqual([20]);
+  expect(deliveries).toEqual([30]);
   run(1_000);
-  expect(deliveries).toEqual([20, 10]);
+  expect(deliveries).toEqual([30, 10]);
 });
 
 it.each([
   [1, 3],
-  [100, 200],
-  [500, 600],
+  [100, 300],
+  [500, 700],
 ])('with %i handlers at once holds %i jobs at most', (concurrency, most) => {
   const { deliveries, run } = stage(concurrency);
   for (let i = 0; i < 8; i++) run(1);
