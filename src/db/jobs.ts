@@ -145,6 +145,8 @@ export interface ClaimRequest {
 
 export interface ClaimedJob {
   id: string;
+  /** Of the lease. */
+  owner: string;
   tenant: string;
   name: string;
   key: string | null;
@@ -231,7 +233,7 @@ export async function claimJobs(
     if (row === undefined) return { decision: locked.has(request.id) ? 'busy' : 'missing' };
     if (row.decision === 'claimed' && first.get(request.id) !== request)
       return { decision: 'held', leaseLeftMs: request.ttlMs };
-    return toAnswer(row);
+    return toAnswer(row, request.owner);
   });
 }
 
@@ -423,13 +425,14 @@ async function claimAny(
   return new Map(result.rows.map((row) => [row.id, row]));
 }
 
-function toAnswer(row: ClaimRow): ClaimAnswer {
+function toAnswer(row: ClaimRow, owner: string): ClaimAnswer {
   switch (row.decision) {
     case 'claimed':
       return {
         decision: 'claimed',
         job: {
           id: row.id,
+          owner,
           tenant: row.tenant,
           name: row.name,
           key: row.idempotency_key,
@@ -688,17 +691,25 @@ export async function lockFence(
 /**
  * Takes a job over from its own run: the fence goes up, and the stream's head with it. What
  * the run commits from now on has another fence than what it sent ahead of its commit.
+ * Idempotent: the owner of the next fence, if it is the same, has raised it before.
  *
  * @returns the new fence; undefined when the old one is lost
  */
-export async function raiseFence(db: Kysely<Database>, id: string, fence: number): Promise<number | undefined> {
+export async function raiseFence(
+  db: Kysely<Database>,
+  { id, owner, fence }: Pick<ClaimedJob, 'id' | 'owner' | 'fence'>,
+): Promise<number | undefined> {
   const result = await sql<{ fence: number }>`
-    with raised as (
-      update jobs set fence = fence + 1 where id = ${id} and fence = ${fence} and status = 'running'
-      returning id, fence
+    with held as (
+      select id from jobs
+      where id = ${id} and lease_owner = ${owner} and fence in (${fence}, ${fence}::bigint + 1) and status = 'running'
+      for update
+    ), raised as (
+      update jobs j set fence = ${fence}::bigint + 1 from held where j.id = held.id
+      returning j.id, j.fence
     )
     insert into stream_heads (stream_id, fence, next_seq) select id, fence, 0 from raised
-    on conflict (stream_id) do update set fence = stream_heads.fence + 1
+    on conflict (stream_id) do update set fence = excluded.fence
     returning fence`.execute(db);
   return result.rows[0]?.fence;
 }

@@ -137,7 +137,7 @@ const enqueueSchema = z.strictObject({
 const followShape = {
   after: cursor.optional(),
   signal: abortSignal.optional(),
-  types: z.array(z.string()).optional(),
+  types: z.array(z.string().min(1, 'expected the type of an event'), 'expected an array of types of events').optional(),
   committed: z.boolean().optional(),
 };
 const eventsSchema = z.strictObject(followShape);
@@ -167,7 +167,12 @@ const redriveSchema = z.strictObject({
   ...tenantShape,
   name: z.string().optional(),
   code: z.enum(Object.keys(ERROR_CODES) as ErrorCode[], 'expected an error code').optional(),
-  withinMs: waitMs.optional(),
+  withinMs: waitMs
+    .refine(
+      (ms) => ms === Number.POSITIVE_INFINITY || ms <= MAX_DELAY_MS,
+      `expected at most ${MAX_DELAY_MS}, or Infinity`,
+    )
+    .optional(),
   limit: wholeNumber({ min: 1, max: MAX_REDRIVE }).optional(),
   canary: wholeNumber({ min: 0, max: MAX_REDRIVE }).optional(),
   canaryTimeoutMs: waitMs.optional(),
@@ -434,7 +439,11 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       parseOptions('Redrive', redriveSchema, options);
       const { canary = 0, limit = MAX_REDRIVE, signal, name, code, withinMs } = options;
       const tenant = tenantOf(options);
-      const ids = await findFailedJobs(db, { tenant, name, code, withinMs }, limit);
+      const ids = await findFailedJobs(
+        db,
+        { tenant, name, code, withinMs: Number.isFinite(withinMs) ? withinMs : undefined },
+        limit,
+      );
       const result: RedriveManyResult = { matched: ids.length, redriven: 0, failedCanaries: [] };
       const redriveOne = async (id: string): Promise<boolean> => {
         signal?.throwIfAborted();

@@ -1,4 +1,3 @@
-import { nextTick } from 'node:process';
 import { Cluster, Redis } from 'ioredis';
 import type { RedisConnection } from '../journal/channel.ts';
 import type { Logger } from '../log.ts';
@@ -105,7 +104,7 @@ function gatherWrites(redis: Redis): void {
     stream.write = ((...args: unknown[]) => {
       if (gathered === 0) {
         stream.cork();
-        nextTick(send);
+        setImmediate(send);
       } else if (gathered % GATHER === 0) {
         stream.uncork();
         stream.cork();

@@ -81,7 +81,9 @@ const OUTAGE_MAX_MS = 5_000;
 
 export class Guard {
   readonly #runtime: Runtime;
-  readonly #runs = new Map<Stop, { jobId: string; stream: StreamWriter }>();
+  readonly #runs = new Map<Stop, { jobId: string; stream: StreamWriter | undefined }>();
+  /** Nothing starts any more: this process ends. */
+  #over = false;
   /** Aborts what waits for a Postgres that is away, when the process must end. */
   readonly #giveUp = new AbortController();
   #deliveries = 0;
@@ -109,8 +111,13 @@ export class Guard {
     return new Promise((resolve) => this.#waitingForIdle.push(resolve));
   }
 
-  /** Aborts every run; each is released for another worker and counted as an interruption. */
-  interrupt(): void {
+  /**
+   * Aborts every run; each is released for another worker and counted as an interruption.
+   *
+   * @param forGood also what has not started yet, such as a run whose claim is under way
+   */
+  interrupt({ forGood = false } = {}): void {
+    this.#over ||= forGood;
     for (const [stop, { jobId }] of this.#runs) stop.abort(new InterruptedError(jobId));
   }
 
@@ -119,7 +126,7 @@ export class Guard {
     this.#giveUp.abort();
     // An outcome also waits for the events before it.
     for (const { stream } of this.#runs.values())
-      stream.refuse(new OncefleetError('STORE_UNAVAILABLE', 'The worker ended while Postgres was away'));
+      stream?.refuse(new OncefleetError('STORE_UNAVAILABLE', 'The worker ended before Postgres had the events'));
   }
 
   /**
@@ -153,7 +160,8 @@ export class Guard {
     slot: Slot | undefined,
   ): Promise<unknown> {
     const deliveryId = `${job.queueName}/${job.id}`;
-    const owner = this.#unanswered.get(deliveryId) ?? `${this.#runtime.workerId}/${this.#deliveries++}`;
+    const unanswered = this.#unanswered.get(deliveryId);
+    const owner = unanswered ?? `${this.#runtime.workerId}/${this.#deliveries++}`;
     this.#unanswered.delete(deliveryId);
     let jobId: string;
     let claimSentAt: bigint;
@@ -161,7 +169,10 @@ export class Guard {
     try {
       jobId = await this.#identify(job, spec);
       // After the row is there: a foreign job that is handed back counts as started before.
-      if (slot !== undefined && !slot.tryTake() && !(await slot.take())) return this.#handBack(job, token);
+      if (this.#over || (slot !== undefined && !slot.tryTake() && !(await slot.take()))) {
+        if (unanswered !== undefined) this.#unanswered.set(deliveryId, unanswered);
+        return this.#handBack(job, token);
+      }
       crashPoint('claim.before');
       ({ answer, sentAt: claimSentAt } = await this.#claim(jobId, owner, job, spec));
     } catch (err) {
@@ -169,8 +180,11 @@ export class Guard {
       if (this.#unanswered.size >= MAX_UNANSWERED) this.#unanswered.clear();
       this.#unanswered.set(deliveryId, owner);
       const input = unguardedInput(job);
-      if (spec.policy.onStoreOutage === 'run' && input !== undefined)
-        return this.#runUnguarded(input.value, job, signal, spec);
+      if (spec.policy.onStoreOutage === 'run' && input !== undefined) {
+        if (this.#over || (slot !== undefined && !slot.tryTake() && !(await slot.take())))
+          return this.#handBack(job, token);
+        return this.#runUnguarded(input.value, job, token, signal, spec, slot);
+      }
       this.#runtime.log.warn({ err, bullJobId: job.id }, 'Postgres is away: delivery deferred');
       const waitMs = Math.min(OUTAGE_MIN_MS * 2 ** Math.min(job.attemptsStarted, 6), OUTAGE_MAX_MS);
       return this.#defer(job, token, waitMs * (0.75 + Math.random() / 2));
@@ -308,6 +322,7 @@ export class Guard {
     if (bullSignal?.aborted === true) onBullAbort();
     const timers = this.#startTimers(claimed, spec, abort);
     this.#runs.set(stop, { jobId: id, stream });
+    if (this.#over) abort(new InterruptedError(id));
     let verdict: Verdict;
     try {
       const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
@@ -373,8 +388,7 @@ export class Guard {
       timers?.stop();
       lease.release();
       bullSignal?.removeEventListener('abort', onBullAbort);
-      this.#runs.delete(stop);
-      if (this.#runs.size === 0) for (const resolve of this.#waitingForIdle.splice(0)) resolve();
+      this.#ended(stop);
     }
     if (verdict.kind === 'lost') throw verdict.error;
     crashPoint('answer.before');
@@ -386,21 +400,51 @@ export class Guard {
    * another worker may run it too; no journal, so no reader sees its events; no checkpoints.
    * Its outcome is stored if Postgres comes back soon enough.
    */
-  async #runUnguarded(input: unknown, job: Job, bullSignal: AbortSignal | undefined, spec: JobSpec): Promise<unknown> {
+  async #runUnguarded(
+    input: unknown,
+    job: Job,
+    token: string | undefined,
+    bullSignal: AbortSignal | undefined,
+    spec: JobSpec,
+    slot: Slot | undefined,
+  ): Promise<unknown> {
+    const { log } = this.#runtime;
+    const stop = new Stop();
+    this.#runs.set(stop, { jobId: readJobData(job)?.jobId ?? `${job.queueName}/${job.id}`, stream: undefined });
+    try {
+      const value = await this.#handleUnguarded(input, job, bullSignal, stop, spec);
+      slot?.letGo();
+      return await this.#saveUnguarded(encodeResult(value), job, spec);
+    } catch (err) {
+      if (stop.reason === undefined) throw err;
+      log.debug({ err, bullJobId: job.id }, 'unguarded run interrupted');
+      return this.#handBack(job, token);
+    } finally {
+      this.#ended(stop);
+    }
+  }
+
+  #handleUnguarded(
+    input: unknown,
+    job: Job,
+    bullSignal: AbortSignal | undefined,
+    stop: Stop,
+    spec: JobSpec,
+  ): Promise<unknown> {
     const { log } = this.#runtime;
     log.error(
       { bullJobId: job.id, jobName: job.name },
       'Postgres is away: running without lease and journal, as onStoreOutage says',
     );
     const { timeoutMs } = spec.policy;
-    const signals = [
-      bullSignal,
-      timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs),
-      this.#giveUp.signal,
-    ];
+    const signals = [bullSignal, timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs), stop.signal];
     const signal = AbortSignal.any(signals.filter((candidate) => candidate !== undefined));
-    const value = await spec.handle(input, createUnguardedContext(this.#runtime, job, signal), job);
-    const result = encodeResult(value);
+    return spec.handle(input, createUnguardedContext(this.#runtime, job, signal), job);
+  }
+
+  /** Offers the outcome of an unguarded run to Postgres for a while. */
+  async #saveUnguarded(result: string | null, job: Job, spec: JobSpec): Promise<unknown> {
+    const { log } = this.#runtime;
     const saveUntil = performance.now() + UNGUARDED_SAVE_MS;
     for (
       let waitMs = 100;
@@ -463,6 +507,7 @@ export class Guard {
 
   /** Runs the handler and says how the run ended. An abort that came first decides. */
   async #judge(handle: () => Promise<unknown>, stop: Stop, claimed: ClaimedJob): Promise<Verdict> {
+    if (stop.reason !== undefined) return verdictOfAbort(stop.reason, claimed);
     let leaveTimer: NodeJS.Timeout | undefined;
     const end = await new Promise<{ value: unknown } | { error: Error } | { left: true }>((resolve) => {
       stop.listen(() => {
@@ -474,6 +519,7 @@ export class Guard {
       );
     });
     clearTimeout(leaveTimer);
+    stop.unlisten();
     if ('left' in end)
       this.#runtime.log.error(
         { jobId: claimed.id, fence: claimed.fence },
@@ -576,7 +622,7 @@ export class Guard {
   async #disown(claimed: ClaimedJob, stream: StreamWriter): Promise<void> {
     if (claimed.fence !== stream.fence) return;
     const { id, fence } = claimed;
-    const raised = await this.#persist(id, () => raiseFence(this.#runtime.db.kysely, id, fence));
+    const raised = await this.#persist(id, () => raiseFence(this.#runtime.db.kysely, claimed));
     if (raised === undefined) throw new LeaseLostError(id, fence, 'the outcome found the row at another fence');
     claimed.fence = raised;
   }
@@ -647,6 +693,11 @@ export class Guard {
     const unsubscribe = hub.subscribe(jobId, { onRun: (run) => run.end && promote(), onGap: () => undefined });
     log.debug({ jobId, waitMs: Math.round(waitMs) }, 'delivery deferred: the lease is held');
     return this.#defer(job, token, waitMs);
+  }
+
+  #ended(stop: Stop): void {
+    this.#runs.delete(stop);
+    if (this.#runs.size === 0) for (const resolve of this.#waitingForIdle.splice(0)) resolve();
   }
 
   /** Gives a delivery back to its queue: the next free worker has it. */

@@ -84,7 +84,7 @@ export class HandlerSlots {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
-    for (const { resolve } of this.#waiters.splice(0)) resolve(false);
+    handBack(this.#waiters.splice(0));
   }
 
   #note(handlerMs: number): void {
@@ -109,11 +109,16 @@ export class HandlerSlots {
       this.#averageMs = Math.max(this.#averageMs, MAX_WAIT_MS);
       this.#set(false);
     }
-    for (const { resolve } of given) resolve(false);
+    handBack(given);
     const next = this.#waiters[0];
     if (next !== undefined)
       this.#timer = setTimeout(() => this.#giveUp(), Math.max(1, next.since + MAX_WAIT_MS - performance.now()));
   }
+}
+
+/** The newest first: each goes to the head of its queue, and they are to stand there as before. */
+function handBack(waiters: Waiter[]): void {
+  for (const { resolve } of waiters.reverse()) resolve(false);
 }
 
 /** The slot of one delivery. */

@@ -36,6 +36,11 @@ export class Stop {
     if (this.#reason !== undefined) listener();
   }
 
+  /** The handler has returned: a later reason is for nobody to hear. */
+  unlisten(): void {
+    this.#listener = undefined;
+  }
+
   throwIfAborted(): void {
     if (this.#reason !== undefined) throw this.#reason;
   }

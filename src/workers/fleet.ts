@@ -16,6 +16,7 @@ import type { JobEvent } from '../journal/event.ts';
 import {
   abortSignal,
   aFunction,
+  MAX_TIMER_MS,
   parseOptions,
   RANGES,
   retention,
@@ -96,6 +97,9 @@ const UNKNOWN_JOB_WAIT_MS = 5_000;
  */
 const STALLED_LOOK_MS = 500;
 
+/** How long BullMQ waits before it tries again what Redis did not take, ms. */
+const REDIS_RETRY_MS = 1_000;
+
 /** With nothing running any more, BullMQ gets this long to say goodbye to Redis, ms. */
 const FAREWELL_MS = 3_000;
 
@@ -136,7 +140,7 @@ const retentionSchema = z.strictObject({
 
 const doctorSchema = z.strictObject({
   fix: z.boolean().optional(),
-  lookAgainMs: waitMs.optional(),
+  lookAgainMs: waitMs.refine((ms) => ms <= MAX_TIMER_MS, `expected at most ${MAX_TIMER_MS}`).optional(),
   onProgress: aFunction.optional(),
   signal: abortSignal.optional(),
 } satisfies Record<keyof DoctorOptions, z.ZodType>);
@@ -263,6 +267,8 @@ async function startWorker(
       // BullMQ's lock lives as long as our lease, so that a dead worker's job comes back when its lease is over.
       lockDuration: leaseTtlMs,
       stalledInterval: STALLED_LOOK_MS,
+      // BullMQ's own 15 s, after a command that found Redis away, would be most of an outage's cost.
+      runRetryDelay: REDIS_RETRY_MS,
       // A frozen worker keeps the wake-up of the next job to itself for so long, s.
       drainDelay: 1,
       removeOnFail: KEEP_FAILED,
@@ -300,7 +306,7 @@ async function startWorker(
       drained = true;
     });
     const timers = [
-      setTimeout(() => guard.interrupt(), timeoutMs),
+      setTimeout(() => guard.interrupt({ forGood: true }), timeoutMs),
       setTimeout(() => guard.giveUp(), timeoutMs + INTERRUPT_WAIT_MS),
     ];
     try {

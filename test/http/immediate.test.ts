@@ -37,7 +37,7 @@ it('frames carry <fence>-<seq>, before the commit and after it, and a reader com
       await end.promise;
     },
   });
-  const fleet = createTestFleet(file.url, [job], { lingerMs: 600_000 });
+  const fleet = createTestFleet(file.url, [job], { lingerMs: 60_000 });
   await fleet.work();
   const port = await serve(fleet);
   const { id } = await fleet.enqueue(job, {});

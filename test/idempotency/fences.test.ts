@@ -7,7 +7,15 @@ import { type CompiledQuery, sql } from 'kysely';
 import { describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 import { createDb } from '../../src/db/client.ts';
-import { claimJobs, endAbandoned, findSettled, requestCancel, type Settlement, settleJobs } from '../../src/db/jobs.ts';
+import {
+  claimJobs,
+  endAbandoned,
+  findSettled,
+  raiseFence,
+  requestCancel,
+  type Settlement,
+  settleJobs,
+} from '../../src/db/jobs.ts';
 import { appendRuns, findHeads, type Run } from '../../src/db/journal.ts';
 import { RENEW_LEASES } from '../../src/db/leases.ts';
 import { ending } from '../../src/idempotency/abandon.ts';
@@ -139,6 +147,20 @@ describe('a settlement', () => {
     expect(await findSettled(file.db, [settlement(id, 1)])).toEqual(new Set());
     expect(await findSettled(file.db, [settlement(id, 2)])).toEqual(new Set([id]));
   });
+});
+
+it('a fence that its own run raises is raised once, however often it asks', async () => {
+  const id = await insertJob(file.db);
+  const claimed = await claimFree(file.db, id);
+  // Its answer was lost, so the run asks again.
+  expect([await raiseFence(file.db, claimed), await raiseFence(file.db, claimed)]).toEqual([2, 2]);
+  expect((await rowOf(file.db, id)).fence).toBe(2);
+  await expireLease(file.db, id);
+  const successor = await claimFree(file.db, id);
+  expect(successor.fence).toBe(3);
+  expect(await raiseFence(file.db, claimed)).toBeUndefined();
+  expect(await raiseFence(file.db, { ...claimed, fence: 2 })).toBeUndefined();
+  expect((await rowOf(file.db, id)).fence).toBe(3);
 });
 
 describe('an append', () => {

@@ -85,6 +85,16 @@ it('hands everything back when closed, and gives no slot any more', async () => 
   expect(await slots.wait()).toBe(false);
 });
 
+it('hands back the newest first, for the oldest to stand at the head of its queue', async () => {
+  const { slots } = stage(1);
+  expect(slots.tryTake()).toBe(true);
+  const order: string[] = [];
+  const waits = ['a', 'b', 'c'].map((name) => slots.wait().then(() => order.push(name)));
+  await vi.advanceTimersByTimeAsync(150);
+  await Promise.all(waits);
+  expect(order).toEqual(['c', 'b', 'a']);
+});
+
 it('takes the slot of a delivery back once', () => {
   const { slots } = stage(1);
   const slot = new Slot(slots);

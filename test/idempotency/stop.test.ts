@@ -14,6 +14,17 @@ it('tells its listener and its signal, whichever was there first, of the first r
   expect(stop.signal).toBe(early);
 });
 
+it('tells nobody who has stopped listening', () => {
+  const stop = new Stop();
+  let told = false;
+  stop.listen(() => {
+    told = true;
+  });
+  stop.unlisten();
+  stop.abort(new Error('late'));
+  expect(told).toBe(false);
+});
+
 it('is found aborted by a signal and a listener that come late', () => {
   const stop = new Stop();
   const reason = new Error('early');

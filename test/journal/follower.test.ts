@@ -320,7 +320,7 @@ describe('a follower', () => {
     ['types: an empty one', { types: [''] }, 'types[0]: '],
     ['committed: a string', { committed: 'false' }, 'committed: '],
     ['signal: a controller', { signal: new AbortController() }, 'signal: '],
-    ['a name that is none', { type: ['delta'] }, 'type: no such option'],
+    ['a name that is none', { type: ['delta'] }, 'type: is not an option; did you mean types?'],
   ])('is refused options that would give other events than asked for: %s', async (_name, options, message) => {
     const job = defineJob({ name: 'followed', input: z.object({}), run: () => undefined });
     const fleet = createTestFleet(file.url, [job]);

@@ -320,7 +320,7 @@ describe('a job with publish: immediate', () => {
       },
     });
     // A linger this long never ends by itself: what is heard was not committed.
-    const fleet = createTestFleet(file.url, [job], { lingerMs: 600_000 });
+    const fleet = createTestFleet(file.url, [job], { lingerMs: 60_000 });
     await fleet.work();
     const handle = await fleet.enqueue(job, {});
     const follower = handle.events();
@@ -365,7 +365,7 @@ describe('a job with publish: immediate', () => {
     await sql`
       alter table journal_segments drop constraint if exists wholesome,
         add constraint wholesome check (events::text not like '%poison%')`.execute(file.db);
-    const fleet = createTestFleet(file.url, [job], { lingerMs: 600_000 });
+    const fleet = createTestFleet(file.url, [job], { lingerMs: 60_000 });
     const handle = await fleet.enqueue(job, {});
     const live: StreamEvent[] = [];
     const following = (async () => {

@@ -44,6 +44,23 @@ const WRITER = 'test/journal/writer.test.ts';
 
 export const mutations: readonly Mutation[] = [
   ...of('src/db/jobs.ts', [
+    {
+      name: 'raise-again',
+      find: `and fence in (\${fence}, \${fence}::bigint + 1)`,
+      replace: `and fence = \${fence}`,
+      mechanism: 'a fence whose raise was not answered is raised once',
+      test: FENCES,
+      title: 'a fence that its own run raises is raised once, however often it asks',
+    },
+    {
+      name: 'raise-owner',
+      find: `and lease_owner = \${owner} and fence in`,
+      replace: 'and fence in',
+      mechanism: 'only the owner of a lease raises its fence',
+      test: FENCES,
+      title: 'a fence that its own run raises is raised once, however often it asks',
+    },
+
     // ── claimJobs ──
     {
       name: 'claim-live-lease',
@@ -185,8 +202,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'claim-head-fence',
-      find: 'do update set fence = excluded.fence',
-      replace: 'do update set fence = stream_heads.fence',
+      find: 'do update set fence = excluded.fence returning stream_id, next_seq',
+      replace: 'do update set fence = stream_heads.fence returning stream_id, next_seq',
       mechanism: 'a takeover raises the fence of the head',
       test: DELIVERIES,
       title: 'are retried with backoff until attempts, each told in the stream and the ledger',
@@ -681,6 +698,15 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/idempotency/guard.ts', [
     {
+      name: 'interrupt-claiming',
+      find: 'if (this.#over) abort(new InterruptedError(id));',
+      replace: '',
+      mechanism: 'a run whose claim was under way when its worker ended is interrupted',
+      test: CONCURRENCY,
+      title: 'a run whose claim is under way when its worker ends is an interruption, and its handler does not start',
+    },
+
+    {
       name: 'attempt-continues',
       find: "if (onRetry === 'continue') return",
       replace: 'if (false) return',
@@ -740,8 +766,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'abort-decides',
-      find: `if (stop.reason !== undefined) return verdictOfAbort(stop.reason, claimed);`,
-      replace: '',
+      find: `if (stop.reason !== undefined) return verdictOfAbort(stop.reason, claimed); if ('error' in end)`,
+      replace: `if ('error' in end)`,
       mechanism: 'an abort decides how a run ended, whatever the handler returned',
       test: DELIVERIES,
       title: 'of a running job aborts its signal through the %s',
@@ -829,8 +855,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'give-up-events',
-      find: 'for (const { stream } of this.#runs.values()) stream.refuse(',
-      replace: 'for (const { stream } of new Map<Stop, { stream: StreamWriter }>().values()) stream.refuse(',
+      find: 'for (const { stream } of this.#runs.values()) stream?.refuse(',
+      replace: 'for (const { stream } of new Map<Stop, { stream: StreamWriter }>().values()) stream?.refuse(',
       mechanism: 'a worker that ends while Postgres is away gives up the events that its outcomes wait for',
       test: SIGTERM,
       title: 'ends although Postgres is away, its journal %s',
@@ -1931,11 +1957,19 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'slots-close',
-      find: 'for (const { resolve } of this.#waiters.splice(0)) resolve(false);',
+      find: 'handBack(this.#waiters.splice(0));',
       replace: '',
       mechanism: 'a worker that closes hands back what waits for a slot',
       test: CONCURRENCY,
       title: 'go back to their queue when their worker closes',
+    },
+    {
+      name: 'slots-order',
+      find: 'of waiters.reverse()) resolve(false);',
+      replace: 'of waiters) resolve(false);',
+      mechanism: 'jobs that go back stand in their queue as before',
+      test: SLOTS,
+      title: 'hands back the newest first, for the oldest to stand at the head of its queue',
     },
     {
       name: 'slots-once',
@@ -1955,6 +1989,14 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'a signal that is asked for after the abort is aborted',
       test: STOP,
       title: 'is found aborted by a signal and a listener that come late',
+    },
+    {
+      name: 'stop-unlisten',
+      find: 'this.#listener = undefined;',
+      replace: '',
+      mechanism: 'a handler that has returned is not waited for',
+      test: STOP,
+      title: 'tells nobody who has stopped listening',
     },
     {
       name: 'stop-first',

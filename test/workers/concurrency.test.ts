@@ -1,8 +1,12 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
+import { CRASH_POINT_CHANNEL } from '../../src/crash-points.ts';
 import { defineJob } from '../../src/idempotency/define-job.ts';
+import { Guard } from '../../src/idempotency/guard.ts';
+import { proxied } from '../helpers/doomed.ts';
 import { useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
@@ -52,6 +56,40 @@ async function runShort(fleet: ReturnType<ReturnType<typeof stage>['fleet']>) {
   );
   await Promise.all(handles.map((handle) => handle.result({ timeoutMs: 20_000 })));
 }
+
+it('a run whose claim is under way when its worker ends is an interruption, and its handler does not start', async () => {
+  const { proxy, url } = await proxied(file.url);
+  const prefix = uniquePrefix();
+  let started = false;
+  const job = defineJob({
+    name: 'late',
+    input: z.object({}),
+    run() {
+      started = true;
+    },
+  });
+  const client = createTestFleet(file.url, [job], { prefix });
+  const fleet = createTestFleet(url, [job], { prefix, leaseTtlMs: 60_000, heartbeatMs: 20_000, reconcileMs: 60_000 });
+  const worker = await fleet.work();
+  const held = Promise.withResolvers<void>();
+  const onPoint = (message: unknown) => {
+    if ((message as { point: string }).point !== 'claim.before') return;
+    proxy.set({ kind: 'hold' });
+    held.resolve();
+  };
+  subscribe(CRASH_POINT_CHANNEL, onPoint);
+  onTestFinished(() => void unsubscribe(CRASH_POINT_CHANNEL, onPoint));
+  const { id } = await client.enqueue(job, {});
+  await held.promise;
+  const interrupt = vi.spyOn(Guard.prototype, 'interrupt');
+  onTestFinished(() => interrupt.mockRestore());
+  const closing = worker.close({ timeoutMs: 0 });
+  await expect.poll(() => interrupt.mock.calls.length, { timeout: 10_000 }).toBe(1);
+  proxy.set({ kind: 'open' });
+  await closing;
+  expect(await client.get(id)).toMatchObject({ status: 'pending', fence: 1, interruptionCount: 1, crashCount: 0 });
+  expect(started).toBe(false);
+});
 
 describe('jobs that a worker takes while the outcomes of others are committed', () => {
   it.each([1, 3])('never make more than %i handlers run at once', async (concurrency) => {
