@@ -483,7 +483,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     follow: (id, options = {}) =>
       follow('follow', followSchema, id, options?.tenant ?? runtime.settings.tenant, options),
     async *followRuns(id, options = {}) {
-      parseOptions('followRuns', followSchema, options);
+      parseOptions('followRuns', followSchema.omit({ types: true }), options);
       if (!isUuid(id)) throw notFound(id);
       const { after = -1, signal, committed, tenant = runtime.settings.tenant } = options;
       yield* runtime.followers.followRuns({ streamId: id, tenant, after, signal, committed });

@@ -58,13 +58,16 @@ export interface Following<E extends JobEvent = JobEvent> extends AsyncGenerator
 }
 
 /**
- * Events that a follower has got together, in order. Its reader takes all of them before it
- * asks for the next run: by iterating, which parses each, or by `skip`.
+ * Events that a follower has got together, in order. Its reader takes them by iterating or by
+ * `skip`; what it has not taken when it asks for the next run is in a later one.
  */
 export interface EventRun extends Iterable<StreamEvent> {
-  /** The same object for every reader in this process that gets these very events; none where it may be the only one. */
+  /**
+   * The same object for every reader in this process that gets these very events; none where
+   * it may be the only one, and once they are taken.
+   */
   readonly source: object | undefined;
-  /** Takes the first `count` of them, of which the reader knows what they are. */
+  /** Takes the next `count` of them, or as many as there are, without giving them. */
   skip(count: number): void;
 }
 
@@ -129,16 +132,27 @@ export class Followers {
       const { immediate } = state;
       const tail = new Tail(place, state);
       const early = new EarlyRuns(this.#maxInboxLength);
+      // What retention had removed when all the reader had was sure to stay.
+      let keptFrom: number | undefined;
       for (;;) {
-        const fork = await this.#fork(tail, state);
+        const fork = await this.#fork(tail, state, keptFrom);
         if (fork !== undefined) {
           yield new GivenRun([rewindTo(fork, state.fence, immediate)], () => undefined, signal);
           tail.rewind(fork);
         }
         tail.confirm(state);
+        if (tail.fence === undefined) keptFrom = state.keptFrom;
         early.forgetBelow(state.fence);
+        let taken = true;
         for await (const events of this.#read(state, tail.next)) {
-          yield new GivenRun(events, ({ seq, fence }) => tail.durable(seq, fence), signal);
+          const run = new GivenRun(events, ({ seq, fence }) => tail.durable(seq, fence), signal);
+          yield run;
+          taken = run.taken;
+          if (!taken) break;
+        }
+        if (!taken) {
+          state = await this.state(streamId, options.tenant);
+          continue;
         }
         if (state.closed && tail.next >= state.nextSeq) return;
 
@@ -223,14 +237,17 @@ export class Followers {
   /**
    * The seq from which the journal left the reader's tail; undefined when it did not.
    *
+   * @param keptFrom what retention had removed before the tail was given on by us
    * @throws OncefleetError STREAM_EXPIRED retention may have removed the place where it did
    */
-  async #fork(tail: Tail, state: StreamState): Promise<number | undefined> {
+  async #fork(tail: Tail, state: StreamState, keptFrom?: number): Promise<number | undefined> {
     if (tail.fence === undefined) return undefined;
     if (state.fence > tail.fence) {
       const fork = (await findFork(this.#db, state.streamId, tail.fence)) ?? state.nextSeq;
       // The first that is left is a later owner's: so may some have been that are gone.
-      if (state.keptFrom > 0 && fork <= state.keptFrom) throw expired(state.streamId, tail.next, state.keptFrom);
+      const intact = tail.known && state.keptFrom === keptFrom;
+      if (state.keptFrom > 0 && fork <= state.keptFrom && !intact)
+        throw expired(state.streamId, tail.next, state.keptFrom);
       return fork < tail.next ? fork : undefined;
     }
     // Nobody took over, but the run ended without these: its last event stands where the first of them would.
@@ -452,28 +469,38 @@ class EarlyRuns {
 /** Events that were read. Like a live one it holds nothing once it is taken: readers keep a run until the next. */
 class GivenRun implements EventRun {
   readonly source = undefined;
-  #events: Iterable<StreamEvent>;
+  #events: Iterator<StreamEvent> | undefined;
   readonly #taken: (event: StreamEvent) => void;
   readonly #signal: AbortSignal | undefined;
 
   constructor(events: Iterable<StreamEvent>, taken: (event: StreamEvent) => void, signal: AbortSignal | undefined) {
-    this.#events = events;
+    this.#events = events[Symbol.iterator]();
     this.#taken = taken;
     this.#signal = signal;
   }
 
+  /** Whether nothing is left. */
+  get taken(): boolean {
+    return this.#events === undefined;
+  }
+
   skip(count: number): void {
-    let left = count;
-    if (left > 0) for (const _ of this) if (--left === 0) return;
+    for (let left = count; left > 0 && this.#take() !== undefined; left--);
   }
 
   *[Symbol.iterator](): Generator<StreamEvent, void, undefined> {
-    for (const event of this.#events) {
-      this.#signal?.throwIfAborted();
-      this.#taken(event);
-      yield event;
+    for (let event = this.#take(); event !== undefined; event = this.#take()) yield event;
+  }
+
+  #take(): StreamEvent | undefined {
+    this.#signal?.throwIfAborted();
+    const step = this.#events?.next();
+    if (step === undefined || step.done === true) {
+      this.#events = undefined;
+      return undefined;
     }
-    this.#events = [];
+    this.#taken(step.value);
+    return step.value;
   }
 }
 
@@ -510,8 +537,10 @@ class LiveRun implements EventRun {
   }
 
   skip(count: number): void {
-    if (count > 0) this.#take(this.#tail.next + count - 1);
-    this.#release();
+    const left = this.#firstSeq + this.#texts.length - this.#tail.next;
+    const taken = Math.min(count, left);
+    if (taken > 0) this.#take(this.#tail.next + taken - 1);
+    if (taken >= left) this.#release();
   }
 
   *[Symbol.iterator](): Generator<StreamEvent, void, undefined> {
@@ -629,6 +658,7 @@ class StoppableFollowing implements Following {
   readonly #inbox: Inbox;
   readonly #types: ReadonlySet<string> | undefined;
   #cursor: Cursor;
+  #stopped = false;
 
   constructor(
     runs: AsyncGenerator<EventRun, void, undefined>,
@@ -669,6 +699,7 @@ class StoppableFollowing implements Following {
       if (event === undefined) {
         const run = await this.#runs.next();
         if (run.done === true) return run;
+        if (this.#stopped) return { done: true, value: undefined };
         this.#events = run.value[Symbol.iterator]();
         continue;
       }
@@ -690,6 +721,7 @@ class StoppableFollowing implements Following {
   }
 
   #stop(): void {
+    this.#stopped = true;
     this.#inbox.stop();
     this.#events = undefined;
   }

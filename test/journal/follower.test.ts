@@ -369,6 +369,62 @@ describe('a follower', () => {
     expect(skipped).toContain(3);
   });
 
+  it('of runs that takes a part of one is given the rest, read or live', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 3));
+    await s.append(s.run(3, 2));
+    const seqs: number[] = [];
+    const reading = (async () => {
+      for await (const run of s.followers.followRuns({ streamId: s.id, tenant: 'default', after: -1 })) {
+        for (const { seq } of run) {
+          seqs.push(seq);
+          break;
+        }
+      }
+    })();
+    await expect.poll(() => seqs).toEqual(upTo(5));
+    await s.live();
+    await s.append(s.run(5, 3));
+    await s.publish(s.run(5, 3));
+    await s.publish(await s.end(8), true);
+    await reading;
+    expect(seqs).toEqual(upTo(9));
+  });
+
+  it('of runs that skips more than there is misses nothing that comes later', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 3));
+    const seen: number[] = [];
+    const reading = (async () => {
+      for await (const run of s.followers.followRuns({ streamId: s.id, tenant: 'default', after: -1 })) {
+        if (seen.length < 2) run.skip(Number.POSITIVE_INFINITY);
+        seen.push(...[...run].map(({ seq }) => seq));
+        if (seen.length === 0) seen.push(-1);
+        else if (seen.length === 1) seen.push(-2);
+      }
+    })();
+    await s.live();
+    await s.append(s.run(3, 2));
+    await s.publish(s.run(3, 2));
+    await expect.poll(() => seen).toEqual([-1, -2]);
+    await s.append(s.run(5, 2));
+    await s.publish(s.run(5, 2));
+    await s.publish(await s.end(7), true);
+    await reading;
+    expect(seen).toEqual([-1, -2, 5, 6, 7]);
+  });
+
+  it('gives nothing after it was left, though it was asked before', async () => {
+    const s = await stage();
+    await s.append(s.run(0, 3));
+    const follower = s.followers.follow({ streamId: s.id, tenant: 'default', after: -1 });
+    const asked = follower.next();
+    await follower.return();
+    expect(await asked).toMatchObject({ done: true });
+    expect(await follower.next()).toMatchObject({ done: true });
+    expect(follower.cursor).toBe(-1);
+  });
+
   it('of a job that never emitted reads the terminal event from its row', async () => {
     const job = defineJob({ name: 'silent', input: z.object({}), run: async () => ({ ok: true }) });
     const fleet = createTestFleet(file.url, [job]);

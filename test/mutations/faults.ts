@@ -507,6 +507,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'follower-ends',
     'follower-fork-gone',
     'follower-in-turn',
+    'follower-run-bound',
+    'follower-run-rest',
     'follower-run-skip',
     'follower-types-cursor',
     'job-data-mark',

@@ -2694,7 +2694,7 @@ export const mutations: readonly Mutation[] = [
   ...of('src/journal/follower.ts', [
     {
       name: 'follower-fork-gone',
-      find: 'if (state.keptFrom > 0 && fork <= state.keptFrom) throw expired(state.streamId, tail.next, state.keptFrom);',
+      find: 'if (state.keptFrom > 0 && fork <= state.keptFrom && !intact) throw expired(state.streamId, tail.next, state.keptFrom);',
       replace: '',
       mechanism: 'a reader whose story left the journal where events are gone is told so',
       test: IMMEDIATE,
@@ -2725,8 +2725,24 @@ export const mutations: readonly Mutation[] = [
       title: 'ends at once when it read the terminal event before it knew that the stream was closed',
     },
     {
+      name: 'follower-run-rest',
+      find: 'if (!taken) break;',
+      replace: '',
+      mechanism: 'what a reader of runs has not taken is given again',
+      test: FOLLOWER,
+      title: 'of runs that takes a part of one is given the rest, read or live',
+    },
+    {
+      name: 'follower-run-bound',
+      find: 'const taken = Math.min(count, left);',
+      replace: 'const taken = count;',
+      mechanism: 'a run skips no more than it has',
+      test: FOLLOWER,
+      title: 'of runs that skips more than there is misses nothing that comes later',
+    },
+    {
       name: 'follower-run-skip',
-      find: 'if (count > 0) this.#take(this.#tail.next + count - 1);',
+      find: 'if (taken > 0) this.#take(this.#tail.next + taken - 1);',
       replace: '',
       mechanism: 'what a reader of runs skips it has',
       test: FOLLOWER,
