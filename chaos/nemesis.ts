@@ -165,7 +165,8 @@ export class Nemesis {
     await client.connect();
     try {
       const { rows } = await client.query<{ id: string; fence: string }>(
-        `select id, fence from jobs where status = 'running'`,
+        // In the order in which the fleet's own statements lock rows.
+        `select id, fence from jobs where status = 'running' order by id`,
       );
       await flush(services.redisUrl);
       const until = performance.now() + forMs;

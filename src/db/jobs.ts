@@ -222,7 +222,7 @@ export async function claimJobs(
   for (const { id } of requests) copies.set(id, (copies.get(id) ?? 0) + 1);
   const first = new Map<string, ClaimRequest>();
   for (const request of requests) if (!first.has(request.id)) first.set(request.id, request);
-  const claims = [...first.values()].map((claim) => ({ ...claim, copies: copies.get(claim.id) as number }));
+  const claims = [...first.values()].map((claim) => ({ ...claim, copies: copies.get(claim.id) as number })).sort(byId);
   const rows = await claimFresh(db, claims, worker);
   const others = claims.filter((claim) => !rows.has(claim.id));
   if (others.length > 0) for (const [id, row] of await claimAny(db, others, worker)) rows.set(id, row);
@@ -235,6 +235,11 @@ export async function claimJobs(
       return { decision: 'held', leaseLeftMs: request.ttlMs };
     return toAnswer(row, request.owner);
   });
+}
+
+/** Statements lock the rows of a batch in one order, heartbeats too, or two of them could wait for each other. */
+function byId(a: { id: string }, b: { id: string }): number {
+  return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
 }
 
 type CountedClaim = ClaimRequest & { copies: number };
@@ -511,7 +516,8 @@ export interface Settlement {
  *
  * @returns the ids that were accepted; the others' leases are lost
  */
-export async function settleJobs(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<string>> {
+export async function settleJobs(db: Kysely<Database>, given: readonly Settlement[]): Promise<Set<string>> {
+  const settlements = given.toSorted(byId);
   const silent = settlements.filter(({ status, run }) => status === 'completed' && run === undefined);
   if (silent.length === 0) return settleAny(db, settlements);
   const accepted = await settleSilent(db, silent);

@@ -62,10 +62,12 @@ function dueLeases(): LeaseEntry[] {
   const kept = new Map<number, bigint>();
   for (const { generation, claimSentAt } of held) kept.set(generation, renewals.get(generation) ?? claimSentAt);
   renewals = kept;
-  return held.filter(({ generation, ttlMs }) => {
+  const due = held.filter(({ generation, ttlMs }) => {
     const ageMs = Number((now - (renewals.get(generation) as bigint)) / NS_PER_MS);
     return ageMs + paceMs / 2 >= heartbeatOf(ttlMs, heartbeatMs);
   });
+  // Rows are locked in this order, as by claims and settlements: no deadlock.
+  return due.sort((a, b) => (a.jobId < b.jobId ? -1 : 1));
 }
 
 async function renew(): Promise<void> {
