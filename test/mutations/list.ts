@@ -1153,7 +1153,7 @@ export const mutations: readonly Mutation[] = [
       replace: 'if (id === undefined) await waitForResult(id, { timeoutMs,',
       mechanism: 'the rest waits for the canaries',
       test: REDRIVE,
-      title: 'waits for the canaries, and goes on when all of them complete',
+      title: 'leaves the rest failed when a canary fails again',
     },
     {
       name: 'redrive-at-once',
