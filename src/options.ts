@@ -109,6 +109,11 @@ export const tenantName = z.custom<string>(
   'expected 1 to 255 characters, none of them a control character',
 );
 
+/** A text to look for among stored ones, where none has a control character; NUL is an error of Postgres's. */
+export const searchText = z
+  .string()
+  .refine((text) => !CONTROL.test(text), 'expected a text without control characters');
+
 /**
  * Reads the options of a library call. What is `undefined` counts as not given.
  *

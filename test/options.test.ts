@@ -220,6 +220,7 @@ describe('a fleet', () => {
     ['cancel', (fleet) => fleet.cancel(id, { tenants: 'a' } as Anything), ['tenants']],
     ['redrive', (fleet) => fleet.redrive(id, { tenant: '' }), ['tenant']],
     ['find', (fleet) => fleet.find({ limit: 101, status: 'done', name: 5 } as Anything), ['name', 'status', 'limit']],
+    ['find of a control character', (fleet) => fleet.find({ name: 'a\u0000b' }), ['name']],
     ['readEvents', (fleet) => fleet.readEvents(id, { limit: 0, after: {} } as Anything), ['after', 'limit']],
     ['result', (fleet) => fleet.result(id, { timeoutMs: -1, signal: {} } as Anything), ['signal', 'timeoutMs']],
     [
@@ -232,6 +233,11 @@ describe('a fleet', () => {
       'redriveMany',
       (fleet) => fleet.redriveMany({ limit: 0, canary: -1, withinMs: Number.NaN, code: 'TIMEOUTS' } as Anything),
       ['code', 'withinMs', 'limit', 'canary'],
+    ],
+    [
+      'redriveMany of a control character',
+      (fleet) => fleet.redriveMany({ name: 'a\u0000b', code: 'a\u0000b' }),
+      ['name', 'code'],
     ],
     ['redriveMany misspelt', (fleet) => fleet.redriveMany({ names: 'x' } as Anything), ['names']],
     ['sweep', (fleet) => fleet.sweep({ signal: 1 } as Anything), ['signal']],
@@ -274,6 +280,12 @@ describe('a fleet', () => {
     const fleet = createTestFleet(file.url, [job]);
     for (const id of [undefined, null, 5, 'x', ['01900000-0000-7000-8000-000000000000']])
       await expect(Promise.resolve().then(() => call(fleet, id))).rejects.toMatchObject({ code: 'JOB_NOT_FOUND' });
+  });
+
+  it('refuses a search for a key that no job can have', async () => {
+    const fleet = createTestFleet(file.url, [job]);
+    for (const key of ['', 'a\u0000b'])
+      await expect(fleet.find({ key })).rejects.toMatchObject({ code: 'KEY_INVALID' });
   });
 
   it('waits for a result for ever, for no time and for a part of a millisecond', async () => {

@@ -59,7 +59,7 @@ export const fanoutBench: Bench = {
     '',
     '- Steady: each client gets so many events a second; the latency is from `emit` to the parsed frame in the client, over all clients and events, with commit and publish between.',
     '- Burst: as many events as fast as the journal takes them, to every client; the rate is of frames delivered, all clients together.',
-    "- Memory: of the web process after forced garbage collections, with all clients connected and idle, less the same before they came; it had served a few before. *Live* is heap and buffers, *RSS* what the system counts. After the burst, once more. RSS after a burst is no cost of a client: most of it is the young generation of the process's heap, which V8 makes as large as the rate of allocation asks for, up to a bound of its own, and pages it has emptied and keeps.",
+    "- Memory: of the web process after forced garbage collections, with all clients connected and idle, less the same before they came; it had served a few before. *Live* is heap and buffers, *RSS* what the system counts. After the burst, once more. RSS after a burst is no cost of a client: part of it is the young generation of the process's heap, which V8 makes as large as the rate of allocation asks for, up to a bound of its own; its size is in the column.",
   ].join('\n'),
   options: {
     clients: { about: 'SSE clients' },

@@ -21,9 +21,6 @@ import {
   searchQuery,
 } from './schemas.ts';
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for.
-const CONTROL = /[\u0000-\u001f\u007f]/;
-
 export interface JobRoutesOptions {
   client: JobClient;
 }
@@ -103,10 +100,7 @@ export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutes
       },
     },
     async (request) => {
-      const { key, name, ...rest } = request.query;
-      if (key !== undefined) checkKey(key);
-      if (name !== undefined && CONTROL.test(name)) return { jobs: [], nextCursor: null };
-      const given = Object.entries({ key, name, ...rest }).filter(([, value]) => value !== undefined);
+      const given = Object.entries(request.query).filter(([, value]) => value !== undefined);
       return client.find({ tenant: request.tenant, ...Object.fromEntries(given) });
     },
   );

@@ -160,18 +160,22 @@ function keysOf(ids: readonly string[]): Map<string, string> {
 
 /** @throws InputInvalidError */
 function readStreamIds(text: string): string[] {
-  const parts = text.split(',');
-  const issues = parts.flatMap((id, i) =>
-    id === '' || isUuid(id) ? [] : [{ path: `streams[${i}]`, message: 'expected the id of a job, a UUID' }],
-  );
-  if (issues.length > 0) throw new InputInvalidError('Query', issues);
-  const ids = new Set(parts.filter((id) => id !== '').map((id) => id.toLowerCase()));
-  if (ids.size === 0 || ids.size > MAX_STREAMS) {
+  // Where each stands first: one bad id over and over is one issue.
+  const places = new Map<string, number>();
+  for (const [i, part] of text.split(',').entries()) {
+    const id = part.toLowerCase();
+    if (id !== '' && !places.has(id)) places.set(id, i);
+  }
+  if (places.size === 0 || places.size > MAX_STREAMS) {
     throw new InputInvalidError('Query', [
-      { path: 'streams', message: `expected 1 to ${MAX_STREAMS} ids of jobs with commas between, not ${ids.size}` },
+      { path: 'streams', message: `expected 1 to ${MAX_STREAMS} ids of jobs with commas between, not ${places.size}` },
     ]);
   }
-  return [...ids];
+  const issues = [...places].flatMap(([id, i]) =>
+    isUuid(id) ? [] : [{ path: `streams[${i}]`, message: 'expected the id of a job, a UUID' }],
+  );
+  if (issues.length > 0) throw new InputInvalidError('Query', issues);
+  return [...places.keys()];
 }
 
 function frameOf(stream: string, event: StreamEvent, cursor: string): string {

@@ -26,7 +26,7 @@ export async function redriveRoutes(instance: FastifyInstance, options: RedriveR
       schema: {
         summary: 'Run failed jobs again, all that match',
         description:
-          'With `canary`, so many first: the answer waits for them, and the rest is redriven only if all of them complete. Leaving stops it: what was not redriven by then stays failed. Sent again, it takes what is still failed.',
+          'With `canary`, so many first: the answer waits for them, and the rest is redriven only if all of them complete. Leaving stops it: what was not redriven by then stays failed. One request takes 10,000 jobs at most, longest failed first. Sent again, it takes what is still failed, until `matched` is 0.',
         tags: ['jobs'],
         body: redriveManyBody,
         response: {
@@ -46,7 +46,7 @@ export async function redriveRoutes(instance: FastifyInstance, options: RedriveR
     async (request, reply) => {
       // Nothing at all is too easily sent by mistake to stand for every failed job.
       if (request.body === undefined)
-        throw new OncefleetError('BODY_INVALID', 'The body is empty; send a filter, or {} for every failed job');
+        throw new OncefleetError('BODY_INVALID', 'The body is empty; send a filter, or {} for any failed job');
       const body = parseOptions('Redrive', redriveManyBody, request.body);
       const left = new AbortController();
       const onClose = () => left.abort();

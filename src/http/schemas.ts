@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { ERROR_CODES, type ErrorCode } from '../errors.ts';
 import type { JobRecord } from '../idempotency/client-types.ts';
+import { searchText } from '../options.ts';
 
 /** Far beyond any sensible schedule, and well inside what a timestamp and Redis's scores hold. */
 const MAX_DELAY_MS = 366 * 24 * 3_600_000;
@@ -15,6 +16,8 @@ export const MAX_STREAMS = 50;
 const MAX_PAGE_JOBS = 100;
 /** Jobs that one request redrives. */
 const MAX_REDRIVE = 10_000;
+/** The request is held until all of them have ended. */
+const MAX_CANARIES = 100;
 const MAX_CANARY_MS = 600_000;
 const MAX_WITHIN_MS = 3_155_760_000_000;
 
@@ -112,7 +115,7 @@ export const jobAnswer = jobSummary.extend({
 
 export const searchQuery = z.strictObject({
   key: z.string().optional().describe('The idempotency key, exactly.'),
-  name: z.string().max(100).optional(),
+  name: searchText.max(100).optional(),
   status: jobStatus.optional(),
   cursor: z.string().max(500).optional().describe('`nextCursor` of the page before.'),
   limit: queryInt(1, MAX_PAGE_JOBS).describe('20 unless told.'),
@@ -134,16 +137,16 @@ const bodyInt = (min: number, max: number) => {
 };
 
 export const redriveManyBody = z.strictObject({
-  name: z.string().max(100).optional().describe('Jobs of this name.'),
+  name: searchText.max(100).optional().describe('Jobs of this name.'),
   code: errorCode.optional().describe('Jobs that failed with this code.'),
   withinMs: bodyInt(1, MAX_WITHIN_MS).describe('Jobs that failed no longer ago than this.'),
-  limit: bodyInt(1, MAX_REDRIVE).describe('At most this many, longest failed first; 10,000 unless told.'),
-  canary: bodyInt(0, MAX_REDRIVE).describe('This many first; the rest only if all of them complete.'),
+  limit: bodyInt(1, MAX_REDRIVE).describe('At most this many at once, longest failed first; 10,000 unless told.'),
+  canary: bodyInt(0, MAX_CANARIES).describe('This many first; the rest only if all of them complete.'),
   canaryTimeoutMs: bodyInt(1, MAX_CANARY_MS).describe('How long to wait for the canaries; 50,000 unless told.'),
 });
 
 export const redriveManyAnswer = z.object({
-  matched: z.int().describe('Failed jobs that fit the filter, up to the limit.'),
+  matched: z.int().describe('Failed jobs that fit the filter, up to the limit; 0: none is left.'),
   redriven: z.int().describe('Of those, the ones that run again.'),
   failedCanaries: z
     .array(failure.extend({ id: z.uuid() }))

@@ -31,7 +31,16 @@ import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent } from '../journal/event.ts';
 import { type EventRun, type Following, type FollowStreamOptions, failedFollowing } from '../journal/follower.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
-import { abortSignal, aFunction, MAX_TIMER_MS, parseOptions, tenantName, waitMs, wholeNumber } from '../options.ts';
+import {
+  abortSignal,
+  aFunction,
+  MAX_TIMER_MS,
+  parseOptions,
+  searchText,
+  tenantName,
+  waitMs,
+  wholeNumber,
+} from '../options.ts';
 import { ending } from './abandon.ts';
 import { type Accepted, acceptInTransaction, isKeyLocked } from './accept.ts';
 import { openCallerTransaction } from './caller-transaction.ts';
@@ -76,6 +85,7 @@ export interface JobClient {
   enqueue(job: string, input: unknown, options?: EnqueueOptions): Promise<JobHandle>;
   /** `undefined`: no such job in this tenant. */
   get(id: string, options?: { tenant?: string }): Promise<JobRecord | undefined>;
+  /** @throws InputInvalidError; OncefleetError KEY_INVALID, CURSOR_INVALID */
   find(options?: FindOptions): Promise<JobPage>;
   /** @throws OncefleetError JOB_NOT_FOUND */
   cancel(id: string, options?: { tenant?: string }): Promise<CancelResult>;
@@ -155,8 +165,9 @@ const readSchema = z.strictObject({
 
 const findSchema = z.strictObject({
   ...tenantShape,
+  // As with enqueue, its contents are KEY_INVALID's matter.
   key: z.string().optional(),
-  name: z.string().optional(),
+  name: searchText.optional(),
   status: z.enum(['pending', 'running', 'completed', 'failed', 'cancelled']).optional(),
   // A text that is none is CURSOR_INVALID.
   cursor: z.string().optional(),
@@ -165,7 +176,7 @@ const findSchema = z.strictObject({
 
 const redriveSchema = z.strictObject({
   ...tenantShape,
-  name: z.string().optional(),
+  name: searchText.optional(),
   code: z.enum(Object.keys(ERROR_CODES) as ErrorCode[], 'expected an error code').optional(),
   withinMs: waitMs
     .refine(
@@ -419,6 +430,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         throw new OncefleetError('CURSOR_INVALID', 'cursor: expected the nextCursor of an earlier page');
       }
       const { key, name, status, cursor } = options;
+      if (key !== undefined) checkKey(key);
       const rows = await findJobs(db, {
         tenant: tenantOf(options),
         key,
@@ -461,11 +473,23 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         options.onProgress?.({ redriven: result.redriven, matched: ids.length });
         return true;
       };
-      const canaries = ids.slice(0, canary);
+      const redriveAll = async (wanted: readonly string[]): Promise<string[]> => {
+        const redriven: string[] = [];
+        for (let i = 0; i < wanted.length; i += REDRIVE_AT_ONCE) {
+          const chunk = wanted.slice(i, i + REDRIVE_AT_ONCE);
+          // Settled, all of them: who is told of a failure must not have jobs redriven after that.
+          const settled = await Promise.allSettled(chunk.map(redriveOne));
+          for (const [at, outcome] of settled.entries()) {
+            if (outcome.status === 'rejected') throw outcome.reason;
+            if (outcome.value) redriven.push(chunk[at] as string);
+          }
+        }
+        return redriven;
+      };
+      const canaries = await redriveAll(ids.slice(0, canary));
       const timeoutMs = options.canaryTimeoutMs ?? CANARY_TIMEOUT_MS;
       await Promise.all(
         canaries.map(async (id) => {
-          if (!(await redriveOne(id))) return;
           await waitForResult(id, { timeoutMs, ...(signal === undefined ? {} : { signal }) }).catch(
             (error: unknown) => {
               signal?.throwIfAborted();
@@ -475,9 +499,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         }),
       );
       if (result.failedCanaries.length > 0) return result;
-      const rest = ids.slice(canary);
-      for (let i = 0; i < rest.length; i += REDRIVE_AT_ONCE)
-        await Promise.all(rest.slice(i, i + REDRIVE_AT_ONCE).map(redriveOne));
+      await redriveAll(ids.slice(canary));
       return result;
     },
     follow: (id, options = {}) =>

@@ -290,10 +290,9 @@ describe('GET /v1/jobs', () => {
       ids[3],
     ]);
     expect(answerOf(await get('/v1/jobs?key=search-3&name=echo'), searchAnswer).jobs).toEqual([]);
-    expect(answerOf(await get('/v1/jobs?name=a%00b'), searchAnswer).jobs).toEqual([]);
   });
 
-  it.each(['status=done', 'limit=0', 'limit=101', 'limit=x', 'tenant=other', 'key=a&key=b'])(
+  it.each(['status=done', 'name=a%00b', 'limit=0', 'limit=101', 'limit=x', 'tenant=other', 'key=a&key=b'])(
     'refuses the query %s',
     async (query) => {
       expectProblem(await get(`/v1/jobs?${query}`), 'INPUT_INVALID');

@@ -184,6 +184,15 @@ describe('several finished streams', () => {
     });
   });
 
+  it.each([
+    ['too many ids that are none: one issue, not thousands', Array.from({ length: 4_000 }, (_, n) => n), ['streams']],
+    ['one id that is none, over and over: its first place', Array.from({ length: 4_000 }, () => 'x'), ['streams[0]']],
+  ])('are refused for %s', async (_what, ids, paths) => {
+    const response = await inject(harness.app, `/v1/events?streams=${ids.join(',')}`);
+    const { code, issues } = response.json() as { code: string; issues: { path: string }[] };
+    expect([response.statusCode, code, issues.map(({ path }) => path)]).toEqual([400, 'INPUT_INVALID', paths]);
+  });
+
   it('are 404 as a whole where one is another tenant’s, and 401 without a token', async () => {
     const other = await enqueue('parrot', [], 'acme');
     await finish(other).catch(() => undefined);

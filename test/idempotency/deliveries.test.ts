@@ -568,6 +568,34 @@ describe('bulk redrive', () => {
     return { fleet, handles, state };
   }
 
+  it('redrives canaries by the twenty; when one cannot be, reports that once nothing goes on', async () => {
+    const job = defineJob({
+      name: 'canaries-by-the-twenty',
+      input: z.object({ n: z.number() }),
+      run: async () => {
+        throw new NonRetryableError('away', { code: 'MODEL_FAILED' });
+      },
+    });
+    const fleet = createTestFleet(file.url, [job]);
+    const worker = await fleet.work();
+    const handles = await Promise.all(Array.from({ length: 25 }, (_, n) => fleet.enqueue(job, { n })));
+    await Promise.all(handles.map((handle) => handle.result({ timeoutMs: 10_000 }).catch(() => undefined)));
+    await worker.close();
+    let redriven = 0;
+    const outcome = fleet.redriveMany({
+      name: job.name,
+      canary: 25,
+      onProgress() {
+        redriven++;
+        if (redriven === 1) throw new Error('the terminal is gone');
+      },
+    });
+    await expect(outcome).rejects.toThrow('the terminal is gone');
+    expect(redriven).toBe(20);
+    expect((await fleet.find({ name: job.name, status: 'pending', limit: 100 })).jobs).toHaveLength(20);
+    expect((await fleet.find({ name: job.name, status: 'failed', limit: 100 })).jobs).toHaveLength(5);
+  });
+
   it('stops at canaries that fail again', async () => {
     const { fleet } = await fiveFailed('canary-fails');
     const result = await fleet.redriveMany({ name: 'canary-fails', canary: 2 });

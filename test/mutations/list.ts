@@ -1153,11 +1153,36 @@ export const mutations: readonly Mutation[] = [
       replace: 'if (id === undefined) await waitForResult(id, { timeoutMs,',
       mechanism: 'the rest waits for the canaries',
       test: REDRIVE,
-      title: 'waits for the canaries, and goes on when all of them complete',
+      title: 'leaves the rest failed when a canary fails again',
+    },
+    {
+      name: 'redrive-at-once',
+      find: 'const REDRIVE_AT_ONCE = 20;',
+      replace: 'const REDRIVE_AT_ONCE = 10_000;',
+      mechanism: 'canaries are redriven by the twenty',
+      test: DELIVERIES,
+      title: 'redrives canaries by the twenty; when one cannot be, reports that once nothing goes on',
+    },
+    {
+      name: 'redrive-settled',
+      find: 'await Promise.allSettled(chunk.map(redriveOne))',
+      replace:
+        'await Promise.all(chunk.map(redriveOne)).then((all) => all.map((value) => ({ status: "fulfilled", value })))',
+      mechanism: 'a bulk redrive that fails has come to rest',
+      test: DELIVERIES,
+      title: 'redrives canaries by the twenty; when one cannot be, reports that once nothing goes on',
     },
   ]),
 
   ...of('src/options.ts', [
+    {
+      name: 'search-control',
+      find: '!CONTROL.test(text)',
+      replace: 'true',
+      mechanism: 'a search for NUL is refused, not an error of the store',
+      test: REDRIVE,
+      title: 'by path, and redrives nothing',
+    },
     {
       name: 'options-heartbeat',
       find: 'heartbeatMs * 2 <= leaseTtlMs',
@@ -2679,6 +2704,22 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'ids that are none are named',
       test: MULTI,
       title: 'name the ids that are none, by their places',
+    },
+    {
+      name: 'multi-first-place',
+      find: "if (id !== '' && !places.has(id)) places.set(id, i);",
+      replace: "if (id !== '') places.set(isUuid(id) ? id : id + i, i);",
+      mechanism: 'a list of one bad id over and over is one issue',
+      test: MULTI,
+      title: 'are refused for %s',
+    },
+    {
+      name: 'multi-count',
+      find: '|| places.size > MAX_STREAMS',
+      replace: '',
+      mechanism: 'a list of too many is refused as one, not id by id',
+      test: MULTI,
+      title: 'are refused for %s',
     },
   ]),
   ...of('src/http/problem.ts', [
