@@ -47,7 +47,6 @@ describe('one key', () => {
         return { n: input.n };
       },
     });
-    // A reconciler may take a row that waits for its claim for one that was overlooked, and add a delivery of its own.
     const options = { prefix, concurrency: 25, reconcileMs: 3_600_000 };
     for (let i = 0; i < 2; i++) await createTestFleet(file.url, [job], options).work();
     const queue = openQueue('race', prefix);
@@ -59,8 +58,11 @@ describe('one key', () => {
     );
     const results = jobs.map((bull) => bull.waitUntilFinished(events, 20_000));
     await started.promise;
-    // The other 49 met a held lease before the run may end.
-    await expect.poll(() => queue.getDelayedCount(), { timeout: 10_000 }).toBe(49);
+    // The other 49 met a held lease before the run may end. A reconciler's first round may take the
+    // row, which waits for its claim, for one that was overlooked, and add a delivery of its own.
+    const ids = new Set(jobs.map(({ id }) => id));
+    const deferred = async () => (await queue.getDelayed()).filter(({ id }) => ids.has(id)).length;
+    await expect.poll(deferred, { timeout: 10_000 }).toBe(49);
     go.resolve();
     expect(await Promise.all(results)).toEqual(jobs.map(() => ({ n: 7 })));
     expect(runs).toBe(1);
@@ -70,7 +72,9 @@ describe('one key', () => {
       .select(['fence', 'deferral_count', 'crash_count'])
       .where('idempotency_key', '=', 'the key')
       .execute();
-    expect(rows).toEqual([{ fence: 1, deferral_count: 49, crash_count: 0 }]);
+    expect(rows).toEqual([
+      { fence: 1, deferral_count: expect.toSatisfy((n: number) => n === 49 || n === 50), crash_count: 0 },
+    ]);
   });
 
   it('a thousand concurrent enqueues give one run and a thousand equal results', async () => {
