@@ -2750,14 +2750,6 @@ export const mutations: readonly Mutation[] = [
       title: 'after it published events that it had not committed: readers are rewound, live or back with a cursor',
     },
     {
-      name: 'follower-in-turn',
-      find: 'this.#asked === undefined ? step() : this.#asked.then(step, step)',
-      replace: 'step()',
-      mechanism: 'a follower asked several times at once answers one after the other',
-      test: LEAKS,
-      title: 'asked several times at once answers in order, a run after the other',
-    },
-    {
       name: 'follower-end-read',
       find: "if (message.committed && message.end && lastSeq === this.next - 1) return 'look';",
       replace: '',
