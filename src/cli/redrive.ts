@@ -22,7 +22,7 @@ export function redriveCommand(context: CliContext): Command {
       'Puts a failed job back, or with --failed all that match: counters start anew, the stream goes on where it ended, the checkpoint holds.',
     )
     .argument('[id]', "the job's id", parseJobId)
-    .option('--failed', 'every failed job that fits the filters below')
+    .option('--failed', 'failed jobs that fit the filters below, 10,000 at most')
     .option('--name <name>', 'jobs of this name')
     .option('--code <code>', 'jobs that failed with this error code')
     .option('--within <duration>', 'jobs that failed in this time, such as 2h', parseDuration)

@@ -89,8 +89,8 @@ function connectCluster(
 
 /**
  * Sends what is written in one turn of the event loop together. ioredis writes each command by
- * itself; when a statement ends fifty runs, BullMQ sends fifty commands in one turn. Measured
- * at 100 jobs at once: 31 µs of ioredis a job instead of 49.
+ * itself; when a statement ends fifty runs, BullMQ sends fifty commands in one turn. In a
+ * profile at 100 jobs at once ioredis took a third less of the event loop.
  */
 function gatherWrites(redis: Redis): void {
   redis.on('connect', () => {

@@ -169,7 +169,7 @@ export class Guard {
     try {
       jobId = await this.#identify(job, spec);
       // After the row is there: a foreign job that is handed back counts as started before.
-      if (this.#over || (slot !== undefined && !slot.tryTake() && !(await slot.take()))) {
+      if (!(await this.#mayStart(slot))) {
         if (unanswered !== undefined) this.#unanswered.set(deliveryId, unanswered);
         return this.#handBack(job, token);
       }
@@ -181,8 +181,7 @@ export class Guard {
       this.#unanswered.set(deliveryId, owner);
       const input = unguardedInput(job);
       if (spec.policy.onStoreOutage === 'run' && input !== undefined) {
-        if (this.#over || (slot !== undefined && !slot.tryTake() && !(await slot.take())))
-          return this.#handBack(job, token);
+        if (!(await this.#mayStart(slot))) return this.#handBack(job, token);
         return this.#runUnguarded(input.value, job, token, signal, spec, slot);
       }
       this.#runtime.log.warn({ err, bullJobId: job.id }, 'Postgres is away: delivery deferred');
@@ -215,6 +214,12 @@ export class Guard {
       default:
         return answer satisfies never;
     }
+  }
+
+  /** Waits for a slot. @returns false: this process ends, or none came free in time */
+  async #mayStart(slot: Slot | undefined): Promise<boolean> {
+    if (this.#over) return false;
+    return slot === undefined || slot.tryTake() || slot.take();
   }
 
   /** The row a delivery is about; a job that another BullMQ client added gets its row here. */

@@ -1,7 +1,6 @@
 /**
- * Why a run must stop, if it must. What `AbortController` does for a handler, without one
- * for the many handlers that never ask: it and its listeners cost more than the claim's part
- * of a statement.
+ * Why a run must stop, if it must. What `AbortController` does for a handler, without one for
+ * the many handlers that never ask for their signal.
  */
 export class Stop {
   #reason: Error | undefined;

@@ -63,6 +63,8 @@ describe('one key', () => {
     const ids = new Set(jobs.map(({ id }) => id));
     const deferred = async () => (await queue.getDelayed()).filter(({ id }) => ids.has(id)).length;
     await expect.poll(deferred, { timeout: 10_000 }).toBe(49);
+    // Each delivery but the one that runs was deferred, and counted, once.
+    const others = await queue.getDelayedCount();
     go.resolve();
     expect(await Promise.all(results)).toEqual(jobs.map(() => ({ n: 7 })));
     expect(runs).toBe(1);
@@ -72,9 +74,7 @@ describe('one key', () => {
       .select(['fence', 'deferral_count', 'crash_count'])
       .where('idempotency_key', '=', 'the key')
       .execute();
-    expect(rows).toEqual([
-      { fence: 1, deferral_count: expect.toSatisfy((n: number) => n === 49 || n === 50), crash_count: 0 },
-    ]);
+    expect(rows).toEqual([{ fence: 1, deferral_count: others, crash_count: 0 }]);
   });
 
   it('a thousand concurrent enqueues give one run and a thousand equal results', async () => {

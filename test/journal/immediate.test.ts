@@ -58,6 +58,18 @@ describe('an immediate stream', () => {
     expect(s.seen.at(-1)?.cursor).toBe('1-2');
   });
 
+  it('is given in order, before its commit, to a reader that has asked several times at once', async () => {
+    const s = await stage();
+    const follower = s.followers.follow({ streamId: s.id, tenant: 'default', after: -1 });
+    onTestFinished(async () => void (await follower.return()));
+    const asked = Promise.all(Array.from({ length: 4 }, () => follower.next()));
+    await s.live();
+    await s.publish(s.run(0, 2), false, 'ahead');
+    await s.publish(s.run(2, 2), false, 'ahead');
+    expect((await asked).map((step) => step.value?.seq)).toEqual(upTo(4));
+    expect(await journalOf(file.db, s.id)).toEqual([]);
+  });
+
   it('has the same cursors when it is read from the journal', async () => {
     const s = await stage();
     await s.append(s.run(0, 2));

@@ -506,6 +506,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'follower-end-read',
     'follower-ends',
     'follower-fork-gone',
+    'follower-in-turn',
     'follower-run-bound',
     'follower-run-rest',
     'follower-run-skip',

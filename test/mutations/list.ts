@@ -2758,6 +2758,14 @@ export const mutations: readonly Mutation[] = [
       title: 'ends at once when it read the terminal event before it knew that the stream was closed',
     },
     {
+      name: 'follower-in-turn',
+      find: 'this.#asked === undefined ? step() : this.#asked.then(step, step)',
+      replace: 'step()',
+      mechanism: 'a follower asked several times at once answers one after the other',
+      test: IMMEDIATE,
+      title: 'is given in order, before its commit, to a reader that has asked several times at once',
+    },
+    {
       name: 'follower-run-rest',
       find: 'if (!taken) break;',
       replace: '',
