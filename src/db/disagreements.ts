@@ -1,6 +1,6 @@
 /** Queries of the doctor: rows as they stand beside BullMQ's jobs, and the state of the server. */
 import { type Kysely, sql } from 'kysely';
-import type { DispatchRow, RowOptions } from './jobs.ts';
+import { type DispatchRow, findUnfinishedIds, type RowOptions, type UnfinishedCursor } from './jobs.ts';
 import type { Database } from './schema.ts';
 
 export interface RowState extends DispatchRow {
@@ -56,21 +56,32 @@ export async function findRowStates(db: Kysely<Database>, ids: readonly string[]
   return new Map(rows.rows.map((row) => [row.id, toRowState(row)]));
 }
 
-/** Unfinished jobs, a page at a time: first those that wait, then those that run. */
+/** Unfinished jobs, a page at a time, in the order they are due. */
 export async function findUnfinished(
   db: Kysely<Database>,
-  page: { status: 'pending' | 'running'; after: { at: string; id: string } | undefined; limit: number },
-): Promise<{ rows: RowState[]; end: { at: string; id: string } | undefined }> {
-  const { status, after, limit } = page;
-  // Each by its own partial index.
-  const at = sql.raw(status === 'pending' ? 'run_at' : 'lease_expires_at');
-  const rows = await sql<RowColumns & { at: string }>`
-    select ${COLUMNS}, ${at}::text as at from jobs
-    where status = ${sql.lit(status)}
-      and ${after === undefined ? sql`true` : sql`(${at}, id) > (${after.at}::timestamptz, ${after.id}::uuid)`}
-    order by jobs.${at}, id limit ${limit}`.execute(db);
-  const last = rows.rows.length < limit ? undefined : rows.rows.at(-1);
-  return { rows: rows.rows.map(toRowState), end: last === undefined ? undefined : { at: last.at, id: last.id } };
+  page: { after: UnfinishedCursor | undefined; limit: number },
+): Promise<{ rows: RowState[]; end: UnfinishedCursor | undefined }> {
+  const { ids, end } = await findUnfinishedIds(db, page);
+  return { rows: [...(await findRowStates(db, ids)).values()], end };
+}
+
+/** Unfinished jobs that are not on the list of them. Reads every job. @param ids only of these */
+export async function findUnlisted(db: Kysely<Database>, ids?: readonly string[]): Promise<RowState[]> {
+  const rows = await sql<RowColumns>`
+    select ${COLUMNS} from jobs
+    where finished_at is null and not exists (select from unfinished_jobs where job_id = id)
+      and ${ids === undefined ? sql`true` : sql`id = any(${ids}::uuid[])`}`.execute(db);
+  return rows.rows.map(toRowState);
+}
+
+/** Puts a job on the list of the unfinished, if it is that. */
+export async function listUnfinished(db: Kysely<Database>, id: string): Promise<void> {
+  await sql`
+    insert into unfinished_jobs (job_id, run_at, end_by)
+    select id, run_at, case when cancel_requested_at is null then deadline_at else cancel_requested_at end
+    from jobs where id = ${id} and finished_at is null
+    for key share
+    on conflict do nothing`.execute(db);
 }
 
 export interface ServerState {
@@ -92,9 +103,7 @@ export async function findServerState(db: Kysely<Database>): Promise<ServerState
     db,
   );
   const unfinished = await sql<{ count: number }>`
-    select count(*) as count from (
-      select from jobs where status = 'pending' union all select from jobs where status = 'running'
-    ) j`.execute(db);
+    select count(*) as count from unfinished_jobs`.execute(db);
   const tables = await sql<{ name: string; live: number; dead: number }>`
     select relname as name, n_live_tup as live, n_dead_tup as dead from pg_stat_user_tables
     where relid in (to_regclass('jobs'), to_regclass('stream_heads'), to_regclass('ended_attempts'))`.execute(db);
@@ -118,6 +127,6 @@ export async function findClock(db: Kysely<Database>): Promise<number> {
 /** Queues that unfinished jobs are in. */
 export async function findQueues(db: Kysely<Database>): Promise<string[]> {
   const rows = await sql<{ queue: string }>`
-    select queue from jobs where status = 'pending' union select queue from jobs where status = 'running'`.execute(db);
+    select distinct j.queue from unfinished_jobs u join jobs j on j.id = u.job_id`.execute(db);
   return rows.rows.map((row) => row.queue);
 }

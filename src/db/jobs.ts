@@ -60,14 +60,17 @@ export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]):
       'insert_jobs',
       `with patience as materialized (
          select set_config('lock_timeout', '${KEY_LOCK_WAIT_MS}', true)
+       ), job as (
+         insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
+         select id, tenant, name, queue, key, fingerprint, options::json,
+           clock_timestamp() + delay_ms * interval '1 ms', clock_timestamp() + deadline_ms * interval '1 ms', input::json
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], $10::text[])
+           as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input), patience
+         on conflict (tenant, name, idempotency_key) where not key_released do nothing
+         returning id, run_at, deadline_at
        )
-       insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
-       select id, tenant, name, queue, key, fingerprint, options::json,
-         clock_timestamp() + delay_ms * interval '1 ms', clock_timestamp() + deadline_ms * interval '1 ms', input::json
-       from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], $10::text[])
-         as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input), patience
-       on conflict (tenant, name, idempotency_key) where not key_released do nothing
-       returning id`,
+       insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job
+       returning job_id as id`,
       [
         jobs.map((job) => job.id),
         jobs.map((job) => job.tenant),
@@ -263,7 +266,7 @@ async function claimFresh(
         where ttl_ms > 0 and copies >= 1 and owner <> ''
       ), fresh as (
         select w.* from want w join jobs j on j.id = w.id
-        where j.fence = 0 and (j.status = 'pending') is true and j.cancel_requested_at is null
+        where j.fence = 0 and j.status = 'pending' and j.cancel_requested_at is null
           and (j.deadline_at is null or j.deadline_at > clock_timestamp())
         for no key update of j skip locked
       ), claimed as (
@@ -279,6 +282,10 @@ async function claimFresh(
         from fresh w
         where j.id = w.id
         returning j.*
+      ), early as (
+        -- A person has a delayed job run at once: as a running one it is looked after among those due.
+        update unfinished_jobs u set run_at = clock_timestamp()
+        from claimed c where c.run_at > clock_timestamp() and u.job_id = c.id
       )
       select id, 'claimed' as decision, tenant, name, idempotency_key, options, input,
         extract(epoch from deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms
@@ -384,6 +391,10 @@ async function claimAny(
         from decided d
         where j.id = d.id and d.decision = 'claimed'
         returning j.*
+      ), early as (
+        -- A person has a delayed job run at once: as a running one it is looked after among those due.
+        update unfinished_jobs u set run_at = clock_timestamp()
+        from claimed c where c.run_at > clock_timestamp() and u.job_id = c.id
       ), deferred as (
         update jobs j set deferral_count = j.deferral_count + d.copies
         from decided d where j.id = d.id and d.decision = 'held'
@@ -540,18 +551,22 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
         select id::uuid, fence, result_ttl_ms, result
         from unnest($1::text[], $2::bigint[], $3::float8[], $4::text[]) as w (id, fence, result_ttl_ms, result)
         where fence >= 1 and fence < 2147483648 and result_ttl_ms >= 0
+      ), completed as (
+        update jobs j set
+          status = 'completed',
+          result = w.result::json,
+          lease_owner = null,
+          lease_expires_at = null,
+          last_outcome = 'completed',
+          finished_at = clock_timestamp(),
+          expires_at = clock_timestamp() + w.result_ttl_ms * interval '1 ms'
+        from want w
+        where j.id = w.id and j.fence = w.fence and j.status = 'running'
+        returning j.id
+      ), finished as (
+        delete from unfinished_jobs u using completed c where u.job_id = c.id
       )
-      update jobs j set
-        status = 'completed',
-        result = w.result::json,
-        lease_owner = null,
-        lease_expires_at = null,
-        last_outcome = 'completed',
-        finished_at = clock_timestamp(),
-        expires_at = clock_timestamp() + w.result_ttl_ms * interval '1 ms'
-      from want w
-      where j.id = w.id and j.fence = w.fence and (j.status = 'running') is true
-      returning j.id`,
+      select id from completed`,
       [
         textArray(settlements.map((s) => s.id)),
         settlements.map((s) => s.fence),
@@ -576,7 +591,7 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
         where fence >= 1 and result_ttl_ms >= 0 and delay_ms >= 0
       ), held as (
         select w.*, j.worker, j.claimed_at from jobs j join want w on w.id = j.id
-        where j.fence = w.fence and (j.status = 'running') is true
+        where j.fence = w.fence and j.status = 'running'
         for update of j
       ), advanced as (
         update stream_heads h set next_seq = w.last_seq + 1, progress = coalesce(w.progress::json, h.progress), state = case when w.terminal then 'closed' else 'open' end,
@@ -599,24 +614,30 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
       ), ledger as (
         insert into ended_attempts (job_id, fence, worker, started_at, outcome, error)
         select id, fence, worker, claimed_at, outcome, error::json from accepted where not terminal
+      ), settled as (
+        update jobs j set
+          status = w.status,
+          result = w.result::json,
+          error = case when w.terminal then w.error::json end,
+          lease_owner = null,
+          lease_expires_at = null,
+          error_count = j.error_count + (w.outcome = 'error')::int,
+          interruption_count = j.interruption_count + (w.outcome = 'interruption')::int,
+          last_outcome = w.outcome,
+          claimed_at = case when w.terminal then j.claimed_at end,
+          run_at = case when w.terminal then j.run_at else clock_timestamp() + w.delay_ms * interval '1 ms' end,
+          failed_at_delivery = case when w.status = 'failed' then w.delivery end,
+          finished_at = case when w.terminal then clock_timestamp() end,
+          expires_at = case when w.terminal then clock_timestamp() + w.result_ttl_ms * interval '1 ms' end
+        from accepted w
+        where j.id = w.id and j.fence = w.fence
+        returning j.id, j.run_at, w.terminal
+      ), finished as (
+        delete from unfinished_jobs u using settled s where u.job_id = s.id and s.terminal
+      ), delayed as (
+        update unfinished_jobs u set run_at = s.run_at from settled s where u.job_id = s.id and not s.terminal
       )
-      update jobs j set
-        status = w.status,
-        result = w.result::json,
-        error = case when w.terminal then w.error::json end,
-        lease_owner = null,
-        lease_expires_at = null,
-        error_count = j.error_count + (w.outcome = 'error')::int,
-        interruption_count = j.interruption_count + (w.outcome = 'interruption')::int,
-        last_outcome = w.outcome,
-        claimed_at = case when w.terminal then j.claimed_at end,
-        run_at = case when w.terminal then j.run_at else clock_timestamp() + w.delay_ms * interval '1 ms' end,
-        failed_at_delivery = case when w.status = 'failed' then w.delivery end,
-        finished_at = case when w.terminal then clock_timestamp() end,
-        expires_at = case when w.terminal then clock_timestamp() + w.result_ttl_ms * interval '1 ms' end
-      from accepted w
-      where j.id = w.id and j.fence = w.fence
-      returning j.id`,
+      select id from settled`,
       [
         settlements.map((s) => s.id),
         settlements.map((s) => s.fence),
@@ -827,6 +848,7 @@ export async function endAbandoned(
       })
       .where('id', '=', id)
       .execute();
+    await trx.deleteFrom('unfinished_jobs').where('job_id', '=', id).execute();
     return {
       run: { streamId: id, fence, firstSeq: seq, events: [ending.terminalJson] },
       status: ending.status,
@@ -879,6 +901,8 @@ export async function requestCancel(
       update jobs set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
       where id = ${id} and tenant = ${tenant} and status in ('pending', 'running')
       returning id, status, coalesce(lease_expires_at > clock_timestamp(), false) as live
+    ), overdue as (
+      update unfinished_jobs u set end_by = clock_timestamp() from asked a where u.job_id = a.id
     )
     select status, live from asked
     union all
@@ -950,6 +974,9 @@ export async function redriveJob(
       })
       .where('id', '=', id)
       .execute();
+    await sql`
+      insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from jobs where id = ${id}
+      on conflict (job_id) do update set run_at = excluded.run_at, end_by = excluded.end_by`.execute(trx);
     return { queue: row.queue };
   });
 }
@@ -1060,43 +1087,60 @@ function toDispatchRow(row: DispatchColumns & { delay_ms?: number }): DispatchRo
   return { id, tenant, name, queue, key, options: JSON.parse(options) as RowOptions, delayMs };
 }
 
-/** A place in the order of pending jobs; the time is text, for Postgres's microseconds. */
-export interface PendingCursor {
+/** A place in the order of unfinished jobs; the time is text, for Postgres's microseconds. */
+export interface UnfinishedCursor {
   runAt: string;
   id: string;
 }
 
+interface UnfinishedPage {
+  /** Where the page before ended. */
+  after?: UnfinishedCursor | undefined;
+  limit: number;
+  /** Only those that have been due for so long. */
+  graceMs?: number;
+  /** Only those that became due in this time. */
+  withinMs?: number;
+}
+
 /**
- * Pending jobs in the order they become due; those not due yet have a delay left.
+ * Unfinished jobs in the order they become due.
  *
- * By `statement_timestamp()`, here and in `findAbandonedJobs`: `clock_timestamp()` is volatile,
- * so the index would be read from its start, and each entry compared. And `order by
- * jobs.run_at`: the bare name would be the text of that name, and all rows would be sorted by it.
+ * By `statement_timestamp()`: `clock_timestamp()` is volatile, so the index would be read from
+ * its start, and each entry compared.
  *
- * @param options.after the page before ended here
- * @param options.graceMs only those that have been due for so long
- * @param options.withinMs only those that became due in this time
+ * @returns `end`: where the page ends; undefined when it is the last
  */
+export async function findUnfinishedIds(
+  db: Kysely<Database>,
+  page: UnfinishedPage,
+): Promise<{ ids: string[]; end: UnfinishedCursor | undefined }> {
+  const { after, limit, graceMs, withinMs } = page;
+  const rows = await sql<{ id: string; at: string }>`
+    select job_id as id, run_at::text as at from unfinished_jobs
+    where ${graceMs === undefined ? sql`true` : sql`run_at < statement_timestamp() - ${graceMs}::float8 * interval '1 ms'`}
+      and ${after === undefined ? sql`true` : sql`(run_at, job_id) > (${after.runAt}::timestamptz, ${after.id}::uuid)`}
+      and ${withinMs === undefined ? sql`true` : sql`run_at > statement_timestamp() - ${withinMs}::float8 * interval '1 ms'`}
+    order by run_at, job_id
+    limit ${limit}`.execute(db);
+  const last = rows.rows.length < limit ? undefined : rows.rows.at(-1);
+  return { ids: rows.rows.map(({ id }) => id), end: last === undefined ? undefined : { runAt: last.at, id: last.id } };
+}
+
+/** Pending jobs in the order they become due; those not due yet have a delay left. */
 export async function findPendingJobs(
   db: Kysely<Database>,
-  options: { graceMs?: number; limit: number; after?: PendingCursor | undefined; withinMs?: number },
-): Promise<{ jobs: DispatchRow[]; end: PendingCursor | undefined }> {
-  const { after, graceMs, withinMs } = options;
-  const rows = await sql<DispatchColumns & { run_at: string; delay_ms: number }>`
-    select id, tenant, name, queue, idempotency_key, options, run_at::text as run_at,
+  page: UnfinishedPage,
+): Promise<{ jobs: DispatchRow[]; end: UnfinishedCursor | undefined }> {
+  const { ids, end } = await findUnfinishedIds(db, page);
+  if (ids.length === 0) return { jobs: [], end };
+  const rows = await sql<DispatchColumns & { delay_ms: number }>`
+    select id, tenant, name, queue, idempotency_key, options,
       extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms
     from jobs
-    where status = 'pending'
-      and ${graceMs === undefined ? sql`true` : sql`run_at < statement_timestamp() - ${graceMs}::float8 * interval '1 ms'`}
-      and ${after === undefined ? sql`true` : sql`(run_at, id) > (${after.runAt}::timestamptz, ${after.id}::uuid)`}
-      and ${withinMs === undefined ? sql`true` : sql`run_at > statement_timestamp() - ${withinMs}::float8 * interval '1 ms'`}
-    order by jobs.run_at, id
-    limit ${options.limit}`.execute(db);
-  const last = rows.rows.at(-1);
-  return {
-    jobs: rows.rows.map(toDispatchRow),
-    end: last === undefined ? undefined : { runAt: last.run_at, id: last.id },
-  };
+    where id = any(${ids}::uuid[]) and status = 'pending'
+    order by run_at, id`.execute(db);
+  return { jobs: rows.rows.map(toDispatchRow), end };
 }
 
 /** Of several jobs, those that still wait to run: pending, or running with an expired lease. */
@@ -1115,43 +1159,59 @@ export interface AbandonedJob extends DispatchRow {
   mustEnd: boolean;
 }
 
-/** A place in the order of expired leases. */
-export interface ExpiredCursor {
-  leaseExpiresAt: string;
-  id: string;
+interface AbandonedColumns extends DispatchColumns {
+  crash_count: number;
+  must_end: boolean;
+}
+
+const ABANDONED_COLUMNS = sql.raw(`j.id, j.tenant, j.name, j.queue, j.idempotency_key, j.options,
+  j.crash_count + (j.status = 'running')::int as crash_count,
+  j.cancel_requested_at is not null or coalesce(j.deadline_at <= clock_timestamp(), false) as must_end`);
+
+function toAbandonedJob(row: AbandonedColumns): AbandonedJob {
+  return { ...toDispatchRow(row), crashCount: row.crash_count, mustEnd: row.must_end };
 }
 
 /**
- * Running jobs whose lease has expired, and unfinished ones that were cancelled or are past their deadline.
+ * Of a page of due jobs: those that run and whose lease has expired, those that wait although they
+ * must end, and the ids of those that have finished or are gone and should not be on the list.
  *
- * @param after where the page of expired leases before ended: those that wait for a worker in
- *   vain must not hide the others
+ * A page, not an index: an index on leases would make every claim and outcome write to each index
+ * of the table.
  */
 export async function findAbandonedJobs(
   db: Kysely<Database>,
-  limit: number,
-  after?: ExpiredCursor,
-): Promise<{ jobs: AbandonedJob[]; end: ExpiredCursor | undefined }> {
-  const rows = await sql<DispatchColumns & { crash_count: number; must_end: boolean; lease_expires_at: string | null }>`
-    (select id, tenant, name, queue, idempotency_key, options, crash_count + 1 as crash_count,
-        cancel_requested_at is not null or coalesce(deadline_at <= clock_timestamp(), false) as must_end,
-        lease_expires_at::text as lease_expires_at
-      from jobs where status = 'running' and lease_expires_at < statement_timestamp()
-        and ${after === undefined ? sql`true` : sql`(lease_expires_at, id) > (${after.leaseExpiresAt}::timestamptz, ${after.id}::uuid)`}
-      order by jobs.lease_expires_at, id limit ${limit})
-    union all
-    (select id, tenant, name, queue, idempotency_key, options, crash_count, true, null
-      from jobs where status in ('pending', 'running') and status = 'pending' and cancel_requested_at is not null
-      order by cancel_requested_at limit ${limit})
-    union all
-    (select id, tenant, name, queue, idempotency_key, options, crash_count, true, null
-      from jobs where status in ('pending', 'running') and status = 'pending' and deadline_at <= statement_timestamp()
-        and cancel_requested_at is null
-      order by deadline_at limit ${limit})`.execute(db);
-  const expired = rows.rows.filter((row) => row.lease_expires_at !== null);
-  const last = expired.length < limit ? undefined : expired.at(-1);
-  return {
-    jobs: rows.rows.map((row) => ({ ...toDispatchRow(row), crashCount: row.crash_count, mustEnd: row.must_end })),
-    end: last === undefined ? undefined : { leaseExpiresAt: last.lease_expires_at as string, id: last.id },
-  };
+  page: { after?: UnfinishedCursor | undefined; limit: number },
+): Promise<{ jobs: AbandonedJob[]; finished: string[]; end: UnfinishedCursor | undefined }> {
+  const { ids, end } = await findUnfinishedIds(db, { ...page, graceMs: 0 });
+  if (ids.length === 0) return { jobs: [], finished: [], end };
+  const { rows } = await sql<AbandonedColumns & { listed: string; finished: boolean }>`
+    select l.id as listed, j.id is null or j.finished_at is not null as finished, ${ABANDONED_COLUMNS}
+    from unnest(${ids}::uuid[]) as l (id) left join jobs j on j.id = l.id
+    where j.id is null or j.finished_at is not null
+      or case when j.status = 'running' then j.lease_expires_at < clock_timestamp()
+        else j.cancel_requested_at is not null or coalesce(j.deadline_at <= clock_timestamp(), false) end`.execute(db);
+  const finished = rows.filter((row) => row.finished).map((row) => row.listed);
+  return { jobs: rows.filter((row) => !row.finished).map(toAbandonedJob), finished, end };
+}
+
+/** Waiting jobs that were cancelled or are past their deadline, due or not. */
+export async function findOverdueJobs(db: Kysely<Database>, limit: number): Promise<AbandonedJob[]> {
+  const { rows } = await sql<AbandonedColumns>`
+    select ${ABANDONED_COLUMNS} from unfinished_jobs u join jobs j on j.id = u.job_id
+    where u.end_by <= statement_timestamp() and j.status = 'pending'
+    order by u.end_by limit ${limit}`.execute(db);
+  return rows.map(toAbandonedJob).filter((job) => job.mustEnd);
+}
+
+/** Takes jobs that somebody ended by hand, and ids without a row, off the list of the unfinished. */
+export async function dropFinished(db: Kysely<Database>, ids: readonly string[]): Promise<void> {
+  // The lock keeps out who sends a failed one round again.
+  await sql`
+    with finished as (
+      select id from jobs where id = any(${ids}::uuid[]) and finished_at is not null for key share skip locked
+    )
+    delete from unfinished_jobs
+    where job_id = any(${ids}::uuid[])
+      and (job_id in (select id from finished) or not exists (select from jobs where id = job_id))`.execute(db);
 }

@@ -8,5 +8,5 @@
 export const RENEW_LEASES = `
   update jobs j set lease_expires_at = clock_timestamp() + l.ttl_ms * interval '1 ms'
   from unnest($1::uuid[], $2::bigint[], $3::float8[]) as l (id, fence, ttl_ms)
-  where j.id = l.id and j.fence = l.fence and (j.status = 'running') is true and l.fence >= 1 and l.ttl_ms > 0
+  where j.id = l.id and j.fence = l.fence and j.status = 'running' and l.fence >= 1 and l.ttl_ms > 0
   returning j.id, j.fence, j.cancel_requested_at is not null as cancel_requested`;

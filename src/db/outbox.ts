@@ -68,7 +68,9 @@ export async function insertJobWithOutbox(run: RunInTransaction, job: NewJob): P
        values ($1::uuid, $2, $3, $4, $5, $6, $7::json, clock_timestamp() + $8::float8 * interval '1 ms',
          clock_timestamp() + $9::float8 * interval '1 ms', $10::json)
        on conflict (tenant, name, idempotency_key) where not key_released do nothing
-       returning id
+       returning id, run_at, deadline_at
+     ), unfinished as (
+       insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job
      ), outbox as (
        insert into dispatch_outbox (job_id) select id from job
      )

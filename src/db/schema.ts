@@ -172,8 +172,15 @@ export interface MessagesTable {
   created_at: Timestamp;
 }
 
+export interface UnfinishedJobsTable {
+  job_id: string;
+  run_at: Timestamp;
+  end_by: Timestamp | null;
+}
+
 export interface Database {
   jobs: JobsTable;
+  unfinished_jobs: UnfinishedJobsTable;
   ended_attempts: EndedAttemptsTable;
   job_attempts: JobAttemptsView;
   stream_heads: StreamHeadsTable;

@@ -127,6 +127,7 @@ const ZOMBIE_MS = 5_000;
 /** The fleet's bookkeeping, which differs from run to run. */
 const OWN_TABLES = [
   'jobs',
+  'unfinished_jobs',
   'ended_attempts',
   'stream_heads',
   'journal_segments',

@@ -70,6 +70,10 @@ export const DISAGREEMENTS = {
     means: 'have ended, and their stream is open: its readers wait for ever',
     fix: 'closed, with the terminal event',
   },
+  unlisted: {
+    means: 'have not ended and are not in unfinished_jobs, where the reconciler looks: set back by hand',
+    fix: 'put there; the reconciler does the rest',
+  },
   'closed-stream': {
     means: 'have not ended, and their stream is closed: nothing they write would be taken',
     fix: 'opened',

@@ -12,9 +12,12 @@ import {
   findRowStates,
   findServerState,
   findUnfinished,
+  findUnlisted,
+  listUnfinished,
   type RowState,
   type ServerState,
 } from '../db/disagreements.ts';
+import type { UnfinishedCursor } from '../db/jobs.ts';
 import { findOddStreams, findRoundAge } from '../db/rounds.ts';
 import { OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
@@ -134,7 +137,11 @@ class Doctor {
     for (const name of await findQueues(runtime.db.kysely)) runtime.dispatcher.queue(name);
     for await (const name of this.#queuesInRedis()) runtime.dispatcher.queue(name);
     const troubles = await this.#findTroubles(server);
-    const suspects = [...(await this.#scan(server.unfinished)), ...(await this.#scanStreams())];
+    const suspects = [
+      ...(await this.#scan(server.unfinished)),
+      ...(await this.#unlisted()),
+      ...(await this.#scanStreams()),
+    ];
     if (suspects.length + troubles.length > 0)
       await delay(options.lookAgainMs ?? LOOK_AGAIN_MS, undefined, { signal: options.signal });
     const found = await this.#lookAgain(suspects);
@@ -184,16 +191,14 @@ class Doctor {
     };
     const lists = new Map<string, ListedJobs>();
     for (const { name } of this.#runtime.dispatcher.queues) lists.set(name, await this.#readLists(name));
-    for (const status of ['pending', 'running'] as const) {
-      let after: { at: string; id: string } | undefined;
-      do {
-        const { rows, end } = await findUnfinished(this.#runtime.db.kysely, { status, after, limit: PAGE });
-        add(await this.#judgeRows(rows, lists));
-        this.#looked.rows += rows.length;
-        this.#progress('rows', this.#looked.rows, unfinished);
-        after = end;
-      } while (after !== undefined);
-    }
+    let after: UnfinishedCursor | undefined;
+    do {
+      const { rows, end } = await findUnfinished(this.#runtime.db.kysely, { after, limit: PAGE });
+      add(await this.#judgeRows(rows, lists));
+      this.#looked.rows += rows.length;
+      this.#progress('rows', this.#looked.rows, unfinished);
+      after = end;
+    } while (after !== undefined);
     for (const queue of this.#runtime.dispatcher.queues) {
       for await (const ids of this.#bullIds(queue, lists.get(queue.name))) {
         add(await this.#judgeIds(queue.name, ids, lists));
@@ -202,6 +207,12 @@ class Doctor {
       }
     }
     return [...suspects.values()];
+  }
+
+  /** @param ids only of these */
+  async #unlisted(ids?: readonly string[]): Promise<Suspect[]> {
+    const rows = await findUnlisted(this.#runtime.db.kysely, ids);
+    return rows.map((row) => ({ id: row.id, queue: row.queue, kind: 'unlisted', row, bull: undefined }));
   }
 
   async #scanStreams(): Promise<Suspect[]> {
@@ -253,7 +264,9 @@ class Doctor {
         }
       }
     }
-    const streams = suspects.filter((suspect) => suspect.bull === undefined);
+    const unlisted = suspects.filter(({ kind }) => kind === 'unlisted').map(({ id }) => id);
+    if (unlisted.length > 0) still.push(...(await this.#unlisted(unlisted)));
+    const streams = suspects.filter(({ bull, kind }) => bull === undefined && kind !== 'unlisted');
     for (let i = 0; i < streams.length; i += PAGE) {
       const page = streams.slice(i, i + PAGE);
       const odd = new Map<string, Suspect>();
@@ -387,6 +400,9 @@ class Doctor {
             delayMs: row.status === 'running' ? 0 : row.delayMs,
             absent: bull?.state === 'absent',
           });
+        return;
+      case 'unlisted':
+        await listUnfinished(this.#runtime.db.kysely, id);
         return;
       case 'late':
         await dispatcher.promote(queue, [id]);

@@ -12,13 +12,15 @@
 import { sql, type Transaction } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import {
+  type AbandonedJob,
   type DispatchRow,
-  type ExpiredCursor,
+  dropFinished,
   endAbandoned,
   findAbandonedJobs,
+  findOverdueJobs,
   findPendingJobs,
   findWaiting,
-  type PendingCursor,
+  type UnfinishedCursor,
 } from '../db/jobs.ts';
 import { findOddStreams, findSuperfluous, forgetRounds, lockRound, mendStream, noteRound } from '../db/rounds.ts';
 import type { Database } from '../db/schema.ts';
@@ -34,6 +36,10 @@ import { within } from '../within.ts';
 
 /** Abandoned jobs dealt with at once. */
 const ABANDONED_BATCH = 500;
+
+/** Due jobs whose row is looked at in one statement, and in one round (2 µs each). */
+const DUE_BATCH = 2_000;
+const DUE_PER_ROUND = 50_000;
 
 /** Waiting jobs whose place in Redis is checked at once. */
 const PENDING_BATCH = 1_000;
@@ -78,10 +84,11 @@ export class Reconciler {
   #round: Promise<void> = Promise.resolve();
   #closed = false;
   /** Where the walk over all waiting jobs stands. */
-  #walk: PendingCursor | undefined;
+  #walk: UnfinishedCursor | undefined;
   /** The Redis over which a walk without pauses is under way. */
   #sweeping: string | undefined;
-  #expired: ExpiredCursor | undefined;
+  /** Where the walk over all due jobs stands. */
+  #due: UnfinishedCursor | undefined;
   #stream: string | undefined;
   readonly #delayedOffsets = new Map<string, number>();
   /** This process did the last round that it knows of. */
@@ -145,16 +152,33 @@ export class Reconciler {
   /** Jobs whose owner is gone: ended where they must end; the others are to be delivered again. */
   async #endAbandoned(): Promise<{ ended: number; jobs: DispatchRow[] }> {
     const { runtime } = this.#options;
-    const abandoned = await findAbandonedJobs(runtime.db.kysely, ABANDONED_BATCH, this.#expired);
-    this.#expired = abandoned.end;
+    const overdue = await findOverdueJobs(runtime.db.kysely, ABANDONED_BATCH);
     let ended = 0;
     const jobs = [];
-    for (const job of abandoned.jobs) {
+    for (const job of [...overdue, ...(await this.#findAbandoned())]) {
       if (this.#closed) break;
       if (await endIfOver(runtime, this.#options.jobs, job)) ended++;
       else jobs.push(job);
     }
     return { ended, jobs };
+  }
+
+  /**
+   * Of all jobs that are due, those whose lease has expired. Where more are due than a round looks
+   * at, the next goes on behind them; and those that wait for a worker in vain hide no others.
+   */
+  async #findAbandoned(): Promise<AbandonedJob[]> {
+    const db = this.#options.runtime.db.kysely;
+    const found = [];
+    let looked = 0;
+    do {
+      const page = await findAbandonedJobs(db, { after: this.#due, limit: DUE_BATCH });
+      if (page.finished.length > 0) await dropFinished(db, page.finished);
+      found.push(...page.jobs);
+      looked += DUE_BATCH;
+      this.#due = page.end;
+    } while (this.#due !== undefined && looked < DUE_PER_ROUND && found.length < ABANDONED_BATCH && !this.#closed);
+    return found;
   }
 
   /** What is committed and was not dispatched: by a process that died, or with Redis away. */
@@ -203,7 +227,7 @@ export class Reconciler {
         if (this.#sweeping !== undefined) this.#walk = undefined;
         return mended;
       }
-      this.#walk = jobs.length < PENDING_BATCH ? undefined : end;
+      this.#walk = end;
       if (this.#walk === undefined) {
         if (this.#sweeping !== undefined) await inTime(runtime.dispatcher.markSwept(this.#sweeping));
         this.#sweeping = undefined;

@@ -92,6 +92,13 @@ export async function expireLease(db: Kysely<Database>, id: string): Promise<voi
     .execute();
 }
 
+/** Moves the time from which a job may run into the past. */
+export async function backdateJob(db: Kysely<Database>, id: string, ms: number): Promise<void> {
+  await sql`
+    with job as (update jobs set run_at = run_at - ${ms}::float8 * interval '1 ms' where id = ${id} returning run_at)
+    update unfinished_jobs u set run_at = job.run_at from job where u.job_id = ${id}`.execute(db);
+}
+
 export async function rowOf(db: Kysely<Database>, id: string) {
   return db.selectFrom('jobs').selectAll().where('id', '=', id).executeTakeFirstOrThrow();
 }

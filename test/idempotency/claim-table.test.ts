@@ -338,3 +338,22 @@ describe('redrive', () => {
     expect(await claimFree(file.db, id)).toMatchObject({ fence: 2, nextSeq: 1, lastOutcome: 'redrive' });
   });
 });
+
+it('a claim and an outcome write to no index', async () => {
+  const ids = [await insertJob(file.db), await insertJob(file.db)] as const;
+  await file.db.transaction().execute(async (trx) => {
+    const updates = async () => {
+      const { rows } = await sql<{ all: number; heapOnly: number }>`
+        select n_tup_upd::int as all, n_tup_hot_upd::int as "heapOnly" from pg_stat_xact_user_tables where relname = 'jobs'`.execute(
+        trx,
+      );
+      return rows[0] ?? { all: 0, heapOnly: 0 };
+    };
+    const before = await updates();
+    for (const id of ids) await claimFree(trx, id);
+    const run = { streamId: ids[1], fence: 1, firstSeq: 0, events: ['{"type":"end"}'] };
+    await settleJobs(trx, [settlement(ids[0], 1), settlement(ids[1], 1, { run })]);
+    const after = await updates();
+    expect([after.all - before.all, after.heapOnly - before.heapOnly]).toEqual([4, 4]);
+  });
+});

@@ -15,7 +15,7 @@ import { Outbox } from '../../src/idempotency/outbox.ts';
 import { Runtime } from '../../src/idempotency/runtime.ts';
 import { defineJob } from '../../src/index.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
-import { rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { backdateJob, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { findProgram, startPgBouncer } from '../helpers/pgbouncer.ts';
 import { createTestDatabase, startTestRedis, testRedisUrl, uniquePrefix } from '../helpers/services.ts';
@@ -415,7 +415,7 @@ describe('after the commit', () => {
     const noted = file.db.selectFrom('dispatch_outbox').select('job_id').where('job_id', '=', id);
     expect(await noted.execute()).toEqual([{ job_id: id }]);
     // So long ago that no look at recent rows finds it.
-    await sql`update jobs set run_at = run_at - interval '1 h' where id = ${id}`.execute(file.db);
+    await backdateJob(file.db, id, 3_600_000);
     await fleet.work();
     expect(await fleet.result(id, { timeoutMs: 10_000 })).toBe(1);
     await expect.poll(outboxSize).toBe(0);
@@ -540,6 +540,7 @@ describe('a process that closes with many commits to dispatch', () => {
       await runtime.close();
       await file.pool.query('delete from dispatch_outbox');
       await file.pool.query("delete from jobs where queue = 'many'");
+      await file.pool.query('delete from unfinished_jobs u where not exists (select from jobs where id = u.job_id)');
     });
     const dispatcher = { dispatch: (row: DispatchRow) => dispatch(runtime, row) } as unknown as Dispatcher;
     const outbox = new Outbox({ db: file.db, log: runtime.log, dispatcher });
@@ -550,6 +551,7 @@ describe('a process that closes with many commits to dispatch', () => {
          insert into jobs (id, tenant, name, queue, fingerprint, options, run_at, input)
          select gen_random_uuid(), 'default', 'many', 'many', '', '{"priority":0,"attempts":1}', now(), '{}'
          from generate_series(1, ${MANY}) returning id
+       ), unfinished as (insert into unfinished_jobs (job_id, run_at) select id, now() from job
        ), outbox as (insert into dispatch_outbox (job_id) select id from job)
        select id, pg_current_xact_id()::text as xid from job`,
     );

@@ -12,7 +12,7 @@ import { type AnyJobDefinition, defineJob } from '../../src/index.ts';
 import { ChannelHub, streamChannel } from '../../src/journal/channel.ts';
 import { silentLogger } from '../../src/log.ts';
 import { Reconciler } from '../../src/workers/reconciler.ts';
-import { insertJob, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { backdateJob, insertJob, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
@@ -134,7 +134,7 @@ describe('a process whose connections to Postgres went half-open in a transactio
     await expect.poll(() => vi.mocked(gone.runtime.dispatcher.findMissing).mock.calls.length).toBe(1);
     await expect.poll(() => other.runtime.redis.status).toBe('ready');
     const lost = await insertJob(file.db);
-    await sql`update jobs set run_at = run_at - interval '1 minute' where id = ${lost}`.execute(file.db);
+    await backdateJob(file.db, lost, 60_000);
     expect(await other.reconciler.reconcile()).toBeUndefined();
     await expect.poll(() => other.reconciler.reconcile(), { timeout: 20_000 }).toBeGreaterThan(0);
     stuck.resolve([]);

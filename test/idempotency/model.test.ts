@@ -70,6 +70,11 @@ async function compare(m: model.Model, r: Real): Promise<void> {
     cancelRequested: m.cancelRequested,
     leased: m.status === 'running',
   });
+  // On the list of the unfinished for as long as it is that, at the time from which it may run.
+  const listed = await file.db.selectFrom('unfinished_jobs').selectAll().where('job_id', '=', r.id).execute();
+  const isUnfinished = m.status === 'pending' || m.status === 'running';
+  expect(listed).toMatchObject(isUnfinished ? [m.status === 'pending' ? { run_at: row.run_at } : {}] : []);
+  if (m.cancelRequested && isUnfinished) expect(listed[0]?.end_by).not.toBeNull();
   // journalOf fails on any gap or duplicate.
   expect((await journalOf(file.db, r.id)).map(({ event }) => event.type)).toEqual(m.stream);
   const head = (await findHeads(file.db, [r.id])).get(r.id);

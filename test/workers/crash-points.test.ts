@@ -14,7 +14,7 @@ import { isTerminalType } from '../../src/journal/event.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
 import { stepsJob } from '../helpers/crash-process.ts';
 import { SHORT_LEASE as LEASE, startDoomed as start, withoutReconcilers } from '../helpers/doomed.ts';
-import { expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { backdateJob, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { uniquePrefix } from '../helpers/services.ts';
 
@@ -478,7 +478,7 @@ describe('a reconciler killed at', () => {
   /** Row of a job that has waited for a minute and is not in Redis. */
   const insertOverlooked = async () => {
     const id = await insertJob(file.db, { name: 'steps', queue: 'steps', input: '{"how":"complete"}' });
-    await sql`update jobs set run_at = run_at - interval '1 min' where id = ${id}`.execute(file.db);
+    await backdateJob(file.db, id, 60_000);
     return id;
   };
 
@@ -535,6 +535,9 @@ describe('a reconciler killed at', () => {
     // A restore of Postgres from a moment ago, beside a Redis of now.
     await sql`update jobs set status = 'pending', result = null, finished_at = null, expires_at = null,
       run_at = run_at - interval '1 min' where id = ${handle.id}`.execute(file.db);
+    await sql`insert into unfinished_jobs (job_id, run_at) select id, run_at from jobs where id = ${handle.id}`.execute(
+      file.db,
+    );
     const doomed = await startDoomed(prefix, 'redispatch.removed', { role: 'reconciler' });
     await doomed.dead();
     expect(await queue.getJob(handle.id)).toBeUndefined();

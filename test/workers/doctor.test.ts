@@ -8,7 +8,7 @@ import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob } from '../../src/index.ts';
 import { DISAGREEMENTS, type DisagreementKind } from '../../src/workers/disagreements.ts';
 import { type DoctorOptions, diagnose as diagnoseFleet } from '../../src/workers/doctor.ts';
-import { claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { backdateJob, claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { startTestRedis, testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
@@ -24,7 +24,7 @@ const diagnose = (runtime: Runtime, known: typeof jobs, options: DoctorOptions =
 const IDLE = new Set(['no-workers', 'no-reconciler']);
 
 beforeEach(async () => {
-  await sql`truncate jobs, ended_attempts, stream_heads, journal_segments, dispatch_outbox, reconciler_rounds`.execute(
+  await sql`truncate jobs, unfinished_jobs, ended_attempts, stream_heads, journal_segments, dispatch_outbox, reconciler_rounds`.execute(
     file.db,
   );
 });
@@ -152,7 +152,7 @@ const CASES: Case[] = [
     how: 'a delay in BullMQ that its row does not have',
     async make(runtime) {
       const id = await createDispatched(runtime, { delayMs: 600_000 });
-      await sql`update jobs set run_at = clock_timestamp() where id = ${id}`.execute(file.db);
+      await backdateJob(file.db, id, 600_000);
       return id;
     },
     check: async (runtime, id) => expect(await stateOf(runtime, id)).toBe('waiting'),
@@ -266,6 +266,19 @@ const CASES: Case[] = [
       expect((await journalOf(file.db, id)).map(({ event }) => event)).toEqual([{ type: 'end' }]),
   },
   {
+    kind: 'unlisted',
+    how: 'a row put back by hand',
+    async make(runtime) {
+      const id = await createDispatched(runtime, { delayMs: 60_000 });
+      await file.db.deleteFrom('unfinished_jobs').where('job_id', '=', id).execute();
+      return id;
+    },
+    check: async (_runtime, id) => {
+      const listed = await file.db.selectFrom('unfinished_jobs').selectAll().where('job_id', '=', id).execute();
+      expect(listed).toMatchObject([{ run_at: (await rowOf(file.db, id)).run_at }]);
+    },
+  },
+  {
     kind: 'closed-stream',
     how: 'a status set back by hand',
     async make(runtime) {
@@ -286,7 +299,12 @@ const CASES: Case[] = [
 describe('the doctor', () => {
   it('counts the dead rows of every table that jobs write again and again', async () => {
     const { tables } = await findServerState(file.db);
-    expect(tables.map(({ name }) => name).sort()).toEqual(['ended_attempts', 'jobs', 'stream_heads']);
+    expect(tables.map(({ name }) => name).sort()).toEqual([
+      'ended_attempts',
+      'jobs',
+      'stream_heads',
+      'unfinished_jobs',
+    ]);
   });
 
   it.each(CASES)('finds $kind after $how, mends it when asked to, and is content then', async (made) => {
@@ -340,6 +358,7 @@ describe('the doctor', () => {
     await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input)
       select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}'
       from generate_series(1, 2500)`.execute(file.db);
+    await sql`insert into unfinished_jobs (job_id, run_at) select id, run_at from jobs`.execute(file.db);
     const seen = new Set<string>();
     const { findings, looked } = await diagnose(runtime, jobs, {
       fix: true,

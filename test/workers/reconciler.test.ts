@@ -7,14 +7,20 @@ import { sql, type Transaction } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { findUnfolded } from '../../src/db/fold.ts';
-import { findAbandonedJobs, findPendingJobs, type PendingCursor } from '../../src/db/jobs.ts';
+import {
+  findAbandonedJobs,
+  findOverdueJobs,
+  findPendingJobs,
+  requestCancel,
+  type UnfinishedCursor,
+} from '../../src/db/jobs.ts';
 import { insertOutbox } from '../../src/db/outbox.ts';
 import type { Database } from '../../src/db/schema.ts';
 import { Runtime } from '../../src/idempotency/runtime.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob } from '../../src/index.ts';
 import { Reconciler } from '../../src/workers/reconciler.ts';
-import { claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { backdateJob, claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
@@ -49,12 +55,15 @@ async function createReconciler() {
   };
 }
 
-/** Moves the times of a row into the past. */
-async function backdate(id: string, ms: number): Promise<void> {
-  await sql`update jobs set run_at = run_at - ${ms}::float8 * interval '1 ms', created_at = created_at - ${ms}::float8 * interval '1 ms' where id = ${id}`.execute(
-    file.db,
-  );
-}
+const backdate = (id: string, ms: number) => backdateJob(file.db, id, ms);
+
+/** Empties the tables that a round reads. */
+const deleteJobs = () => sql`truncate jobs, unfinished_jobs`.execute(file.db);
+
+/** Puts jobs that were inserted by hand on the list that a round reads. */
+const listUnfinished = () =>
+  sql`insert into unfinished_jobs (job_id, run_at) select id, run_at from jobs where finished_at is null
+    on conflict do nothing`.execute(file.db);
 
 describe('the reconciler', () => {
   it('dispatches what is due and Redis does not have, however long it has waited', async () => {
@@ -77,6 +86,43 @@ describe('the reconciler', () => {
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 1 });
   });
 
+  it('finds what lost its worker however many jobs wait before it, due or not', async () => {
+    const { reconciler, inRedis } = await createReconciler();
+    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
+      select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}',
+        clock_timestamp() - interval '1 h'
+      from generate_series(1, 4500)`.execute(file.db);
+    await listUnfinished();
+    // A person had it run at once.
+    const early = await insertJob(file.db, { delayMs: 600_000 });
+    await claimFree(file.db, early);
+    await expireLease(file.db, early);
+    await reconciler.reconcile();
+    expect(await inRedis(early)).toBe(true);
+    await deleteJobs();
+  });
+
+  it('takes off its list what was ended by hand or deleted, and leaves what is being sent round again', async () => {
+    const { reconciler } = await createReconciler();
+    const [ended, deleted, failed] = [await insertJob(file.db), await insertJob(file.db), await insertJob(file.db)];
+    for (const id of [ended, deleted, failed]) await backdate(id, 2_000);
+    await sql`update jobs set status = 'failed', finished_at = clock_timestamp() where id in (${ended}, ${failed})`.execute(
+      file.db,
+    );
+    await sql`delete from jobs where id = ${deleted}`.execute(file.db);
+    await file.db.transaction().execute(async (trx) => {
+      await trx.selectFrom('jobs').select('id').where('id', '=', failed).forUpdate().execute();
+      await reconciler.reconcile();
+    });
+    const listed = file.db
+      .selectFrom('unfinished_jobs')
+      .select('job_id')
+      .where('job_id', 'in', [ended, deleted, failed]);
+    expect(await listed.execute()).toEqual([{ job_id: failed }]);
+    await reconciler.reconcile();
+    expect(await listed.execute()).toEqual([]);
+  });
+
   it('leaves alone what runs', async () => {
     const { reconciler, inRedis, announcedOf } = await createReconciler();
     const running = await insertJob(file.db);
@@ -84,8 +130,7 @@ describe('the reconciler', () => {
     await reconciler.reconcile();
     expect(await inRedis(running)).toBe(false);
     expect(announcedOf(running)).toEqual([]);
-    // Not even looked at: a page of running jobs would hide those that lost their worker.
-    expect((await findAbandonedJobs(file.db, 1_000)).jobs.map(({ id }) => id)).not.toContain(running);
+    expect((await findAbandonedJobs(file.db, { limit: 1_000 })).jobs.map(({ id }) => id)).not.toContain(running);
   });
 
   it('ends what crashed too often, with one terminal event and an alert, without any worker', async () => {
@@ -108,11 +153,12 @@ describe('the reconciler', () => {
 
   it('ends waiting jobs that are cancelled or past their deadline', async () => {
     const { reconciler } = await createReconciler();
-    const cancelled = await insertJob(file.db);
+    const [cancelled, later] = [await insertJob(file.db), await insertJob(file.db, { delayMs: 60_000 })];
     await sql`update jobs set cancel_requested_at = clock_timestamp() where id = ${cancelled}`.execute(file.db);
+    await requestCancel(file.db, 'default', later);
     const late = await insertJob(file.db, { deadlineMs: 0, delayMs: 60_000 });
     await reconciler.reconcile();
-    expect((await rowOf(file.db, cancelled)).status).toBe('cancelled');
+    for (const id of [cancelled, later]) expect((await rowOf(file.db, id)).status).toBe('cancelled');
     expect(await rowOf(file.db, late)).toMatchObject({
       status: 'failed',
       error: expect.stringContaining('DEADLINE_EXCEEDED'),
@@ -245,11 +291,12 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
 
   it('finds a lost job that just became due, however many orderly ones wait before it', async () => {
     const { reconciler, runtime, inRedis } = await createReconciler();
-    await sql`delete from jobs`.execute(file.db);
+    await deleteJobs();
     await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
       select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}',
         clock_timestamp() - interval '1 h'
       from generate_series(1, 2500)`.execute(file.db);
+    await listUnfinished();
     const lost = await insertJob(file.db);
     await backdate(lost, 2_000);
     await reconciler.reconcile();
@@ -257,17 +304,18 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
     await runtime.dispatcher.queue('job').remove(lost);
     await reconciler.reconcile();
     expect(await inRedis(lost)).toBe(true);
-    await sql`delete from jobs`.execute(file.db);
+    await deleteJobs();
   });
 
   it('walks over a Redis that was flushed without a pause, however many pages of orderly jobs are before the lost ones', async () => {
     const { reconciler, runtime, inRedis } = await createReconciler();
-    await sql`delete from jobs`.execute(file.db);
+    await deleteJobs();
     const jobs = Array.from({ length: 5_500 }, () => uuidV7());
     await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
       select id, 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}',
         clock_timestamp() - interval '1 h' + n * interval '1 ms'
       from unnest(${jobs}::uuid[]) with ordinality as j (id, n)`.execute(file.db);
+    await listUnfinished();
     const last = jobs.at(-1) as string;
     const sweep = async (rounds: number) => {
       for (let round = 0; round < rounds && !(await inRedis(last)); round++) await reconciler.reconcile();
@@ -283,12 +331,12 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
     // One round, three where it is slow and its second runs out; in its turn the last of six pages is the fourth round's.
     await sweep(3);
     expect(await inRedis(last)).toBe(true);
-    await sql`delete from jobs`.execute(file.db);
+    await deleteJobs();
   });
 });
 
 it('a round reads pages by index, however many jobs wait, run and have ended', async () => {
-  await sql`delete from jobs`.execute(file.db);
+  await deleteJobs();
   for (const [status, count] of [
     ['pending', 20_000],
     ['running', 2_000],
@@ -299,13 +347,13 @@ it('a round reads pages by index, however many jobs wait, run and have ended', a
         case when ${status} = 'running' then 'w' end, case when ${status} = 'running' then clock_timestamp() + interval '1 h' end,
         case when ${status} = 'completed' then clock_timestamp() end
       from generate_series(1, ${count}::int) n`.execute(file.db);
-  await sql`analyze jobs`.execute(file.db);
+  await listUnfinished();
+  await sql`analyze jobs, unfinished_jobs`.execute(file.db);
   // What the connection did before, and has not reported yet, counts too.
   const readUntilNow = async (trx: Transaction<Database>) => {
     const read = await sql<{ count: number }>`
-      select (seq_tup_read + idx_tup_fetch)::int as count from pg_stat_xact_user_tables where relname = 'jobs'`.execute(
-      trx,
-    );
+      select sum(seq_tup_read + idx_tup_fetch)::int as count from pg_stat_xact_user_tables
+      where relname in ('jobs', 'unfinished_jobs')`.execute(trx);
     return read.rows[0]?.count ?? 0;
   };
   const readBy = (ask: (trx: Transaction<Database>) => Promise<unknown>) =>
@@ -314,17 +362,21 @@ it('a round reads pages by index, however many jobs wait, run and have ended', a
       await ask(trx);
       return (await readUntilNow(trx)) - before;
     });
-  let end: PendingCursor | undefined;
+  // A page of 100 is 100 entries of the list, one to see that it goes on, and their rows.
+  let end: UnfinishedCursor | undefined;
   expect(
     await readBy(async (trx) => {
       ({ end } = await findPendingJobs(trx, { limit: 100 }));
     }),
-  ).toBeLessThanOrEqual(200);
+  ).toBeLessThanOrEqual(300);
   expect(end).toBeDefined();
-  expect(await readBy((trx) => findPendingJobs(trx, { limit: 100, after: end }))).toBeLessThanOrEqual(200);
-  expect(await readBy((trx) => findPendingJobs(trx, { limit: 100, graceMs: 1_000, withinMs: 16_000 }))).toBe(0);
-  expect(await readBy((trx) => findAbandonedJobs(trx, 100))).toBe(0);
-  await sql`delete from jobs`.execute(file.db);
+  expect(await readBy((trx) => findPendingJobs(trx, { limit: 100, after: end }))).toBeLessThanOrEqual(300);
+  // The planner looks at the ends of indexes.
+  const recent = { limit: 100, graceMs: 1_000, withinMs: 16_000 };
+  expect(await readBy((trx) => findPendingJobs(trx, recent))).toBeLessThanOrEqual(5);
+  expect(await readBy((trx) => findOverdueJobs(trx, 100))).toBeLessThanOrEqual(5);
+  expect(await readBy((trx) => findAbandonedJobs(trx, { limit: 100, after: end }))).toBeLessThanOrEqual(300);
+  await deleteJobs();
 });
 
 describe('the reconcilers of several processes', () => {

@@ -3,9 +3,10 @@ import type { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { requestCancel } from '../../src/db/jobs.ts';
 import { stepsJob } from '../helpers/crash-process.ts';
 import { LONG_LEASE, startDoomed } from '../helpers/doomed.ts';
-import { expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { backdateJob, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { startTestRedis, uniquePrefix } from '../helpers/services.ts';
 
@@ -34,7 +35,7 @@ function fleetOf(prefix = uniquePrefix()) {
 }
 
 /** Backdates rows, so that they count as overlooked at once. */
-const grow = (id: string) => sql`update jobs set run_at = run_at - interval '1 min' where id = ${id}`.execute(file.db);
+const grow = (id: string) => backdateJob(file.db, id, 60_000);
 
 describe('after a FLUSHALL', () => {
   it('a job whose worker was killed too runs again', async () => {
@@ -105,16 +106,31 @@ describe('after a FLUSHALL', () => {
   });
 
   it.each([
-    ['cancelled', sql`cancel_requested_at = clock_timestamp()`, 'CANCELLED'],
-    ['past its deadline', sql`deadline_at = clock_timestamp() - interval '1 s'`, 'DEADLINE_EXCEEDED'],
-  ])('a waiting job that is %s ends, though nothing delivers it', async (_name, change, code) => {
+    ['cancelled', {}, 'CANCELLED'],
+    ['past its deadline', { deadlineMs: 500 }, 'DEADLINE_EXCEEDED'],
+  ])('a waiting job that is %s ends, though nothing delivers it', async (how, options, code) => {
     const { fleet } = fleetOf();
-    const handle = await fleet.enqueue(stepsJob, { how: 'return' }, { delayMs: 600_000 });
+    const id = await insertJob(file.db, { name: 'steps', queue: 'steps', delayMs: 600_000, ...options });
+    // As a client leaves it that dies before it ends the job itself.
+    if (how === 'cancelled') await requestCancel(file.db, 'default', id);
     await own.client.flushall();
-    await sql`update jobs set ${change} where id = ${handle.id}`.execute(file.db);
     await fleet.work();
-    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code });
-    expect(await journalOf(file.db, handle.id)).toHaveLength(1);
+    await expect(fleet.result(id, { timeoutMs: 20_000 })).rejects.toMatchObject({ code });
+    expect(await journalOf(file.db, id)).toHaveLength(1);
+  });
+
+  it('a job that was enqueued in a transaction runs, though Redis had it', async () => {
+    const { fleet, queue } = fleetOf();
+    const client = await file.pool.connect();
+    await client.query('begin');
+    const { id } = await fleet.enqueue(stepsJob, { how: 'complete' }, { tx: client });
+    await client.query('commit');
+    client.release();
+    await expect.poll(() => queue.getJobState(id), WAIT).toBe('waiting');
+    await own.client.flushall();
+    await grow(id);
+    await fleet.work();
+    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'complete' });
   });
 });
 
