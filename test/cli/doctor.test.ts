@@ -10,7 +10,7 @@ let env: Record<string, string>;
 
 beforeEach(async () => {
   env = { DATABASE_URL: file.url, REDIS_URL: testRedisUrl(), ONCEFLEET_PREFIX: uniquePrefix() };
-  await sql`truncate jobs, stream_heads, journal_segments`.execute(file.db);
+  await sql`truncate jobs, unfinished_jobs, stream_heads, journal_segments`.execute(file.db);
 });
 
 /** A job that has ended, whose readers wait for the end of its stream. */
@@ -20,6 +20,7 @@ async function endWithOpenStream(): Promise<string> {
   await sql`update jobs set status = 'completed', result = '1', finished_at = clock_timestamp() where id = ${id}`.execute(
     file.db,
   );
+  await file.db.deleteFrom('unfinished_jobs').where('job_id', '=', id).execute();
   return id;
 }
 
