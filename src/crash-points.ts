@@ -33,6 +33,8 @@ export const CRASH_POINTS = {
   'defer.before': 'a delivery met a live lease elsewhere, its deferral is not in Redis',
   'end.before': 'a delivery met a job that must end, the ending is not committed',
   'end.after': 'that ending is committed, not published, BullMQ is not told',
+  'poison.alert.before': 'a job is poisoned and its alert noted, onPoison is not called',
+  'poison.alert.after': 'onPoison has resolved, the alert is still noted',
   'cancel.asked': 'a cancel is noted in the row, nobody is told',
   'cancel.ended': 'a cancel has ended a waiting job, that is not published',
   'redrive.row': 'a redrive has made the row pending, BullMQ does not know',

@@ -10,6 +10,7 @@
 import { type Kysely, sql, type Transaction } from 'kysely';
 import type { StoredFailure } from '../errors.ts';
 import { FOLD_FROM_SEQ, lastProgress, type Run, segmentText } from './journal.ts';
+import { insertPoisonAlert, type PoisonAlert } from './poison-alerts.ts';
 import type { Database } from './schema.ts';
 import { named, textArray, unnamed } from './statement.ts';
 
@@ -756,7 +757,8 @@ export interface Ended {
   tenant: string;
   queue: string;
   crashCount: number;
-  poisoned: boolean;
+  /** Noted with the end of a poisoned job: its hook is to be called now. */
+  alert: Omit<PoisonAlert, 'calls'> | undefined;
   error: StoredFailure | undefined;
 }
 
@@ -849,14 +851,17 @@ export async function endAbandoned(
       .where('id', '=', id)
       .execute();
     await trx.deleteFrom('unfinished_jobs').where('job_id', '=', id).execute();
+    const { tenant, name, queue } = row;
+    const alert = ending.poisoned ? { jobId: id, fence, tenant, name, queue, crashes: crashCount } : undefined;
+    if (alert !== undefined) await insertPoisonAlert(trx, alert);
     return {
       run: { streamId: id, fence, firstSeq: seq, events: [ending.terminalJson] },
       status: ending.status,
-      name: row.name,
-      tenant: row.tenant,
-      queue: row.queue,
+      name,
+      tenant,
+      queue,
       crashCount,
-      poisoned: ending.poisoned,
+      alert,
       error: ending.error,
     };
   });

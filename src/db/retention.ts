@@ -239,6 +239,8 @@ async function remove(
             delete from ended_attempts a using victim v where a.job_id = v.id
           ), later as (
             delete from retention_later l using victim v where l.job_id = v.id
+          ), alerts as (
+            delete from poison_alerts a using victim v where a.job_id = v.id
           )
           delete from jobs j using victim v where j.id = v.id
           returning j.id, true as removed`.execute(db);

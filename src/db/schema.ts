@@ -121,6 +121,18 @@ export interface ReconcilerRoundsTable {
   worker: string;
 }
 
+export interface PoisonAlertsTable {
+  job_id: string;
+  fence: number;
+  tenant: string;
+  name: string;
+  queue: string;
+  crashes: number;
+  calls: Generated<number>;
+  due_at: Timestamp;
+  created_at: Timestamp;
+}
+
 export interface CollectionsTable {
   id: Generated<string>;
   tenant: string;
@@ -190,6 +202,7 @@ export interface Database {
   retention_later: RetentionLaterTable;
   dispatch_outbox: DispatchOutboxTable;
   reconciler_rounds: ReconcilerRoundsTable;
+  poison_alerts: PoisonAlertsTable;
   collections: CollectionsTable;
   documents: DocumentsTable;
   chunks: ChunksTable;

@@ -135,6 +135,7 @@ export interface JobOptions<I extends z.ZodType, O, E extends JobEvent> extends 
   output?: z.ZodType<O>;
   events?: z.ZodType<E>;
   run(input: z.output<I>, ctx: JobContext<E>): Promise<O> | O;
+  /** Called at least once when a job is poisoned, by any process that works; a call that fails, or takes 20 s, is tried again. */
   onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
 }
 

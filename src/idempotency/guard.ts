@@ -659,7 +659,7 @@ export class Guard {
 
   /** Ends a job that nobody may run any more, and answers its delivery. */
   async #end(jobId: string, job: Job, token: string | undefined, spec: JobSpec): Promise<unknown> {
-    const { settings, db, publisher, log } = this.#runtime;
+    const { settings, db, publisher, poisonAlerts } = this.#runtime;
     const maxCrashes = spec.policy.maxCrashes ?? settings.maxCrashes;
     const resultTtlMs = spec.policy.resultTtlMs ?? settings.resultTtlMs;
     crashPoint('end.before');
@@ -669,8 +669,7 @@ export class Guard {
     if (ended === undefined) return this.#defer(job, token, 200 + Math.random() * 300);
     crashPoint('end.after');
     publisher.publish([{ run: ended.run, end: true }]);
-    if (ended.poisoned)
-      await alertPoison(log, spec, { jobId, tenant: ended.tenant, name: ended.name, crashes: ended.crashCount });
+    if (ended.alert !== undefined) await poisonAlerts.raise(spec, ended.alert);
     throw toUnrecoverable(ended.error ?? toStoredFailure(new CancelledError(jobId)));
   }
 
@@ -866,18 +865,4 @@ function toUnrecoverable(failure: StoredFailure, error?: Error): UnrecoverableEr
 
 function failureJson(error: string | null): string {
   return rowTerminalJson({ status: 'failed', result: null, error });
-}
-
-/** Says loudly that a job was poisoned, and calls its hook. */
-export async function alertPoison(
-  log: Runtime['log'],
-  spec: Pick<JobSpec, 'onPoison'> | undefined,
-  job: { jobId: string; tenant: string; name: string; crashes: number },
-): Promise<void> {
-  log.error({ alert: 'job_poisoned', ...job }, 'job poisoned: it crashed or lost its worker too often');
-  try {
-    await spec?.onPoison?.(job);
-  } catch (err) {
-    log.error({ err, jobId: job.jobId }, 'onPoison failed');
-  }
 }

@@ -38,6 +38,7 @@ import { Control } from './control.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
 import { Outbox } from './outbox.ts';
+import { PoisonAlerts } from './poison-alerts.ts';
 import { uuidV7 } from './uuid.ts';
 
 /** How long a health check waits for each service, ms. */
@@ -123,6 +124,7 @@ export class Runtime {
   readonly acceptor: Acceptor;
   readonly dispatcher: Dispatcher;
   readonly outbox: Outbox;
+  readonly poisonAlerts: PoisonAlerts;
   readonly publisher: Publisher;
   readonly hub: ChannelHub;
   readonly control: Control;
@@ -187,6 +189,7 @@ export class Runtime {
       log,
     });
     this.outbox = new Outbox({ db, dispatcher: this.dispatcher, log });
+    this.poisonAlerts = new PoisonAlerts({ db, log });
     this.#claims = new Batcher({
       run: (claims) => claimJobs(db, claims, this.workerId),
       isolate: (error) => !isTransient(error),
@@ -244,6 +247,7 @@ export class Runtime {
     this.#closed ??= (async () => {
       await this.writer.close();
       await this.outbox.close();
+      await this.poisonAlerts.close();
       await this.leases.close();
       await this.dispatcher.close();
       await Promise.all([this.#redis, this.#publishRedis, this.#subscriber].map(closeRedis));

@@ -9,6 +9,7 @@ export interface WithIdempotencyOptions extends RuntimeOptions, Partial<Omit<Job
   /** The key of a job; `job.data.idempotencyKey` unless told, and the BullMQ job's id where there is none. */
   key?: (job: Job) => string | undefined;
   backoff?: Backoff;
+  /** Called at least once when a job is poisoned; a call that fails, or takes 20 s, is tried again. */
   onPoison?: JobSpec['onPoison'];
 }
 
@@ -67,6 +68,7 @@ export function withIdempotency<R>(
         ...(options.onPoison === undefined ? {} : { onPoison: options.onPoison }),
       };
       specs.set(id, spec);
+      runtime.poisonAlerts.know([spec]);
     }
     return spec;
   };

@@ -133,6 +133,7 @@ const OWN_TABLES = [
   'journal_segments',
   'dispatch_outbox',
   'reconciler_rounds',
+  'poison_alerts',
   'tenant_policies',
   'retention_marks',
   'retention_later',

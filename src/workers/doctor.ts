@@ -18,6 +18,7 @@ import {
   type ServerState,
 } from '../db/disagreements.ts';
 import type { UnfinishedCursor } from '../db/jobs.ts';
+import { findWaitingAlerts } from '../db/poison-alerts.ts';
 import { findOddStreams, findRoundAge } from '../db/rounds.ts';
 import { OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
@@ -51,6 +52,9 @@ const MAX_SKEW_MS = 2_000;
 /** A reconciler that has finished no round for so long is missing, ms. */
 const ROUND_OVERDUE_MS = 60_000;
 
+/** An alert whose `onPoison` has not resolved for so long was called several times, or nobody has it, ms. */
+const ALERT_OVERDUE_MS = 300_000;
+
 /** A transaction open for so long keeps Postgres from cleaning up, ms. */
 const LONG_TRANSACTION_MS = 600_000;
 
@@ -68,6 +72,7 @@ export type Trouble =
   | 'queue-paused'
   | 'no-workers'
   | 'no-reconciler'
+  | 'poison-alerts'
   | 'dead-rows'
   | 'long-transaction';
 
@@ -485,6 +490,12 @@ class Doctor {
           ? 'No worker looks for lost work.'
           : `No worker has looked for lost work for ${minutes(age)}.`,
         'Start a worker (`oncefleet work`): each looks after all queues.',
+      );
+    for (const { name, count } of await findWaitingAlerts(db.kysely, ALERT_OVERDUE_MS))
+      tell(
+        'poison-alerts',
+        `${count} poisoned jobs named ${name} wait for their onPoison.`,
+        'Start a worker that has this job, or see in the logs why its onPoison fails.',
       );
     return troubles;
   }

@@ -283,6 +283,7 @@ async function startWorker(
   });
   const reconciler = new Reconciler({ runtime, jobs: client.jobs, intervalMs: options.reconcileMs });
   reconciler.start();
+  const forgetAlerts = runtime.poisonAlerts.know([...specs.values()], options.reconcileMs);
   const finished = new FinishedJobs({ redis: runtime.redis, workers, log: runtime.log });
   const sweeper = new Sweeper({
     db: runtime.db.kysely,
@@ -297,6 +298,7 @@ async function startWorker(
   const close = async (timeoutMs: number): Promise<void> => {
     runtime.log.info({ running: guard.size, timeoutMs }, 'worker closing');
     finished.close();
+    forgetAlerts();
     await Promise.all([reconciler.close(), sweeper.close()]);
     let drained = false;
     const ended = workers.map((worker) => worker.close());

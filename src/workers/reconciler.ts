@@ -27,7 +27,6 @@ import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
 import { ending } from '../idempotency/abandon.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
-import { alertPoison } from '../idempotency/guard.ts';
 import type { Runtime } from '../idempotency/runtime.ts';
 import { isUuid } from '../idempotency/uuid.ts';
 import { isTerminalType } from '../journal/event.ts';
@@ -332,13 +331,8 @@ export async function endIfOver(
   crashPoint('reconcile.end.after');
   runtime.publisher.publish([{ run: ended.run, end: true }]);
   runtime.log.info({ jobId: job.id, status: ended.status }, 'job ended by the reconciler');
-  if (ended.poisoned)
-    await alertPoison(runtime.log, definition, {
-      jobId: job.id,
-      tenant: ended.tenant,
-      name: ended.name,
-      crashes: ended.crashCount,
-    });
+  // Not waited for: a hook that hangs must not hold up the round, nor keep the lock from others.
+  if (ended.alert !== undefined) void runtime.poisonAlerts.raise(definition, ended.alert);
   return true;
 }
 

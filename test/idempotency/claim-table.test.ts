@@ -91,7 +91,7 @@ describe('the claim table, row by row', () => {
     }
     expect(await claimOne(file.db, id, { maxCrashes: 2 })).toEqual({ decision: 'end', why: 'poison' });
     const ended = await endAbandoned(file.db, id, { resultTtlMs: 1_000, delivery: 0 }, (row) => ending(id, row, 2));
-    expect(ended).toMatchObject({ status: 'failed', poisoned: true, crashCount: 3 });
+    expect(ended).toMatchObject({ status: 'failed', alert: { jobId: id, fence: 4, crashes: 3 }, crashCount: 3 });
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'failed', crash_count: 3, fence: 4, lease_owner: null });
     expect((await journalOf(file.db, id)).at(-1)?.event).toMatchObject({ type: 'error', error: { code: 'POISONED' } });
   });

@@ -20,6 +20,7 @@ const SIGTERM = 'test/workers/sigterm.test.ts';
 const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
 const ZOMBIES = 'test/workers/zombies.test.ts';
 
+const POISONED = '%s of a poisoned job: the ending stands, and its alert is raised';
 const KILLED = '%s: another goes on, once';
 const ZOMBIE_WRITES = 'at %s (%s) writes nothing';
 const ZOMBIE_EFFECT = 'commits no effect through %s';
@@ -389,6 +390,15 @@ export const faults: readonly Fault[] = [
     [],
     'reconciler-alerts',
   ),
+  ...sees(7, CRASHES, POISONED, ['reconcile.end.after'], 'alert-noted', 'alert-taken-out'),
+  ...sees(7, CRASHES, POISONED, ['poison.alert.after'], 'alert-after-hook'),
+  ...sees(
+    7,
+    CRASHES,
+    'poison.alert.before, by an alert that another had left behind: the third calls the hook',
+    [],
+    'alert-looks',
+  ),
   ...sees(
     7,
     SIGTERM,
@@ -495,6 +505,9 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'writer-seal-refused-event',
   ],
   'what a caller or a definition asks for': [
+    'alert-definition',
+    'alert-plain',
+    'alert-unknown',
     'attempt-continues',
     'attempt-timeout',
     'complete-again',
@@ -555,6 +568,13 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'writer-sealed',
   ],
   'cost, bounds and waiting times': [
+    'alert-call-limit',
+    'alert-crowd',
+    'alert-given-up',
+    'alert-hold',
+    'alert-lock',
+    'alert-no-wait',
+    'alert-pause',
     'deferral-wake-up',
     'enqueues-share',
     'finished-foreign',
@@ -596,6 +616,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   ],
   leaks: ['channel-ref-count', 'follower-return', 'follower-unlistens', 'follower-unsubscribes'],
   'retention, and folds beside redrives': [
+    'alert-retention',
     'fold-head-lock',
     'read-kept-from',
     'retention-kept-from',

@@ -3,6 +3,7 @@ import type { Mutation } from './mutation.ts';
 
 type Change = Omit<Mutation, 'file'>;
 
+const ALERTS = 'test/workers/poison-alerts.test.ts';
 const CLAIMS = 'test/idempotency/claim-table.test.ts';
 const DOCTOR = 'test/workers/doctor.test.ts';
 const CRASHES = 'test/workers/crash-points.test.ts';
@@ -871,8 +872,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'delivery-ends-poisoned',
-      find: 'if (ended.poisoned) await alertPoison(log, spec,',
-      replace: 'if (false) await alertPoison(log, spec,',
+      find: 'if (ended.alert !== undefined) await poisonAlerts.raise(spec, ended.alert);',
+      replace: '',
       mechanism: 'a job poisoned by a delivery raises the alert',
       test: FENCES,
       title: 'a delivery that meets a job which crashed too often ends it, with an alert',
@@ -2179,11 +2180,152 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'reconciler-alerts',
-      find: 'if (ended.poisoned) await alertPoison(',
-      replace: 'if (false) await alertPoison(',
+      find: 'if (ended.alert !== undefined) void runtime.poisonAlerts.raise(definition, ended.alert);',
+      replace: '',
       mechanism: 'a job poisoned by the reconciler raises the alert',
       test: RECONCILER,
       title: 'ends what crashed too often, with one terminal event and an alert, without any worker',
+    },
+  ]),
+
+  ...of('src/db/jobs.ts', [
+    {
+      name: 'alert-noted',
+      find: 'if (alert !== undefined) await insertPoisonAlert(trx, alert);',
+      replace: '',
+      mechanism: 'the alert of a poisoned job is noted with its end',
+      test: ALERTS,
+      title: 'that throws is called again after a while, until it resolves',
+    },
+  ]),
+
+  ...of('src/db/poison-alerts.ts', [
+    {
+      name: 'alert-hold',
+      find: `due_at) values (\${jobId}, \${fence}, \${tenant}, \${name}, \${queue}, \${crashes}, clock_timestamp() + \${ALERT_HOLD_MS}::float8 * interval '1 ms')`,
+      replace: `due_at) values (\${jobId}, \${fence}, \${tenant}, \${name}, \${queue}, \${crashes}, clock_timestamp())`,
+      mechanism: 'who ends a job has its alert to itself for a while',
+      test: ALERTS,
+      title: 'that throws is called again after a while, until it resolves',
+    },
+    {
+      name: 'alert-pause',
+      find: 'due_at = clock_timestamp() + least(',
+      replace: 'due_at = a.due_at + 0 * least(',
+      mechanism: 'who takes an alert has it to itself, each time for longer',
+      test: ALERTS,
+      title: 'that was left behind is the taker’s for twice as long each time, up to an hour',
+    },
+    {
+      name: 'alert-lock',
+      find: 'for update skip locked',
+      replace: '',
+      mechanism: 'an alert is taken by one of those that look at once',
+      test: ALERTS,
+      title: 'is not waited for by who meets an alert that another takes just now',
+    },
+    {
+      name: 'alert-definition',
+      find: 'and (name, queue) in (',
+      replace: 'and (name, queue) not in (',
+      mechanism: 'an alert is taken by who has its definition',
+      test: ALERTS,
+      title: 'whose definition nobody has is let alone: no call, no line, no change',
+    },
+  ]),
+
+  ...of('src/idempotency/poison-alerts.ts', [
+    {
+      name: 'alert-taken-out',
+      find: '// Also when it resolves after it was waited for. await this.#takeOut(alert);',
+      replace: '',
+      mechanism: 'an alert whose hook has resolved is taken out',
+      test: ALERTS,
+      title: 'of a job without onPoison is taken out at once, and logged',
+    },
+    {
+      name: 'alert-after-hook',
+      find: 'await job.onPoison?.(told);',
+      replace: 'await this.#takeOut(alert); await job.onPoison?.(told);',
+      mechanism: 'an alert is taken out after its hook has resolved, not before',
+      test: ALERTS,
+      title: 'that throws is called again after a while, until it resolves',
+    },
+    {
+      name: 'alert-given-up',
+      find: 'if (calls > MAX_CALLS)',
+      replace: 'if (false)',
+      mechanism: 'an alert that no call gets rid of is given up',
+      test: ALERTS,
+      title: 'that no call has got rid of is given up after thirty, with a last line',
+    },
+    {
+      name: 'alert-call-limit',
+      find: 'within(this.#callLimitMs,',
+      replace: 'within(600_000,',
+      mechanism: 'a hook that hangs is let go',
+      test: ALERTS,
+      title: 'that takes too long is let go, and counts when it resolves after all',
+    },
+    {
+      name: 'alert-crowd',
+      find: 'const room = MAX_CALLS_AT_ONCE - this.#calls.size;',
+      replace: 'const room = 1_000;',
+      mechanism: 'no more than so many hooks are called at once',
+      test: ALERTS,
+      title: 'is called for no more than twenty jobs at once, the others have their turn',
+    },
+    {
+      name: 'alert-unknown',
+      find: 'if (job === undefined || this.#calls.size >= MAX_CALLS_AT_ONCE) return;',
+      replace: 'if (this.#calls.size >= MAX_CALLS_AT_ONCE) return; job ??= {};',
+      mechanism: 'a process without the definition leaves the alert to one that has it',
+      test: ALERTS,
+      title: 'is called by a process that has it, when one without the definition has ended the job',
+    },
+  ]),
+
+  ...of('src/idempotency/with-idempotency.ts', [
+    {
+      name: 'alert-plain',
+      find: 'runtime.poisonAlerts.know([spec]);',
+      replace: '',
+      mechanism: 'a guarded processor looks after the alerts of its names',
+      test: ALERTS,
+      title: 'of withIdempotency that throws is called again, though there is no reconciler',
+    },
+  ]),
+
+  ...of('src/workers/fleet.ts', [
+    {
+      name: 'alert-looks',
+      find: 'runtime.poisonAlerts.know([...specs.values()], options.reconcileMs)',
+      replace: '() => undefined',
+      mechanism: 'a worker looks after alerts that others left behind',
+      test: ALERTS,
+      title: 'that throws is called again after a while, until it resolves',
+    },
+  ]),
+
+  ...of('src/workers/reconciler.ts', [
+    {
+      name: 'alert-no-wait',
+      find: 'void runtime.poisonAlerts.raise(',
+      replace: 'await runtime.poisonAlerts.raise(',
+      mechanism: 'a round does not wait for hooks',
+      test: ALERTS,
+      title: 'that hangs holds up neither the reconciler nor other alerts, nor the end of the process',
+    },
+  ]),
+
+  ...of('src/db/retention.ts', [
+    {
+      name: 'alert-retention',
+      find: 'delete from poison_alerts a using victim v where a.job_id = v.id',
+      replace: 'select 1',
+      mechanism: 'a job that is removed takes its alerts along',
+      test: SWEEPER,
+      title: 'removes events first and the job later, each at its own limit, and says what is gone',
     },
   ]),
 

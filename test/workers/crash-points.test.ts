@@ -12,7 +12,7 @@ import type { JobStatus } from '../../src/idempotency/client-types.ts';
 import { fold, type StreamEvent } from '../../src/index.ts';
 import { isTerminalType } from '../../src/journal/event.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
-import { stepsJob } from '../helpers/crash-process.ts';
+import { poisonAlerts, stepsJob } from '../helpers/crash-process.ts';
 import { SHORT_LEASE as LEASE, startDoomed as start, withoutReconcilers } from '../helpers/doomed.ts';
 import { backdateJob, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
@@ -140,6 +140,29 @@ const startDoomed = (prefix: string, point: CrashPoint, options: Partial<Paramet
 /** A fleet that does nothing until it is told to work. */
 function healthyFleet(prefix: string): Fleet {
   return createTestFleet(file.url, [stepsJob], { prefix, ...LEASE });
+}
+
+/** An alert of a job whose workers have died once more than they may; undefined where none is noted. */
+const alertOf = (id: string) =>
+  file.db.selectFrom('poison_alerts').selectAll().where('job_id', '=', id).executeTakeFirst();
+
+/** The workers of a job have died once more than they may. */
+async function crashTooOften(id: string): Promise<void> {
+  await sql`update jobs set status = 'running', fence = 2, crash_count = 1, lease_owner = 'dead', started_at = now(),
+    lease_expires_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(file.db);
+}
+
+/** Backdates an alert, as if whoever set out to call its hook had been silent for long. */
+async function makeDue(id: string): Promise<void> {
+  await sql`update poison_alerts set due_at = clock_timestamp() where job_id = ${id}`.execute(file.db);
+}
+
+/** That this process called the hook of a poisoned job once, and nobody will again. */
+async function expectAlerted(id: string): Promise<void> {
+  const calls = () => poisonAlerts.filter((jobId) => jobId === id);
+  await expect.poll(calls, { timeout: 20_000 }).toHaveLength(1);
+  await expect.poll(() => alertOf(id), { timeout: 20_000 }).toBeUndefined();
+  expect(calls()).toHaveLength(1);
 }
 
 async function effectsOf(id: string): Promise<number> {
@@ -328,14 +351,12 @@ describe('a delivery killed at', () => {
     expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'completed', fence: 1, crash_count: 0 });
   });
 
-  for (const point of ['end.before', 'end.after'] as const) {
-    atPoint(point, 'the job ends poisoned, once', async () => {
+  for (const point of ['end.before', 'end.after', 'poison.alert.before', 'poison.alert.after'] as const) {
+    atPoint(point, 'the job ends poisoned, once, and its alert is raised', async () => {
       const prefix = uniquePrefix();
       const fleet = healthyFleet(prefix);
       const handle = await fleet.enqueue(stepsJob, { how: 'return' });
-      // Its workers have died once more than they may.
-      await sql`update jobs set status = 'running', fence = 2, crash_count = 1, lease_owner = 'dead', started_at = now(),
-        lease_expires_at = clock_timestamp() - interval '1 s' where id = ${handle.id}`.execute(file.db);
+      await crashTooOften(handle.id);
       await withoutReconcilers(file.db, async () => {
         const doomed = await startDoomed(prefix, point);
         await doomed.dead();
@@ -344,11 +365,17 @@ describe('a delivery killed at', () => {
       expect(left).toMatchObject(
         point === 'end.before' ? { status: 'running', crash_count: 1 } : { status: 'failed', crash_count: 2 },
       );
+      if (point === 'end.before') expect(await alertOf(handle.id)).toBeUndefined();
+      else {
+        expect(await alertOf(handle.id)).toMatchObject({ fence: 3, name: 'steps', crashes: 2, calls: 1 });
+        await makeDue(handle.id);
+      }
       await fleet.work();
       await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'POISONED' });
       await expect.poll(() => (fleet.queues[0] as Queue).getJobState(handle.id), { timeout: 20_000 }).toBe('failed');
       expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'failed', crash_count: 2, fence: 3 });
       expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(['error']);
+      await expectAlerted(handle.id);
     });
   }
 
@@ -521,6 +548,40 @@ describe('a reconciler killed at', () => {
     await fleet.work();
     await expect(fleet.result(id)).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
     await expectOneStory(fleet, id, 'return');
+  });
+
+  it.each(['reconcile.end.after', 'poison.alert.before', 'poison.alert.after'] as const)(
+    '%s of a poisoned job: the ending stands, and its alert is raised',
+    async (point) => {
+      const prefix = uniquePrefix();
+      const fleet = healthyFleet(prefix);
+      const id = await insertJob(file.db, { name: 'steps', queue: 'steps', input: '{"how":"return"}' });
+      await crashTooOften(id);
+      const doomed = await startDoomed(prefix, point, { role: 'reconciler' });
+      await doomed.dead();
+      expect(await rowOf(file.db, id)).toMatchObject({ status: 'failed', fence: 3, crash_count: 2 });
+      expect(await alertOf(id)).toMatchObject({ fence: 3, name: 'steps', crashes: 2, calls: 1 });
+      await makeDue(id);
+      await fleet.work();
+      await expectAlerted(id);
+      await expect(fleet.result(id)).rejects.toMatchObject({ code: 'POISONED' });
+    },
+  );
+
+  it('poison.alert.before, by an alert that another had left behind: the third calls the hook', async () => {
+    const prefix = uniquePrefix();
+    const fleet = healthyFleet(prefix);
+    const id = await insertJob(file.db, { name: 'steps', queue: 'steps', input: '{"how":"return"}' });
+    await crashTooOften(id);
+    const first = await startDoomed(prefix, 'reconcile.end.after', { role: 'reconciler' });
+    await first.dead();
+    await makeDue(id);
+    const second = await startDoomed(prefix, 'poison.alert.before', { role: 'reconciler' });
+    await second.dead();
+    expect(await alertOf(id)).toMatchObject({ calls: 2 });
+    await makeDue(id);
+    await fleet.work();
+    await expectAlerted(id);
   });
 
   atPoint('redispatch.removed', 'the next one adds what it had removed', async () => {

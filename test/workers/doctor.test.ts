@@ -24,9 +24,8 @@ const diagnose = (runtime: Runtime, known: typeof jobs, options: DoctorOptions =
 const IDLE = new Set(['no-workers', 'no-reconciler']);
 
 beforeEach(async () => {
-  await sql`truncate jobs, unfinished_jobs, ended_attempts, stream_heads, journal_segments, dispatch_outbox, reconciler_rounds`.execute(
-    file.db,
-  );
+  await sql`truncate jobs, unfinished_jobs, ended_attempts, stream_heads, journal_segments, dispatch_outbox, reconciler_rounds,
+    poison_alerts`.execute(file.db);
 });
 
 async function createRuntime(redisUrl = testRedisUrl()): Promise<Runtime> {
@@ -430,6 +429,19 @@ describe('the doctor tells of', () => {
     await runtime.redis.config('SET', 'maxmemory-policy', 'allkeys-lru');
     const { findings } = await diagnose(runtime, jobs);
     expect(findings).toMatchObject([{ kind: 'redis-evicts', message: expect.stringContaining('allkeys-lru') }]);
+  });
+
+  it('poisoned jobs whose onPoison nobody calls, once they have waited for long', async () => {
+    const runtime = await createRuntime();
+    for (const name of ['mail', 'mail', 'bill'])
+      await sql`insert into poison_alerts (job_id, fence, tenant, name, queue, crashes, due_at)
+        values (gen_random_uuid(), 1, 'default', ${name}, ${name}, 6, clock_timestamp())`.execute(file.db);
+    expect((await diagnose(runtime, jobs)).findings).toEqual([]);
+    await sql`update poison_alerts set created_at = created_at - interval '6 min'`.execute(file.db);
+    expect((await diagnose(runtime, jobs)).findings).toMatchObject([
+      { kind: 'poison-alerts', message: '1 poisoned jobs named bill wait for their onPoison.' },
+      { kind: 'poison-alerts', message: '2 poisoned jobs named mail wait for their onPoison.' },
+    ]);
   });
 
   it('a table that is full of dead rows', async () => {

@@ -23,9 +23,8 @@ const DEFAULTS = { streamMs: 7 * DAY, jobMs: 30 * DAY };
 
 beforeEach(async () => {
   await sql`
-    truncate jobs, ended_attempts, stream_heads, journal_segments, tenant_policies, retention_marks, retention_later`.execute(
-    file.db,
-  );
+    truncate jobs, ended_attempts, stream_heads, journal_segments, tenant_policies, retention_marks, retention_later,
+      poison_alerts`.execute(file.db);
 });
 
 /** A round that does all there is to do. */
@@ -324,7 +323,11 @@ describe('retention', () => {
       await stream.append(3);
       await stream.end();
     }
+    for (const { id } of [old, ancient])
+      await sql`insert into poison_alerts (job_id, fence, tenant, name, queue, crashes, due_at)
+        values (${id}, 1, 'default', 'gone', 'gone', 1, clock_timestamp())`.execute(file.db);
     expect(await sweep()).toMatchObject({ expiredStreams: 1, removedJobs: 1 });
+    expect(await file.db.selectFrom('poison_alerts').select('job_id').execute()).toEqual([{ job_id: old.id }]);
     const followers = createFollowers();
     expect(await readAll(followers, young.id)).toHaveLength(4);
     expect(await segmentsOf(file.db, old.id)).toEqual([]);
