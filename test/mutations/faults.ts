@@ -104,7 +104,7 @@ export const faults: readonly Fault[] = [
   ...sees(
     2,
     LEASES,
-    'is not renewed any more, though its outcome had to be said again',
+    'is not renewed any more, nor in the way of others, though its outcome had to be said again',
     [],
     ['lease-table-release', 'renew-running'],
   ),

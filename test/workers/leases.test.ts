@@ -177,12 +177,14 @@ describe('a lease', () => {
 });
 
 describe('a lease whose run is over', () => {
-  it('is not renewed any more, though its outcome had to be said again', async () => {
+  it('is not renewed any more, nor in the way of others, though its outcome had to be said again', async () => {
     const prefix = uniquePrefix();
     const fleet = createTestFleet(file.url, [stepsJob], { prefix });
     const { proxy, url } = await proxied(file.url);
     const options = { databaseUrl: url, prefix, leaseTtlMs: 60_000, heartbeatMs: 200 };
     const worker = await startDoomed({ ...options, point: 'settle.before', signal: 'SIGSTOP' });
+    const other = await fleet.enqueue(stepsJob, { how: 'wait-silent' });
+    await worker.told('running');
     const handle = await fleet.enqueue(stepsJob, { how: 'silent' });
     await worker.stopped();
     proxy.set({ kind: 'cut' });
@@ -190,10 +192,8 @@ describe('a lease whose run is over', () => {
     await worker.said('outcome not committed; trying again');
     proxy.set({ kind: 'open' });
     expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'silent' });
-    const other = await fleet.enqueue(stepsJob, { how: 'wait-silent' });
-    await worker.told('running');
+    // One statement renews all; the row of a job that has ended takes no lease, and would fail it.
     for (let renewals = 0; renewals < 2; renewals++) await renewed(other.id);
-    expect((await rowOf(file.db, handle.id)).lease_expires_at).toBeNull();
   });
 });
 
