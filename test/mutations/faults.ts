@@ -164,13 +164,7 @@ export const faults: readonly Fault[] = [
   ),
   ...sees(4, FOLLOWERS, 'that Redis does not answer polls', [], 'follower-polls'),
   ...sees(4, FOLLOWERS, 'whose subscription is late looks at the head once it stands', [], 'channel-confirmed-gap'),
-  ...sees(
-    4,
-    FOLLOWERS,
-    'misses nothing that is committed while it subscribes',
-    [],
-    ['follower-subscribe-first', 'channel-confirmed-gap'],
-  ),
+  ...sees(4, FOLLOWERS, 'misses nothing that is committed while it subscribes', [], 'follower-subscribe-first'),
   ...sees(
     4,
     FOLLOWERS,
