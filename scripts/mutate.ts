@@ -12,6 +12,7 @@ import { watchdog } from '../src/testing/services/child.ts';
 import { faults } from '../test/mutations/faults.ts';
 import { mutations } from '../test/mutations/list.ts';
 import {
+  type Mutation,
   mutate,
   type Trial,
   titlePattern,
@@ -208,10 +209,25 @@ async function mutateAll(
   return counts.green + counts.broken;
 }
 
+/** Several mutations must be red together, and green with any one of them left in place. */
 async function tryMutation(trial: Trial, folder: string, env: NodeJS.ProcessEnv): Promise<Outcome> {
+  for (const left of trial.mutations.length > 1 ? trial.mutations : []) {
+    const others = trial.mutations.filter((mutation) => mutation !== left);
+    const { verdict, why } = await takeOut(others, trial, folder, env);
+    if (verdict !== 'green') return { verdict: 'broken', why: `${verdict} with ${left.name} in place: ${why}` };
+  }
+  return takeOut(trial.mutations, trial, folder, env);
+}
+
+async function takeOut(
+  mutations: readonly Mutation[],
+  trial: Trial,
+  folder: string,
+  env: NodeJS.ProcessEnv,
+): Promise<Outcome> {
   const sources = new Map<string, string>();
   try {
-    for (const mutation of trial.mutations) {
+    for (const mutation of mutations) {
       const file = join(folder, mutation.file);
       const source = await readFile(file, 'utf8');
       if (!sources.has(file)) sources.set(file, source);

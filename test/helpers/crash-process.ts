@@ -64,6 +64,7 @@ const stepsInput = z.object({
     'last-checkpoint',
     'flush-late',
     'block',
+    'poison',
   ]),
 });
 export type StepsInput = z.infer<typeof stepsInput>;
@@ -152,6 +153,7 @@ const OTHERS: Partial<Record<StepsInput['how'], (ctx: JobContext) => Promise<unk
   async 'wait-silent'(ctx) {
     say('running');
     await told(ctx);
+    if (ctx.signal.aborted) say('stopped');
     return { how: 'wait-silent', stoppedEarly: ctx.signal.aborted };
   },
   async deaf() {
@@ -175,6 +177,14 @@ const OTHERS: Partial<Record<StepsInput['how'], (ctx: JobContext) => Promise<unk
     await flushed;
     say('flushed');
     return { how: 'flush-late' };
+  },
+  /** Says what a test has Postgres refuse, and returns when it is told to, aborted or not. */
+  async poison(ctx) {
+    await ctx.emit({ type: 'step', text: 'poison' });
+    await ctx.flush().catch(() => undefined);
+    say('refused');
+    if (IS_PROCESS) await go.promise;
+    return { how: 'poison' };
   },
   /** Blocks the event loop, then gives timers their turn. */
   async block(ctx) {
@@ -266,7 +276,7 @@ if (IS_PROCESS) {
     ping: () => fleet.health().then(() => process.send?.({ pong: true } satisfies Word)),
   };
   process.on('message', (order: Order) => {
-    armed = true;
+    if (role === 'client') armed = true;
     void (obey[order.type] as (order: Order) => unknown)(order);
   });
   process.once('SIGTERM', () => void fleet.close().then(() => process.exit(0)));

@@ -15,6 +15,7 @@ import { Outbox } from '../../src/idempotency/outbox.ts';
 import { Runtime } from '../../src/idempotency/runtime.ts';
 import { defineJob } from '../../src/index.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
+import { startDoomed } from '../helpers/doomed.ts';
 import { backdateJob, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { findProgram, startPgBouncer } from '../helpers/pgbouncer.ts';
@@ -431,6 +432,31 @@ describe('after the commit', () => {
     const other = createTestFleet(file.url, [job], { prefix });
     expect(await inRedis(other, handle.id)).toBe(true);
   });
+
+  it.each(['lives', 'closes at once'])(
+    'while the process that reconciles is frozen: a job runs, of a fleet that %s',
+    async (fate) => {
+      const prefix = uniquePrefix();
+      await sql`delete from reconciler_rounds`.execute(file.db);
+      const frozen = await startDoomed({
+        databaseUrl: file.url,
+        prefix,
+        role: 'reconciler',
+        point: 'reconcile.locked',
+        signal: 'SIGSTOP',
+      });
+      await frozen.stopped();
+      // The next round of any other would be in minutes.
+      const worker = createTestFleet(file.url, [job], { prefix, reconcileMs: 600_000 });
+      await worker.work();
+      const fleet = createTestFleet(file.url, [job], { prefix });
+      const { tx, end } = await beginClient(file.url);
+      const { id } = await fleet.enqueue(job, { n: 1 }, { tx });
+      await end('commit');
+      if (fate === 'closes at once') await fleet.close();
+      expect(await worker.result(id, { timeoutMs: 10_000 })).toBe(1);
+    },
+  );
 
   it('many transactions at once are each dispatched', async () => {
     const fleet = createTestFleet(file.url, [job], { reconcileMs: 600_000, concurrency: 50 });

@@ -22,7 +22,7 @@ import { ending } from '../../src/idempotency/abandon.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob, type JobContext } from '../../src/index.ts';
 import { connectionLost } from '../helpers/faulty-db.ts';
-import { claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { claimFree, expireLease, insertJob, journalOf, refusePoison, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 
 const file = useDatabase();
@@ -400,9 +400,7 @@ describe('a run', () => {
   });
 
   it('one of whose events Postgres refused cannot complete itself', async () => {
-    await sql`
-      alter table journal_segments drop constraint if exists wholesome,
-        add constraint wholesome check (events::text not like '%poison%')`.execute(file.db);
+    await refusePoison(file.db);
     let after: unknown;
     let thrown: unknown;
     const { record } = await outcomeOf('refused', async (ctx) => {

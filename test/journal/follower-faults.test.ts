@@ -13,7 +13,7 @@ import { LONG_LEASE, proxied, startDoomed, takeOver } from '../helpers/doomed.ts
 import { expireLease, journalOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
-import { stage as stageOn, upTo } from './stage.ts';
+import { IMMEDIATE, stage as stageOn, upTo } from './stage.ts';
 
 const file = useDatabase();
 const WAIT = { timeout: 20_000, interval: 20 };
@@ -187,6 +187,45 @@ describe('a follower', () => {
     await s.publish(await s.end(6), true);
     await following;
     expect(s.seqs()).toEqual(upTo(7));
+  });
+});
+
+describe('a follower of a stream that is published ahead of its commits', () => {
+  /** What it has heard first lies behind a message that a connection holds. */
+  async function hearLaterFirst(pollMs: number) {
+    const s = await stageOn(file, { job: IMMEDIATE, pollMs });
+    const { proxy, url } = await proxied(testRedisUrl());
+    const late = createPublisher(url);
+    await late.ping();
+    const following = s.follow();
+    await s.live();
+    let heard = 0;
+    onTestFinished(s.hub.subscribe(s.id, { onRun: () => heard++, onGap: () => undefined }));
+    proxy.set({ kind: 'hold' });
+    const sent = late.publish(streamChannel(s.prefix, s.id), encodeRunMessage(s.run(0, 1), false, 'ahead'));
+    sent.catch(() => undefined);
+    await s.publish(s.run(1, 1), false, 'ahead');
+    await expect.poll(() => heard).toBe(1);
+    return { ...s, proxy, late, following };
+  }
+
+  it('keeps what came early until what lies before it comes, from a connection that was held', async () => {
+    const s = await hearLaterFirst(60_000);
+    expect(s.seqs()).toEqual([]);
+    s.proxy.set({ kind: 'open' });
+    await expect.poll(s.seqs, { timeout: 5_000 }).toEqual([0, 1]);
+    s.controller.abort(new Error('enough'));
+    await expect(s.following).rejects.toThrow('enough');
+  });
+
+  it('looks for what lies before it when that is lost with its connection, and word of its commit too', async () => {
+    const s = await hearLaterFirst(20);
+    s.late.disconnect();
+    s.proxy.set({ kind: 'cut' });
+    await s.append(s.run(0, 2));
+    await expect.poll(s.seqs, { timeout: 5_000 }).toEqual([0, 1]);
+    s.controller.abort(new Error('enough'));
+    await expect(s.following).rejects.toThrow('enough');
   });
 });
 

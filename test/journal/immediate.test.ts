@@ -1,9 +1,8 @@
-import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { sweepAlong } from '../../src/db/retention.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
-import { claimFree, expireLease, journalOf, useDatabase } from '../helpers/fixtures.ts';
+import { claimFree, expireLease, journalOf, refusePoison, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { IMMEDIATE, type Stage, stage as stageOn, upTo } from './stage.ts';
 
@@ -374,9 +373,7 @@ describe('a job with publish: immediate', () => {
         await ctx.flush();
       },
     });
-    await sql`
-      alter table journal_segments drop constraint if exists wholesome,
-        add constraint wholesome check (events::text not like '%poison%')`.execute(file.db);
+    await refusePoison(file.db);
     const fleet = createTestFleet(file.url, [job], { lingerMs: 60_000 });
     const handle = await fleet.enqueue(job, {});
     const live: StreamEvent[] = [];

@@ -5,6 +5,7 @@
  */
 import type { Fault } from './mutation.ts';
 
+const CONCURRENCY = 'test/workers/concurrency.test.ts';
 const CRASHES = 'test/workers/crash-points.test.ts';
 const ENDINGS = 'test/workers/endings.test.ts';
 const FENCES = 'test/idempotency/fences.test.ts';
@@ -24,6 +25,10 @@ const POISONED = '%s of a poisoned job: the ending stands, and its alert is rais
 const KILLED = '%s: another goes on, once';
 const ZOMBIE_WRITES = 'at %s (%s) writes nothing';
 const ZOMBIE_EFFECT = 'commits no effect through %s';
+const RETENTION = 'adds nothing to the stream when the other has finished it and retention removed the %s';
+const LOST_OUTCOME = 'an outcome, by the run that had it (%s)';
+const LIVE_EVENTS = 'events, and readers have them once while the run goes on';
+const NO_RECONCILER = 'while the process that reconciles is frozen: a job runs, of a fleet that %s';
 const EXPIRED_KEY = 'at %s: asking again gives one new job';
 const DIED_BEFORE_END = 'to a job whose worker died at %s ends it as %s';
 
@@ -54,8 +59,12 @@ export const faults: readonly Fault[] = [
     'redrive-failed',
     'redrive-failure-seq',
   ),
-  ...sees(1, LOST_ANSWERS, 'an outcome, by the run that had it (%s)', ['silent'], 'settle-silent-running'),
-  ...sees(1, LOST_ANSWERS, 'an outcome, by the run that had it (%s)', ['return'], 'settlement-recognised'),
+  ...sees(1, LOST_ANSWERS, LOST_OUTCOME, ['silent'], 'settle-silent-running'),
+  ...sees(1, LOST_ANSWERS, LOST_OUTCOME, ['return'], 'settlement-recognised', [
+    'settle-head-state',
+    'settle-running',
+    'settle-next-seq',
+  ]),
   ...sees(1, LOST_ANSWERS, 'an interruption, by the run that was told to stop', [], 'settle-running'),
   ...sees(
     1,
@@ -91,6 +100,15 @@ export const faults: readonly Fault[] = [
   ...sees(2, ZOMBIES, ZOMBIE_EFFECT, ['ctx.transaction'], 'lock-fence', 'transaction-fence'),
   ...sees(2, ZOMBIES, ZOMBIE_EFFECT, ['ctx.complete in a transaction of its own'], 'complete-fence'),
   ...sees(2, ZOMBIES, 'is not told that its checkpoint was saved', [], 'checkpoint-lost'),
+  ...sees(2, ZOMBIES, 'raises no fence but its own', [], 'raise-owner'),
+  ...sees(2, ZOMBIES, RETENTION, ['stream'], ['append-state', 'append-fence', 'append-next-seq']),
+  ...sees(
+    2,
+    LEASES,
+    'is not renewed any more, nor in the way of others, though its outcome had to be said again',
+    [],
+    ['lease-table-release', 'renew-running'],
+  ),
   ...sees(2, ZOMBIES, 'hears of it at its next heartbeat, and leaves the new lease as it is', [], 'renew-fence'),
   ...sees(2, ZOMBIES, 'goes on with a job that is still its own', [], 'writer-refused-alone'),
   ...sees(2, CRASHES, '%s past its lease: what it then writes is refused', ['settle.before (return)'], 'settled-fence'),
@@ -112,6 +130,9 @@ export const faults: readonly Fault[] = [
   ...sees(3, CRASHES, KILLED, ['checkpoint.after (complete)'], 'checkpoint-seq'),
   ...sees(3, CRASHES, KILLED, ['checkpoint.after (overlap)'], 'checkpoint-seq-early'),
   ...sees(3, LOST_ANSWERS, 'a flush, of events that are on their way', [], 'stream-flush-waits'),
+  ...sees(3, LOST_ANSWERS, 'waits for them', [], 'writer-seal-waits'),
+  ...sees(3, LOST_ANSWERS, 'leaves no gap before itself', [], ['settle-first-seq', 'writer-seal-waits']),
+  ...sees(3, ZOMBIES, RETENTION, ['job'], 'append-first-seq'),
   ...sees(
     3,
     CRASHES,
@@ -144,13 +165,7 @@ export const faults: readonly Fault[] = [
   ),
   ...sees(4, FOLLOWERS, 'that Redis does not answer polls', [], 'follower-polls'),
   ...sees(4, FOLLOWERS, 'whose subscription is late looks at the head once it stands', [], 'channel-confirmed-gap'),
-  ...sees(
-    4,
-    FOLLOWERS,
-    'misses nothing that is committed while it subscribes',
-    [],
-    ['follower-subscribe-first', 'channel-confirmed-gap'],
-  ),
+  ...sees(4, FOLLOWERS, 'misses nothing that is committed while it subscribes', [], 'follower-subscribe-first'),
   ...sees(
     4,
     FOLLOWERS,
@@ -178,6 +193,45 @@ export const faults: readonly Fault[] = [
     'fold-rewind',
   ),
   ...sees(4, FOLLOWERS, 'gives nothing of a producer that froze and has lost it', [], 'follower-zombie'),
+  ...sees(
+    4,
+    FOLLOWERS,
+    'keeps what came early until what lies before it comes, from a connection that was held',
+    [],
+    'follower-early',
+  ),
+  ...sees(
+    4,
+    FOLLOWERS,
+    'looks for what lies before it when that is lost with its connection, and word of its commit too',
+    [],
+    'follower-early-poll',
+  ),
+  ...sees(4, CRASHES, KILLED, ['settle.before (return)'], ['follower-subscribes', 'follower-head-check']),
+  ...sees(
+    4,
+    LOST_ANSWERS,
+    LIVE_EVENTS,
+    [],
+    ['writer-publish', 'follower-head-check'],
+    ['follower-seen-part', 'follower-seen'],
+  ),
+  ...sees(4, LOST_ANSWERS, LOST_OUTCOME, ['return'], ['settlement-announced', 'follower-head-check']),
+  ...sees(
+    4,
+    LOST_ANSWERS,
+    LOST_OUTCOME,
+    ['silent'],
+    ['silent-announced', 'follower-head-check'],
+    ['channel-endings', 'follower-head-check'],
+  ),
+  ...sees(
+    4,
+    REDIS_LOSS,
+    'a job that kills its workers is ended by the reconciler, with an alert, though nothing delivers it',
+    [],
+    ['reconciler-publishes', 'follower-head-check'],
+  ),
 
   ...sees(
     4,
@@ -226,6 +280,33 @@ export const faults: readonly Fault[] = [
   ),
   ...sees(5, REDIS_LOSS, 'and without a worker the doctor puts back every job that waits', [], 'doctor-mends'),
   ...sees(5, REDIS_LOSS, 'of a list a job is found that BullMQ has and will not run', [], 'dispatcher-lost'),
+  ...sees(
+    5,
+    REDIS_LOSS,
+    'a job that became due a moment ago is dispatched again',
+    [],
+    ['reconciler-fresh', 'reconciler-walks'],
+  ),
+  ...sees(5, CRASHES, 'the next one adds what it had removed', [], 'dispatcher-replaced'),
+  ...sees(5, CRASHES, 'the job runs again', [], ['dispatcher-failed', 'dispatcher-replaced']),
+  ...sees(5, TRANSACTIONS, NO_RECONCILER, ['lives'], 'tx-watch'),
+  ...sees(5, TRANSACTIONS, NO_RECONCILER, ['closes at once'], 'tx-last-look'),
+  ...sees(5, ENDINGS, 'reaches a run over the live bus though its worker has lost Postgres', [], 'cancel-live-bus'),
+  ...sees(
+    5,
+    CONCURRENCY,
+    'a run whose claim is under way when its worker ends is an interruption, and its handler does not start',
+    [],
+    'interrupt-claiming',
+  ),
+  ...sees(5, LOST_ANSWERS, 'a raise of its fence, by the run that raised it', [], 'raise-again'),
+  ...sees(
+    5,
+    ZOMBIES,
+    'keeps other deliveries out until then, and holds up no other job',
+    [],
+    'claim-fresh-skip-locked',
+  ),
   ...sees(
     5,
     REDIS_LOSS,
@@ -383,6 +464,14 @@ export const faults: readonly Fault[] = [
     'claim-poison',
     'delivery-ends-poisoned',
   ),
+  ...sees(7, ENDINGS, 'leaves a job to be run whose owner has come back and let go of it', [], 'ending-poison-limit'),
+  ...sees(
+    7,
+    ENDINGS,
+    'is left to the one that runs it, however often the reconciler looks',
+    [],
+    ['stray-live-lease', 'abandon-held'],
+  ),
   ...sees(
     7,
     REDIS_LOSS,
@@ -431,44 +520,6 @@ export const faults: readonly Fault[] = [
     'writer-wake',
   ),
 ];
-
-/**
- * Mutations that no fault shows while the others here are in place: what they do is done by those
- * as well, or comes a little later through them.
- */
-export const behind: Readonly<Record<string, readonly [string, ...string[]]>> = {
-  'append-first-seq': ['claim-new-head', 'append-fence'],
-  'append-state': ['append-next-seq'],
-  'cancel-live-bus': ['cancel-heartbeat'],
-  'channel-endings': ['follower-head-check'],
-  'claim-fresh-skip-locked': ['ending-silence'],
-  'ending-poison-limit': ['claim-poison-limit'],
-  'follower-early': ['follower-gap', 'follower-head-check'],
-  'follower-early-poll': ['follower-gap', 'follower-head-check'],
-  'follower-seen-part': ['follower-seen'],
-  'follower-subscribes': ['follower-head-check'],
-  'lease-table-release': ['renew-running'],
-  'reconciler-fresh': ['reconciler-walks'],
-  'reconciler-swept': ['reconciler-walks'],
-  'reconciler-publishes': ['follower-head-check'],
-  'settle-first-seq': ['claim-new-head', 'settle-fence'],
-  'settle-head-state': ['settle-running'],
-  'settlement-announced': ['follower-head-check'],
-  'silent-announced': ['follower-head-check'],
-  'raise-again': ['claim-lease-expiry'],
-  'raise-owner': ['claim-fence'],
-  'interrupt-claiming': ['claim-lease-expiry'],
-  'list-delayed': ['reconciler-walks'],
-  'list-early': ['stray-expired'],
-  'stray-cancelled': ['list-cancel'],
-  'stray-live-lease': ['claim-live-lease'],
-  'tx-last-look': ['reconciler-outbox'],
-  'tx-watch': ['reconciler-outbox'],
-  'outbox-refused': ['reconciler-outbox'],
-  'dispatcher-failed': ['reconciler-walks'],
-  'writer-publish': ['follower-head-check'],
-  'writer-seal-waits': ['settle-fence'],
-};
 
 /** Mutations that hold no promise against a death, by what they are for. */
 export const elsewhere: Readonly<Record<string, readonly string[]>> = {
@@ -588,6 +639,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'locked-key-wait',
     'mend-fold-due',
     'outbox-batch',
+    'outbox-refused',
     'reconciler-close',
     'round-turn',
     'silent-terminal',
@@ -598,12 +650,15 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'slots-order',
     'slots-short',
     'list-abandoned',
+    'list-delayed',
     'list-doctor',
     'list-drop',
+    'list-early',
     'list-heap-only',
     'list-lock',
     'list-settled',
     'list-silent',
+    'stray-cancelled',
     'stray-stable',
     'waits-polling-storm',
     'waits-share',

@@ -21,7 +21,7 @@ export interface Mutation {
 export interface Fault {
   /** Of the first eight of DESIGN.md's promises. */
   promise: 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
-  /** Names of mutations. Several: each is behind the others, so that they are taken out together. */
+  /** Names of mutations. Several: each is behind the others, so that only together they are missed. */
   without: readonly [string, ...string[]];
   /** Kills, freezes or cuts off real processes. From the root of the clone. */
   test: string;

@@ -1,11 +1,11 @@
 /** Jobs that may not run again, and workers that die or freeze before they have ended them. */
-import type { Queue } from 'bullmq';
+import type { Job, Queue } from 'bullmq';
 import { sql } from 'kysely';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { CrashPoint } from '../../src/crash-points.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
 import { poisonAlerts, type StepsInput, stepsJob } from '../helpers/crash-process.ts';
-import { LONG_LEASE, startDoomed, withoutReconcilers } from '../helpers/doomed.ts';
+import { type Doomed, LONG_LEASE, proxied, startDoomed, withoutReconcilers } from '../helpers/doomed.ts';
 import { claimOne, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { uniquePrefix } from '../helpers/services.ts';
@@ -131,7 +131,10 @@ describe('a delivery that froze just before it ends its job', () => {
     expect(await typesOf(id)).toEqual(['error']);
   });
 
-  it('leaves a job alone whose owner has come back', async () => {
+  /** Has met a job that had lost more workers than it may, if its owner were dead; but that wakes. */
+  async function meetOwner(
+    run: (stage: { fleet: Fleet; id: string; owner: Doomed; ender: Doomed; again: Job }) => Promise<void>,
+  ) {
     const prefix = uniquePrefix();
     const fleet = createTestFleet(file.url, [stepsJob], { prefix });
     // It has lost as many workers as it may.
@@ -159,12 +162,69 @@ describe('a delivery that froze just before it ends its job', () => {
       owner.wake();
       const held = async () => ((await rowOf(file.db, id)).lease_expires_at?.getTime() ?? 0) > Date.now();
       await expect.poll(held, WAIT).toBe(true);
+      await run({ fleet, id, owner, ender, again });
+    });
+  }
+
+  it('leaves a job alone whose owner has come back', async () => {
+    await meetOwner(async ({ fleet, id, owner, ender, again }) => {
       ender.wake();
       await expect.poll(() => again.getState(), WAIT).toBe('delayed');
       expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 2, crash_count: 1 });
       owner.order({ type: 'go' });
       expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'wait', stoppedEarly: false });
     });
+  });
+
+  it('leaves a job to be run whose owner has come back and let go of it', async () => {
+    await meetOwner(async ({ fleet, id, owner, ender }) => {
+      await owner.end();
+      expect(await rowOf(file.db, id)).toMatchObject({ status: 'pending', crash_count: 1, interruption_count: 1 });
+      ender.wake();
+      await ender.told('running');
+      ender.order({ type: 'go' });
+      expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'wait', stoppedEarly: false });
+      expect(await rowOf(file.db, id)).toMatchObject({ fence: 3, crash_count: 1 });
+    });
+  });
+});
+
+describe('a job that has lost as many workers as it may', () => {
+  it('is left to the one that runs it, however often the reconciler looks', async () => {
+    const { prefix, handle, id } = await lost('claim.after', 'wait');
+    await expireLease(file.db, id);
+    const worker = await startDoomed({ databaseUrl: file.url, prefix });
+    await worker.told('running');
+    const lastRound = async () => {
+      const { rows } = await sql<{ at: string }>`select max(finished_at)::text as at from reconciler_rounds`.execute(
+        file.db,
+      );
+      return rows[0]?.at;
+    };
+    for (let round = 0; round < 2; round++) {
+      const before = await lastRound();
+      await expect.poll(lastRound, WAIT).not.toBe(before);
+    }
+    worker.order({ type: 'go' });
+    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'wait', stoppedEarly: false });
+    expect(await rowOf(file.db, id)).toMatchObject({ fence: 2, crash_count: 1 });
+  });
+});
+
+describe('a cancel', () => {
+  it('reaches a run over the live bus though its worker has lost Postgres', async () => {
+    const prefix = uniquePrefix();
+    const fleet = createTestFleet(file.url, [stepsJob], { prefix });
+    const { proxy, url } = await proxied(file.url);
+    const worker = await startDoomed({ databaseUrl: url, prefix, ...LONG_LEASE });
+    const handle = await fleet.enqueue(stepsJob, { how: 'wait-silent' });
+    await worker.told('running');
+    proxy.set({ kind: 'cut' });
+    await fleet.cancel(handle.id);
+    await worker.told('stopped');
+    proxy.set({ kind: 'open' });
+    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
+    expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'cancelled', fence: 1, interruption_count: 0 });
   });
 });
 

@@ -176,6 +176,27 @@ describe('a lease', () => {
   });
 });
 
+describe('a lease whose run is over', () => {
+  it('is not renewed any more, nor in the way of others, though its outcome had to be said again', async () => {
+    const prefix = uniquePrefix();
+    const fleet = createTestFleet(file.url, [stepsJob], { prefix });
+    const { proxy, url } = await proxied(file.url);
+    const options = { databaseUrl: url, prefix, leaseTtlMs: 60_000, heartbeatMs: 200 };
+    const worker = await startDoomed({ ...options, point: 'settle.before', signal: 'SIGSTOP' });
+    const other = await fleet.enqueue(stepsJob, { how: 'wait-silent' });
+    await worker.told('running');
+    const handle = await fleet.enqueue(stepsJob, { how: 'silent' });
+    await worker.stopped();
+    proxy.set({ kind: 'cut' });
+    worker.wake();
+    await worker.said('outcome not committed; trying again');
+    proxy.set({ kind: 'open' });
+    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'silent' });
+    // One statement renews all; the row of a job that has ended takes no lease, and would fail it.
+    for (let renewals = 0; renewals < 2; renewals++) await renewed(other.id);
+  });
+});
+
 describe('deliveries of one job that Postgres hears of together', () => {
   it('are one run; the others wait for it', async () => {
     const prefix = uniquePrefix();

@@ -3,14 +3,17 @@
  * asked and before the worker heard so, or before the server heard of it.
  */
 import type { Queue } from 'bullmq';
+import { Redis } from 'ioredis';
 import { sql } from 'kysely';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import type { CrashPoint } from '../../src/crash-points.ts';
-import { type StepsInput, stepsJob } from '../helpers/crash-process.ts';
+import { streamChannel } from '../../src/journal/channel.ts';
+import type { Fleet } from '../../src/workers/fleet.ts';
+import { aheadJob, type StepsInput, stepsJob } from '../helpers/crash-process.ts';
 import { LONG_LEASE, proxied, startDoomed } from '../helpers/doomed.ts';
-import { journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { journalOf, refusePoison, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
-import { uniquePrefix } from '../helpers/services.ts';
+import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
 const WAIT = { timeout: 20_000, interval: 20 };
@@ -50,7 +53,26 @@ async function freeze(point: CrashPoint, how: StepsInput['how']) {
   });
   const { id } = await fleet.enqueue(stepsJob, { how });
   await worker.stopped();
-  return { fleet, proxy, worker, id, queue: fleet.queues[0] as Queue };
+  return { prefix, fleet, proxy, worker, id, queue: fleet.queues[0] as Queue };
+}
+
+/** A reader of a fleet that nothing else listens to; when this resolves it depends on the live bus. */
+async function reading(fleet: Fleet, prefix: string, id: string) {
+  const types: string[] = [];
+  const follower = fleet.follow(id);
+  const done = (async () => {
+    for await (const { event } of follower) types.push(event.type);
+  })();
+  done.catch(() => undefined);
+  const redis = new Redis(testRedisUrl());
+  onTestFinished(async () => {
+    redis.disconnect();
+    await follower.return();
+  });
+  await expect.poll(async () => (await redis.pubsub('NUMSUB', streamChannel(prefix, id)))[1], WAIT).toBe(1);
+  // It has looked at the head, and is not to find there what it should hear, when later looks are answered.
+  for (let looks = 0; looks < 2; looks++) await fleet.readEvents(id, { after: -1 });
+  return { types, done };
 }
 
 const typesOf = async (id: string) => (await journalOf(file.db, id)).map(({ event }) => event.type);
@@ -58,7 +80,7 @@ const typesOf = async (id: string) => (await journalOf(file.db, id)).map(({ even
 describe('what was committed and not answered is recognised:', () => {
   /** Lets the worker's next statement through, and cuts its connections when the server has done it. */
   async function loseAnswer(
-    { proxy, worker, id }: Awaited<ReturnType<typeof freeze>>,
+    { proxy, worker, id }: Pick<Awaited<ReturnType<typeof freeze>>, 'proxy' | 'worker' | 'id'>,
     isDone: () => Promise<boolean>,
   ): Promise<Awaited<ReturnType<typeof rowOf>>> {
     proxy.set({ kind: 'mute' });
@@ -89,15 +111,57 @@ describe('what was committed and not answered is recognised:', () => {
     expect(await typesOf(id)).toEqual(['step', 'step', 'end']);
   });
 
+  it('events, and readers have them once while the run goes on', async () => {
+    const stage = await freeze('append.before', 'quiet');
+    const { fleet, prefix, worker, id } = stage;
+    const live = await reading(fleet, prefix, id);
+    let late: Awaited<ReturnType<typeof reading>> | undefined;
+    // One has them from the journal before they are told.
+    await loseAnswer(stage, async () => {
+      if ((await journalOf(file.db, id)).length === 0) return false;
+      late ??= await reading(fleet, prefix, id);
+      return late.types.length > 0;
+    });
+    await expect.poll(() => live.types, WAIT).toEqual(['step']);
+    worker.order({ type: 'go' });
+    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'quiet' });
+    await Promise.all([live.done, late?.done]);
+    expect([live.types, late?.types]).toEqual([
+      ['step', 'end'],
+      ['step', 'end'],
+    ]);
+  });
+
+  it('a raise of its fence, by the run that raised it', async () => {
+    await refusePoison(file.db);
+    const prefix = uniquePrefix();
+    const fleet = createTestFleet(file.url, [stepsJob, aheadJob], { prefix });
+    const { proxy, url } = await proxied(file.url);
+    const worker = await startAtRest({ databaseUrl: url, prefix, ...LONG_LEASE });
+    const { id } = await fleet.enqueue(aheadJob, { how: 'poison' });
+    await worker.told('refused');
+    worker.order({ type: 'go' });
+    await loseAnswer({ proxy, worker, id }, async () => (await rowOf(file.db, id)).fence === 2);
+    await expect(fleet.result(id, { timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'JOURNAL_REFUSED' });
+    expect(worker.log).not.toContain('run given up: its lease is lost');
+    expect(await rowOf(file.db, id)).toMatchObject({ fence: 2, crash_count: 0, interruption_count: 0 });
+    expect(await typesOf(id)).toEqual(['error']);
+  });
+
   it.each(['return', 'silent'] as const)('an outcome, by the run that had it (%s)', async (how) => {
     const stage = await freeze('settle.before', how);
-    const { worker, queue, id } = stage;
+    const { fleet, prefix, worker, queue, id } = stage;
+    const live = await reading(fleet, prefix, id);
     const left = await loseAnswer(stage, async () => (await rowOf(file.db, id)).status === 'completed');
     await expect.poll(() => queue.getJobState(id), WAIT).toBe('completed');
     expect(worker.log).not.toContain('run given up: its lease is lost');
+    expect(worker.log).not.toContain('outcome could not be written; settled as an error');
     // Not written a second time.
     expect(await rowOf(file.db, id)).toEqual(left);
     expect(await typesOf(id)).toEqual(how === 'silent' ? [] : ['step', 'step', 'end']);
+    // Readers are told.
+    await live.done;
+    expect(live.types).toEqual(how === 'silent' ? ['end'] : ['step', 'step', 'end']);
   });
 
   it('an error that is retried, by the run that threw it', async () => {
@@ -121,7 +185,7 @@ describe('what was committed and not answered is recognised:', () => {
     await worker.told('running');
     worker.child.kill('SIGTERM');
     await worker.stopped();
-    await loseAnswer({ fleet, proxy, worker, id, queue: fleet.queues[0] as Queue }, async () => {
+    await loseAnswer({ proxy, worker, id }, async () => {
       return (await rowOf(file.db, id)).status === 'pending';
     });
     await worker.ended();
@@ -190,6 +254,36 @@ describe('what was not heard is said again:', () => {
     await expect.poll(() => foreign.getState(), WAIT).toBe('completed');
     const { jobs } = await fleet.find({ key: prefix });
     expect(jobs).toMatchObject([{ status: 'completed', fence: 1, crashCount: 0 }]);
+  });
+});
+
+describe('an outcome whose events are still on their way', () => {
+  /** The journal tries again, ever less often, when the handler returns; then Postgres is there. */
+  async function returnBehindEvents() {
+    const stage = await freeze('append.before', 'quiet');
+    const { proxy, worker } = stage;
+    proxy.set({ kind: 'cut' });
+    worker.wake();
+    const failures = () => worker.log.filter((message) => message === 'journal flush failed; retrying').length;
+    // The pause after the sixth is the longest by far of all that are waited for.
+    await expect.poll(failures, WAIT).toBe(6);
+    worker.order({ type: 'go' });
+    proxy.set({ kind: 'open' });
+    expect(await stage.fleet.result(stage.id, { timeoutMs: 20_000 })).toEqual({ how: 'quiet' });
+    return stage;
+  }
+
+  it('waits for them', async () => {
+    const { id } = await returnBehindEvents();
+    expect(await rowOf(file.db, id)).toMatchObject({ fence: 1, crash_count: 0, error_count: 0, interruption_count: 0 });
+    expect(await typesOf(id)).toEqual(['step', 'end']);
+  });
+
+  it('leaves no gap before itself', async () => {
+    const { fleet, id } = await returnBehindEvents();
+    const types: string[] = [];
+    for await (const { event } of fleet.follow(id)) types.push(event.type);
+    expect(types).toEqual(await typesOf(id));
   });
 });
 

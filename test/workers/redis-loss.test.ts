@@ -53,6 +53,11 @@ describe('after a FLUSHALL', () => {
   it('a job that kills its workers is ended by the reconciler, with an alert, though nothing delivers it', async () => {
     const { fleet, prefix } = fleetOf();
     const handle = await fleet.enqueue(stepsJob, { how: 'return' });
+    const read: string[] = [];
+    const following = (async () => {
+      for await (const { event } of handle.events()) read.push(event.type);
+    })();
+    following.catch(() => undefined);
     for (let crash = 1; crash <= 2; crash++) {
       const worker = await startDoomed({
         databaseUrl: file.url,
@@ -72,6 +77,23 @@ describe('after a FLUSHALL', () => {
     await reconciler.said('job poisoned: it crashed or lost its worker too often');
     expect(await rowOf(file.db, handle.id)).toMatchObject({ crash_count: 2, fence: 3 });
     expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(['error']);
+    await following;
+    expect(read).toEqual(['error']);
+  });
+
+  it('a job that became due a moment ago is dispatched again', async () => {
+    const { fleet, prefix, queue } = fleetOf();
+    const options = {
+      databaseUrl: file.url,
+      redisUrl: own.url,
+      prefix,
+      role: 'reconciler',
+      reconcileMs: 1_000,
+    } as const;
+    await startDoomed(options);
+    const handle = await fleet.enqueue(stepsJob, { how: 'return' });
+    await own.client.flushall();
+    await expect.poll(() => queue.getJobState(handle.id), WAIT).toBe('waiting');
   });
 
   it('waiting jobs are dispatched again, delayed ones with the delay they have left', async () => {

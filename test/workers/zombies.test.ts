@@ -6,9 +6,9 @@ import { sql } from 'kysely';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { CrashPoint } from '../../src/crash-points.ts';
 import { claimJobs } from '../../src/db/jobs.ts';
-import { type StepsInput, stepsJob } from '../helpers/crash-process.ts';
+import { aheadJob, type StepsInput, stepsJob } from '../helpers/crash-process.ts';
 import { type Doomed, LONG_LEASE, startDoomed, takeOver } from '../helpers/doomed.ts';
-import { expireLease, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { expireLease, journalOf, refusePoison, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { uniquePrefix } from '../helpers/services.ts';
 
@@ -83,6 +83,58 @@ describe('a worker that wakes when its job is another’s', () => {
     expect(before.effects).toEqual([{ n: 0 }]);
     expect(await snapshot(id)).toEqual(before);
   });
+
+  it('raises no fence but its own', async () => {
+    await refusePoison(file.db);
+    const prefix = uniquePrefix();
+    const fleet = createTestFleet(file.url, [stepsJob, aheadJob], { prefix });
+    const zombie = await startDoomed({ databaseUrl: file.url, prefix, ...LONG_LEASE });
+    const { id } = await fleet.enqueue(aheadJob, { how: 'poison' });
+    await zombie.told('refused');
+    zombie.child.kill('SIGSTOP');
+    await zombie.stopped();
+    await takeOver(file.db, id);
+    const before = await snapshot(id);
+    zombie.order({ type: 'go' });
+    await wakeAndEnd(zombie);
+    expect(await snapshot(id)).toEqual(before);
+  });
+
+  it.each([
+    ['stream', { streamRetentionMs: 1_000 }],
+    ['job', { streamRetentionMs: 1_000, jobRetentionMs: 1_000 }],
+  ] as const)(
+    'adds nothing to the stream when the other has finished it and retention removed the %s',
+    async (_kind, limits) => {
+      const { fleet, zombie, id } = await freeze('append.before', 'long', { skip: 20 });
+      await zombie.stopped();
+      await expireLease(file.db, id);
+      // The frozen process may have swallowed what BullMQ would wake a worker with.
+      const data = { oncefleet: 1, jobId: id, key: null };
+      await fleet.queues[0]?.add('steps', data, { jobId: `again-${id}` });
+      const worker = await fleet.work();
+      expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'long' });
+      await worker.close();
+      await sql`update jobs set expires_at = clock_timestamp() where id = ${id}`.execute(file.db);
+      const sweeper = createTestFleet(file.url, [stepsJob], limits);
+      const left = async () => {
+        const { rows } = await sql<{ job: unknown; head: unknown; segments: unknown }>`
+        select (select json_agg(j) from jobs j where id = ${id}) as job,
+          (select json_agg(h) from stream_heads h where stream_id = ${id}) as head,
+          (select json_agg(s) from journal_segments s where stream_id = ${id}) as segments`.execute(file.db);
+        return rows[0];
+      };
+      const isRemoved = async () => {
+        await sweeper.sweep();
+        const rows = await left();
+        return ('jobRetentionMs' in limits ? rows?.job : rows?.segments) === null;
+      };
+      await expect.poll(isRemoved, { timeout: 20_000 }).toBe(true);
+      const before = await left();
+      await wakeAndEnd(zombie);
+      expect(await left()).toEqual(before);
+    },
+  );
 
   it('is not told that its checkpoint was saved', async () => {
     const { zombie, id } = await freeze('checkpoint.before', 'last-checkpoint');
@@ -159,6 +211,29 @@ describe('a worker that wakes when its job is another’s', () => {
     expect(await rowOf(file.db, other.id)).toMatchObject({ fence: 1, interruption_count: 0, crash_count: 0 });
     await zombie.end();
     expect(await snapshot(id)).toEqual(before);
+  });
+});
+
+describe('a job whose first claim is being committed', () => {
+  it('keeps other deliveries out until then, and holds up no other job', async () => {
+    const fleet = createTestFleet(file.url, [stepsJob], LONG_LEASE);
+    const [queue] = fleet.queues;
+    const { id } = await fleet.enqueue(stepsJob, { how: 'silent' });
+    await file.db.transaction().execute(async (trx) => {
+      const request = { id, owner: 'first', ttlMs: 60_000, maxCrashes: 5, delivery: 0, own: true };
+      expect(await claimJobs(trx, [request], 'worker')).toMatchObject([{ decision: 'claimed' }]);
+      const data = { oncefleet: 1, jobId: id, key: null };
+      const again = await Promise.all(
+        Array.from({ length: 8 }, (_, n) => queue?.add('steps', data, { jobId: `again-${n}-${id}` })),
+      );
+      await fleet.work();
+      const states = () => Promise.all(again.map((job) => job?.getState()));
+      await expect.poll(states, { timeout: 10_000 }).toContain('delayed');
+      const other = await fleet.enqueue(stepsJob, { how: 'silent' });
+      expect(await other.result({ timeoutMs: 10_000 })).toEqual({ how: 'silent' });
+      expect(await rowOf(file.db, id)).toMatchObject({ status: 'pending', fence: 0 });
+    });
+    expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 1, lease_owner: 'first' });
   });
 });
 
