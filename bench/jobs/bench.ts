@@ -17,8 +17,8 @@ interface Sizes {
   rounds: number;
   concurrencies: readonly number[];
   /** Jobs of one case. */
+  /** Jobs of one measured stretch, and of the warm-up before it. */
   jobs(concurrency: number): number;
-  warmUp: number;
   adding: readonly { way: AddWay; count: number }[];
   latency: { concurrency: number; perSecond: number; jobs: number; warmUp: number };
 }
@@ -28,7 +28,6 @@ const WHOLE: Sizes = {
   concurrencies: [1, 8, 32, 100],
   // One at a time, 10,000 take up to half a minute for each subject and round.
   jobs: (concurrency) => (concurrency === 1 ? 2_000 : 10_000),
-  warmUp: 1_000,
   adding: [
     { way: 'single', count: 2_000 },
     { way: 'concurrent', count: 10_000 },
@@ -42,7 +41,6 @@ const QUICK: Sizes = {
   rounds: 1,
   concurrencies: [32],
   jobs: () => 500,
-  warmUp: 100,
   adding: [
     { way: 'single', count: 50 },
     { way: 'concurrent', count: 200 },
@@ -68,7 +66,7 @@ export const jobsBench: Bench = {
   packages: ['bullmq', 'ioredis', 'pg', 'pg-boss', 'graphile-worker'],
   method: [
     'Every subject runs the same no-op job in one worker process, on the same durable Postgres and the same Redis.',
-    'The jobs are all added before the clock starts, after a warm-up in the same process; the clock stops when none is left, and every handler run is counted.',
+    'The jobs are all added before the clock starts, after as many in the same process to warm up; the clock stops when none is left, and every handler run is counted.',
     'Each case has an empty database (analysed, after a checkpoint) and Redis keys of its own.',
     'Cases take turns within a round and the rounds are repeated; a figure is the median of the rounds, with the least and the most beside it, and a ratio is the median of the ratios within each round.',
     '',
@@ -145,7 +143,8 @@ async function runProcessing({ bed, findings, wanted, round, order, note }: Roun
       const stretches = await measureProcessing(bed, subject, {
         concurrency,
         jobs,
-        warmUp: wanted.warmUp,
+        // As many again: a worker runs for days, and its first thousands of jobs while code is compiled.
+        warmUp: jobs,
         redeliveries: ['delivery', 'duplicate'],
         profile: profileName(wanted.profile, `${subject.name}-${concurrency}-${round + 1}`),
       });
