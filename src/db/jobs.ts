@@ -526,9 +526,10 @@ export interface Settlement {
  * Ends several runs, each at its fence: status, result, ledger, last events and the release
  * of the lease, in one statement.
  *
- * @returns the ids that were accepted; the others' leases are lost
+ * @returns those that were accepted; the others' leases are lost. Not ids: a process may end a run
+ *   whose lease it has lost beside the one with which it took the job over itself
  */
-export async function settleJobs(db: Kysely<Database>, given: readonly Settlement[]): Promise<Set<string>> {
+export async function settleJobs(db: Kysely<Database>, given: readonly Settlement[]): Promise<Set<Settlement>> {
   const settlements = given.toSorted(byId);
   const silent = settlements.filter(({ status, run }) => status === 'completed' && run === undefined);
   if (silent.length === 0) return settleAny(db, settlements);
@@ -543,10 +544,10 @@ export async function settleJobs(db: Kysely<Database>, given: readonly Settlemen
 }
 
 /** Completes runs that have emitted nothing: their streams have no head, and get none. */
-async function settleSilent(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<string>> {
+async function settleSilent(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
   const statement = db.isTransaction ? unnamed : named;
   const result = await db.executeQuery(
-    statement<{ id: string }>(
+    statement<{ id: string; fence: number }>(
       'settle_silent',
       `with want as (
         select id::uuid, fence, result_ttl_ms, result
@@ -563,11 +564,11 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
           expires_at = clock_timestamp() + w.result_ttl_ms * interval '1 ms'
         from want w
         where j.id = w.id and j.fence = w.fence and j.status = 'running'
-        returning j.id
+        returning j.id, j.fence
       ), finished as (
         delete from unfinished_jobs u using completed c where u.job_id = c.id
       )
-      select id from completed`,
+      select id, fence from completed`,
       [
         textArray(settlements.map((s) => s.id)),
         settlements.map((s) => s.fence),
@@ -576,13 +577,13 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
       ],
     ),
   );
-  return new Set(result.rows.map((row) => row.id));
+  return acceptedOf(settlements, result.rows);
 }
 
-async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<string>> {
+async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
   const statement = db.isTransaction ? unnamed : named;
   const result = await db.executeQuery(
-    statement<{ id: string }>(
+    statement<{ id: string; fence: number }>(
       'settle',
       `with want as (
         select *, first_seq is not null as has_run
@@ -632,13 +633,13 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
           expires_at = case when w.terminal then clock_timestamp() + w.result_ttl_ms * interval '1 ms' end
         from accepted w
         where j.id = w.id and j.fence = w.fence
-        returning j.id, j.run_at, w.terminal
+        returning j.id, j.fence, j.run_at, w.terminal
       ), finished as (
         delete from unfinished_jobs u using settled s where u.job_id = s.id and s.terminal
       ), delayed as (
         update unfinished_jobs u set run_at = s.run_at from settled s where u.job_id = s.id and not s.terminal
       )
-      select id from settled`,
+      select id, fence from settled`,
       [
         settlements.map((s) => s.id),
         settlements.map((s) => s.fence),
@@ -657,14 +658,22 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
       ],
     ),
   );
-  return new Set(result.rows.map((row) => row.id));
+  return acceptedOf(settlements, result.rows);
+}
+
+function acceptedOf(
+  settlements: readonly Settlement[],
+  rows: readonly { id: string; fence: number }[],
+): Set<Settlement> {
+  const fences = new Map(rows.map(({ id, fence }) => [id, fence]));
+  return new Set(settlements.filter(({ id, fence }) => fences.get(id) === fence));
 }
 
 /**
  * Of settlements that were refused, those that an earlier try committed: its answer was
  * lost. Only the holder of a fence settles at that fence, so the row tells.
  */
-export async function findSettled(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<string>> {
+export async function findSettled(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
   const rows = await db
     .selectFrom('jobs')
     .select(['id', 'fence', 'status', 'last_outcome'])
@@ -672,12 +681,10 @@ export async function findSettled(db: Kysely<Database>, settlements: readonly Se
     .execute();
   const byId = new Map(rows.map((row) => [row.id, row]));
   return new Set(
-    settlements
-      .filter((s) => {
-        const row = byId.get(s.id);
-        return row !== undefined && row.fence === s.fence && row.status === s.status && row.last_outcome === s.outcome;
-      })
-      .map((s) => s.id),
+    settlements.filter((s) => {
+      const row = byId.get(s.id);
+      return row !== undefined && row.fence === s.fence && row.status === s.status && row.last_outcome === s.outcome;
+    }),
   );
 }
 

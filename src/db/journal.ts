@@ -84,9 +84,9 @@ export function lastProgress(events: readonly string[]): string | null {
  *
  * @returns the ids of the streams that accepted theirs
  */
-export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Promise<Set<string>> {
+export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Promise<Set<Run>> {
   const result = await db.executeQuery(
-    named<{ stream_id: string }>(
+    named<{ stream_id: string; fence: number }>(
       'append',
       `with run as (
         select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
@@ -96,20 +96,20 @@ export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Pr
         update stream_heads h set next_seq = r.last_seq + 1, progress = coalesce(r.progress::json, h.progress)
         from run r
         where h.stream_id = r.stream_id and h.fence = r.fence and h.next_seq = r.first_seq and h.state = 'open'
-        returning h.stream_id
+        returning h.stream_id, h.fence
       ), opened as (
         insert into stream_heads (stream_id, fence, next_seq, progress)
         select stream_id, fence, last_seq + 1, progress::json from run where first_seq = 0
         on conflict do nothing
-        returning stream_id
+        returning stream_id, fence
       ), accepted as (
-        select stream_id from advanced union all select stream_id from opened
+        select stream_id, fence from advanced union all select stream_id, fence from opened
       ), appended as (
         insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
         select r.stream_id, r.first_seq, r.last_seq, r.fence, r.events::json
-        from run r join accepted using (stream_id)
+        from run r join accepted using (stream_id, fence)
       )
-      select stream_id from accepted`,
+      select stream_id, fence from accepted`,
       [
         runs.map((run) => run.streamId),
         runs.map((run) => run.fence),
@@ -120,7 +120,8 @@ export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Pr
       ],
     ),
   );
-  return new Set(result.rows.map((row) => row.stream_id));
+  const fences = new Map(result.rows.map((row) => [row.stream_id, row.fence]));
+  return new Set(runs.filter((run) => fences.get(run.streamId) === run.fence));
 }
 
 export async function findHeads(db: Kysely<Database>, streamIds: readonly string[]): Promise<Map<string, Head>> {

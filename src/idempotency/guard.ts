@@ -351,9 +351,9 @@ export class Guard {
           const settlement = await this.#plan(verdict, claimed, stream, job, spec);
           lease.settling();
           const accepted = await settleJobs(trx, [settlement]);
-          if (!accepted.has(id)) {
+          if (!accepted.has(settlement)) {
             const { settlement: first } = completion;
-            if (first !== undefined && (await findSettled(trx, [first])).has(id))
+            if (first !== undefined && (await findSettled(trx, [first])).has(first))
               throw new OncefleetError(
                 'STREAM_CLOSED',
                 `ctx.complete: job ${id} has its outcome already, by the first call`,
@@ -635,7 +635,7 @@ export class Guard {
   /** Whether the transaction that `ctx.complete` took part in has committed. */
   async #hasCompleted(settlement: Settlement): Promise<boolean> {
     const settled = await this.#persist(settlement.id, () => findSettled(this.#runtime.db.kysely, [settlement]));
-    if (!settled.has(settlement.id)) return false;
+    if (!settled.has(settlement)) return false;
     this.#runtime.announce(settlement);
     return true;
   }

@@ -261,11 +261,10 @@ export class Runtime {
     crashPoint('settle.before');
     const accepted = await settleJobs(db, settlements);
     crashPoint('settle.after');
-    const refused = settlements.filter((settlement) => !accepted.has(settlement.id));
-    if (refused.length > 0) for (const id of await findSettled(db, refused)) accepted.add(id);
-    const done = settlements.filter((settlement) => accepted.has(settlement.id));
-    this.#announce(done);
-    return settlements.map((settlement) => accepted.has(settlement.id));
+    const refused = settlements.filter((settlement) => !accepted.has(settlement));
+    if (refused.length > 0) for (const settled of await findSettled(db, refused)) accepted.add(settled);
+    this.#announce(settlements.filter((settlement) => accepted.has(settlement)));
+    return settlements.map((settlement) => accepted.has(settlement));
   }
 
   #announce(settlements: readonly Settlement[]): void {

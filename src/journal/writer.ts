@@ -185,8 +185,8 @@ export class JournalWriter {
         crashPoint('append.before');
         const accepted = await appendRuns(this.#db, runs);
         crashPoint('append.after');
-        this.#commit(flights.filter((flight) => accepted.has(flight.run.streamId)));
-        const refused = flights.filter((flight) => !accepted.has(flight.run.streamId));
+        this.#commit(flights.filter((flight) => accepted.has(flight.run)));
+        const refused = flights.filter((flight) => !accepted.has(flight.run));
         flights = refused.length === 0 ? [] : await this.#explain(refused);
         retryMs = RETRY_MIN_MS;
       } catch (err) {

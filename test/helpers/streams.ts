@@ -44,7 +44,7 @@ export async function openStream(
         const count = Math.min(left, perSegment);
         const texts = Array.from({ length: count }, (_, i) => deltaText(nextSeq + i));
         const run = { streamId: id, fence, firstSeq: nextSeq, events: texts };
-        expect(await appendRuns(db, [run])).toEqual(new Set([id]));
+        expect(await appendRuns(db, [run])).toHaveProperty('size', 1);
         nextSeq += count;
       }
     },
@@ -67,7 +67,7 @@ export async function openStream(
         delivery: 0,
         run: { streamId: id, fence, firstSeq: nextSeq, events: [rowTerminalJson({ status, result, error })] },
       };
-      expect(await settleJobs(db, [settlement])).toEqual(new Set([id]));
+      expect(await settleJobs(db, [settlement])).toHaveProperty('size', 1);
       nextSeq++;
       await backdateEnd(db, id, ageMs);
     },

@@ -4,7 +4,7 @@
  */
 import type { Queue } from 'bullmq';
 import { type CompiledQuery, sql } from 'kysely';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { createDb } from '../../src/db/client.ts';
 import {
@@ -19,6 +19,7 @@ import {
 import { appendRuns, findHeads, type Run } from '../../src/db/journal.ts';
 import { RENEW_LEASES } from '../../src/db/leases.ts';
 import { ending } from '../../src/idempotency/abandon.ts';
+import { Runtime } from '../../src/idempotency/runtime.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob, type JobContext } from '../../src/index.ts';
 import { connectionLost } from '../helpers/faulty-db.ts';
@@ -66,11 +67,40 @@ const WAYS = [
   ['that retries', { status: 'pending', outcome: 'error', result: null, error: '{"code":"X","message":"x"}' }],
 ] satisfies [string, Partial<Settlement>][];
 
+/** A job whose lease ran out, and which its own process then took over. */
+async function takenOverByItself(): Promise<string> {
+  const id = await claimed();
+  await expireLease(file.db, id);
+  await claimFree(file.db, id);
+  return id;
+}
+
+describe('of two runs of one job in one statement', () => {
+  it.each(WAYS)('the one %s at the fence settles it, the other is refused', async (_way, how) => {
+    const id = await takenOverByItself();
+    const [late, holder] = [settlement(id, 1, how), settlement(id, 2, how)];
+    expect(await settleJobs(file.db, [late, holder])).toEqual(new Set([holder]));
+    const again = await takenOverByItself();
+    const said = [1, 2].map((fence) =>
+      settlement(again, fence, { ...how, run: runOf(again, 0, [`by ${fence}`], fence) }),
+    );
+    expect(await settleJobs(file.db, said)).toEqual(new Set([said[1]]));
+    expect((await journalOf(file.db, again)).map(({ event }) => event.type)).toEqual(['by 2']);
+  });
+
+  it('the one at the fence appends, the other is refused, wherever it stands', async () => {
+    const id = await takenOverByItself();
+    const [late, holder] = [runOf(id, 5, ['late']), runOf(id, 0, ['said'], 2)];
+    expect(await appendRuns(file.db, [late, holder])).toEqual(new Set([holder]));
+    expect((await journalOf(file.db, id)).map(({ event }) => event.type)).toEqual(['said']);
+  });
+});
+
 describe('a settlement', () => {
   it.each(WAYS)('%s waits for a takeover in flight, then writes nothing, not even to the ledger', async (_way, how) => {
     const id = await claimed();
     await expireLease(file.db, id);
-    let settling: Promise<Set<string>> | undefined;
+    let settling: Promise<Set<Settlement>> | undefined;
     await file.db.transaction().execute(async (trx) => {
       const [answer] = await claimJobs(
         trx,
@@ -96,7 +126,7 @@ describe('a settlement', () => {
     await expireLease(file.db, taken);
     await claimFree(file.db, taken);
     const rows = [await rowOf(file.db, done), await rowOf(file.db, taken)];
-    expect(await settleJobs(file.db, [settlement(done, 1, how), settlement(taken, 1, how)])).toEqual(new Set());
+    expect(await settleJobs(file.db, [settlement(done, 1, how), settlement(taken, 1, how)])).toHaveProperty('size', 0);
     expect([await rowOf(file.db, done), await rowOf(file.db, taken)]).toEqual(rows);
   });
 
@@ -111,7 +141,7 @@ describe('a settlement', () => {
       await appendRuns(file.db, [runOf(id, 0, ['a', 'b'])]);
       await file.db.updateTable('stream_heads').set(head).where('stream_id', '=', id).execute();
     }
-    expect(await settleJobs(file.db, [settlement(id, 1, { run: runOf(id, 2, ['end']) })])).toEqual(new Set());
+    expect(await settleJobs(file.db, [settlement(id, 1, { run: runOf(id, 2, ['end']) })])).toHaveProperty('size', 0);
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', result: null });
     expect(await journalOf(file.db, id)).toHaveLength(head === undefined ? 0 : 2);
     expect(await ledgerOf(id)).toEqual([{ fence: 1, outcome: null }]);
@@ -125,7 +155,7 @@ describe('a settlement', () => {
       { status: 'pending', outcome: 'interruption' },
     ] as const) {
       const id = await claimed();
-      expect(await settleJobs(file.db, [settlement(id, 1, how)])).toEqual(new Set([id]));
+      expect(await settleJobs(file.db, [settlement(id, 1, how)])).toHaveProperty('size', 1);
       expect(await rowOf(file.db, id)).toMatchObject({ lease_owner: null, lease_expires_at: null });
     }
   });
@@ -135,7 +165,7 @@ describe('a settlement', () => {
     await appendRuns(file.db, [runOf(id, 0)]);
     await settleJobs(file.db, [settlement(id, 1, { run: runOf(id, 1, ['end']) })]);
     expect((await findHeads(file.db, [id])).get(id)).toMatchObject({ nextSeq: 2, state: 'closed' });
-    expect(await appendRuns(file.db, [runOf(id, 2)])).toEqual(new Set());
+    expect(await appendRuns(file.db, [runOf(id, 2)])).toHaveProperty('size', 0);
     expect((await journalOf(file.db, id)).map(({ event }) => event.type)).toEqual(['said', 'end']);
   });
 
@@ -144,8 +174,8 @@ describe('a settlement', () => {
     await expireLease(file.db, id);
     await claimFree(file.db, id);
     await settleJobs(file.db, [settlement(id, 2)]);
-    expect(await findSettled(file.db, [settlement(id, 1)])).toEqual(new Set());
-    expect(await findSettled(file.db, [settlement(id, 2)])).toEqual(new Set([id]));
+    expect(await findSettled(file.db, [settlement(id, 1)])).toHaveProperty('size', 0);
+    expect(await findSettled(file.db, [settlement(id, 2)])).toHaveProperty('size', 1);
   });
 });
 
@@ -167,8 +197,8 @@ describe('an append', () => {
   it('that leaves a gap or repeats a seq is refused, and others of its statement are not', async () => {
     const [headless, open, good] = [await claimed(), await claimed(), await claimed()];
     await appendRuns(file.db, [runOf(open, 0, ['a', 'b'])]);
-    expect(await appendRuns(file.db, [runOf(headless, 3), runOf(open, 5), runOf(good, 0)])).toEqual(new Set([good]));
-    expect(await appendRuns(file.db, [runOf(open, 1)])).toEqual(new Set());
+    expect(await appendRuns(file.db, [runOf(headless, 3), runOf(open, 5), runOf(good, 0)])).toHaveProperty('size', 1);
+    expect(await appendRuns(file.db, [runOf(open, 1)])).toHaveProperty('size', 0);
     expect(await journalOf(file.db, headless)).toEqual([]);
     expect(await journalOf(file.db, open)).toHaveLength(2);
     expect(await journalOf(file.db, good)).toHaveLength(1);
@@ -624,4 +654,53 @@ describe('a checkpoint', () => {
       { type: 'end' },
     ]);
   });
+});
+
+it('a process that took a job over from itself ends the run that has the fence, and tells readers of no other', async () => {
+  const [go, otherGo] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const started: number[] = [];
+  const job = defineJob({
+    name: 'twice',
+    input: z.object({ n: z.number() }),
+    async run({ n }, ctx) {
+      await ctx.emit({ type: 'started', fence: ctx.fence });
+      await ctx.flush();
+      started.push(ctx.fence);
+      await (n === 1 ? go : otherGo).promise;
+      return { by: ctx.fence };
+    },
+  });
+  const fleet = createTestFleet(file.url, [job], { ...QUIET, concurrency: 3, reconcileMs: 3_600_000 });
+  await fleet.work();
+  const { id } = await fleet.enqueue(job, { n: 1 }, { key: 'k' });
+  const told: { seq: number; type: string }[] = [];
+  const following = (async () => {
+    for await (const { seq, event } of fleet.follow(id)) told.push({ seq, type: event.type });
+  })();
+  await expect.poll(() => started).toEqual([1]);
+  await expireLease(file.db, id);
+  const queue = fleet.queues[0] as Queue;
+  await queue.add('twice', { n: 1, idempotencyKey: 'k' });
+  await expect.poll(() => started).toEqual([1, 2]);
+  // Both outcomes wait for a statement that is held up, and share the next one.
+  const settle = vi.spyOn(Runtime.prototype, 'settle');
+  onTestFinished(() => settle.mockRestore());
+  const other = await fleet.enqueue(job, { n: 2 });
+  await file.db.transaction().execute(async (trx) => {
+    await expect.poll(() => started).toEqual([1, 2, 1]);
+    await trx.selectFrom('jobs').select('id').where('id', '=', other.id).forUpdate().execute();
+    otherGo.resolve();
+    await expect.poll(() => settle.mock.calls.length).toBe(1);
+    go.resolve();
+    await expect.poll(() => settle.mock.calls.length).toBe(3);
+  });
+  expect(await fleet.result(id, { timeoutMs: 10_000 })).toEqual({ by: 2 });
+  await following;
+  expect(told).toEqual((await journalOf(file.db, id)).map(({ seq, event }) => ({ seq, type: event.type })));
+  expect(await ledgerOf(id)).toEqual([
+    { fence: 1, outcome: 'crash' },
+    { fence: 2, outcome: 'completed' },
+  ]);
+  // The delivery of the run that lost its lease is not told that its outcome stands.
+  await expect.poll(async () => (await queue.getJob(id))?.returnvalue, { timeout: 10_000 }).toEqual({ by: 2 });
 });

@@ -122,7 +122,7 @@ const commands: fc.Arbitrary<Command>[] = [
         firstSeq: owner.nextSeq,
         events: events.map((type) => JSON.stringify({ type })),
       };
-      expect((await appendRuns(file.db, [run])).has(r.id)).toBe(expected);
+      expect((await appendRuns(file.db, [run])).has(run)).toBe(expected);
       if (expected) owner.nextSeq += count;
     }),
   ),
@@ -182,7 +182,7 @@ const commands: fc.Arbitrary<Command>[] = [
             ? { streamId: r.id, fence: owner.fence, firstSeq: owner.nextSeq, events: [JSON.stringify({ type })] }
             : undefined,
         };
-        expect((await settleJobs(file.db, [settlement])).has(r.id)).toBe(expected);
+        expect((await settleJobs(file.db, [settlement])).has(settlement)).toBe(expected);
         if (expected) owner.done = true;
       }),
     ),

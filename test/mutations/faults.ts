@@ -82,6 +82,13 @@ export const faults: readonly Fault[] = [
     'renew-running',
   ),
 
+  ...sees(
+    2,
+    FENCES,
+    'a process that took a job over from itself ends the run that has the fence, and tells readers of no other',
+    [],
+    'settle-accepted-fence',
+  ),
   ...sees(2, CRASHES, KILLED, ['claim.after (complete)'], 'claim-fence'),
   ...sees(2, CRASHES, KILLED, ['append.after (complete)'], 'claim-head-fence'),
   ...sees(2, CRASHES, KILLED, ['settle.after (throw)'], 'claim-fresh-fence'),
@@ -555,6 +562,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'writer-refused-for-good',
     'writer-seal-refused-event',
   ],
+  'predicates that the primary key of the journal stands behind': ['append-accepted-fence', 'append-answer-fence'],
   'what a caller or a definition asks for': [
     'alert-definition',
     'alert-plain',

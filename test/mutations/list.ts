@@ -496,6 +496,22 @@ export const mutations: readonly Mutation[] = [
 
   ...of('src/db/journal.ts', [
     {
+      name: 'append-accepted-fence',
+      find: 'from run r join accepted using (stream_id, fence)',
+      replace: 'from run r join accepted using (stream_id)',
+      mechanism: 'of two runs of one process at one stream the one that has the fence is journalled alone',
+      test: FENCES,
+      title: 'the one at the fence appends, the other is refused, wherever it stands',
+    },
+    {
+      name: 'append-answer-fence',
+      find: 'return new Set(runs.filter((run) => fences.get(run.streamId) === run.fence));',
+      replace: 'return new Set(runs.filter((run) => fences.has(run.streamId)));',
+      mechanism: 'of two runs of one process at one stream the one that has the fence is published alone',
+      test: FENCES,
+      title: 'the one at the fence appends, the other is refused, wherever it stands',
+    },
+    {
       name: 'append-fence',
       find: 'h.fence = r.fence and',
       replace: '',
@@ -815,7 +831,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'complete-fence',
-      find: 'if (!accepted.has(id)) { const { settlement: first } = completion;',
+      find: 'if (!accepted.has(settlement)) { const { settlement: first } = completion;',
       replace: 'if (accepted.size > 1) { const { settlement: first } = completion;',
       mechanism: 'ctx.complete is held to its fence',
       test: FENCES,
@@ -1248,7 +1264,7 @@ export const mutations: readonly Mutation[] = [
   ...of('src/idempotency/runtime.ts', [
     {
       name: 'settlement-recognised',
-      find: 'if (refused.length > 0) for (const id of await findSettled(db, refused)) accepted.add(id);',
+      find: 'if (refused.length > 0) for (const settled of await findSettled(db, refused)) accepted.add(settled);',
       replace: '',
       mechanism: 'an outcome whose answer was lost is recognised',
       test: RUNTIME,
@@ -1272,7 +1288,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'settlement-announced',
-      find: 'this.#announce(done);',
+      find: 'this.#announce(settlements.filter((settlement) => accepted.has(settlement)));',
       replace: '',
       mechanism: 'an outcome is announced on the live bus',
       test: RUNTIME,
@@ -1534,7 +1550,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'writer-refused-alone',
-      find: 'const refused = flights.filter((flight) => !accepted.has(flight.run.streamId));',
+      find: 'const refused = flights.filter((flight) => !accepted.has(flight.run));',
       replace: `const refused = accepted.size === runs.length ? [] : flights;
         for (const flight of refused) flight.stream.refuse(new LeaseLostError(flight.run.streamId, flight.run.fence, ''));`,
       mechanism: 'a stream refused by its fence is told alone',
@@ -2539,6 +2555,14 @@ export const mutations: readonly Mutation[] = [
       title: 'finds what lost its worker however many jobs wait before it, due or not',
     },
     {
+      name: 'settle-accepted-fence',
+      find: 'return new Set(settlements.filter(({ id, fence }) => fences.get(id) === fence));',
+      replace: 'return new Set(settlements.filter(({ id }) => fences.has(id)));',
+      mechanism: 'of two runs of one process at one job the one that has the fence is accepted alone',
+      test: FENCES,
+      title: 'the one %s at the fence settles it, the other is refused',
+    },
+    {
       name: 'list-silent',
       find: `delete from unfinished_jobs u using completed c where u.job_id = c.id`,
       replace: `select from completed`,
@@ -3102,7 +3126,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'complete-again',
-      find: 'if (first !== undefined && (await findSettled(trx, [first])).has(id))',
+      find: 'if (first !== undefined && (await findSettled(trx, [first])).has(first))',
       replace: 'if (false)',
       mechanism: 'completing twice is no lost lease',
       test: FENCES,
