@@ -1197,9 +1197,11 @@ export async function findAbandonedJobs(
 ): Promise<{ jobs: AbandonedJob[]; finished: string[]; end: UnfinishedCursor | undefined }> {
   const { ids, end } = await findUnfinishedIds(db, { ...page, graceMs: 0 });
   if (ids.length === 0) return { jobs: [], finished: [], end };
+  // `offset 0` keeps the lookup as it is written, row by row: a join would read all jobs for a page.
   const { rows } = await sql<AbandonedColumns & { listed: string; finished: boolean }>`
     select l.id as listed, j.id is null or j.finished_at is not null as finished, ${ABANDONED_COLUMNS}
-    from unnest(${ids}::uuid[]) as l (id) left join jobs j on j.id = l.id
+    from unnest(${ids}::uuid[]) as l (id)
+    left join lateral (select * from jobs where id = l.id offset 0) j on true
     where j.id is null or j.finished_at is not null
       or case when j.status = 'running' then j.lease_expires_at < clock_timestamp()
         else j.cancel_requested_at is not null or coalesce(j.deadline_at <= clock_timestamp(), false) end`.execute(db);

@@ -36,7 +36,7 @@ import { within } from '../within.ts';
 /** Abandoned jobs dealt with at once. */
 const ABANDONED_BATCH = 500;
 
-/** Due jobs whose row is looked at in one statement, and in one round (2 µs each). */
+/** Due jobs whose row is looked at in one statement, and in one round (5 µs each). */
 const DUE_BATCH = 2_000;
 const DUE_PER_ROUND = 50_000;
 

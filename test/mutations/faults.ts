@@ -667,6 +667,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'list-settled',
     'list-silent',
     'stray-cancelled',
+    'stray-lookup',
     'stray-stable',
     'waits-polling-storm',
     'waits-share',

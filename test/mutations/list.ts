@@ -2491,6 +2491,14 @@ export const mutations: readonly Mutation[] = [
       title: 'a round reads pages by index, however many jobs wait, run and have ended',
     },
     {
+      name: 'stray-lookup',
+      find: 'left join lateral (select * from jobs where id = l.id offset 0) j on true',
+      replace: 'left join jobs j on j.id = l.id',
+      mechanism: 'leases are looked up row by row, however many jobs there are',
+      test: RECONCILER,
+      title: 'a round reads pages by index, however many jobs wait, run and have ended',
+    },
+    {
       name: 'stray-delay',
       find: `extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms from jobs where id = any(\${ids}`,
       replace: `0 as delay_ms from jobs where id = any(\${ids}`,
