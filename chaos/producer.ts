@@ -27,6 +27,9 @@ const MIX: readonly { kind: Kind; weight: number }[] = [
 
 const REQUEST_LIMIT_MS = 8_000;
 const POLL_MS = 300;
+
+/** How long the API may leave a request without an answer once all faults are over, ms. */
+const ANSWER_LIMIT_MS = 25_000;
 const AT_ONCE = 8;
 
 interface Asked {
@@ -52,14 +55,25 @@ async function main({ origin, file, seed, name, lanes }: ProducerOptions): Promi
 
   /** Asks until the API has answered: a request without an answer may or may not have been accepted. */
   async function request(path: string, init: RequestInit): Promise<{ status: number; body: unknown }> {
-    for (;;) {
+    let healthySince = Number.POSITIVE_INFINITY;
+    for (let last = ''; ; ) {
       try {
         const response = await fetch(`${origin}${path}`, { ...init, signal: AbortSignal.timeout(REQUEST_LIMIT_MS) });
         const text = await response.text();
         if (response.status < 500 && response.status !== 429)
           return { status: response.status, body: JSON.parse(text) };
-      } catch {
-        // No answer.
+        last = `${response.status} ${text.slice(0, 300)}`;
+      } catch (error) {
+        last = String((error as Error).cause ?? error);
+      }
+      if (stop.signal.aborted) healthySince = Math.min(healthySince, performance.now());
+      if (performance.now() - healthySince > ANSWER_LIMIT_MS) {
+        note({
+          type: 'odd',
+          key: path,
+          what: `${init.method ?? 'GET'} ${path} is not answered; the last try: ${last}`,
+        });
+        healthySince = Number.POSITIVE_INFINITY;
       }
       await delay(100 + Math.random() * 200);
     }
