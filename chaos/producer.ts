@@ -27,10 +27,10 @@ const MIX: readonly { kind: Kind; weight: number }[] = [
 
 const REQUEST_LIMIT_MS = 8_000;
 const POLL_MS = 300;
+const AT_ONCE = 8;
 
 /** How long the API may leave a request without an answer once all faults are over, ms. */
 const ANSWER_LIMIT_MS = 25_000;
-const AT_ONCE = 8;
 
 interface Asked {
   key: string;

@@ -16,7 +16,6 @@ import type { Subject, SubjectName } from './subjects/subject.ts';
 interface Sizes {
   rounds: number;
   concurrencies: readonly number[];
-  /** Jobs of one case. */
   /** Jobs of one measured stretch, and of the warm-up before it. */
   jobs(concurrency: number): number;
   adding: readonly { way: AddWay; count: number }[];

@@ -232,7 +232,7 @@ export class Reconciler {
         this.#sweeping = undefined;
         return mended;
       }
-      const goesOn = this.#sweeping !== undefined || dispatched >= jobs.length / 2;
+      const goesOn = this.#sweeping !== undefined || (dispatched > 0 && dispatched >= jobs.length / 2);
       if (this.#closed || !goesOn || performance.now() > until) return mended;
     }
   }

@@ -649,6 +649,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'outbox-batch',
     'outbox-refused',
     'reconciler-close',
+    'reconciler-pace',
     'round-turn',
     'silent-terminal',
     'slots-close',

@@ -2114,6 +2114,14 @@ export const mutations: readonly Mutation[] = [
       title: 'finds a lost job that just became due, however many orderly ones wait before it',
     },
     {
+      name: 'reconciler-pace',
+      find: '(dispatched > 0 && dispatched >= jobs.length / 2)',
+      replace: 'dispatched >= jobs.length / 2',
+      mechanism: 'the walk goes on without a pause only where it finds something to mend',
+      test: RECONCILER,
+      title: 'does not hurry past a page of running jobs, of which nothing is missing',
+    },
+    {
       name: 'reconciler-flushed',
       find: 'if (!redis.swept && this.#sweeping !== redis.runId) {',
       replace: 'if (false) {',

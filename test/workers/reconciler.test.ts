@@ -307,6 +307,27 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
     await deleteJobs();
   });
 
+  it('does not hurry past a page of running jobs, of which nothing is missing', async () => {
+    const { reconciler, runtime, inRedis } = await createReconciler();
+    await deleteJobs();
+    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, status, run_at, lease_owner, lease_expires_at, fence)
+      select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0}', '{}', 'running', clock_timestamp() - interval '2 h',
+        'w', clock_timestamp() + interval '1 h', 1
+      from generate_series(1, 1000)`.execute(file.db);
+    await listUnfinished();
+    const lost = await insertJob(file.db);
+    await backdate(lost, 3_600_000);
+    // The first walk sweeps.
+    await reconciler.reconcile();
+    expect(await inRedis(lost)).toBe(true);
+    await runtime.dispatcher.queue('job').remove(lost);
+    await reconciler.reconcile();
+    expect(await inRedis(lost)).toBe(false);
+    await reconciler.reconcile();
+    expect(await inRedis(lost)).toBe(true);
+    await deleteJobs();
+  });
+
   it('walks over a Redis that was flushed without a pause, however many pages of orderly jobs are before the lost ones', async () => {
     const { reconciler, runtime, inRedis } = await createReconciler();
     await deleteJobs();
