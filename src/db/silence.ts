@@ -27,9 +27,17 @@ export interface SilenceOptions {
 /**
  * Ends connections of the pool whose statement will never be answered. The statement fails
  * with what a lost connection fails with, and the pool makes another.
+ *
+ * What took one connection mostly took them all. So idle ones go with it, unless they have
+ * answered since: or each of them would cost the next statement as long a wait.
  */
 export function endSilentConnections(pool: pg.Pool, options: SilenceOptions): { stop(): void } {
   const waiting = new Map<pg.PoolClient, number>();
+  /** When each idle connection was given back, ms. */
+  const idle = new Map<pg.PoolClient, number>();
+  pool.on('release', (_error, client) => idle.set(client, performance.now()));
+  pool.on('acquire', (client) => idle.delete(client));
+  pool.on('remove', (client) => idle.delete(client));
   /** Found lost by the last look. An answer may just have been on its way: only the next look ends them. */
   let suspects = new Map<pg.PoolClient, number>();
   let asking = false;
@@ -59,7 +67,9 @@ export function endSilentConnections(pool: pg.Pool, options: SilenceOptions): { 
           options.onLost(
             new Error(`Postgres connection ended: no answer for ${options.afterMs} ms, and its backend waits for us`),
           );
-          void (client as pg.PoolClient & pg.Client).end().catch(() => undefined);
+          void client.end().catch(() => undefined);
+          const since = silent.get(client) as number;
+          for (const [other, at] of idle) if (at < since) destroyIdle(other);
         }
         suspects = new Map(still.map((client) => [client, silent.get(client) as number]));
       })
@@ -100,6 +110,11 @@ async function findLost(url: string, clients: readonly pg.PoolClient[]): Promise
   }
 }
 
-function pidOf(client: unknown): number {
-  return (client as { processID: number }).processID;
+/** Its pool hears of it as of any connection that breaks. */
+function destroyIdle(client: pg.PoolClient): void {
+  client.connection.stream.destroy(new Error('Postgres connection ended: idle since before another went half-open'));
+}
+
+function pidOf(client: pg.Client): number {
+  return (client as pg.Client & { processID: number }).processID;
 }

@@ -299,14 +299,15 @@ async function startWorker(
     runtime.log.info({ running: guard.size, timeoutMs }, 'worker closing');
     finished.close();
     forgetAlerts();
-    await Promise.all([reconciler.close(), sweeper.close()]);
     let drained = false;
+    // Before anything that takes time: a job that starts now has less of it than it was promised.
     const ended = workers.map((worker) => worker.close());
     // After BullMQ has stopped fetching, or it would hand back what it is given.
     for (const slots of allSlots) slots.close();
     const closed = Promise.all(ended).then(() => {
       drained = true;
     });
+    const housekeeping = Promise.all([reconciler.close(), sweeper.close()]);
     const timers = [
       setTimeout(() => guard.interrupt({ forGood: true }), timeoutMs),
       setTimeout(() => guard.giveUp(), timeoutMs + INTERRUPT_WAIT_MS),
@@ -322,6 +323,7 @@ async function startWorker(
           break;
         }
       }
+      await housekeeping;
     } finally {
       timers.forEach(clearTimeout);
     }

@@ -4,7 +4,7 @@ import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { FaultProxy } from '../../chaos/proxy.ts';
-import { createDb } from '../../src/db/client.ts';
+import { createDb, type Db } from '../../src/db/client.ts';
 import { endAbandoned } from '../../src/db/jobs.ts';
 import { connectRedis } from '../../src/idempotency/connections.ts';
 import { Runtime } from '../../src/idempotency/runtime.ts';
@@ -94,6 +94,46 @@ describe('connections to Postgres that go half-open', () => {
     await fleet.work();
     const handle = await fleet.enqueue(job, {});
     expect(await handle.result({ timeoutMs: 15_000 })).toBe(1);
+  });
+});
+
+describe('a pool whose connections to Postgres went half-open', () => {
+  const pidOf = async (db: Db) => (await sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(db.kysely)).rows;
+
+  it('waits for one of them, not for one after the other', async () => {
+    const { proxy, url } = await proxied(file.url);
+    const db = createDb({
+      url,
+      maxConnections: 3,
+      applicationName: 'test',
+      silenceMs: 1_000,
+      onError: () => undefined,
+    });
+    onTestFinished(() => db.close());
+    await Promise.all([1, 2, 3].map(() => sql`select pg_sleep(0.1)`.execute(db.kysely)));
+    expect(db.pool.idleCount).toBe(3);
+    proxy.strand();
+    await expect(pidOf(db)).rejects.toThrow();
+    expect(await pidOf(db)).toHaveLength(1);
+  });
+
+  it('keeps those that have answered since', async () => {
+    const { proxy, url } = await proxied(file.url);
+    const db = createDb({
+      url,
+      maxConnections: 2,
+      applicationName: 'test',
+      silenceMs: 1_000,
+      onError: () => undefined,
+    });
+    onTestFinished(() => db.close());
+    await pidOf(db);
+    proxy.strand();
+    const lost = pidOf(db);
+    lost.catch(() => undefined);
+    const pid = await pidOf(db);
+    await expect(lost).rejects.toThrow();
+    expect(await pidOf(db)).toEqual(pid);
   });
 });
 

@@ -586,11 +586,27 @@ export const mutations: readonly Mutation[] = [
   ...of('src/db/silence.ts', [
     {
       name: 'silence-ends',
-      find: 'void (client as pg.PoolClient & pg.Client).end().catch(() => undefined);',
+      find: 'void client.end().catch(() => undefined);',
       replace: '',
       mechanism: 'a connection to Postgres that went half-open is ended',
       test: HALF_OPEN,
       title: 'cost an outcome a moment, not a quarter of an hour',
+    },
+    {
+      name: 'silence-idle',
+      find: 'for (const [other, at] of idle) if (at < since) destroyIdle(other);',
+      replace: '',
+      mechanism: 'what was idle when a connection went half-open goes with it',
+      test: HALF_OPEN,
+      title: 'waits for one of them, not for one after the other',
+    },
+    {
+      name: 'silence-heard',
+      find: 'if (at < since) destroyIdle(other)',
+      replace: 'destroyIdle(other)',
+      mechanism: 'a connection that has answered since is no suspect',
+      test: HALF_OPEN,
+      title: 'keeps those that have answered since',
     },
     {
       name: 'silence-asks',
@@ -2002,8 +2018,8 @@ export const mutations: readonly Mutation[] = [
       find: 'handBack(this.#waiters.splice(0));',
       replace: '',
       mechanism: 'a worker that closes hands back what waits for a slot',
-      test: CONCURRENCY,
-      title: 'go back to their queue when their worker closes',
+      test: SLOTS,
+      title: 'hands everything back when closed, and gives no slot any more',
     },
     {
       name: 'slots-order',
@@ -2312,6 +2328,14 @@ export const mutations: readonly Mutation[] = [
   ]),
 
   ...of('src/workers/fleet.ts', [
+    {
+      name: 'worker-close-first',
+      find: 'let drained = false;',
+      replace: 'await Promise.all([reconciler.close(), sweeper.close()]); let drained = false;',
+      mechanism: 'a worker that closes starts nothing while its reconciler ends',
+      test: CONCURRENCY,
+      title: 'go back to their queue when their worker closes, however long its reconciler takes to end',
+    },
     {
       name: 'alert-looks',
       find: 'runtime.poisonAlerts.know([...specs.values()], options.reconcileMs)',

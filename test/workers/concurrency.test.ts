@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { CRASH_POINT_CHANNEL } from '../../src/crash-points.ts';
 import { defineJob } from '../../src/idempotency/define-job.ts';
 import { Guard } from '../../src/idempotency/guard.ts';
+import { Reconciler } from '../../src/workers/reconciler.ts';
 import { proxied } from '../helpers/doomed.ts';
 import { useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
@@ -129,8 +130,17 @@ describe('jobs that a worker takes while the outcomes of others are committed', 
     expect(await long.result({ timeoutMs: 10_000 })).toBe('long');
   });
 
-  it('go back to their queue when their worker closes', async () => {
+  it('go back to their queue when their worker closes, however long its reconciler takes to end', async () => {
     const { fleet, gate, queue, started } = stage(1);
+    const round = Promise.withResolvers<void>();
+    const close = Reconciler.prototype.close;
+    const reconciler = vi.spyOn(Reconciler.prototype, 'close').mockImplementationOnce(async function (
+      this: Reconciler,
+    ) {
+      await round.promise;
+      return close.call(this);
+    });
+    onTestFinished(() => reconciler.mockRestore());
     const one = fleet();
     const worker = await one.work();
     await runShort(one);
@@ -141,6 +151,8 @@ describe('jobs that a worker takes while the outcomes of others are committed', 
     const closing = worker.close({ timeoutMs: 10_000 });
     await expect.poll(() => queue.getJobCounts('active', 'waiting')).toMatchObject({ active: 1, waiting: 1 });
     open();
+    await expect.poll(() => queue.getJobCounts('active')).toEqual({ active: 0 });
+    round.resolve();
     await closing;
     expect(await one.get(behind.id)).toMatchObject({ status: 'pending', interruptionCount: 0 });
   });
