@@ -5,7 +5,7 @@ import { defineJob, type JobContext, NonRetryableError } from 'oncefleet';
 import { z } from 'zod';
 import { type HandlerEntry, type Kind, record } from './history.ts';
 import { hash } from './random.ts';
-import { POISON_CRASHES } from './settings.ts';
+import { MAX_BLOCK_MS, POISON_CRASHES } from './settings.ts';
 
 const HISTORY = process.env.CHAOS_HANDLERS ?? '';
 
@@ -105,7 +105,13 @@ export const streamJob = defineJob({
   },
 });
 
-/** Blocks the event loop, at times longer than a lease lives. */
+/** Runs of a job that block for as long as they are told to. */
+const LONG_BLOCKS = 2;
+
+/**
+ * Blocks the event loop, at times longer than a lease is kept for it. Its cap is as high as
+ * all others', so it would for ever: whoever is idle takes it over before it has returned.
+ */
 export const blockJob = defineJob({
   name: 'chaos-block',
   queue: 'chaos',
@@ -113,10 +119,11 @@ export const blockJob = defineJob({
   input: keyed.extend({ ms: z.number() }),
   async run({ key, ms }, ctx) {
     start(ctx, key, 'block');
-    const until = process.hrtime.bigint() + BigInt(ms) * 1_000_000n;
+    const blockMs = ctx.attempt <= LONG_BLOCKS ? ms : Math.min(ms, MAX_BLOCK_MS);
+    const until = process.hrtime.bigint() + BigInt(blockMs) * 1_000_000n;
     while (process.hrtime.bigint() < until);
     note({ type: 'returned', jobId: ctx.jobId, fence: ctx.fence });
-    return { blockedMs: ms, by: `${ctx.fence}/${Math.random()}` };
+    return { blockedMs: blockMs, by: `${ctx.fence}/${Math.random()}` };
   },
 });
 

@@ -73,15 +73,17 @@ export async function runChaos(options: RunOptions): Promise<RunResult> {
         oddities.push(`${member.name} ended by itself with ${exit.code ?? exit.signal}:\n${member.child.tail(5)}`);
     },
   });
-  const clients: Child[] = [];
+  const clients = new Map<string, Child>();
   const nemesis = new Nemesis({ plan, processes, services, databaseUrl, file: nemesisFile, signal, say });
   let ticker: NodeJS.Timeout | undefined;
   try {
     for (const [i, file] of producerFiles.entries())
-      clients.push(
+      clients.set(
+        `producer-${i}`,
         await startClient('producer', i, folder, { origin: processes.origin, file, seed, name: `p${i}`, lanes }),
       );
-    clients.push(
+    clients.set(
+      'follower-0',
       await startClient('follower', 0, folder, {
         origin: processes.origin,
         file: followerFile,
@@ -104,21 +106,19 @@ export async function runChaos(options: RunOptions): Promise<RunResult> {
     options.progress('healing: faults are over, everything must come to its end');
     await nemesis.heal();
     await processes.waitUntilReady();
-    for (const client of clients) client.kill('SIGTERM');
+    for (const client of clients.values()) client.kill('SIGTERM');
     const healed = sleep(HEAL_LIMIT_MS, 'late' as const, { signal });
     healed.catch(() => {});
-    const late = await Promise.race([Promise.all(clients.map((client) => client.exited)), healed]);
+    const late = await Promise.race([Promise.all([...clients.values()].map((client) => client.exited)), healed]);
     if (late === 'late') {
-      const open = clients.filter((client) => client.exit === undefined).length;
-      oddities.push(
-        `${open} of ${clients.length} producers and followers were not done ${HEAL_LIMIT_MS} ms after the last fault`,
-      );
+      for (const [name, { exit }] of clients)
+        if (exit === undefined) oddities.push(`${name} was not done ${HEAL_LIMIT_MS} ms after the last fault`);
     }
     await waitFor(async () => (await countUnfinished(databaseUrl)) === 0, signal);
     clearInterval(ticker);
     const leftovers = late === 'late' ? [] : await findLeaks(processes, services, prefix, signal);
     const state = await readFinalState(databaseUrl);
-    await Promise.all(clients.map((client) => client.stop('SIGKILL')));
+    await Promise.all([...clients.values()].map((client) => client.stop('SIGKILL')));
     const failedToEnd = await processes.stop();
     for (const { name, exit } of failedToEnd)
       oddities.push(`${name} ended with ${exit.code ?? exit.signal} after SIGTERM, with nothing wrong any more`);
@@ -148,7 +148,7 @@ export async function runChaos(options: RunOptions): Promise<RunResult> {
   } finally {
     clearInterval(ticker);
     await nemesis.heal();
-    await Promise.all(clients.map((client) => client.stop('SIGKILL')));
+    await Promise.all([...clients.values()].map((client) => client.stop('SIGKILL')));
     await processes.stop();
     await processes.closeProxies();
   }
