@@ -171,10 +171,12 @@ export class Nemesis {
       await flush(services.redisUrl);
       const until = performance.now() + forMs;
       while (performance.now() < until && !this.#heal.signal.aborted) {
+        // Locked in the order that everybody keeps, or one of two would be ended as a deadlock.
         await client.query(
-          `update jobs j set lease_expires_at = clock_timestamp() - interval '1 ms'
-           from unnest($1::uuid[], $2::bigint[]) as l (id, fence)
-           where j.id = l.id and j.fence = l.fence and j.status = 'running'`,
+          `with held as (
+             select j.id from jobs j join unnest($1::uuid[], $2::bigint[]) as l (id, fence) using (id, fence)
+             where j.status = 'running' order by j.id for no key update of j)
+           update jobs j set lease_expires_at = clock_timestamp() - interval '1 ms' from held where j.id = held.id`,
           [rows.map(({ id }) => id), rows.map(({ fence }) => fence)],
         );
         await this.#last(AGAIN_MS);
