@@ -39,6 +39,7 @@ import { rowTerminalJson } from '../journal/terminal.ts';
 import type { StreamWriter } from '../journal/writer.ts';
 import { MAX_TIMER_MS } from '../options.ts';
 import { ending } from './abandon.ts';
+import { Bag, type Placed } from './bag.ts';
 import { createContext, createUnguardedContext } from './context.ts';
 import type { Backoff, JobContext, JobPolicy } from './define-job.ts';
 import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
@@ -79,9 +80,15 @@ const OUTAGE_MIN_MS = 500;
 /** Longer pauses would outlast most outages: what met one is to run soon after it. */
 const OUTAGE_MAX_MS = 5_000;
 
+interface RunInProgress extends Placed {
+  stop: Stop;
+  jobId: string;
+  stream: StreamWriter | undefined;
+}
+
 export class Guard {
   readonly #runtime: Runtime;
-  readonly #runs = new Map<Stop, { jobId: string; stream: StreamWriter | undefined }>();
+  readonly #runs = new Bag<RunInProgress>();
   /** Nothing starts any more: this process ends. */
   #over = false;
   /** Aborts what waits for a Postgres that is away, when the process must end. */
@@ -118,7 +125,7 @@ export class Guard {
    */
   interrupt({ forGood = false } = {}): void {
     this.#over ||= forGood;
-    for (const [stop, { jobId }] of this.#runs) stop.abort(new InterruptedError(jobId));
+    for (const { stop, jobId } of this.#runs.values()) stop.abort(new InterruptedError(jobId));
   }
 
   /** Stops waiting for Postgres: what could not be settled is left to its lease. */
@@ -326,7 +333,8 @@ export class Guard {
     bullSignal?.addEventListener('abort', onBullAbort, { once: true });
     if (bullSignal?.aborted === true) onBullAbort();
     const timers = this.#startTimers(claimed, spec, abort);
-    this.#runs.set(stop, { jobId: id, stream });
+    const run = { stop, jobId: id, stream, place: 0 };
+    this.#runs.add(run);
     if (this.#over) abort(new InterruptedError(id));
     let verdict: Verdict;
     try {
@@ -393,7 +401,7 @@ export class Guard {
       timers?.stop();
       lease.release();
       bullSignal?.removeEventListener('abort', onBullAbort);
-      this.#ended(stop);
+      this.#ended(run);
     }
     if (verdict.kind === 'lost') throw verdict.error;
     crashPoint('answer.before');
@@ -415,7 +423,9 @@ export class Guard {
   ): Promise<unknown> {
     const { log } = this.#runtime;
     const stop = new Stop();
-    this.#runs.set(stop, { jobId: readJobData(job)?.jobId ?? `${job.queueName}/${job.id}`, stream: undefined });
+    const jobId = readJobData(job)?.jobId ?? `${job.queueName}/${job.id}`;
+    const run = { stop, jobId, stream: undefined, place: 0 };
+    this.#runs.add(run);
     try {
       const value = await this.#handleUnguarded(input, job, bullSignal, stop, spec);
       slot?.letGo();
@@ -425,7 +435,7 @@ export class Guard {
       log.debug({ err, bullJobId: job.id }, 'unguarded run interrupted');
       return this.#handBack(job, token);
     } finally {
-      this.#ended(stop);
+      this.#ended(run);
     }
   }
 
@@ -699,8 +709,8 @@ export class Guard {
     return this.#defer(job, token, waitMs);
   }
 
-  #ended(stop: Stop): void {
-    this.#runs.delete(stop);
+  #ended(run: RunInProgress): void {
+    this.#runs.remove(run);
     if (this.#runs.size === 0) for (const resolve of this.#waitingForIdle.splice(0)) resolve();
   }
 

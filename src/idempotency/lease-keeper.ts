@@ -11,6 +11,7 @@
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { LeaseLostError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { Bag, type Placed } from './bag.ts';
 import { heartbeatOf, LeaseTable } from './lease-table.ts';
 import type { FromThread, LeaseThreadData, ToThread } from './lease-thread.ts';
 
@@ -49,7 +50,7 @@ export interface HeldLease {
   release(): void;
 }
 
-interface Lease extends HoldOptions {
+interface Lease extends HoldOptions, Placed {
   /** Monotonic ns at which the run must have been told to stop. */
   safeUntil: bigint;
   cancelled: boolean;
@@ -69,7 +70,7 @@ const NEVER = 2n ** 63n - 1n;
 
 export class LeaseKeeper {
   readonly #options: LeaseKeeperOptions;
-  readonly #leases = new Map<string, Lease>();
+  readonly #leases = new Bag<Lease>();
   /** The same leases, as the thread sees them. */
   readonly #table = new LeaseTable();
   /** The thread has stopped renewing because of the event loop, since the last good renewal. */
@@ -97,15 +98,15 @@ export class LeaseKeeper {
   /** Renews a lease until `release()`. The thread knows it by the return: the handler may block the loop at once. */
   hold(options: HoldOptions): HeldLease {
     this.#start();
-    const id = leaseId(options.jobId, options.fence);
     const lease: Lease = {
       ...options,
       safeUntil: safeUntil(options.claimSentAt, options.ttlMs),
       cancelled: false,
       settling: false,
       slot: this.#table.hold(options),
+      place: 0,
     };
-    this.#leases.set(id, lease);
+    this.#leases.add(lease);
     const paceMs = heartbeatOf(options.ttlMs, this.#options.heartbeatMs);
     if (paceMs < this.#paceMs) {
       this.#paceMs = paceMs;
@@ -116,7 +117,7 @@ export class LeaseKeeper {
       settling: () => {
         lease.settling = true;
       },
-      release: () => this.#drop(id, lease),
+      release: () => this.#drop(lease),
     };
   }
 
@@ -132,7 +133,7 @@ export class LeaseKeeper {
     this.#closed ??= (async () => {
       clearInterval(this.#beatTimer);
       clearTimeout(this.#watchdog);
-      for (const [id, lease] of this.#leases) this.#drop(id, lease);
+      for (const lease of this.#leases.values()) this.#drop(lease);
       this.#port?.close();
       await this.#worker?.terminate();
     })();
@@ -183,29 +184,31 @@ export class LeaseKeeper {
     Atomics.store(this.#beat, 0, process.hrtime.bigint() / NS_PER_MS);
   }
 
-  #drop(id: string, lease: Lease): void {
-    if (this.#leases.get(id) !== lease) return;
-    this.#leases.delete(id);
+  /** @returns false: it was let go of before */
+  #drop(lease: Lease): boolean {
+    if (!this.#leases.remove(lease)) return false;
     this.#table.release(lease.slot);
+    return true;
   }
 
   #receive(message: FromThread): void {
     switch (message.type) {
-      case 'renewed':
+      case 'renewed': {
         this.#blocked = false;
+        const held = new Map(this.#leases.values().map((lease) => [leaseId(lease.jobId, lease.fence), lease]));
         for (const { jobId, fence, cancelRequested } of message.leases) {
-          const lease = this.#leases.get(leaseId(jobId, fence));
+          const lease = held.get(leaseId(jobId, fence));
           if (lease === undefined) continue;
           lease.safeUntil = safeUntil(message.sentAt, lease.ttlMs);
           if (cancelRequested) tellCancel(lease);
         }
         for (const { jobId, fence } of message.lost) {
-          const id = leaseId(jobId, fence);
-          const lease = this.#leases.get(id);
-          if (lease?.settling === true) this.#drop(id, lease);
-          else this.#lose(id, 'its row is no longer at this fence');
+          const lease = held.get(leaseId(jobId, fence));
+          if (lease?.settling === true) this.#drop(lease);
+          else if (lease !== undefined) this.#lose(lease, 'its row is no longer at this fence');
         }
         return;
+      }
       case 'failed':
         this.#options.log.warn({ reason: message.reason, leases: this.#leases.size }, 'heartbeat failed; trying again');
         return;
@@ -221,10 +224,8 @@ export class LeaseKeeper {
     }
   }
 
-  #lose(id: string, why: string): void {
-    const lease = this.#leases.get(id);
-    if (lease === undefined) return;
-    this.#drop(id, lease);
+  #lose(lease: Lease, why: string): void {
+    if (!this.#drop(lease)) return;
     this.#options.log.warn({ jobId: lease.jobId, fence: lease.fence, why }, 'lease lost');
     lease.onLost(new LeaseLostError(lease.jobId, lease.fence, why), this.#blocked);
   }
@@ -253,8 +254,8 @@ export class LeaseKeeper {
       this.#receive(news.message as FromThread);
     }
     const now = process.hrtime.bigint();
-    for (const [id, lease] of [...this.#leases]) {
-      if (lease.safeUntil <= now) this.#lose(id, 'it was not renewed in time');
+    for (const lease of this.#leases.values()) {
+      if (lease.safeUntil <= now) this.#lose(lease, 'it was not renewed in time');
     }
     this.#watch();
   }

@@ -11,9 +11,9 @@ export interface BatcherOptions<In, Out> {
  * While a batch is in flight another starts only when so many calls wait, and no fewer than
  * are in flight: a second small batch would cost a whole statement and commit, and keep the
  * first's successors small. Measured at 100 jobs at once: a third less Postgres time a job
- * than with three batches in flight whenever there was a call.
+ * than with three batches in flight whenever there was a call; with 48 a quarter more than with 96.
  */
-const WORTH_ANOTHER = 48;
+const WORTH_ANOTHER = 96;
 
 interface Entry<In, Out> {
   item: In;
@@ -24,7 +24,7 @@ interface Entry<In, Out> {
 /**
  * Lets concurrent calls share a statement.
  *
- * An idle batcher runs a call at once (after the calls of the same tick); calls that arrive
+ * An idle batcher runs a call with the others of its turn of the event loop; calls that arrive
  * while a batch runs wait for the next one, so batches grow with load alone.
  */
 export class Batcher<In, Out> {
@@ -48,7 +48,11 @@ export class Batcher<In, Out> {
   #schedule(): void {
     if (this.#scheduled || !this.#mayStart()) return;
     this.#scheduled = true;
-    queueMicrotask(() => {
+    // At the end of the turn: more calls share the statement, and what the turn has for Redis is
+    // sent first. Postgres may take over our core the moment it gets something to do, and Redis
+    // would wait as well. Measured against a microtask: 6 % more jobs a second at 100 at once,
+    // 16 % at 32, 23 % at 8, 2 % fewer one at a time.
+    setImmediate(() => {
       this.#scheduled = false;
       while (this.#mayStart()) {
         void this.#run(this.#waiting.splice(0, this.#options.maxBatch));

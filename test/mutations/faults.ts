@@ -656,6 +656,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'silent-terminal',
     'slots-close',
     'worker-close-first',
+    'bag-place',
     'slots-hand-back',
     'slots-limit',
     'slots-once',

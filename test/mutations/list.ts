@@ -1098,10 +1098,21 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
+  ...of('src/idempotency/bag.ts', [
+    {
+      name: 'bag-place',
+      find: 'last.place = place;',
+      replace: '',
+      mechanism: 'a run or a lease that others have left before can still be let go of',
+      test: 'test/idempotency/bag.test.ts',
+      title: 'holds what was added and not removed, whatever the order',
+    },
+  ]),
+
   ...of('src/idempotency/lease-keeper.ts', [
     {
       name: 'lease-settling',
-      find: 'if (lease?.settling === true) this.#drop(id, lease); else',
+      find: 'if (lease?.settling === true) this.#drop(lease); else',
       replace: '',
       mechanism: 'a lease that its run has just given up is not called lost',
       test: SETTLING,
@@ -1341,7 +1352,7 @@ export const mutations: readonly Mutation[] = [
       name: 'lease-unknown',
       find: `case 'failed':`,
       replace: `case 'failed':
-        for (const id of [...this.#leases.keys()]) this.#lose(id, 'a renewal failed');`,
+        for (const lease of this.#leases.values()) this.#lose(lease, 'a renewal failed');`,
       mechanism: 'a failed renewal is unknown, not lost',
       test: LEASES,
       title: 'goes on after renewals that failed, and tells nobody of a loss',
