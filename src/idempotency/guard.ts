@@ -174,7 +174,7 @@ export class Guard {
     let claimSentAt: bigint;
     let answer: ClaimAnswer;
     try {
-      jobId = await this.#identify(job, spec);
+      jobId = readJobData(job)?.jobId ?? (await this.#acceptForeign(job, spec));
       // After the row is there: a foreign job that is handed back counts as started before.
       if (!(await this.#mayStart(slot))) {
         if (unanswered !== undefined) this.#unanswered.set(deliveryId, unanswered);
@@ -224,15 +224,13 @@ export class Guard {
   }
 
   /** Waits for a slot. @returns false: this process ends, or none came free in time */
-  async #mayStart(slot: Slot | undefined): Promise<boolean> {
+  #mayStart(slot: Slot | undefined): boolean | Promise<boolean> {
     if (this.#over) return false;
     return slot === undefined || slot.tryTake() || slot.take();
   }
 
-  /** The row a delivery is about; a job that another BullMQ client added gets its row here. */
-  async #identify(job: Job, spec: JobSpec): Promise<string> {
-    const own = readJobData(job);
-    if (own !== undefined) return own.jobId;
+  /** The row of a job that another BullMQ client added: here it gets one. */
+  async #acceptForeign(job: Job, spec: JobSpec): Promise<string> {
     const data = job.data as { tenant?: unknown; idempotencyKey?: unknown } | null | undefined;
     try {
       const { idempotencyKey, ...input } = (
@@ -467,7 +465,7 @@ export class Guard {
       waitMs = Math.min(waitMs * 2, 2_000)
     ) {
       try {
-        const jobId = await this.#identify(job, spec);
+        const jobId = readJobData(job)?.jobId ?? (await this.#acceptForeign(job, spec));
         const { answer } = await this.#claim(
           jobId,
           `${this.#runtime.workerId}/unguarded-${this.#deliveries++}`,
@@ -557,10 +555,12 @@ export class Guard {
     const settlement = await this.#plan(verdict, claimed, stream, job, spec);
     if (!(await this.#commit(settlement)))
       throw new LeaseLostError(claimed.id, claimed.fence, 'the outcome found the row at another fence');
-    const ids = { jobId: claimed.id, fence: claimed.fence, outcome: settlement.outcome, status: settlement.status };
     const { log } = this.#runtime;
-    if (verdict.kind === 'failed' || verdict.kind === 'retry')
-      log.warn({ ...ids, err: verdict.error }, 'attempt failed');
+    const failed = verdict.kind === 'failed' || verdict.kind === 'retry';
+    if (!failed && !log.isLevelEnabled('debug')) return;
+    const { outcome, status } = settlement;
+    const ids = { jobId: claimed.id, fence: claimed.fence, outcome, status };
+    if (failed) log.warn({ ...ids, err: verdict.error }, 'attempt failed');
     else log.debug(ids, 'run settled');
   }
 
@@ -580,8 +580,8 @@ export class Guard {
     }
   }
 
-  /** Says to BullMQ what the committed verdict means for it. */
-  async #answer(verdict: Exclude<Verdict, { kind: 'lost' }>, job: Job, token: string | undefined): Promise<unknown> {
+  /** Says to BullMQ what the committed verdict means for it: what its processor returns or throws. */
+  #answer(verdict: Exclude<Verdict, { kind: 'lost' }>, job: Job, token: string | undefined): unknown {
     switch (verdict.kind) {
       case 'completed':
         return verdict.result === null ? undefined : JSON.parse(verdict.result);

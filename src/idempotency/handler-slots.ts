@@ -137,9 +137,11 @@ export class Slot {
   }
 
   /** @returns false: none came free in time, the delivery is for somebody else */
-  async take(): Promise<boolean> {
-    this.#held = await this.#slots.wait();
-    return this.#held;
+  take(): Promise<boolean> {
+    return this.#slots.wait().then((taken) => {
+      this.#held = taken;
+      return taken;
+    });
   }
 
   /**

@@ -45,7 +45,7 @@ export class LeaseTable {
   readonly #words: Int32Array;
   readonly #doubles: Float64Array;
   readonly #times: BigInt64Array;
-  readonly #bytes: Uint8Array;
+  readonly #bytes: Buffer;
   readonly #free: number[] = [];
   #generation = 0;
 
@@ -56,7 +56,7 @@ export class LeaseTable {
     this.#words = new Int32Array(this.buffer);
     this.#doubles = new Float64Array(this.buffer);
     this.#times = new BigInt64Array(this.buffer);
-    this.#bytes = new Uint8Array(this.buffer);
+    this.#bytes = Buffer.from(this.buffer);
   }
 
   /** @returns the slot, to be given back to `release` */
@@ -67,7 +67,7 @@ export class LeaseTable {
     this.#doubles[double + 2] = lease.ttlMs;
     this.#times[double + 3] = lease.claimSentAt;
     const start = slot * SLOT + 32;
-    for (let i = 0; i < ID_LENGTH; i++) this.#bytes[start + i] = lease.jobId.charCodeAt(i);
+    this.#bytes.write(lease.jobId, start, ID_LENGTH, 'latin1');
     this.#generation = (this.#generation % 0x7fff_ffff) + 1;
     Atomics.store(this.#words, slot * SLOT_WORDS, this.#generation);
     return slot;
@@ -89,7 +89,7 @@ export class LeaseTable {
       const start = slot * SLOT + 32;
       const entry = {
         generation,
-        jobId: String.fromCharCode(...this.#bytes.subarray(start, start + ID_LENGTH)),
+        jobId: this.#bytes.toString('latin1', start, start + ID_LENGTH),
         fence: this.#doubles[double + 1] as number,
         ttlMs: this.#doubles[double + 2] as number,
         claimSentAt: this.#times[double + 3] as bigint,

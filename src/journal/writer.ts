@@ -75,6 +75,14 @@ export class JournalWriter {
   #waitingForRoom: (() => void)[] = [];
   readonly #giveUp = new AbortController();
   #closed: Promise<void> | undefined;
+  /** What a stream may do here; the same for all. */
+  readonly #side: WriterSide = {
+    buffered: (stream, length) => this.#buffered(stream, length),
+    dropped: (stream, events, length) => this.#dropped(stream, events, length),
+    flushSoon: () => this.#flushNow(),
+    room: () => this.#room(),
+    publishAhead: (run) => this.#publisher.publish([{ run, end: false, form: 'ahead' }]),
+  };
 
   constructor(options: JournalWriterOptions) {
     this.#db = options.db;
@@ -93,13 +101,7 @@ export class JournalWriter {
 
   /** Starts writing a stream at a fence. */
   open(options: OpenStreamOptions): StreamWriter {
-    return new StreamWriter(options, {
-      buffered: (stream, length) => this.#buffered(stream, length),
-      dropped: (stream, events, length) => this.#dropped(stream, events, length),
-      flushSoon: () => this.#flushNow(),
-      room: () => this.#room(),
-      publishAhead: (run) => this.#publisher.publish([{ run, end: false, form: 'ahead' }]),
-    });
+    return new StreamWriter(options, this.#side);
   }
 
   /** Resolves when everything buffered at the call is committed or refused. */
