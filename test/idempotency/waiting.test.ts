@@ -3,6 +3,7 @@ import { Redis } from 'ioredis';
 import pg from 'pg';
 import { afterEach, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
+import { findRoundAge } from '../../src/db/rounds.ts';
 import { defineJob } from '../../src/index.ts';
 import { useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
@@ -48,6 +49,8 @@ it('a thousand enqueues of one key and a thousand waits share one run, one subsc
   await fleet.work();
   await fleet.enqueue(job, {}, { key: 'k' });
   await expect.poll(() => runs, { timeout: 10_000 }).toBe(1);
+  // The one round that a worker begins with, however long it takes here, asks Postgres too.
+  await expect.poll(() => findRoundAge(file.db), { timeout: 10_000 }).toBeDefined();
 
   statements.length = 0;
   const handles = await Promise.all(Array.from({ length: WAITERS }, () => fleet.enqueue(job, {}, { key: 'k' })));
