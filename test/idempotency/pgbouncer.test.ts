@@ -17,14 +17,14 @@ describe.skipIf(program === undefined)('through PgBouncer in transaction mode', 
       input: z.object({ n: z.number() }),
       attempts: 2,
       backoff: { type: 'fixed', delayMs: 0 },
-      lease: { ttlMs: 3_000 },
+      lease: { ttlMs: 2_000 },
       async run({ n }, ctx) {
         for (let i = 0; i < 20; i++) await ctx.emit({ type: 'n', i });
         await ctx.checkpoint({ n });
         if (n % 10 === 0 && ctx.attempt === 1) throw new Error('once more');
         if (n === 1) {
           // Longer than the TTL: the thread's connection goes through the bouncer too.
-          const until = performance.now() + 5_000;
+          const until = performance.now() + 3_000;
           while (performance.now() < until);
         }
         if (n === 2)
