@@ -1,6 +1,13 @@
 /** Queries of the doctor: rows as they stand beside BullMQ's jobs, and the state of the server. */
 import { type Kysely, sql } from 'kysely';
-import { type DispatchRow, findUnfinishedIds, type RowOptions, type UnfinishedCursor } from './jobs.ts';
+import {
+  DISPATCH_COLUMNS,
+  type DispatchColumns,
+  type DispatchRow,
+  findUnfinishedIds,
+  toDispatchRow,
+  type UnfinishedCursor,
+} from './jobs.ts';
 import type { Database } from './schema.ts';
 
 export interface RowState extends DispatchRow {
@@ -13,13 +20,7 @@ export interface RowState extends DispatchRow {
   crashCount: number;
 }
 
-interface RowColumns {
-  id: string;
-  tenant: string;
-  name: string;
-  queue: string;
-  idempotency_key: string | null;
-  options: string;
+interface RowColumns extends DispatchColumns {
   status: RowState['status'];
   delay_ms: number;
   held: boolean;
@@ -28,7 +29,7 @@ interface RowColumns {
 }
 
 const COLUMNS = sql.raw(`
-  id, tenant, name, queue, idempotency_key, options, status,
+  ${DISPATCH_COLUMNS.join(', ')}, status,
   extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms,
   coalesce(status = 'running' and lease_expires_at > clock_timestamp(), false) as held,
   status in ('pending', 'running')
@@ -37,13 +38,7 @@ const COLUMNS = sql.raw(`
 
 function toRowState(row: RowColumns): RowState {
   return {
-    id: row.id,
-    tenant: row.tenant,
-    name: row.name,
-    queue: row.queue,
-    key: row.idempotency_key,
-    options: JSON.parse(row.options) as RowOptions,
-    delayMs: row.delay_ms,
+    ...toDispatchRow(row),
     status: row.status,
     held: row.held,
     mustEnd: row.must_end,

@@ -18,7 +18,7 @@ type Status = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
 type TerminalStatus = 'completed' | 'failed' | 'cancelled';
 
 /** How an attempt ended, as the ledger says it. */
-export type AttemptOutcome = 'completed' | 'error' | 'crash' | 'interruption' | 'cancelled' | 'poisoned';
+export type AttemptOutcome = 'completed' | 'error' | 'crash' | 'interruption' | 'deferral' | 'cancelled' | 'poisoned';
 
 /** What the row keeps of how it was enqueued. */
 export interface RowOptions {
@@ -32,6 +32,26 @@ export interface RowOptions {
   };
   /** Events are published before they are committed; absent: after. */
   publish?: 'immediate';
+  /** Nobody gave it a key: another BullMQ client's job, guarded under its own id. */
+  keyless?: true;
+}
+
+/** The BullMQ job that delivers a row, where another BullMQ client added it. */
+export interface JobSource {
+  /** What BullMQ puts before the keys of its queue. */
+  prefix: string;
+  queue: string;
+  /** BullMQ's id of it. */
+  id: string;
+  /** When it was added, in ms since 1970. With it the id names one job for good: ids are used again after a flush. */
+  timestamp: number;
+  /** Its options in BullMQ. */
+  opts: Readonly<Record<string, unknown>>;
+}
+
+/** What `source_ref` holds: one text for one BullMQ job. */
+export function sourceRef({ prefix, queue, id, timestamp }: Omit<JobSource, 'opts'>): string {
+  return JSON.stringify([prefix, queue, id, timestamp]);
 }
 
 export interface NewJob {
@@ -40,6 +60,10 @@ export interface NewJob {
   name: string;
   queue: string;
   key: string | null;
+  /** Part of the key's scope. Absent for jobs of the fleet; around a user's own processor its queue, `<prefix>:<queue>`. */
+  keyScope?: string;
+  /** Absent where the fleet's own BullMQ job delivers it. */
+  source?: JobSource;
   fingerprint: string;
   /** JSON text. */
   input: string;
@@ -62,12 +86,14 @@ export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]):
       `with patience as materialized (
          select set_config('lock_timeout', '${KEY_LOCK_WAIT_MS}', true)
        ), job as (
-         insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
+         insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input, key_scope, source, source_ref)
          select id, tenant, name, queue, key, fingerprint, options::json,
-           clock_timestamp() + delay_ms * interval '1 ms', clock_timestamp() + deadline_ms * interval '1 ms', input::json
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], $10::text[])
-           as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input), patience
-         on conflict (tenant, name, idempotency_key) where not key_released do nothing
+           clock_timestamp() + delay_ms * interval '1 ms', clock_timestamp() + deadline_ms * interval '1 ms', input::json,
+           key_scope, source::json, source_ref
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], $10::text[],
+             $11::text[], $12::text[], $13::text[])
+           as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input, key_scope, source, source_ref), patience
+         on conflict (tenant, name, idempotency_key, key_scope) where not key_released do nothing
          returning id, run_at, deadline_at
        )
        insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job
@@ -83,16 +109,28 @@ export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]):
         jobs.map((job) => job.delayMs),
         jobs.map((job) => job.deadlineMs),
         textArray(jobs.map((job) => job.input)),
+        textArray(jobs.map((job) => job.keyScope ?? '')),
+        textArray(jobs.map((job) => (job.source === undefined ? null : JSON.stringify(job.source)))),
+        textArray(jobs.map((job) => (job.source === undefined ? null : sourceRef(job.source)))),
       ],
     ),
   );
   return new Set(result.rows.map((row) => row.id));
 }
 
+export interface JobKey {
+  tenant: string;
+  name: string;
+  key: string;
+  keyScope?: string | undefined;
+}
+
 export interface KeyedJob {
   id: string;
   fingerprint: string;
   status: Status;
+  /** The BullMQ job that delivers it, as `sourceRef` writes it; null for jobs of the fleet. */
+  sourceRef: string | null;
   /** Its outcome is past its TTL: the key may start anew. */
   expired: boolean;
 }
@@ -101,17 +139,15 @@ export interface KeyedJob {
 export const EXPIRED = 'coalesce(finished_at is not null and expires_at <= clock_timestamp(), false)';
 
 /** The jobs that hold several keys at present, in the order asked; a key nobody holds gives undefined. */
-export async function findJobsByKey(
-  db: Kysely<Database>,
-  keys: readonly { tenant: string; name: string; key: string }[],
-): Promise<(KeyedJob | undefined)[]> {
+export async function findJobsByKey(db: Kysely<Database>, keys: readonly JobKey[]): Promise<(KeyedJob | undefined)[]> {
   const result = await db.executeQuery(
     named<KeyedJob & { place: number }>(
       'find_by_key',
-      `select k.place, j.id, j.fingerprint, j.status, ${EXPIRED} as expired
-       from unnest($1::text[], $2::text[], $3::text[]) with ordinality as k (tenant, name, key, place)
-       join jobs j on j.tenant = k.tenant and j.name = k.name and j.idempotency_key = k.key and not j.key_released`,
-      [keys.map((k) => k.tenant), keys.map((k) => k.name), keys.map((k) => k.key)],
+      `select k.place, j.id, j.fingerprint, j.status, j.source_ref as "sourceRef", ${EXPIRED} as expired
+       from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality as k (tenant, name, key, scope, place)
+       join jobs j on j.tenant = k.tenant and j.name = k.name and j.idempotency_key = k.key and j.key_scope = k.scope
+         and not j.key_released`,
+      [keys.map((k) => k.tenant), keys.map((k) => k.name), keys.map((k) => k.key), keys.map((k) => k.keyScope ?? '')],
     ),
   );
   const byPlace = new Map(result.rows.map((row) => [row.place, row]));
@@ -133,6 +169,66 @@ export async function releaseKey(db: Kysely<Database>, jobId: string, failedToo:
     .where((eb) => eb.or([sql<boolean>`${sql.raw(EXPIRED)}`, ...(failedToo ? [eb('status', '=', 'failed')] : [])]))
     .executeTakeFirst();
   return result.numUpdatedRows > 0n;
+}
+
+/**
+ * The row that a BullMQ job delivers, by that job and not by its key: its data may have changed since.
+ *
+ * @param job.rowId the row that the fleet says it delivers, where it was the fleet that added it
+ * @returns `isSource`: the row says so too
+ */
+export async function findJobBySource(
+  db: Kysely<Database>,
+  job: { ref: string; rowId: string | undefined; keyScope: string },
+): Promise<{ id: string; isSource: boolean } | undefined> {
+  const { rows } = await sql<{ id: string; isSource: boolean }>`
+    select id, true as "isSource" from jobs where source_ref = ${job.ref} and key_scope = ${job.keyScope}
+    union all
+    select id, false from jobs
+    where id = ${job.rowId ?? null}::uuid and source_ref is not null and key_scope = ${job.keyScope}
+    limit 1`.execute(db);
+  return rows[0];
+}
+
+/** Says which BullMQ job delivers a row from now on; null: one of the fleet. @param at only at this fence, or while it waits */
+export async function setSource(
+  db: Kysely<Database>,
+  id: string,
+  source: JobSource | null,
+  at: { fence: number } | 'pending',
+): Promise<void> {
+  let update = db
+    .updateTable('jobs')
+    .set({
+      source: source === null ? null : JSON.stringify(source),
+      source_ref: source === null ? null : sourceRef(source),
+    })
+    .where('id', '=', id);
+  update =
+    at === 'pending'
+      ? update.where('status', '=', 'pending')
+      : update.where('fence', '=', at.fence).where('status', '=', 'running');
+  await update.execute();
+}
+
+/** Keeps what BullMQ now has as a job's data, at a fence. */
+export async function saveInput(
+  db: Kysely<Database>,
+  { id, fence }: Pick<ClaimedJob, 'id' | 'fence'>,
+  input: string,
+): Promise<void> {
+  await db
+    .updateTable('jobs')
+    .set({ input })
+    .where('id', '=', id)
+    .where('fence', '=', fence)
+    .where('status', '=', 'running')
+    .execute();
+}
+
+/** JSON text of a job's input. */
+export async function findInput(db: Kysely<Database>, id: string): Promise<string | undefined> {
+  return (await db.selectFrom('jobs').select('input').where('id', '=', id).executeTakeFirst())?.input;
 }
 
 export interface ClaimRequest {
@@ -176,9 +272,10 @@ export type ClaimAnswer =
   | { decision: 'completed'; result: string | null }
   | { decision: 'failed'; error: StoredFailure }
   | { decision: 'cancelled' }
-  /** A person retried the failed job in BullMQ. */
+  /** A person retried the failed job in BullMQ, or a completed one that has no key. */
   | { decision: 'retried' }
-  | { decision: 'held'; leaseLeftMs: number }
+  /** `heldMs`: for how long its owner has had it. */
+  | { decision: 'held'; leaseLeftMs: number; heldMs: number }
   /** To be ended by whoever meets it: cancel requested, deadline passed, crashed too often. */
   | { decision: 'end'; why: AbandonReason }
   /** Somebody holds the row's lock just now. */
@@ -191,6 +288,7 @@ interface ClaimRow {
   id: string;
   decision: 'claimed' | 'completed' | 'failed' | 'cancelled' | 'retried' | 'held' | 'cancel' | 'deadline' | 'poison';
   lease_left_ms?: number | null;
+  held_ms?: number | null;
   old_result: string | null;
   old_error?: string | null;
   tenant: string;
@@ -236,7 +334,7 @@ export async function claimJobs(
     const row = rows.get(request.id);
     if (row === undefined) return { decision: locked.has(request.id) ? 'busy' : 'missing' };
     if (row.decision === 'claimed' && first.get(request.id) !== request)
-      return { decision: 'held', leaseLeftMs: request.ttlMs };
+      return { decision: 'held', leaseLeftMs: request.ttlMs, heldMs: 0 };
     return toAnswer(row, request.owner);
   });
 }
@@ -293,7 +391,8 @@ async function claimFresh(
       from claimed
       union all
       select j.id, j.status, null, null, null, null, j.result, null
-      from want w join jobs j on j.id = w.id where j.status in ('completed', 'cancelled')`,
+      from want w join jobs j on j.id = w.id
+      where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null`,
       [
         textArray(claims.map((claim) => claim.id)),
         textArray(claims.map((claim) => claim.owner)),
@@ -356,19 +455,19 @@ async function claimAny(
       ), ended as (
         -- Read without a lock, which would be a write, and a commit to wait for.
         select j.id, j.status, j.result from jobs j join want w on w.id = j.id
-        where j.status in ('completed', 'cancelled')
+        where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null
       ), found as (
-        select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.failed_at_delivery,
-          j.cancel_requested_at, j.deadline_at, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own
+        select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.ended_at_delivery,
+          j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own
         from jobs j join want w on w.id = j.id
-        where j.status not in ('completed', 'cancelled')
+        where j.status not in ('completed', 'cancelled') or j.ended_at_delivery is not null
         for update of j skip locked
       ), decided as materialized (
         select found.*,
           status = 'running' and lease_owner = owner as again,
           case
-            when status = 'failed' and delivery > failed_at_delivery then 'retried'
-            when status = 'failed' then 'failed'
+            when status in ('failed', 'completed') and delivery > ended_at_delivery then 'retried'
+            when status in ('failed', 'completed', 'cancelled') then status
             when status = 'running' and lease_owner = owner then 'claimed'
             when status = 'running' and lease_expires_at > clock_timestamp() then 'held'
             when cancel_requested_at is not null then 'cancel'
@@ -401,10 +500,10 @@ async function claimAny(
         from decided d where j.id = d.id and d.decision = 'held'
       ), noted as (
         -- Ended by no delivery, or BullMQ's job was replaced and counts anew: from this one on.
-        update jobs j set failed_at_delivery = d.delivery
+        update jobs j set ended_at_delivery = d.delivery
         from decided d
         where j.id = d.id and d.decision = 'failed'
-          and (d.failed_at_delivery is null or d.own and d.delivery < d.failed_at_delivery)
+          and (d.ended_at_delivery is null or d.own and d.delivery < d.ended_at_delivery)
       ), crashed as (
         insert into ended_attempts (job_id, fence, worker, started_at, outcome)
         select id, fence, worker, claimed_at, 'crash' from decided
@@ -417,14 +516,15 @@ async function claimAny(
       )
       select d.id, d.decision, d.old_result, d.old_error,
         extract(epoch from d.lease_expires_at - clock_timestamp())::float8 * 1000 as lease_left_ms,
+        extract(epoch from clock_timestamp() - d.claimed_at)::float8 * 1000 as held_ms,
         c.tenant, c.name, c.idempotency_key, c.fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
         c.last_outcome, c.checkpoint, c.checkpoint_seq,
         extract(epoch from c.deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms,
         h.next_seq
       from (
-        select id, decision, null::json as old_result, error as old_error, lease_expires_at from decided
+        select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at from decided
         union all
-        select id, status, result, null, null from ended
+        select id, status, result, null, null, null from ended
       ) d
       left join claimed c on c.id = d.id left join head h on h.stream_id = d.id`,
       [
@@ -471,7 +571,7 @@ function toAnswer(row: ClaimRow, owner: string): ClaimAnswer {
     case 'failed':
       return { decision: 'failed', error: JSON.parse(row.old_error ?? 'null') as StoredFailure };
     case 'held':
-      return { decision: 'held', leaseLeftMs: row.lease_left_ms ?? 0 };
+      return { decision: 'held', leaseLeftMs: row.lease_left_ms ?? 0, heldMs: row.held_ms ?? 0 };
     case 'cancel':
     case 'deadline':
     case 'poison':
@@ -517,7 +617,10 @@ export interface Settlement {
   resultTtlMs: number;
   /** For `pending`: not before this many ms. */
   delayMs: number;
+  /** BullMQ's attemptsMade of the delivery. A later one with more was retried by a person, and redrives a failed job. */
   delivery: number;
+  /** Such a retry also redrives it when it has completed: nobody gave it a key. */
+  rerunnable?: boolean;
   /** Events of the same transaction; absent where the stream has none and gets none. */
   run: Run | undefined;
 }
@@ -550,8 +653,8 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
     statement<{ id: string; fence: number }>(
       'settle_silent',
       `with want as (
-        select id::uuid, fence, result_ttl_ms, result
-        from unnest($1::text[], $2::bigint[], $3::float8[], $4::text[]) as w (id, fence, result_ttl_ms, result)
+        select id::uuid, fence, result_ttl_ms, result, ended_at
+        from unnest($1::text[], $2::bigint[], $3::float8[], $4::text[], $5::int[]) as w (id, fence, result_ttl_ms, result, ended_at)
         where fence >= 1 and fence < 2147483648 and result_ttl_ms >= 0
       ), completed as (
         update jobs j set
@@ -560,6 +663,7 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
           lease_owner = null,
           lease_expires_at = null,
           last_outcome = 'completed',
+          ended_at_delivery = w.ended_at,
           finished_at = clock_timestamp(),
           expires_at = clock_timestamp() + w.result_ttl_ms * interval '1 ms'
         from want w
@@ -574,10 +678,15 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
         settlements.map((s) => s.fence),
         settlements.map((s) => s.resultTtlMs),
         textArray(settlements.map((s) => s.result)),
+        settlements.map(endedAtDelivery),
       ],
     ),
   );
   return acceptedOf(settlements, result.rows);
+}
+
+function endedAtDelivery({ status, delivery, rerunnable }: Settlement): number | null {
+  return status === 'failed' || (status === 'completed' && rerunnable === true) ? delivery : null;
 }
 
 async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
@@ -589,7 +698,7 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
         select *, first_seq is not null as has_run
         from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::float8[], $7::int[], $8::bigint[], $9::bigint[], $10::bool[], $11::text[],
             $12::text[], $13::text[], $14::text[])
-          as w (id, fence, status, outcome, result_ttl_ms, delay_ms, delivery, first_seq, last_seq, terminal, progress, result, error, events)
+          as w (id, fence, status, outcome, result_ttl_ms, delay_ms, ended_at, first_seq, last_seq, terminal, progress, result, error, events)
         where fence >= 1 and result_ttl_ms >= 0 and delay_ms >= 0
       ), held as (
         select w.*, j.worker, j.claimed_at from jobs j join want w on w.id = j.id
@@ -625,10 +734,11 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
           lease_expires_at = null,
           error_count = j.error_count + (w.outcome = 'error')::int,
           interruption_count = j.interruption_count + (w.outcome = 'interruption')::int,
+          deferral_count = j.deferral_count + (w.outcome = 'deferral')::int,
           last_outcome = w.outcome,
           claimed_at = case when w.terminal then j.claimed_at end,
           run_at = case when w.terminal then j.run_at else clock_timestamp() + w.delay_ms * interval '1 ms' end,
-          failed_at_delivery = case when w.status = 'failed' then w.delivery end,
+          ended_at_delivery = case when w.terminal then w.ended_at end,
           finished_at = case when w.terminal then clock_timestamp() end,
           expires_at = case when w.terminal then clock_timestamp() + w.result_ttl_ms * interval '1 ms' end
         from accepted w
@@ -647,7 +757,7 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
         settlements.map((s) => s.outcome),
         settlements.map((s) => s.resultTtlMs),
         settlements.map((s) => s.delayMs),
-        settlements.map((s) => s.delivery),
+        settlements.map(endedAtDelivery),
         settlements.map((s) => s.run?.firstSeq ?? null),
         settlements.map((s) => (s.run === undefined ? null : s.run.firstSeq + s.run.events.length - 1)),
         settlements.map((s) => s.status !== 'pending'),
@@ -851,7 +961,7 @@ export async function endAbandoned(
         lease_expires_at: null,
         claimed_at: null,
         last_outcome: ending.poisoned ? 'poisoned' : ending.status,
-        failed_at_delivery: ending.status === 'failed' ? (options.delivery ?? null) : null,
+        ended_at_delivery: ending.status === 'failed' ? (options.delivery ?? null) : null,
         finished_at: sql`clock_timestamp()`,
         expires_at: sql`clock_timestamp() + ${options.resultTtlMs}::float8 * interval '1 ms'`,
       })
@@ -924,23 +1034,25 @@ export async function requestCancel(
 }
 
 /**
- * Sends a failed job round again: counters at zero, fence going on, stream open again.
+ * Redrives a job that has ended: counters at zero, the fence continues, the stream is open again.
  *
- * @param terminalJson the failure as the stream says it, for a job whose terminal event is in its row
- * @returns undefined when the job is not failed (or not there)
+ * @param terminalJson the end as the stream says it, for a job whose terminal event is in its row
+ * @param from `ended`: also one that completed, which BullMQ's own retry of a job without a key means
+ * @returns undefined when the job has not failed (or not ended), or is not there
  */
 export async function redriveJob(
   db: Kysely<Database>,
   id: string,
-  terminalJson: (error: string | null) => string,
+  terminalJson: (row: { status: TerminalStatus; result: string | null; error: string | null }) => string,
+  from: 'failed' | 'ended' = 'failed',
 ): Promise<{ queue: string } | undefined> {
   return db.transaction().execute(async (trx) => {
     await limitSilence(trx, SILENT_OWNER_MS);
     const row = await trx
       .selectFrom('jobs')
-      .select(['queue', 'fence', 'error', 'worker', 'claimed_at', 'finished_at', 'last_outcome'])
+      .select(['queue', 'status', 'fence', 'result', 'error', 'worker', 'claimed_at', 'finished_at', 'last_outcome'])
       .where('id', '=', id)
-      .where('status', '=', 'failed')
+      .where('status', 'in', from === 'failed' ? ['failed'] : ['failed', 'completed'])
       .forUpdate()
       .executeTakeFirst();
     if (row === undefined) return undefined;
@@ -961,7 +1073,7 @@ export async function redriveJob(
           first_seq: 0,
           last_seq: 0,
           fence: row.fence,
-          events: segmentText([terminalJson(row.error)]),
+          events: segmentText([terminalJson({ ...row, status: row.status as TerminalStatus })]),
         })
         .execute();
     }
@@ -970,6 +1082,7 @@ export async function redriveJob(
       .updateTable('jobs')
       .set({
         status: 'pending',
+        result: null,
         error: null,
         claimed_at: null,
         crash_count: 0,
@@ -977,7 +1090,7 @@ export async function redriveJob(
         deferral_count: 0,
         interruption_count: 0,
         last_outcome: 'redrive',
-        failed_at_delivery: null,
+        ended_at_delivery: null,
         finished_at: null,
         expires_at: null,
         cancel_requested_at: null,
@@ -1079,24 +1192,51 @@ export interface DispatchRow {
   queue: string;
   key: string | null;
   options: RowOptions;
+  /** As in `NewJob`. */
+  source?: JobSource;
+  keyScope?: string;
   /** Until it may run, ms; 0 or less: now. */
   delayMs: number;
   /** Carried by BullMQ for jobs that may run while Postgres is away. */
   input?: unknown;
 }
 
-interface DispatchColumns {
+/** What a `DispatchRow` is made of, of `jobs`. */
+export const DISPATCH_COLUMNS = [
+  'id',
+  'tenant',
+  'name',
+  'queue',
+  'idempotency_key',
+  'options',
+  'source',
+  'key_scope',
+] as const;
+
+export interface DispatchColumns {
   id: string;
   tenant: string;
   name: string;
   queue: string;
   idempotency_key: string | null;
   options: string;
+  source: string | null;
+  key_scope: string;
 }
 
-function toDispatchRow(row: DispatchColumns & { delay_ms?: number }): DispatchRow {
-  const { id, tenant, name, queue, idempotency_key: key, options, delay_ms: delayMs = 0 } = row;
-  return { id, tenant, name, queue, key, options: JSON.parse(options) as RowOptions, delayMs };
+export function toDispatchRow(row: DispatchColumns & { delay_ms?: number }): DispatchRow {
+  const { id, tenant, name, queue, idempotency_key: key, options, source, key_scope: keyScope } = row;
+  return {
+    id,
+    tenant,
+    name,
+    queue,
+    key,
+    keyScope,
+    options: JSON.parse(options) as RowOptions,
+    ...(source === null ? {} : { source: JSON.parse(source) as JobSource }),
+    delayMs: row.delay_ms ?? 0,
+  };
 }
 
 /** A place in the order of unfinished jobs; the time is text, for Postgres's microseconds. */
@@ -1147,7 +1287,7 @@ export async function findPendingJobs(
   const { ids, end } = await findUnfinishedIds(db, page);
   if (ids.length === 0) return { jobs: [], end };
   const rows = await sql<DispatchColumns & { delay_ms: number }>`
-    select id, tenant, name, queue, idempotency_key, options,
+    select ${sql.raw(DISPATCH_COLUMNS.join(', '))},
       extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms
     from jobs
     where id = any(${ids}::uuid[]) and status = 'pending'
@@ -1176,7 +1316,7 @@ interface AbandonedColumns extends DispatchColumns {
   must_end: boolean;
 }
 
-const ABANDONED_COLUMNS = sql.raw(`j.id, j.tenant, j.name, j.queue, j.idempotency_key, j.options,
+const ABANDONED_COLUMNS = sql.raw(`${DISPATCH_COLUMNS.map((column) => `j.${column}`).join(', ')},
   j.crash_count + (j.status = 'running')::int as crash_count,
   j.cancel_requested_at is not null or coalesce(j.deadline_at <= clock_timestamp(), false) as must_end`);
 

@@ -1,6 +1,6 @@
 /** Queries on `dispatch_outbox`: jobs whose row is committed and that BullMQ may not have yet. */
 import { type Kysely, sql, type Transaction } from 'kysely';
-import { type DispatchRow, EXPIRED, type KeyedJob, type NewJob, type RowOptions } from './jobs.ts';
+import { type DispatchRow, EXPIRED, type JobKey, type KeyedJob, type NewJob, type RowOptions } from './jobs.ts';
 import type { Database } from './schema.ts';
 
 /** Runs one statement in a transaction that its caller owns. */
@@ -67,7 +67,7 @@ export async function insertJobWithOutbox(run: RunInTransaction, job: NewJob): P
        insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
        values ($1::uuid, $2, $3, $4, $5, $6, $7::json, clock_timestamp() + $8::float8 * interval '1 ms',
          clock_timestamp() + $9::float8 * interval '1 ms', $10::json)
-       on conflict (tenant, name, idempotency_key) where not key_released do nothing
+       on conflict (tenant, name, idempotency_key, key_scope) where not key_released do nothing
        returning id, run_at, deadline_at
      ), unfinished as (
        insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job
@@ -98,12 +98,14 @@ export async function insertJobWithOutbox(run: RunInTransaction, job: NewJob): P
  */
 export async function findKeyInTransaction(
   run: RunInTransaction,
-  { tenant, name, key }: { tenant: string; name: string; key: string },
+  { tenant, name, key, keyScope }: JobKey,
 ): Promise<(KeyedJob & { xid: string | null }) | undefined> {
   const [row] = await run(
-    `select id, fingerprint, status, ${EXPIRED} as expired, pg_current_xact_id_if_assigned()::text as xid from jobs
-     where tenant = $1 and name = $2 and idempotency_key = $3 and not key_released`,
-    [tenant, name, key],
+    `select id, fingerprint, status, source_ref as "sourceRef", ${EXPIRED} as expired,
+       pg_current_xact_id_if_assigned()::text as xid
+     from jobs
+     where tenant = $1 and name = $2 and idempotency_key = $3 and key_scope = $4 and not key_released`,
+    [tenant, name, key, keyScope ?? ''],
   );
   return row as unknown as (KeyedJob & { xid: string | null }) | undefined;
 }

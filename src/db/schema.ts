@@ -36,7 +36,11 @@ export interface JobsTable {
   checkpoint_seq: number | null;
   result: JsonText | null;
   error: JsonText | null;
-  failed_at_delivery: number | null;
+  ended_at_delivery: number | null;
+  /** Empty for jobs of the fleet; else `<prefix>:<queue>` of a user's own queue. */
+  key_scope: Generated<string>;
+  source: JsonText | null;
+  source_ref: string | null;
   run_at: Timestamp;
   created_at: Timestamp;
   started_at: NullableTimestamp;

@@ -1,6 +1,14 @@
 /** Gives a key its row: a new one, the one in flight, or the one that has the outcome. */
 import type { Kysely } from 'kysely';
-import { findJobsByKey, insertJobs, type KeyedJob, type NewJob, releaseKey } from '../db/jobs.ts';
+import {
+  findJobsByKey,
+  insertJobs,
+  type JobKey,
+  type KeyedJob,
+  type NewJob,
+  releaseKey,
+  sourceRef,
+} from '../db/jobs.ts';
 import {
   findKeyInTransaction,
   insertJobWithOutbox,
@@ -35,7 +43,7 @@ export class Acceptor {
   /** For keys that an open transaction holds: they wait in a lane of their own. */
   readonly #lockedInserts: Batcher<NewJob, boolean>;
   readonly #lockedKeys = new Set<string>();
-  readonly #lookups: Batcher<{ tenant: string; name: string; key: string }, KeyedJob | undefined>;
+  readonly #lookups: Batcher<JobKey, KeyedJob | undefined>;
 
   constructor(db: Kysely<Database>) {
     this.#db = db;
@@ -64,7 +72,7 @@ export class Acceptor {
   async accept(wanted: Omit<NewJob, 'id'>, onFailedKey: 'replay' | 'rerun'): Promise<Accepted> {
     return acceptBy(wanted, onFailedKey, {
       insert: (job) => this.#insert(job),
-      find: (job, key) => this.#lookups.call({ tenant: job.tenant, name: job.name, key }),
+      find: (job, key) => this.#lookups.call({ ...job, key }),
       release: (jobId, failedToo) => releaseKey(this.#db, jobId, failedToo),
     });
   }
@@ -107,8 +115,8 @@ export class Acceptor {
   }
 }
 
-function scopeOf({ tenant, name, key }: NewJob): string {
-  return JSON.stringify([tenant, name, key]);
+function scopeOf({ tenant, name, key, keyScope }: NewJob): string {
+  return JSON.stringify([tenant, name, key, keyScope]);
 }
 
 /**
@@ -131,7 +139,7 @@ export async function acceptInTransaction(
       return xid !== undefined;
     },
     async find(job, key) {
-      const found = await findKeyInTransaction(run, { tenant: job.tenant, name: job.name, key });
+      const found = await findKeyInTransaction(run, { ...job, key });
       xid = found?.xid ?? undefined;
       return found;
     },
@@ -169,7 +177,9 @@ async function acceptBy(
       await store.release(holder.id, rerun);
       continue;
     }
-    if (holder.fingerprint !== job.fingerprint) {
+    // The data of a BullMQ job may change between two of its deliveries: it is the same job.
+    const isSame = job.source !== undefined && holder.sourceRef === sourceRef(job.source);
+    if (holder.fingerprint !== job.fingerprint && !isSame) {
       throw new OncefleetError(
         'KEY_MISMATCH',
         `The key was used with another input, by job ${holder.id}: send the same input, or choose another key`,

@@ -14,6 +14,7 @@ import {
   type RowOptions,
   redriveJob,
   requestCancel,
+  toDispatchRow,
 } from '../db/jobs.ts';
 import { findHome } from '../db/outbox.ts';
 import type { JobsTable } from '../db/schema.ts';
@@ -383,16 +384,15 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     const ownTenant = tenantIn('redrive', options);
     const row = isUuid(id) ? await findJob(db, ownTenant, id) : undefined;
     if (row === undefined) throw notFound(id);
-    const redriven = await redriveJob(db, id, (error) => rowTerminalJson({ status: 'failed', result: null, error }));
+    const redriven = await redriveJob(db, id, rowTerminalJson);
     if (redriven === undefined) {
       throw new OncefleetError('JOB_NOT_FAILED', `Job ${id} is ${row.status}; only failed jobs can be redriven`, {
         details: { jobId: id, status: row.status },
       });
     }
     crashPoint('redrive.row');
-    const { tenant, name, queue, idempotency_key: key } = row;
     await runtime.dispatcher
-      .redispatch({ id, tenant, name, queue, key, options: JSON.parse(row.options) as RowOptions, delayMs: 0 })
+      .redispatch(toDispatchRow(row))
       .catch((err: unknown) =>
         runtime.log.warn({ err, jobId: id }, 'redriven but not dispatched; the reconciler will do it'),
       );

@@ -2,11 +2,12 @@
 import { type JobsOptions, Queue } from 'bullmq';
 import { Cluster } from 'ioredis';
 import { crashPoint } from '../crash-points.ts';
-import type { DispatchRow } from '../db/jobs.ts';
+import type { DispatchRow, JobSource } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import { Batcher } from '../journal/batcher.ts';
 import type { RedisConnection } from '../journal/channel.ts';
 import type { Logger } from '../log.ts';
+import { idAgain, optionsAgain } from './foreign-job.ts';
 import { isOwnData, toJobData } from './job-data.ts';
 
 /** How long an enqueue waits for Redis before it leaves dispatching to the reconciler, ms. */
@@ -26,7 +27,16 @@ export interface DispatcherOptions {
   prefix: string;
   /** What BullMQ puts before the keys of a queue. */
   prefixOf(queue: string): string;
+  rows: RowAccess;
   log: Logger;
+}
+
+/** What a row keeps of a job that another BullMQ client added. */
+export interface RowAccess {
+  /** JSON text of its data; undefined where the row is gone. */
+  findInput(id: string): Promise<string | undefined>;
+  /** Says which BullMQ job delivers it from now on; null: one of the fleet. */
+  setSource(id: string, source: JobSource | null): Promise<void>;
 }
 
 /** A row that BullMQ will not run. */
@@ -39,14 +49,22 @@ export class Dispatcher {
   readonly #options: DispatcherOptions;
   /** Jobs given to Redis that it has not answered in time. While there is one, no enqueue waits for it. */
   #late = 0;
-  readonly #queues = new Map<string, { queue: Queue; adds: Batcher<DispatchRow, void> }>();
+  readonly #queues = new Map<string, QueueEntry>();
+  /** Queues of other BullMQ clients that have a prefix of their own, by prefix and name. */
+  readonly #foreign = new Map<string, QueueEntry>();
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
   }
 
+  /** Those of the fleet's own prefix. */
   get queues(): Queue[] {
     return [...this.#queues.values()].map(({ queue }) => queue);
+  }
+
+  /** The queue that a row's deliveries come from. */
+  queueOf(row: Pick<DispatchRow, 'queue' | 'source'>): Queue {
+    return this.#entryOf(row).queue;
   }
 
   /** Makes a queue known, so that it shows in `queues` before its first job. */
@@ -68,8 +86,8 @@ export class Dispatcher {
       this.#late++;
       resolve(false);
     }, DISPATCH_WAIT_MS);
-    const added = this.#entry(row.queue)
-      .adds.call(row)
+    const given = row.source === undefined ? this.#entry(row.queue).adds.call(row) : this.#addAgain(row, row.source);
+    const added = given
       .then(
         () => true,
         (err: unknown) => {
@@ -94,12 +112,13 @@ export class Dispatcher {
    */
   async redispatch(row: MissingRow): Promise<boolean> {
     if (row.absent === true) return this.dispatch(row);
-    const { queue } = this.#entry(row.queue);
-    const job = await queue.getJob(row.id);
-    if (job === undefined) return this.dispatch(row);
+    const { queue } = this.#entryOf(row);
+    const job = await queue.getJob(bullIdOf(row));
+    if (job === undefined || isAnother(row, job.timestamp)) return this.dispatch(row);
     const state = await job.getState();
-    if (state === 'failed' && row.delayMs <= 0) {
-      await job.retry('failed', { resetAttemptsMade: true });
+    // A job of somebody else is not replaced where it can be helped: flows hang on it, and listeners wait for it.
+    if ((state === 'failed' && row.delayMs <= 0) || (state === 'completed' && row.source !== undefined)) {
+      await job.retry(state, { resetAttemptsMade: true });
       return true;
     }
     // In no list at all: evicted or lost from there, while what it carries was not.
@@ -116,29 +135,27 @@ export class Dispatcher {
   async findMissing(rows: readonly DispatchRow[]): Promise<MissingRow[]> {
     if (rows.length === 0 || this.#options.redis.status !== 'ready') return [];
     const missing: MissingRow[] = [];
-    for (const [name, group] of Map.groupBy(rows, (row) => row.queue)) {
-      const { queue } = this.#entry(name);
+    for (const [{ queue }, group] of Map.groupBy(rows, (row) => this.#entryOf(row))) {
       const pipeline = this.#options.redis.pipeline();
-      const ids = group.map((row) => row.id);
+      const ids = group.map(bullIdOf);
       for (const set of ['delayed', 'prioritized']) pipeline.zmscore(queue.toKey(set), ids);
       for (const id of ids) pipeline.hmget(queue.toKey(id), 'timestamp', 'finishedOn');
       const [delayed, prioritized, ...carried] = valuesOf(await pipeline.exec()) as (string | null)[][];
       const unplaced: DispatchRow[] = [];
       for (const [i, row] of group.entries()) {
         const [timestamp, finishedOn] = carried[i] ?? [];
-        if (timestamp == null) missing.push({ ...row, absent: true });
+        if (timestamp == null || isAnother(row, Number(timestamp))) missing.push({ ...row, absent: true });
         else if (finishedOn != null) missing.push(row);
         else if (delayed?.[i] == null && prioritized?.[i] == null) unplaced.push(row);
       }
-      if (unplaced.length > 0) missing.push(...(await this.#findLost(name, unplaced)));
+      if (unplaced.length > 0) missing.push(...(await this.#findLost(queue, unplaced)));
     }
     return missing;
   }
 
   /** Of rows that no sorted set has, those that no list has either. */
-  async #findLost(name: string, rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
+  async #findLost(queue: Queue, rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
     const { redis } = this.#options;
-    const { queue } = this.#entry(name);
     const lists = ['wait', 'paused', 'active'].map((list) => queue.toKey(list));
     const lengths = await Promise.all(lists.map((list) => redis.llen(list)));
     // Of a longer queue the doctor looks; once it has become shorter, this does.
@@ -146,7 +163,10 @@ export class Dispatcher {
     const placed = new Set((await Promise.all(lists.map((list) => redis.lrange(list, 0, -1)))).flat());
     const lost: DispatchRow[] = [];
     // It may have moved between two of these looks; asked alone, BullMQ looks at all places at once.
-    for (const row of rows) if (!placed.has(row.id) && (await queue.getJobState(row.id)) === 'unknown') lost.push(row);
+    for (const row of rows) {
+      const id = bullIdOf(row);
+      if (!placed.has(id) && (await queue.getJobState(id)) === 'unknown') lost.push(row);
+    }
     return lost;
   }
 
@@ -217,7 +237,7 @@ export class Dispatcher {
 
   async close(): Promise<void> {
     await Promise.all(
-      this.queues.map((queue) =>
+      [...this.#queues.values(), ...this.#foreign.values()].map(({ queue }) =>
         queue.close().catch((err: unknown) => this.#options.log.debug({ err }, 'queue did not close')),
       ),
     );
@@ -228,29 +248,84 @@ export class Dispatcher {
     return this.#late === 0 && (status === 'ready' || status === 'connecting' || status === 'connect');
   }
 
-  #entry(name: string): { queue: Queue; adds: Batcher<DispatchRow, void> } {
+  /** Adds a job of another BullMQ client to its queue again, with the data and options it had. */
+  async #addAgain(row: DispatchRow, source: JobSource): Promise<void> {
+    const { rows } = this.#options;
+    // A job that `defineJob` knows has its input in the row: any delivery of the fleet's runs it.
+    if (row.keyScope === undefined || row.keyScope === '') {
+      await this.#entry(row.queue).adds.call(row);
+      return rows.setSource(row.id, null);
+    }
+    const data = await rows.findInput(row.id);
+    if (data === undefined) return;
+    const { queue } = this.#entryOf(row);
+    const options = optionsAgain(row, source);
+    try {
+      await queue.add(row.name, JSON.parse(data), options);
+    } catch (error) {
+      // After a flush its flow is gone; the job itself is not to be.
+      if (options.parent === undefined || !/parent/i.test((error as Error).message)) throw error;
+      const { parent: _gone, ...alone } = options;
+      await queue.add(row.name, JSON.parse(data), alone);
+    }
+    const id = idAgain(row, source);
+    if (id !== source.id) await rows.setSource(row.id, { ...source, id });
+  }
+
+  #entryOf({ queue, source }: Pick<DispatchRow, 'queue' | 'source'>): QueueEntry {
+    if (source === undefined || source.prefix === this.#options.prefixOf(source.queue)) return this.#entry(queue);
+    const place = `${source.prefix}\n${source.queue}`;
+    let entry = this.#foreign.get(place);
+    if (entry === undefined) {
+      entry = this.#open(source.queue, source.prefix);
+      this.#foreign.set(place, entry);
+    }
+    return entry;
+  }
+
+  #entry(name: string): QueueEntry {
     let entry = this.#queues.get(name);
     if (entry === undefined) {
-      const queue = new Queue(name, { connection: this.#options.redis, prefix: this.#options.prefixOf(name) });
-      // Of an outage the connection tells once.
-      queue.on('error', (err) =>
-        this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'),
-      );
-      const adds = new Batcher<DispatchRow, void>({
-        run: async (rows) => {
-          const [only] = rows;
-          if (rows.length === 1 && only !== undefined) await queue.add(only.name, toJobData(only), toOptions(only));
-          else await queue.addBulk(rows.map((row) => ({ name: row.name, data: toJobData(row), opts: toOptions(row) })));
-          return rows.map(() => undefined);
-        },
-        maxBatch: MAX_BULK,
-        maxInFlight: 2,
-      });
-      entry = { queue, adds };
+      entry = this.#open(name, this.#options.prefixOf(name));
       this.#queues.set(name, entry);
     }
     return entry;
   }
+
+  #open(name: string, prefix: string): QueueEntry {
+    const queue = new Queue(name, { connection: this.#options.redis, prefix });
+    // Of an outage the connection tells once.
+    queue.on('error', (err) =>
+      this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'),
+    );
+    const adds = new Batcher<DispatchRow, void>({
+      run: async (rows) => {
+        const [only] = rows;
+        if (rows.length === 1 && only !== undefined) await queue.add(only.name, toJobData(only), toOptions(only));
+        else await queue.addBulk(rows.map((row) => ({ name: row.name, data: toJobData(row), opts: toOptions(row) })));
+        return rows.map(() => undefined);
+      },
+      maxBatch: MAX_BULK,
+      maxInFlight: 2,
+    });
+    return { queue, adds };
+  }
+}
+
+interface QueueEntry {
+  queue: Queue;
+  /** Of jobs of the fleet. */
+  adds: Batcher<DispatchRow, void>;
+}
+
+/** BullMQ's id of the job that delivers a row. */
+export function bullIdOf({ id, source }: Pick<DispatchRow, 'id' | 'source'>): string {
+  return source?.id ?? id;
+}
+
+/** Whether a job under a row's id in BullMQ is another one: numbers start at 1 again after a flush. */
+export function isAnother({ source }: Pick<DispatchRow, 'source'>, timestamp: number): boolean {
+  return source !== undefined && source.timestamp !== timestamp;
 }
 
 /** What a pipeline answered. @throws the first error of it */

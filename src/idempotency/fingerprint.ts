@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
 
-const MAX_KEY_BYTES = 255;
+export const MAX_KEY_BYTES = 255;
 
 /** As deep as an event may be: the input goes into the same kind of column. */
 const MAX_DEPTH = 1_000;

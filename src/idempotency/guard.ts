@@ -3,18 +3,22 @@
  * it, and a run that owns the lease ends in one fenced transaction before BullMQ is told.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { DelayedError, type Job, UnrecoverableError, WaitingError } from 'bullmq';
+import { DelayedError, type Job, WaitingError } from 'bullmq';
 import { crashPoint } from '../crash-points.ts';
 import {
   type ClaimAnswer,
   type ClaimedJob,
   endAbandoned,
+  findJobBySource,
   findSettled,
-  type RowOptions,
+  type JobSource,
   raiseFence,
   redriveJob,
   type Settlement,
+  saveInput,
+  setSource,
   settleJobs,
+  sourceRef,
 } from '../db/jobs.ts';
 import { isTransient } from '../db/transient.ts';
 import {
@@ -22,38 +26,52 @@ import {
   CancelledError,
   InterruptedError,
   LeaseLostError,
-  NonRetryableError,
   OncefleetError,
-  RetryAfterError,
-  type StoredFailure,
   toStoredFailure,
 } from '../errors.ts';
-import {
-  type AttemptEvent,
-  type AttemptReason,
-  encodeJson,
-  type JobEvent,
-  type SystemEvent,
-} from '../journal/event.ts';
+import type { JobEvent } from '../journal/event.ts';
 import { rowTerminalJson } from '../journal/terminal.ts';
 import type { StreamWriter } from '../journal/writer.ts';
 import { MAX_TIMER_MS } from '../options.ts';
+import { within } from '../within.ts';
 import { ending } from './abandon.ts';
 import { Bag, type Placed } from './bag.ts';
+import { decideRetry } from './bullmq-errors.ts';
 import { createContext, createUnguardedContext } from './context.ts';
 import type { Backoff, JobContext, JobPolicy } from './define-job.ts';
-import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
+import { fingerprint, inputJson } from './fingerprint.ts';
+import { keyInData, namedRow, ownKey, sourceOf, toKey, withoutKey } from './foreign-job.ts';
 import { type HandlerSlots, Slot } from './handler-slots.ts';
 import { readJobData } from './job-data.ts';
 import type { Runtime } from './runtime.ts';
 import { Stop } from './stop.ts';
+import {
+  attemptEvent,
+  attemptOf,
+  encodeResult,
+  eventOf,
+  isContinued,
+  type SettledVerdict,
+  settlementOf,
+  toUnrecoverable,
+  type Verdict,
+  verdictByBullMQ,
+  verdictOfAbort,
+  verdictOfControlFlow,
+  verdictOfError,
+} from './verdict.ts';
 
 /** A job as the guard needs it, made from a definition or around a plain processor. */
 export interface JobSpec {
   name: string;
   queue: string;
   policy: JobPolicy;
-  /** The idempotency key of a job that some other BullMQ client added. */
+  /**
+   * Around a user's own processor: data, delays, retries, errors and cancels mean what BullMQ means by
+   * them, and its queue is a part of the key's scope. Else the job is the fleet's own, defined by `defineJob`.
+   */
+  transparent: boolean;
+  /** The idempotency key of a job that some other BullMQ client added, where its data do not say it. */
   keyOf(job: Job): string | undefined;
   checkEvent: ((event: JobEvent) => void) | undefined;
   /** @throws InputInvalidError */
@@ -64,7 +82,7 @@ export interface JobSpec {
 /** A handler that ignores its signal for so long is left behind; its writes are refused, ms. */
 const ABANDON_AFTER_MS = 5_000;
 
-/** A delivery is deferred no longer than this after its job was added to BullMQ, ms. */
+/** Deliveries of a job are deferred no longer than this while one owner has it, ms. */
 const DEFERRAL_LIMIT_MS = 24 * 3600 * 1000;
 
 /** Claims without an answer that are remembered; what is forgotten costs a lease's TTL. */
@@ -73,12 +91,39 @@ const MAX_UNANSWERED = 10_000;
 /** How often a claim is tried again at once while somebody holds the row's lock. */
 const BUSY_TRIES = 6;
 
+/** How long Redis may take to say what data a job has now, in ms. Then the next delivery brings them. */
+const KEEP_DATA_WAIT_MS = 500;
+
+/** Schedules that were warned of; what is forgotten is warned of again. */
+const MAX_WARNED = 1_000;
+
 /** How long the outcome of an unguarded run is offered to Postgres, ms. */
 const UNGUARDED_SAVE_MS = 30_000;
 
 const OUTAGE_MIN_MS = 500;
 /** Longer pauses would outlast most outages: what met one is to run soon after it. */
 const OUTAGE_MAX_MS = 5_000;
+
+/** BullMQ handing a job over once. */
+interface Delivery {
+  readonly job: Job;
+  readonly token: string | undefined;
+  /** BullMQ's own, which its `cancelJob` aborts. */
+  readonly signal: AbortSignal | undefined;
+  readonly spec: JobSpec;
+  readonly slot: Slot | undefined;
+  /** As BullMQ counts. What the processor sees of it may be more, after a flush. */
+  readonly attemptsMade: number;
+}
+
+/** The row of a delivery. */
+interface DeliveredRow {
+  readonly jobId: string;
+  /** It was made from a BullMQ job around whose queue this guard stands, and follows it. */
+  readonly foreign: boolean;
+  /** Another BullMQ job with its key made it. */
+  readonly adopted: boolean;
+}
 
 interface RunInProgress extends Placed {
   stop: Stop;
@@ -100,6 +145,7 @@ export class Guard {
    * is still under way, or two deliveries could enter one run.
    */
   readonly #unanswered = new Map<string, string>();
+  readonly #warnedOf = new Set<string>();
   #waitingForIdle: (() => void)[] = [];
 
   constructor(runtime: Runtime) {
@@ -150,54 +196,52 @@ export class Guard {
     spec: JobSpec,
     slots?: HandlerSlots,
   ): Promise<unknown> {
-    if (slots === undefined) return this.#deliver(job, token, signal, spec, undefined);
-    const slot = new Slot(slots);
+    const slot = slots === undefined ? undefined : new Slot(slots);
+    const delivery: Delivery = { job, token, signal, spec, slot, attemptsMade: job.attemptsMade };
+    if (slot === undefined) return this.#deliver(delivery);
     try {
-      return await this.#deliver(job, token, signal, spec, slot);
+      return await this.#deliver(delivery);
     } finally {
       slot.letGo();
     }
   }
 
-  async #deliver(
-    job: Job,
-    token: string | undefined,
-    signal: AbortSignal | undefined,
-    spec: JobSpec,
-    slot: Slot | undefined,
-  ): Promise<unknown> {
+  async #deliver(delivery: Delivery): Promise<unknown> {
+    const { job, spec } = delivery;
     const deliveryId = `${job.queueName}/${job.id}`;
     const unanswered = this.#unanswered.get(deliveryId);
     const owner = unanswered ?? `${this.#runtime.workerId}/${this.#deliveries++}`;
     this.#unanswered.delete(deliveryId);
-    let jobId: string;
+    let row: DeliveredRow;
     let claimSentAt: bigint;
     let answer: ClaimAnswer;
     try {
-      jobId = readJobData(job)?.jobId ?? (await this.#acceptForeign(job, spec));
+      row = await this.#findRow(delivery);
       // After the row is there: a foreign job that is handed back counts as started before.
-      if (!(await this.#mayStart(slot))) {
+      if (!(await this.#mayStart(delivery))) {
         if (unanswered !== undefined) this.#unanswered.set(deliveryId, unanswered);
-        return this.#handBack(job, token);
+        return this.#handBack(delivery);
       }
       crashPoint('claim.before');
-      ({ answer, sentAt: claimSentAt } = await this.#claim(jobId, owner, job, spec));
+      ({ answer, sentAt: claimSentAt } = await this.#claim(row.jobId, owner, delivery));
+      if (answer.decision === 'claimed' && row.foreign) await this.#followBullMQ(answer.job, row, delivery);
     } catch (err) {
       if (!isTransient(err)) throw err;
       if (this.#unanswered.size >= MAX_UNANSWERED) this.#unanswered.clear();
       this.#unanswered.set(deliveryId, owner);
       const input = unguardedInput(job);
       if (spec.policy.onStoreOutage === 'run' && input !== undefined) {
-        if (!(await this.#mayStart(slot))) return this.#handBack(job, token);
-        return this.#runUnguarded(input.value, job, token, signal, spec, slot);
+        if (!(await this.#mayStart(delivery))) return this.#handBack(delivery);
+        return this.#runUnguarded(input.value, delivery);
       }
-      this.#runtime.log.warn({ err, bullJobId: job.id }, 'Postgres is away: delivery deferred');
+      this.#runtime.log.warn({ err, bullJobId: job.id }, 'Postgres is unreachable: delivery deferred');
       const waitMs = Math.min(OUTAGE_MIN_MS * 2 ** Math.min(job.attemptsStarted, 6), OUTAGE_MAX_MS);
-      return this.#defer(job, token, waitMs * (0.75 + Math.random() / 2));
+      return this.#defer(delivery, waitMs * (0.75 + Math.random() / 2));
     }
+    const { jobId } = row;
     switch (answer.decision) {
       case 'claimed':
-        return this.#run(answer.job, claimSentAt, job, token, signal, spec, slot);
+        return this.#run(answer.job, claimSentAt, delivery);
       case 'completed':
         this.#runtime.log.debug({ jobId }, 'delivery of a completed job: result replayed');
         return answer.result === null ? undefined : JSON.parse(answer.result);
@@ -206,16 +250,16 @@ export class Guard {
       case 'cancelled':
         throw toUnrecoverable(toStoredFailure(new CancelledError(jobId)));
       case 'retried':
-        await redriveJob(this.#runtime.db.kysely, jobId, failureJson);
+        await redriveJob(this.#runtime.db.kysely, jobId, rowTerminalJson, 'ended');
         crashPoint('retry.redriven');
         this.#runtime.log.info({ jobId }, 'redriven by a retry in BullMQ');
-        return this.#deliver(job, token, signal, spec, slot);
+        return this.#deliver(delivery);
       case 'held':
-        return this.#deferToOwner(job, token, jobId, answer.leaseLeftMs);
+        return this.#deferToOwner(delivery, jobId, answer);
       case 'busy':
-        return this.#defer(job, token, 200 + Math.random() * 300);
+        return this.#defer(delivery, 200 + Math.random() * 300);
       case 'end':
-        return this.#end(jobId, job, token, spec);
+        return this.#end(jobId, delivery);
       case 'missing':
         throw toUnrecoverable(toStoredFailure(new OncefleetError('JOB_NOT_FOUND', `No job ${jobId} in Postgres`)));
       default:
@@ -224,36 +268,52 @@ export class Guard {
   }
 
   /** Waits for a slot. @returns false: this process ends, or none came free in time */
-  #mayStart(slot: Slot | undefined): boolean | Promise<boolean> {
+  #mayStart({ slot }: Delivery): boolean | Promise<boolean> {
     if (this.#over) return false;
     return slot === undefined || slot.tryTake() || slot.take();
   }
 
-  /** The row of a job that another BullMQ client added: here it gets one. */
-  async #acceptForeign(job: Job, spec: JobSpec): Promise<string> {
-    const data = job.data as { tenant?: unknown; idempotencyKey?: unknown } | null | undefined;
+  /** The row that a delivery is about. A job that another BullMQ client added gets one here. */
+  async #findRow(delivery: Delivery): Promise<DeliveredRow> {
+    const { job, spec } = delivery;
+    const own = readJobData(job);
+    if (own !== undefined) return { jobId: own.jobId, foreign: spec.transparent, adopted: false };
+    const source = sourceOf(job);
+    const keyScope = spec.transparent ? `${source.prefix}:${source.queue}` : '';
+    const rowId = namedRow(job);
+    // A processor may change its job's data, also the key in them: a job that comes again is found by what it is.
+    if (job.attemptsStarted > 1 || rowId !== undefined) {
+      const ref = sourceRef(source);
+      const found = await findJobBySource(this.#runtime.db.kysely, { ref, rowId: rowIdOf(job, rowId), keyScope });
+      if (found !== undefined) return { jobId: found.id, foreign: spec.transparent, adopted: !found.isSource };
+    }
+    return this.#acceptForeign(delivery, source, keyScope);
+  }
+
+  async #acceptForeign({ job, spec }: Delivery, source: JobSource, keyScope: string): Promise<DeliveredRow> {
+    const data: unknown = job.data;
     try {
-      const { idempotencyKey, ...input } = (
-        typeof data === 'object' && data !== null && !Array.isArray(data) ? data : { value: data }
-      ) as Record<string, unknown>;
-      const given = spec.keyOf(job) ?? toKey(idempotencyKey);
-      // Numeric BullMQ ids start again at 1 after a flush, so the id alone is no key.
-      const key = given ?? `bullmq:${job.queueName}:${job.id}:${job.timestamp}`;
-      checkKey(key);
+      const given = toKey(spec.keyOf(job), 'key') ?? keyInData(data);
+      if (given !== undefined && job.repeatJobKey !== undefined) this.#warnOfRepeated(job, given);
+      const input = withoutKey(data);
       const { policy } = spec;
+      const tenant = (data as { tenant?: unknown } | null | undefined)?.tenant;
       const accepted = await this.#runtime.acceptor.accept(
         {
-          tenant: typeof data?.tenant === 'string' ? data.tenant : this.#runtime.settings.tenant,
+          tenant: typeof tenant === 'string' ? tenant : this.#runtime.settings.tenant,
           name: spec.name,
           queue: spec.queue,
-          key,
+          key: given ?? ownKey(source),
+          keyScope,
+          source,
           fingerprint: fingerprint(input),
-          input: inputJson(input),
+          input: inputJson(spec.transparent ? data : input),
           options: {
             priority: job.opts.priority ?? 0,
             attempts: job.opts.attempts ?? policy.attempts,
             backoff: foreignBackoff(job) ?? policy.backoff,
             ...(policy.publish === 'immediate' ? { publish: policy.publish } : {}),
+            ...(given === undefined ? { keyless: true } : {}),
           },
           delayMs: 0,
           deadlineMs: policy.deadlineMs ?? null,
@@ -261,46 +321,81 @@ export class Guard {
         // A job that BullMQ starts again is no new enqueue: its failure stands.
         job.attemptsStarted > 1 ? 'replay' : policy.onFailedKey,
       );
-      return accepted.id;
+      return { jobId: accepted.id, foreign: spec.transparent, adopted: accepted.outcome !== 'created' };
     } catch (error) {
       if (error instanceof OncefleetError) throw toUnrecoverable(toStoredFailure(error));
       throw error;
     }
   }
 
-  async #claim(
-    jobId: string,
-    owner: string,
-    job: Job,
-    spec: JobSpec,
-  ): Promise<{ answer: ClaimAnswer; sentAt: bigint }> {
+  /**
+   * Keeps a claimed row at what BullMQ has: which of its jobs delivers it from now on, and that job's
+   * data, which an earlier attempt or a person in Bull Board may have changed.
+   */
+  async #followBullMQ(claimed: ClaimedJob, row: DeliveredRow, { job, attemptsMade }: Delivery): Promise<void> {
+    const db = this.#runtime.db.kysely;
+    if (readJobData(job) !== undefined) {
+      // Dispatched by an earlier version, which left the data behind.
+      job.data = JSON.parse(claimed.input);
+      return;
+    }
+    if (row.adopted) await setSource(db, claimed.id, sourceOf(job), claimed);
+    if (job.attemptsStarted > 1 || row.adopted) {
+      const input = inputJson(job.data);
+      if (input !== claimed.input) await saveInput(db, claimed, input);
+      claimed.input = input;
+    }
+    // Added again after a flush, BullMQ counts from zero.
+    if (namedRow(job) === claimed.id) job.attemptsMade = Math.max(attemptsMade, claimed.errorCount);
+  }
+
+  /** Data that the processor has changed since the run began, for whatever dispatches the job again. */
+  async #keepData(claimed: ClaimedJob, { job, spec }: Delivery): Promise<void> {
+    if (!spec.transparent || inputJson(job.data) === claimed.input) return;
+    const { redis, db, log } = this.#runtime;
+    const asked = redis.hget(`${job.queueQualifiedName}:${job.id}`, 'data');
+    // What BullMQ has, not what a processor did to its own copy.
+    const data = await within(KEEP_DATA_WAIT_MS, asked, () => null).catch(() => null);
+    if (data === null || data === claimed.input) return;
+    await saveInput(db.kysely, claimed, data).catch((err: unknown) =>
+      log.warn({ err, jobId: claimed.id }, 'changed data of the job not kept; its next delivery brings them'),
+    );
+  }
+
+  /** A schedule gives each of its jobs the same data. Said once for each schedule. */
+  #warnOfRepeated({ repeatJobKey = '', queueName, name }: Job, key: string): void {
+    const schedule = `${queueName}\n${repeatJobKey}`;
+    if (this.#warnedOf.has(schedule)) return;
+    if (this.#warnedOf.size >= MAX_WARNED) this.#warnedOf.clear();
+    this.#warnedOf.add(schedule);
+    this.#runtime.log.warn(
+      { queue: queueName, jobName: name, scheduler: repeatJobKey, keyBytes: Buffer.byteLength(key) },
+      'The template of this job scheduler has an idempotencyKey: its first job runs, and all later ones only repeat the result. Take the key out of the template; each job of a scheduler runs once by its own id',
+    );
+  }
+
+  async #claim(jobId: string, owner: string, delivery: Delivery): Promise<{ answer: ClaimAnswer; sentAt: bigint }> {
     const { settings } = this.#runtime;
+    const { job, spec, attemptsMade } = delivery;
     const request = {
       id: jobId,
       owner,
       ttlMs: spec.policy.lease?.ttlMs ?? settings.leaseTtlMs,
       maxCrashes: spec.policy.maxCrashes ?? settings.maxCrashes,
-      delivery: job.attemptsMade,
+      delivery: attemptsMade,
       own: job.id === jobId,
     };
-    for (let round = 0; ; round++) {
+    for (let retry = 0; ; retry++) {
       const sentAt = process.hrtime.bigint();
       const answer = await this.#runtime.claim(request);
-      if (answer.decision !== 'busy' || round === BUSY_TRIES) return { answer, sentAt };
-      await delay(2 ** round * (2 + Math.random()));
+      if (answer.decision !== 'busy' || retry === BUSY_TRIES) return { answer, sentAt };
+      await delay(2 ** retry * (2 + Math.random()));
     }
   }
 
-  async #run(
-    claimed: ClaimedJob,
-    claimSentAt: bigint,
-    job: Job,
-    token: string | undefined,
-    bullSignal: AbortSignal | undefined,
-    spec: JobSpec,
-    slot: Slot | undefined,
-  ): Promise<unknown> {
+  async #run(claimed: ClaimedJob, claimSentAt: bigint, delivery: Delivery): Promise<unknown> {
     crashPoint('claim.after');
+    const { job, signal: bullSignal, spec, slot } = delivery;
     const { id, fence } = claimed;
     const { leases, writer, settings } = this.#runtime;
     const ttlMs = spec.policy.lease?.ttlMs ?? settings.leaseTtlMs;
@@ -327,7 +422,11 @@ export class Guard {
       },
       onCancel: () => abort(new CancelledError(id)),
     });
-    const onBullAbort = () => abort(new InterruptedError(id));
+    // A user's processor hears BullMQ's own cancel, and what it makes of it is the outcome.
+    const onBullAbort = () => {
+      if (spec.transparent) stop.pass(bullSignal?.reason);
+      else abort(new InterruptedError(id));
+    };
     bullSignal?.addEventListener('abort', onBullAbort, { once: true });
     if (bullSignal?.aborted === true) onBullAbort();
     const timers = this.#startTimers(claimed, spec, abort);
@@ -336,9 +435,9 @@ export class Guard {
     if (this.#over) abort(new InterruptedError(id));
     let verdict: Verdict;
     try {
-      const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
+      const attempt = attemptOf(claimed);
       const start = attemptEvent(claimed, attempt, spec.policy.onRetry);
-      if (fence > 1) stream.append(JSON.stringify(start));
+      if (fence > 1 && !isContinued(claimed)) stream.append(JSON.stringify(start));
       const ctx = createContext({
         runtime: this.#runtime,
         delivery: job,
@@ -354,7 +453,7 @@ export class Guard {
           await stream.seal();
           // Not all that the run said can be kept: it has failed.
           if (stream.refused !== undefined) throw stream.refused;
-          const settlement = await this.#plan(verdict, claimed, stream, job, spec);
+          const settlement = await this.#plan(verdict, claimed, stream, delivery);
           lease.settling();
           const accepted = await settleJobs(trx, [settlement]);
           if (!accepted.has(settlement)) {
@@ -371,21 +470,26 @@ export class Guard {
         },
       });
       const startedAt = performance.now();
-      verdict = await this.#judge(async () => spec.handle(JSON.parse(claimed.input), ctx, job), stop, claimed);
+      verdict = await this.#judge(
+        async () => spec.handle(JSON.parse(claimed.input), ctx, job),
+        stop,
+        claimed,
+        delivery,
+      );
       slot?.letGo(performance.now() - startedAt);
       timers?.stop();
       lease.settling();
       if (completion.settlement !== undefined && (await this.#hasCompleted(completion.settlement))) {
         verdict = { kind: 'completed', result: completion.settlement.result };
       } else {
-        await this.#settle(verdict, claimed, stream, job, spec);
+        await this.#settle(verdict, claimed, stream, delivery);
       }
     } catch (err) {
       if (err instanceof LeaseLostError) {
         this.#runtime.log.warn({ err, jobId: id, fence }, 'run given up: its lease is lost');
-        if (!blockedLoop && (await this.#giveBack(claimed, stream, job, spec)))
-          return this.#answer({ kind: 'interrupted' }, job, token);
-        return this.#defer(job, token, 500 + Math.random() * 500);
+        if (!blockedLoop && (await this.#giveBack(claimed, stream, delivery)))
+          return this.#answer({ kind: 'interrupted' }, delivery);
+        return this.#defer(delivery, 500 + Math.random() * 500);
       }
       if (isTransient(err) || this.#giveUp.signal.aborted) throw err;
       // Left alone, the lease would run out, and count as a crash of a worker that is well.
@@ -394,7 +498,7 @@ export class Guard {
         new OncefleetError('INTERNAL', 'The outcome of the run could not be written', { cause: err }),
         claimed,
       );
-      await this.#settle(verdict, claimed, stream, job, spec);
+      await this.#settle(verdict, claimed, stream, delivery);
     } finally {
       timers?.stop();
       lease.release();
@@ -403,7 +507,7 @@ export class Guard {
     }
     if (verdict.kind === 'lost') throw verdict.error;
     crashPoint('answer.before');
-    return this.#answer(verdict, job, token);
+    return this.#answer(verdict, delivery);
   }
 
   /**
@@ -411,43 +515,31 @@ export class Guard {
    * another worker may run it too; no journal, so no reader sees its events; no checkpoints.
    * Its outcome is stored if Postgres comes back soon enough.
    */
-  async #runUnguarded(
-    input: unknown,
-    job: Job,
-    token: string | undefined,
-    bullSignal: AbortSignal | undefined,
-    spec: JobSpec,
-    slot: Slot | undefined,
-  ): Promise<unknown> {
+  async #runUnguarded(input: unknown, delivery: Delivery): Promise<unknown> {
+    const { job, slot } = delivery;
     const { log } = this.#runtime;
     const stop = new Stop();
     const jobId = readJobData(job)?.jobId ?? `${job.queueName}/${job.id}`;
     const run = { stop, jobId, stream: undefined, place: 0 };
     this.#runs.add(run);
     try {
-      const value = await this.#handleUnguarded(input, job, bullSignal, stop, spec);
+      const value = await this.#handleUnguarded(input, stop, delivery);
       slot?.letGo();
-      return await this.#saveUnguarded(encodeResult(value), job, spec);
+      return await this.#saveUnguarded(encodeResult(value), delivery);
     } catch (err) {
       if (stop.reason === undefined) throw err;
       log.debug({ err, bullJobId: job.id }, 'unguarded run interrupted');
-      return this.#handBack(job, token);
+      return this.#handBack(delivery);
     } finally {
       this.#ended(run);
     }
   }
 
-  #handleUnguarded(
-    input: unknown,
-    job: Job,
-    bullSignal: AbortSignal | undefined,
-    stop: Stop,
-    spec: JobSpec,
-  ): Promise<unknown> {
+  #handleUnguarded(input: unknown, stop: Stop, { job, signal: bullSignal, spec }: Delivery): Promise<unknown> {
     const { log } = this.#runtime;
     log.error(
       { bullJobId: job.id, jobName: job.name },
-      'Postgres is away: running without lease and journal, as onStoreOutage says',
+      'Postgres is unreachable: running without lease and journal, as onStoreOutage says',
     );
     const { timeoutMs } = spec.policy;
     const signals = [bullSignal, timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs), stop.signal];
@@ -456,7 +548,8 @@ export class Guard {
   }
 
   /** Offers the outcome of an unguarded run to Postgres for a while. */
-  async #saveUnguarded(result: string | null, job: Job, spec: JobSpec): Promise<unknown> {
+  async #saveUnguarded(result: string | null, delivery: Delivery): Promise<unknown> {
+    const { job } = delivery;
     const { log } = this.#runtime;
     const saveUntil = performance.now() + UNGUARDED_SAVE_MS;
     for (
@@ -465,12 +558,11 @@ export class Guard {
       waitMs = Math.min(waitMs * 2, 2_000)
     ) {
       try {
-        const jobId = readJobData(job)?.jobId ?? (await this.#acceptForeign(job, spec));
+        const { jobId } = await this.#findRow(delivery);
         const { answer } = await this.#claim(
           jobId,
           `${this.#runtime.workerId}/unguarded-${this.#deliveries++}`,
-          job,
-          spec,
+          delivery,
         );
         if (answer.decision !== 'claimed') break;
         const stream = this.#runtime.writer.open({
@@ -479,7 +571,7 @@ export class Guard {
           nextSeq: answer.job.nextSeq,
           onRefused: () => undefined,
         });
-        await this.#runtime.settle(await this.#plan({ kind: 'completed', result }, answer.job, stream, job, spec));
+        await this.#runtime.settle(await this.#plan({ kind: 'completed', result }, answer.job, stream, delivery));
         return result === null ? undefined : JSON.parse(result);
       } catch (err) {
         if (!isTransient(err)) throw err;
@@ -519,8 +611,14 @@ export class Guard {
   }
 
   /** Runs the handler and says how the run ended. An abort that came first decides. */
-  async #judge(handle: () => Promise<unknown>, stop: Stop, claimed: ClaimedJob): Promise<Verdict> {
-    if (stop.reason !== undefined) return verdictOfAbort(stop.reason, claimed);
+  async #judge(
+    handle: () => Promise<unknown>,
+    stop: Stop,
+    claimed: ClaimedJob,
+    { job, spec }: Delivery,
+  ): Promise<Verdict> {
+    const ofError = (error: Error) => (spec.transparent ? verdictByBullMQ(error, job) : verdictOfError(error, claimed));
+    if (stop.reason !== undefined) return verdictOfAbort(stop.reason) ?? ofError(stop.reason);
     let leaveTimer: NodeJS.Timeout | undefined;
     const end = await new Promise<{ value: unknown } | { error: Error } | { left: true }>((resolve) => {
       stop.listen(() => {
@@ -538,21 +636,27 @@ export class Guard {
         { jobId: claimed.id, fence: claimed.fence },
         'handler ignored its signal and was left behind',
       );
+    // Where BullMQ has the job already, an interruption has nothing to give back.
+    const reason = stop.reason as Error | undefined;
+    const moved = spec.transparent && 'error' in end ? verdictOfControlFlow(end.error, job) : undefined;
+    if (moved !== undefined && (reason === undefined || reason instanceof InterruptedError)) return moved;
     // Even if the handler returned: many return early when told to stop.
-    if (stop.reason !== undefined) return verdictOfAbort(stop.reason, claimed);
-    if ('error' in end) return verdictOfError(end.error, claimed);
+    if (reason !== undefined) return verdictOfAbort(reason) ?? ofError(reason);
+    if ('error' in end) return ofError(end.error);
     try {
       return { kind: 'completed', result: encodeResult('value' in end ? end.value : undefined) };
     } catch (error) {
+      if (spec.transparent) return ofError(error as Error);
       const refused = new OncefleetError('OUTPUT_INVALID', (error as Error).message, { cause: error });
       return { kind: 'failed', failure: toStoredFailure(refused), error: refused };
     }
   }
 
   /** Commits the verdict at the run's fence. @throws LeaseLostError nothing was written */
-  async #settle(verdict: Verdict, claimed: ClaimedJob, stream: StreamWriter, job: Job, spec: JobSpec): Promise<void> {
+  async #settle(verdict: Verdict, claimed: ClaimedJob, stream: StreamWriter, delivery: Delivery): Promise<void> {
     if (verdict.kind === 'lost') throw verdict.error;
-    const settlement = await this.#plan(verdict, claimed, stream, job, spec);
+    if (verdict.kind !== 'completed') await this.#keepData(claimed, delivery);
+    const settlement = await this.#plan(verdict, claimed, stream, delivery);
     if (!(await this.#commit(settlement)))
       throw new LeaseLostError(claimed.id, claimed.fence, 'the outcome found the row at another fence');
     const { log } = this.#runtime;
@@ -571,9 +675,9 @@ export class Guard {
    *
    * @returns false: somebody else has it
    */
-  async #giveBack(claimed: ClaimedJob, stream: StreamWriter, job: Job, spec: JobSpec): Promise<boolean> {
+  async #giveBack(claimed: ClaimedJob, stream: StreamWriter, delivery: Delivery): Promise<boolean> {
     try {
-      return await this.#commit(await this.#plan({ kind: 'interrupted' }, claimed, stream, job, spec));
+      return await this.#commit(await this.#plan({ kind: 'interrupted' }, claimed, stream, delivery));
     } catch (err) {
       if (err instanceof LeaseLostError || isTransient(err)) return false;
       throw err;
@@ -581,21 +685,23 @@ export class Guard {
   }
 
   /** Says to BullMQ what the committed verdict means for it: what its processor returns or throws. */
-  #answer(verdict: Exclude<Verdict, { kind: 'lost' }>, job: Job, token: string | undefined): unknown {
+  #answer(verdict: SettledVerdict, delivery: Delivery): unknown {
+    const { job } = delivery;
     switch (verdict.kind) {
       case 'completed':
         return verdict.result === null ? undefined : JSON.parse(verdict.result);
       case 'failed':
-        throw toUnrecoverable(verdict.failure, verdict.error);
+        decideRetry(job, undefined);
+        throw verdict.error;
       case 'cancelled':
         throw toUnrecoverable(verdict.failure);
       case 'retry':
-        // BullMQ reads these from its own copy of the job: the row's plan, not BullMQ's count, decides.
-        job.opts.attempts = Math.max(job.opts.attempts ?? 1, job.attemptsMade + 2);
-        job.opts.backoff = { type: 'fixed', delay: verdict.delayMs };
+        if (verdict.undecided !== true) decideRetry(job, verdict.delayMs);
+        throw verdict.error;
+      case 'deferred':
         throw verdict.error;
       case 'interrupted':
-        return this.#handBack(job, token);
+        return this.#handBack(delivery);
       default:
         return verdict satisfies never;
     }
@@ -603,11 +709,10 @@ export class Guard {
 
   /** The one transaction a run ends in: what is left of its stream, its last event, its outcome. */
   async #plan(
-    verdict: Exclude<Verdict, { kind: 'lost' }>,
+    verdict: SettledVerdict,
     claimed: ClaimedJob,
     stream: StreamWriter,
-    job: Job,
-    spec: JobSpec,
+    { spec, attemptsMade }: Delivery,
   ): Promise<Settlement> {
     const sealed = await stream.seal();
     if (stream.immediate && stream.refused !== undefined) await this.#disown(claimed, stream);
@@ -622,7 +727,8 @@ export class Guard {
       id: claimed.id,
       fence: claimed.fence,
       resultTtlMs: spec.policy.resultTtlMs ?? this.#runtime.settings.resultTtlMs,
-      delivery: job.attemptsMade,
+      delivery: attemptsMade,
+      ...(claimed.options.keyless === true && spec.transparent ? { rerunnable: true } : {}),
       run:
         events.length === 0
           ? undefined
@@ -668,15 +774,16 @@ export class Guard {
   }
 
   /** Ends a job that nobody may run any more, and answers its delivery. */
-  async #end(jobId: string, job: Job, token: string | undefined, spec: JobSpec): Promise<unknown> {
+  async #end(jobId: string, delivery: Delivery): Promise<unknown> {
+    const { spec, attemptsMade } = delivery;
     const { settings, db, publisher, poisonAlerts } = this.#runtime;
     const maxCrashes = spec.policy.maxCrashes ?? settings.maxCrashes;
     const resultTtlMs = spec.policy.resultTtlMs ?? settings.resultTtlMs;
     crashPoint('end.before');
-    const ended = await endAbandoned(db.kysely, jobId, { resultTtlMs, delivery: job.attemptsMade }, (row) =>
+    const ended = await endAbandoned(db.kysely, jobId, { resultTtlMs, delivery: attemptsMade }, (row) =>
       ending(jobId, row, maxCrashes),
     );
-    if (ended === undefined) return this.#defer(job, token, 200 + Math.random() * 300);
+    if (ended === undefined) return this.#defer(delivery, 200 + Math.random() * 300);
     crashPoint('end.after');
     publisher.publish([{ run: ended.run, end: true }]);
     if (ended.alert !== undefined) await poisonAlerts.raise(spec, ended.alert);
@@ -684,8 +791,13 @@ export class Guard {
   }
 
   /** Another owner is alive: comes back when its lease would expire, or as soon as it finishes. */
-  async #deferToOwner(job: Job, token: string | undefined, jobId: string, leaseLeftMs: number): Promise<never> {
-    if (Date.now() - job.timestamp > DEFERRAL_LIMIT_MS) {
+  async #deferToOwner(
+    delivery: Delivery,
+    jobId: string,
+    { leaseLeftMs, heldMs }: Extract<ClaimAnswer, { decision: 'held' }>,
+  ): Promise<never> {
+    const { job } = delivery;
+    if (heldMs > DEFERRAL_LIMIT_MS) {
       throw toUnrecoverable({
         code: 'LEASE_HELD',
         message: `Job ${jobId} was still running elsewhere after ${DEFERRAL_LIMIT_MS} ms`,
@@ -706,7 +818,7 @@ export class Guard {
     timer.unref();
     const unsubscribe = hub.subscribe(jobId, { onRun: (run) => run.end && promote(), onGap: () => undefined });
     log.debug({ jobId, waitMs: Math.round(waitMs) }, 'delivery deferred: the lease is held');
-    return this.#defer(job, token, waitMs);
+    return this.#defer(delivery, waitMs);
   }
 
   #ended(run: RunInProgress): void {
@@ -715,14 +827,14 @@ export class Guard {
   }
 
   /** Gives a delivery back to its queue: the next free worker has it. */
-  async #handBack(job: Job, token: string | undefined): Promise<never> {
+  async #handBack({ job, token }: Delivery): Promise<never> {
     await job
       .moveToWait(token ?? '')
       .catch((err: unknown) => this.#runtime.log.debug({ err }, 'job not moved back to wait'));
     throw new WaitingError();
   }
 
-  async #defer(job: Job, token: string | undefined, waitMs: number): Promise<never> {
+  async #defer({ job, token }: Delivery, waitMs: number): Promise<never> {
     // Redis away or the lock gone: BullMQ's stalled check brings the delivery back.
     await job
       .moveToDelayed(Date.now() + Math.round(waitMs), token)
@@ -736,143 +848,23 @@ interface Completion {
   settlement: Settlement | undefined;
 }
 
-type Verdict =
-  | { kind: 'completed'; result: string | null }
-  | { kind: 'failed'; failure: StoredFailure; error: Error }
-  | { kind: 'retry'; failure: StoredFailure; error: Error; delayMs: number }
-  | { kind: 'cancelled'; failure: StoredFailure }
-  | { kind: 'interrupted' }
-  | { kind: 'lost'; error: OncefleetError };
-
-function verdictOfAbort(reason: Error, claimed: ClaimedJob): Verdict {
-  if (reason instanceof CancelledError) return { kind: 'cancelled', failure: toStoredFailure(reason) };
-  if (reason instanceof InterruptedError) return { kind: 'interrupted' };
-  if (reason instanceof LeaseLostError) return { kind: 'lost', error: reason };
-  if (reason instanceof OncefleetError && (reason.code === 'DEADLINE_EXCEEDED' || reason.code === 'JOURNAL_REFUSED')) {
-    return { kind: 'failed', failure: toStoredFailure(reason), error: reason };
-  }
-  return verdictOfError(reason, claimed);
-}
-
-/** JSON text of a result; `undefined` has none, `null` has. @throws OncefleetError EVENT_INVALID */
-function encodeResult(value: unknown): string | null {
-  return value === undefined ? null : encodeJson(value, 'result');
-}
-
-function verdictOfError(error: Error, claimed: ClaimedJob): Exclude<Verdict, { kind: 'lost' }> {
-  const failure = toStoredFailure(error);
-  const final =
-    error instanceof UnrecoverableError ||
-    error instanceof NonRetryableError ||
-    isInvalid(error) ||
-    claimed.errorCount + 1 >= claimed.options.attempts;
-  if (final) return { kind: 'failed', failure, error };
-  const delayMs =
-    error instanceof RetryAfterError ? error.retryAfterMs : backoffMs(claimed.options.backoff, claimed.errorCount + 1);
-  return { kind: 'retry', failure, error, delayMs };
-}
-
-/** Input and output that fail their schemas will fail them again. */
-function isInvalid(error: unknown): boolean {
-  return error instanceof OncefleetError && (error.code === 'INPUT_INVALID' || error.code === 'OUTPUT_INVALID');
-}
-
-function settlementOf(
-  verdict: Exclude<Verdict, { kind: 'lost' }>,
-): Pick<Settlement, 'status' | 'outcome' | 'result' | 'error' | 'delayMs'> {
-  const none = { result: null, error: null, delayMs: 0 };
-  switch (verdict.kind) {
-    case 'completed':
-      return { ...none, status: 'completed', outcome: 'completed', result: verdict.result };
-    case 'failed':
-      return { ...none, status: 'failed', outcome: 'error', error: JSON.stringify(verdict.failure) };
-    case 'retry':
-      return {
-        ...none,
-        status: 'pending',
-        outcome: 'error',
-        error: JSON.stringify(verdict.failure),
-        delayMs: verdict.delayMs,
-      };
-    case 'cancelled':
-      return { ...none, status: 'cancelled', outcome: 'cancelled', error: JSON.stringify(verdict.failure) };
-    case 'interrupted':
-      return { ...none, status: 'pending', outcome: 'interruption' };
-    default:
-      return verdict satisfies never;
-  }
-}
-
-/** What the stream says of a verdict; an interruption is told by the `attempt` that follows it. */
-function eventOf(verdict: Exclude<Verdict, { kind: 'lost' }>, claimed: ClaimedJob): string | undefined {
-  const plan = settlementOf(verdict);
-  if (plan.status !== 'pending')
-    return rowTerminalJson({ status: plan.status, result: plan.result, error: plan.error });
-  if (verdict.kind !== 'retry') return undefined;
-  const attempt = claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
-  return JSON.stringify({
-    type: 'retry',
-    attempt,
-    delayMs: verdict.delayMs,
-    error: verdict.failure,
-  } satisfies SystemEvent);
-}
-
-function attemptEvent(claimed: ClaimedJob, attempt: number, onRetry: JobPolicy['onRetry']): AttemptEvent {
-  const reasons: Record<string, AttemptReason> = { error: 'error', interruption: 'interruption', redrive: 'redrive' };
-  const reason = reasons[claimed.lastOutcome ?? ''] ?? 'crash';
-  // Nothing is superseded: this event's own seq is past everything before it.
-  if (onRetry === 'continue') return { type: 'attempt', attempt, reason, resumed: true, from: claimed.nextSeq };
-  return {
-    type: 'attempt',
-    attempt,
-    reason,
-    resumed: claimed.checkpoint !== null,
-    ...(claimed.checkpointSeq === null ? {} : { from: claimed.checkpointSeq }),
-  };
-}
-
-function backoffMs(backoff: RowOptions['backoff'], failures: number): number {
-  const base = backoff.type === 'fixed' ? backoff.delayMs : backoff.delayMs * 2 ** Math.min(failures - 1, 30);
-  const capped = Math.min(base, backoff.maxDelayMs ?? 300_000);
-  return Math.round(capped * (1 - Math.random() * (backoff.jitter ?? 0.2)));
-}
-
 /** The input of a delivery whose row cannot be read: carried by BullMQ, or the data of another client's job. */
 function unguardedInput(job: Job): { value: unknown } | undefined {
   const data = job.data as { input?: unknown } | null | undefined;
   if (readJobData(job) !== undefined) return data != null && 'input' in data ? { value: data.input } : undefined;
-  if (typeof data !== 'object' || data === null || Array.isArray(data)) return { value: { value: data } };
-  const { idempotencyKey: _key, ...input } = data as Record<string, unknown>;
-  return { value: input };
+  return { value: withoutKey(data) };
 }
 
-/** The key in a foreign job's data; an order's number is as good a key as its text. @throws OncefleetError KEY_INVALID */
-function toKey(value: unknown): string | undefined {
-  if (value === undefined || typeof value === 'string') return value;
-  if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value);
-  throw new OncefleetError(
-    'KEY_INVALID',
-    `idempotencyKey: expected a string or a whole number, got ${value === null ? 'null' : typeof value}`,
-  );
+/** Of the row that a job names only where it is not a copy that somebody made of the job. */
+function rowIdOf(job: Job, rowId: string | undefined): string | undefined {
+  return job.id === `oncefleet-${rowId}` ? rowId : undefined;
 }
 
 /** The backoff another BullMQ client asked for, where it is one of BullMQ's own. */
 function foreignBackoff(job: Job): Backoff | undefined {
   const { backoff } = job.opts;
-  if (typeof backoff === 'number') return { type: 'fixed', delayMs: backoff, jitter: 0 };
+  if (typeof backoff === 'number') return { type: 'fixed', delayMs: Math.max(backoff, 0), jitter: 0 };
   if (backoff?.type !== 'fixed' && backoff?.type !== 'exponential') return undefined;
   const type = backoff.type as Backoff['type'];
-  return { type, delayMs: backoff.delay ?? 0, jitter: backoff.jitter ?? 0 };
-}
-
-/** @param error what the handler threw: its stack is the one Bull Board should show */
-function toUnrecoverable(failure: StoredFailure, error?: Error): UnrecoverableError {
-  const unrecoverable = new UnrecoverableError(`${failure.code}: ${failure.message}`);
-  if (typeof error?.stack === 'string') unrecoverable.stack = error.stack;
-  return unrecoverable;
-}
-
-function failureJson(error: string | null): string {
-  return rowTerminalJson({ status: 'failed', result: null, error });
+  return { type, delayMs: Math.max(backoff.delay ?? 0, 0), jitter: backoff.jitter ?? 0 };
 }

@@ -8,8 +8,10 @@ import {
   type ClaimAnswer,
   type ClaimRequest,
   claimJobs,
+  findInput,
   findSettled,
   type Settlement,
+  setSource,
   settleJobs,
 } from '../db/jobs.ts';
 import type { Run } from '../db/journal.ts';
@@ -186,6 +188,10 @@ export class Runtime {
       redis: this.#redis,
       prefix,
       prefixOf: (queue) => this.queuePrefix(queue),
+      rows: {
+        findInput: (id) => findInput(db, id),
+        setSource: (id, source) => setSource(db, id, source, 'pending'),
+      },
       log,
     });
     this.outbox = new Outbox({ db, dispatcher: this.dispatcher, log });

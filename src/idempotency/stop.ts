@@ -21,6 +21,12 @@ export class Stop {
     return this.#controller.signal;
   }
 
+  /** Aborts the signal, and leaves it to the handler what becomes of the run. */
+  pass(reason: unknown): void {
+    if (this.signal.aborted) return;
+    this.#controller?.abort(reason);
+  }
+
   /** The first call counts. */
   abort(reason: Error): void {
     if (this.#reason !== undefined) return;

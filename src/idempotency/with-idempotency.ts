@@ -6,7 +6,7 @@ import { Guard, type JobSpec } from './guard.ts';
 import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from './runtime.ts';
 
 export interface WithIdempotencyOptions extends RuntimeOptions, Partial<Omit<JobPolicy, 'backoff'>> {
-  /** The key of a job; `job.data.idempotencyKey` unless told, and the BullMQ job's id where there is none. */
+  /** The key of a job. Default `job.data.idempotencyKey`; a job without one is guarded under its own BullMQ id. */
   key?: (job: Job) => string | undefined;
   backoff?: Backoff;
   /** Called at least once when a job is poisoned; a call that fails, or takes 20 s, is tried again. */
@@ -61,9 +61,10 @@ export function withIdempotency<R>(
         name: job.name,
         queue: job.queueName,
         policy,
+        transparent: true,
         keyOf: options.key ?? (() => undefined),
         checkEvent: undefined,
-        // The processor gets the job as BullMQ knows it; the row's copy of the data is for people and fingerprints.
+        // The processor gets the job as BullMQ has it; the row's copy of the data is for whoever dispatches it again.
         handle: async (_input, ctx, delivery) => processor(delivery, delivery.token, ctx.signal, ctx),
         ...(options.onPoison === undefined ? {} : { onPoison: options.onPoison }),
       };

@@ -351,6 +351,7 @@ function toSpec(definition: AnyJobDefinition): JobSpec {
     name: definition.name,
     queue: definition.queue,
     policy: definition.policy,
+    transparent: false,
     keyOf: () => undefined,
     checkEvent: definition.events === undefined ? undefined : (event) => checkEvent(definition, event),
     async handle(input, ctx) {

@@ -318,7 +318,7 @@ describe('while a transaction holds the fence', () => {
 describe('redrive', () => {
   it('takes failed jobs only, resets the counters, and lets the fence and the stream go on', async () => {
     const id = await insertJob(file.db);
-    const textOf = (error: string | null) => `{"type":"error","error":${error}}`;
+    const textOf = ({ error }: { error: string | null }) => `{"type":"error","error":${error}}`;
     expect(await redriveJob(file.db, id, textOf)).toBeUndefined();
     await claimFree(file.db, id);
     const error = '{"code":"HANDLER_ERROR","message":"no"}';

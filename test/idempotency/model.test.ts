@@ -55,7 +55,7 @@ async function compare(m: model.Model, r: Real): Promise<void> {
     interruptions: row.interruption_count,
     result: row.result,
     checkpoint: row.checkpoint,
-    failedAt: row.failed_at_delivery,
+    failedAt: row.ended_at_delivery,
     cancelRequested: row.cancel_requested_at !== null,
     leased: row.lease_owner !== null,
   }).toEqual({
@@ -210,7 +210,7 @@ const commands: fc.Arbitrary<Command>[] = [
   fc.constant(
     command('redrive', async (m, r) => {
       const expected = model.redrive(m);
-      const redriven = await redriveJob(file.db, r.id, (error) => `{"type":"error","error":${error}}`);
+      const redriven = await redriveJob(file.db, r.id, ({ error }) => `{"type":"error","error":${error}}`);
       expect(redriven !== undefined).toBe(expected);
     }),
   ),
