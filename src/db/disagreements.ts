@@ -119,9 +119,9 @@ export async function findClock(db: Kysely<Database>): Promise<number> {
   return rows.rows[0]?.now ?? 0;
 }
 
-/** Queues that unfinished jobs are in. */
+/** Queues of the fleet that unfinished jobs are in. */
 export async function findQueues(db: Kysely<Database>): Promise<string[]> {
   const rows = await sql<{ queue: string }>`
-    select distinct j.queue from unfinished_jobs u join jobs j on j.id = u.job_id`.execute(db);
+    select distinct j.queue from unfinished_jobs u join jobs j on j.id = u.job_id where j.key_scope = ''`.execute(db);
   return rows.rows.map((row) => row.queue);
 }

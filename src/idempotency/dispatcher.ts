@@ -195,10 +195,10 @@ export class Dispatcher {
   }
 
   /** Makes delayed jobs due. What is no longer delayed is left. @returns how many were delayed */
-  async promote(name: string, ids: readonly string[]): Promise<number> {
+  async promote(queue: Queue, ids: readonly string[]): Promise<number> {
     const done = await Promise.all(
       ids.map(async (id) => {
-        const job = await this.queue(name).getJob(id);
+        const job = await queue.getJob(id);
         return job?.promote().then(
           () => true,
           () => false,

@@ -115,8 +115,10 @@ export function judge(row: RowState | undefined, bull: BullJob, maxCrashes: numb
   switch (state) {
     case 'absent':
       return 'not-dispatched';
-    case 'lost':
     case 'waiting-children':
+      // A processor of somebody else's may have it wait for jobs that it added; the fleet's own have none.
+      return row.source === undefined ? 'lost' : undefined;
+    case 'lost':
       return 'lost';
     case 'deserted':
       return 'deserted';

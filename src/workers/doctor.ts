@@ -22,7 +22,7 @@ import { findWaitingAlerts } from '../db/poison-alerts.ts';
 import { findOddStreams, findRoundAge } from '../db/rounds.ts';
 import { OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
-import { SCORE_PER_MS, valuesOf } from '../idempotency/dispatcher.ts';
+import { bullIdOf, isAnother, SCORE_PER_MS, valuesOf } from '../idempotency/dispatcher.ts';
 import { isOwnData } from '../idempotency/job-data.ts';
 import type { Runtime } from '../idempotency/runtime.ts';
 import { isUuid } from '../idempotency/uuid.ts';
@@ -107,6 +107,7 @@ export interface DoctorOptions {
 }
 
 interface Suspect {
+  /** Of the row, or of a BullMQ job that has none. */
   id: string;
   queue: string;
   kind: DisagreementKind;
@@ -194,8 +195,8 @@ class Doctor {
     const add = (found: readonly Suspect[]) => {
       for (const suspect of found) suspects.set(suspect.id, suspect);
     };
-    const lists = new Map<string, ListedJobs>();
-    for (const { name } of this.#runtime.dispatcher.queues) lists.set(name, await this.#readLists(name));
+    const lists: QueueLists = new Map();
+    for (const queue of this.#runtime.dispatcher.queues) lists.set(queue, await this.#readLists(queue));
     let after: UnfinishedCursor | undefined;
     do {
       const { rows, end } = await findUnfinished(this.#runtime.db.kysely, { after, limit: PAGE });
@@ -205,8 +206,8 @@ class Doctor {
       after = end;
     } while (after !== undefined);
     for (const queue of this.#runtime.dispatcher.queues) {
-      for await (const ids of this.#bullIds(queue, lists.get(queue.name))) {
-        add(await this.#judgeIds(queue.name, ids, lists));
+      for await (const ids of this.#bullIds(queue, lists.get(queue))) {
+        add(await this.#judgeIds(queue, ids, lists));
         this.#looked.bullmqJobs += ids.length;
         this.#progress(`BullMQ jobs of ${queue.name}`, this.#looked.bullmqJobs);
       }
@@ -247,21 +248,17 @@ class Doctor {
   /** Of suspects, those of which the same is still true. */
   async #lookAgain(suspects: readonly Suspect[]): Promise<Suspect[]> {
     const still: Suspect[] = [];
-    const lists = new Map<string, ListedJobs>();
+    const lists: QueueLists = new Map();
     const byQueue = Map.groupBy(
       suspects.filter((suspect) => suspect.bull !== undefined),
-      (suspect) => suspect.queue,
+      (suspect) => this.#queueOf(suspect),
     );
     for (const [queue, group] of byQueue) {
       lists.set(queue, await this.#readLists(queue));
       for (let i = 0; i < group.length; i += PAGE) {
         const page = group.slice(i, i + PAGE);
         this.#progress('looking again', i, group.length);
-        const now = await this.#judgeIds(
-          queue,
-          page.map(({ id }) => id),
-          lists,
-        );
+        const now = await this.#judgeAgain(queue, page, lists);
         const kinds = new Map(now.map((suspect) => [suspect.id, suspect]));
         for (const { id, kind } of page) {
           const again = kinds.get(id);
@@ -285,34 +282,54 @@ class Doctor {
     return still;
   }
 
-  /** A job on its way from one list to another is in neither for who reads them one by one; BullMQ knows. */
-  async #hasMoved({ bull, queue, id }: Suspect): Promise<boolean> {
-    return bull?.state === 'lost' && (await this.#runtime.dispatcher.queue(queue).getJobState(id)) !== 'unknown';
+  /** A job that moves between two lists may be missed by reads of one after the other; BullMQ looks at all at once. */
+  async #hasMoved(suspect: Suspect): Promise<boolean> {
+    if (suspect.bull?.state !== 'lost') return false;
+    const id = suspect.row === undefined ? suspect.id : bullIdOf(suspect.row);
+    return (await this.#queueOf(suspect).getJobState(id)) !== 'unknown';
   }
 
-  async #judgeIds(queue: string, ids: readonly string[], lists: ReadonlyMap<string, ListedJobs>): Promise<Suspect[]> {
+  #queueOf({ queue, row }: Suspect): Queue {
+    return row === undefined ? this.#runtime.dispatcher.queue(queue) : this.#runtime.dispatcher.queueOf(row);
+  }
+
+  /** The same look once more: rows by their BullMQ job, and BullMQ's jobs without a row by their id. */
+  async #judgeAgain(queue: Queue, page: readonly Suspect[], lists: QueueLists): Promise<Suspect[]> {
+    const foreign = page.filter(({ row }) => row?.source !== undefined).map(({ id }) => id);
+    const others = page.filter(({ row }) => row?.source === undefined).map(({ id }) => id);
+    const found = others.length === 0 ? [] : await this.#judgeIds(queue, others, lists);
+    if (foreign.length === 0) return found;
+    const rows = await findRowStates(this.#runtime.db.kysely, foreign);
+    return [...found, ...(await this.#judgeRows([...rows.values()], lists))];
+  }
+
+  /** @param ids BullMQ's, which are those of rows where the fleet added the jobs */
+  async #judgeIds(queue: Queue, ids: readonly string[], lists: QueueLists): Promise<Suspect[]> {
     // BullMQ first: what has moved on since then has a younger row, and is no suspect.
     const bulls = await this.#readBull(queue, ids, lists.get(queue));
     const rows = await findRowStates(this.#runtime.db.kysely, ids.filter(isUuid));
-    return ids.flatMap((id, i) => this.#judge(queue, id, rows.get(id), bulls[i] as BullJob));
+    return ids.flatMap((id, i) => {
+      const row = rows.get(id);
+      if (row !== undefined && (row.source !== undefined || row.queue !== queue.name)) return [];
+      return this.#judge(queue.name, id, row, bulls[i]?.bull as BullJob);
+    });
   }
 
-  async #judgeRows(rows: readonly RowState[], lists: ReadonlyMap<string, ListedJobs>): Promise<Suspect[]> {
+  async #judgeRows(rows: readonly RowState[], lists: QueueLists): Promise<Suspect[]> {
     const suspects: Suspect[] = [];
-    for (const [queue, group] of Map.groupBy(rows, (row) => row.queue)) {
-      this.#runtime.dispatcher.queue(queue);
-      const bulls = await this.#readBull(
-        queue,
-        group.map((row) => row.id),
-        lists.get(queue),
-      );
-      suspects.push(...group.flatMap((row, i) => this.#judge(queue, row.id, row, bulls[i] as BullJob)));
+    for (const [queue, group] of Map.groupBy(rows, (row) => this.#runtime.dispatcher.queueOf(row))) {
+      if (!lists.has(queue)) lists.set(queue, await this.#readLists(queue));
+      const bulls = await this.#readBull(queue, group.map(bullIdOf), lists.get(queue));
+      for (const [i, row] of group.entries()) {
+        const { bull, timestamp } = bulls[i] as { bull: BullJob; timestamp: number };
+        const theirs = isAnother(row, timestamp) ? { ...bull, state: 'absent' as const } : bull;
+        suspects.push(...this.#judge(queue.name, row.id, row, theirs));
+      }
     }
     return suspects;
   }
 
   #judge(queue: string, id: string, row: RowState | undefined, bull: BullJob): Suspect[] {
-    if (row !== undefined && row.queue !== queue) return [];
     const kind = judge(row, bull, this.#maxCrashes(row));
     return kind === undefined ? [] : [{ id, queue, kind, row, bull }];
   }
@@ -323,8 +340,7 @@ class Doctor {
   }
 
   /** What the lists of a queue hold. In this order: jobs go from waiting to active, so none is missed. */
-  async #readLists(name: string): Promise<ListedJobs> {
-    const queue = this.#runtime.dispatcher.queue(name);
+  async #readLists(queue: Queue): Promise<ListedJobs> {
     const listed: ListedJobs = new Map();
     for (const [list, state] of [
       ['wait', 'waiting'],
@@ -335,7 +351,7 @@ class Doctor {
       for (let at = 0; at < length; at += 10 * PAGE) {
         for (const id of await this.#runtime.redis.lrange(queue.toKey(list), at, at + 10 * PAGE - 1))
           listed.set(id, state);
-        this.#progress(`lists of ${name}`, listed.size);
+        this.#progress(`lists of ${queue.name}`, listed.size);
       }
     }
     return listed;
@@ -353,24 +369,31 @@ class Doctor {
     }
   }
 
-  async #readBull(name: string, ids: readonly string[], listed: ListedJobs | undefined): Promise<BullJob[]> {
-    const queue = this.#runtime.dispatcher.queue(name);
+  async #readBull(
+    queue: Queue,
+    ids: readonly string[],
+    listed: ListedJobs | undefined,
+  ): Promise<{ bull: BullJob; timestamp: number }[]> {
     const pipeline = this.#runtime.redis.pipeline();
     for (const id of ids) {
-      pipeline.hget(queue.toKey(id), 'data');
+      pipeline.hmget(queue.toKey(id), 'data', 'timestamp');
       pipeline.exists(`${queue.toKey(id)}:lock`);
       for (const set of ['delayed', 'prioritized', 'completed', 'failed', 'waiting-children'])
         pipeline.zscore(queue.toKey(set), id);
     }
     const values = valuesOf(await pipeline.exec());
     return ids.map((id, i) => {
-      const [data, locked, delayed, prioritized, completed, failed, children] = values.slice(7 * i, 7 * i + 7) as [
-        string | null,
+      const [kept, locked, delayed, prioritized, completed, failed, children] = values.slice(7 * i, 7 * i + 7) as [
+        (string | null)[],
         number,
         ...(string | null)[],
       ];
+      const [data = null, timestamp = null] = kept;
       const own = isOwnData(id, data);
-      const at = (state: BullJob['state'], delayMs = 0): BullJob => ({ state, delayMs, own });
+      const at = (state: BullJob['state'], delayMs = 0) => ({
+        bull: { state, delayMs, own },
+        timestamp: Number(timestamp),
+      });
       if (delayed != null) return at('delayed', Number(delayed) / SCORE_PER_MS - Date.now());
       if (prioritized != null) return at('prioritized');
       if (completed != null) return at('completed');
@@ -383,14 +406,17 @@ class Doctor {
     });
   }
 
-  async #mend({ id, queue, kind, row, bull }: Suspect): Promise<void> {
+  async #mend(suspect: Suspect): Promise<void> {
+    const { id, kind, row, bull } = suspect;
     const { dispatcher, log } = this.#runtime;
+    const queue = this.#queueOf(suspect);
+    const bullId = row === undefined ? id : bullIdOf(row);
     // Locked, gone, or moved on: whoever holds it will see to it.
     const remove = async () => {
-      const job = await dispatcher.queue(queue).getJob(id);
+      const job = await queue.getJob(bullId);
       await job?.remove().catch((err: unknown) => log.debug({ err, jobId: id }, 'not removed from BullMQ'));
       // A list may hold an id whose data are gone, which BullMQ has no words for.
-      if (job === undefined) await this.#runtime.redis.lrem(dispatcher.queue(queue).toKey('wait'), '0', id);
+      if (job === undefined) await this.#runtime.redis.lrem(queue.toKey('wait'), '0', bullId);
     };
     switch (kind) {
       case 'not-dispatched':
@@ -410,12 +436,12 @@ class Doctor {
         await listUnfinished(this.#runtime.db.kysely, id);
         return;
       case 'late':
-        await dispatcher.promote(queue, [id]);
+        await dispatcher.promote(queue, [bullId]);
         return;
       case 'unended':
         if (row !== undefined) await endIfOver(this.#runtime, this.#jobs, row);
-        // It has nothing more to wait for.
-        if (bull?.state !== 'active') await remove();
+        // It has nothing more to wait for. A job of somebody else's stays, for its flow and its listeners: delivered, it fails.
+        if (bull?.state !== 'active' && row?.source === undefined) await remove();
         return;
       case 'superfluous':
       case 'without-row':
@@ -547,6 +573,7 @@ async function requireRedis(runtime: Runtime): Promise<void> {
 
 /** The lists a queue's jobs are in, by id. */
 type ListedJobs = Map<string, 'waiting' | 'active'>;
+type QueueLists = Map<Queue, ListedJobs>;
 
 function toFindings(found: readonly Suspect[], left: readonly Suspect[], fixed: boolean): Finding[] {
   const order = Object.keys(DISAGREEMENTS) as DisagreementKind[];

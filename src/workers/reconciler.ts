@@ -244,7 +244,8 @@ export class Reconciler {
   async #mendDelayed(): Promise<number> {
     const { runtime } = this.#options;
     let mended = 0;
-    for (const { name } of runtime.dispatcher.queues) {
+    for (const queue of runtime.dispatcher.queues) {
+      const { name } = queue;
       const offset = this.#delayedOffsets.get(name) ?? 0;
       const ids = await inTime(
         runtime.dispatcher.findDelayed(name, { afterMs: SOON_MS, offset, limit: DELAYED_BATCH }),
@@ -253,7 +254,7 @@ export class Reconciler {
       const superfluous = await findSuperfluous(runtime.db.kysely, ids.filter(isUuid), GRACE_MS);
       if (superfluous.length === 0) continue;
       const ours = await inTime(runtime.dispatcher.keepOwn(name, superfluous));
-      mended += await inTime(runtime.dispatcher.promote(name, ours));
+      mended += await inTime(runtime.dispatcher.promote(queue, ours));
     }
     return mended;
   }

@@ -89,7 +89,8 @@ async function stage(
         .set({ run_at: new Date(Date.now() - 5_000) })
         .execute();
     },
-    ghosts: async () => (await connection.keys(`${fleetPrefix}:${name}:*`)).filter((key) => /:[0-9a-f-]{36}$/.test(key)),
+    ghosts: async () =>
+      (await connection.keys(`${fleetPrefix}:${name}:*`)).filter((key) => /:[0-9a-f-]{36}$/.test(key)),
   };
 }
 
@@ -321,9 +322,9 @@ describe('an error of the handler', () => {
     const job = await s.queue.add('plain', {}, { attempts: 2 });
     if (failures === 2) await expect(s.run(job)).rejects.toThrow(/^declined 2$/);
     else expect(await s.run(job)).toBe('ok');
-    expect(errors.map((error) => [error.constructor, error.message])).toEqual(
-      Array.from({ length: failures }, (_, i) => [CardDeclined, `declined ${i + 1}`]),
-    );
+    await expect
+      .poll(() => errors.map((error) => [error.constructor, error.message]), WAIT)
+      .toEqual(Array.from({ length: failures }, (_, i) => [CardDeclined, `declined ${i + 1}`]));
     const after = (await s.queue.getJob(job.id as string)) as Job;
     if (failures === 2) expect(after.failedReason).toBe('declined 2');
     expect(after.stacktrace?.map((stack) => stack.split('\n')[0])).toEqual(

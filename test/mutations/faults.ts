@@ -532,6 +532,33 @@ export const faults: readonly Fault[] = [
 
 /** Mutations that hold no promise against a death, by what they are for. */
 export const elsewhere: Readonly<Record<string, readonly string[]>> = {
+  'what BullMQ means around a processor of its user (promise 11)': [
+    'bullmq-backoff',
+    'bullmq-cancel',
+    'control-flow',
+    'decided-retry',
+    'deferral-continues',
+    'deferral-delay',
+    'delay-clamp',
+    'dispatch-foreign',
+    'dispatch-foreign-number',
+    'dispatch-foreign-prefix',
+    'doctor-children',
+    'foreign-added-once',
+    'foreign-by-source',
+    'foreign-count',
+    'foreign-data-kept',
+    'foreign-empty-key',
+    'foreign-long-id',
+    'foreign-own-number',
+    'foreign-scope',
+    'foreign-timestamp',
+    'own-error',
+    'rerun-keyed',
+    'rerunnable',
+    'unrecoverable-name',
+    'warn-scheduler',
+  ],
   'tenants apart (promise 10)': [
     'cancel-tenant',
     'find-tenant',
