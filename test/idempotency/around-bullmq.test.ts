@@ -1,9 +1,10 @@
 /** BullMQ's own meaning, with `withIdempotency` around a processor: nothing of a user's queue is lost or changed. */
+import { randomBytes } from 'node:crypto';
 import { type Job, type JobsOptions, Queue, QueueEvents, UnrecoverableError, Worker, type WorkerOptions } from 'bullmq';
 import { Redis } from 'ioredis';
 import { afterAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { Runtime } from '../../src/idempotency/runtime.ts';
-import { createFleet, type JobContext, RetryAfterError, withIdempotency } from '../../src/index.ts';
+import { createFleet, type JobContext, NonRetryableError, RetryAfterError, withIdempotency } from '../../src/index.ts';
 import { silentLogger } from '../../src/log.ts';
 import { Reconciler } from '../../src/workers/reconciler.ts';
 import { useDatabase } from '../helpers/fixtures.ts';
@@ -182,7 +183,7 @@ describe('whatever delivers a job again', () => {
     ['a custom id, priority and removeOnComplete', { jobId: 'order-7', priority: 3, removeOnComplete: true }],
     ['an id of BullMQ', { priority: 3, lifo: true, keepLogs: 2 }],
     ['a deduplication key', { deduplication: { id: 'one' }, jobId: 'x' }],
-    ['an id that is too long for a key', { jobId: 'x'.repeat(400) }],
+    ['an id that is too long for a key', { jobId: randomBytes(2_000).toString('hex') }],
   ] as [string, JobsOptions][])('keeps its options: %s', async (_, given) => {
     const opts: JobsOptions[] = [];
     const ids: unknown[] = [];
@@ -196,6 +197,9 @@ describe('whatever delivers a job again', () => {
     await expect.poll(async () => (await s.rows())[0]?.status, WAIT).toBe('pending');
     await expect.poll(() => s.queue.getDelayedCount(), WAIT).toBe(1);
     await s.flush();
+    // Somebody else has its deduplication key meanwhile.
+    const { deduplication: taken } = given;
+    if (taken !== undefined) await s.queue.add('plain', {}, { delay: HOUR, deduplication: taken });
     await s.makeDue();
     await s.reconcile();
     await expect.poll(async () => (await s.rows())[0]?.status, WAIT).toBe('completed');
@@ -336,6 +340,7 @@ describe('an error of the handler', () => {
   it.each([
     ['of BullMQ', new UnrecoverableError('no')],
     ['of another copy of BullMQ', Object.assign(new Error('no'), { name: 'UnrecoverableError' })],
+    ['of the fleet', new NonRetryableError('no')],
   ])('that is unrecoverable %s ends the row too', async (_, error) => {
     let runs = 0;
     const s = await stage(() => {

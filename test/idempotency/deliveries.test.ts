@@ -136,6 +136,29 @@ describe('one key', () => {
 });
 
 describe('errors', () => {
+  it('an UnrecoverableError of another copy of BullMQ ends the job at once', async () => {
+    class UnrecoverableError extends Error {}
+    const thrown = [
+      Object.assign(new Error('no'), { name: 'UnrecoverableError' }),
+      new (class Own extends UnrecoverableError {})('no'),
+    ];
+    const job = defineJob({
+      name: 'hopeless',
+      input: z.object({ i: z.int() }),
+      attempts: 5,
+      run({ i }) {
+        throw thrown[i];
+      },
+    });
+    const fleet = createTestFleet(file.url, [job]);
+    await fleet.work();
+    for (const i of thrown.keys()) {
+      const handle = await fleet.enqueue(job, { i });
+      await expect(handle.result({ timeoutMs: 10_000 })).rejects.toThrow('no');
+      expect(await fleet.get(handle.id)).toMatchObject({ status: 'failed', errorCount: 1 });
+    }
+  });
+
   it('are retried with backoff until attempts, each told in the stream and the ledger', async () => {
     const job = defineJob({
       name: 'flaky',

@@ -3436,7 +3436,7 @@ export const mutations: readonly Mutation[] = [
       replace: 'this.#entry(row.queue).adds.call(row)',
       mechanism: 'a job of another client is added as that client added it',
       test: AROUND,
-      title: 'gives its processor the data it had: $way, $kind, $prefix prefix',
+      title: 'gives its processor the data it had: ',
     },
     {
       name: 'dispatch-foreign-prefix',
@@ -3444,7 +3444,7 @@ export const mutations: readonly Mutation[] = [
       replace: 'true',
       mechanism: 'it goes to the prefix of its own queue',
       test: AROUND,
-      title: 'gives its processor the data it had: $way, $kind, $prefix prefix',
+      title: 'gives its processor the data it had: ',
     },
     {
       name: 'dispatch-foreign-number',
@@ -3474,8 +3474,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'foreign-count',
-      find: 'job.attemptsMade = Math.max(attemptsMade, claimed.errorCount);',
-      replace: '',
+      find: 'if (namedRow(job) === claimed.id) job.attemptsMade',
+      replace: 'if (false) job.attemptsMade',
       mechanism: 'after a flush the attempts are counted on',
       test: AROUND,
       title: 'counts on after a flush: the attempts that are left are as many as there were',
@@ -3510,7 +3510,7 @@ export const mutations: readonly Mutation[] = [
       replace: 'throw toUnrecoverable(verdict.failure);',
       mechanism: 'the handler’s own error reaches BullMQ',
       test: AROUND,
-      title: 'is BullMQ’s own at attempt %i of 2: event, reason, stack and class',
+      title: 'of 2: event, reason, stack and class',
     },
     {
       name: 'rerunnable',
@@ -3577,8 +3577,8 @@ export const mutations: readonly Mutation[] = [
       find: "if (error.name === 'UnrecoverableError') return true;",
       replace: 'return false;',
       mechanism: 'an UnrecoverableError is known by its name',
-      test: AROUND,
-      title: 'that is unrecoverable %s ends the row too',
+      test: DELIVERIES,
+      title: 'an UnrecoverableError of another copy of BullMQ ends the job at once',
     },
     {
       name: 'decided-retry',
@@ -3586,7 +3586,7 @@ export const mutations: readonly Mutation[] = [
       replace: '',
       mechanism: 'BullMQ does what the row says about an error',
       test: AROUND,
-      title: 'with a retryAfterMs of %s counts, and ends',
+      title: 'that is unrecoverable %s ends the row too',
     },
   ]),
   ...of('src/workers/disagreements.ts', [
