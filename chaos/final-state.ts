@@ -53,8 +53,10 @@ export async function readFinalState(databaseUrl: string): Promise<FinalState> {
     return {
       jobs: await rows(`select id, idempotency_key as key, name, status, fence, crash_count as "crashCount", error_count as "errorCount",
         interruption_count as "interruptionCount", deferral_count as "deferralCount", result, error from oncefleet.jobs order by id`),
-      attempts: await rows(`select job_id as "jobId", fence, worker, outcome from oncefleet.job_attempts order by job_id, fence`),
-      heads: await rows(`select stream_id as "jobId", fence, next_seq as "nextSeq", state from stream_heads`),
+      attempts: await rows(
+        `select job_id as "jobId", fence, worker, outcome from oncefleet.job_attempts order by job_id, fence`,
+      ),
+      heads: await rows(`select stream_id as "jobId", fence, next_seq as "nextSeq", state from oncefleet.stream_heads`),
       segments: await rows(`select stream_id as "jobId", first_seq as "firstSeq", last_seq as "lastSeq", fence, events
         from oncefleet.journal_segments order by stream_id, first_seq`),
       effects: await rows(`select key, step, job_id as "jobId", fence from chaos_effects order by key, step, at`),

@@ -197,7 +197,10 @@ async function flushRedis({ fleet, services, signal, databaseUrl, prefix }: Stag
     `update oncefleet.jobs set cancel_requested_at = clock_timestamp() where status in ('pending', 'running')`,
   );
   await waitFor(signal, async () => {
-    const { rows } = await execute(databaseUrl, `select 1 from oncefleet.jobs where status in ('pending', 'running') limit 1`);
+    const { rows } = await execute(
+      databaseUrl,
+      `select 1 from oncefleet.jobs where status in ('pending', 'running') limit 1`,
+    );
     return rows.length === 0 ? true : undefined;
   });
   client.disconnect();

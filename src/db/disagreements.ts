@@ -98,10 +98,12 @@ export async function findServerState(db: Kysely<Database>): Promise<ServerState
     db,
   );
   const unfinished = await sql<{ count: number }>`
-    select count(*) as count from unfinished_jobs`.execute(db);
+    select count(*) as count from oncefleet.unfinished_jobs`.execute(db);
   const tables = await sql<{ name: string; live: number; dead: number }>`
     select relname as name, n_live_tup as live, n_dead_tup as dead from pg_stat_user_tables
-    where relid in (to_regclass('oncefleet.jobs'), to_regclass('oncefleet.stream_heads'), to_regclass('oncefleet.ended_attempts'))`.execute(db);
+    where relid in (to_regclass('oncefleet.jobs'), to_regclass('oncefleet.stream_heads'), to_regclass('oncefleet.ended_attempts'))`.execute(
+    db,
+  );
   const [row] = server.rows;
   return {
     version: row?.version ?? 0,
@@ -122,6 +124,8 @@ export async function findClock(db: Kysely<Database>): Promise<number> {
 /** Queues of the fleet that unfinished jobs are in. */
 export async function findQueues(db: Kysely<Database>): Promise<string[]> {
   const rows = await sql<{ queue: string }>`
-    select distinct j.queue from oncefleet.unfinished_jobs u join oncefleet.jobs j on j.id = u.job_id where j.key_scope = ''`.execute(db);
+    select distinct j.queue from oncefleet.unfinished_jobs u join oncefleet.jobs j on j.id = u.job_id where j.key_scope = ''`.execute(
+    db,
+  );
   return rows.rows.map((row) => row.queue);
 }

@@ -1367,5 +1367,7 @@ export async function dropFinished(db: Kysely<Database>, ids: readonly string[])
     )
     delete from oncefleet.unfinished_jobs
     where job_id = any(${ids}::uuid[])
-      and (job_id in (select id from finished) or not exists (select from oncefleet.jobs where id = job_id))`.execute(db);
+      and (job_id in (select id from finished) or not exists (select from oncefleet.jobs where id = job_id))`.execute(
+    db,
+  );
 }

@@ -41,7 +41,7 @@ export async function forgetRounds(db: Kysely<Database>, worker: string): Promis
 /** How long ago a round ended, ms; undefined where none is known. */
 export async function findRoundAge(db: Kysely<Database>): Promise<number | undefined> {
   const rows = await sql<{ age_ms: number }>`
-    select extract(epoch from clock_timestamp() - finished_at)::float8 * 1000 as age_ms from reconciler_rounds`.execute(
+    select extract(epoch from clock_timestamp() - finished_at)::float8 * 1000 as age_ms from oncefleet.reconciler_rounds`.execute(
     db,
   );
   return rows.rows[0]?.age_ms;

@@ -137,8 +137,7 @@ const OWN_TABLES = [
   'tenant_policies',
   'retention_marks',
   'retention_later',
-  'kysely_migration',
-  'kysely_migration_lock',
+  'applied_migrations',
 ];
 
 /**

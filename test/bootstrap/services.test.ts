@@ -41,7 +41,7 @@ describe('the services of a test run', () => {
       database.url,
       `select to_regclass('oncefleet.jobs')::text as jobs, to_regclass('oncefleet.journal_segments')::text as segments`,
     );
-    expect(found.rows).toEqual([{ jobs: 'jobs', segments: 'journal_segments' }]);
+    expect(found.rows).toEqual([{ jobs: 'oncefleet.jobs', segments: 'oncefleet.journal_segments' }]);
   });
 
   test('a test database can be dropped while somebody is connected', async () => {

@@ -10,7 +10,9 @@ let env: Record<string, string>;
 
 beforeEach(async () => {
   env = { DATABASE_URL: file.url, REDIS_URL: testRedisUrl(), ONCEFLEET_PREFIX: uniquePrefix() };
-  await sql`truncate oncefleet.jobs, unfinished_jobs, stream_heads, journal_segments`.execute(file.db);
+  await sql`truncate oncefleet.jobs, oncefleet.unfinished_jobs, oncefleet.stream_heads, oncefleet.journal_segments`.execute(
+    file.db,
+  );
 });
 
 /** A job that has ended, whose readers wait for the end of its stream. */

@@ -215,7 +215,9 @@ describe('several finished streams', () => {
   it('are 410 where the events of one are past their retention, as that stream is alone', async () => {
     const gone = await enqueue('parrot', [1, 2]);
     await finish(gone);
-    await sql`update oncefleet.stream_heads set kept_from = next_seq where stream_id = ${gone}`.execute(harness.fleet.db);
+    await sql`update oncefleet.stream_heads set kept_from = next_seq where stream_id = ${gone}`.execute(
+      harness.fleet.db,
+    );
     await sql`delete from oncefleet.journal_segments where stream_id = ${gone}`.execute(harness.fleet.db);
     for (const path of [eventsPath([a, gone]), `/v1/jobs/${gone}/events`]) {
       const response = await fetch(harness.url(path), { headers: SSE });

@@ -217,7 +217,9 @@ describe('a key', () => {
     await fleet.work();
     const old = await fleet.enqueue(job, { n: 1 }, { key: 'expired' });
     await old.result({ timeoutMs: 10_000 });
-    await sql`update oncefleet.jobs set expires_at = clock_timestamp() - interval '1 s' where id = ${old.id}`.execute(file.db);
+    await sql`update oncefleet.jobs set expires_at = clock_timestamp() - interval '1 s' where id = ${old.id}`.execute(
+      file.db,
+    );
     const taken = await beginClient(file.url);
     expect((await fleet.enqueue(job, { n: 2 }, { tx: taken.tx, key: 'expired' })).outcome).toBe('created');
     await taken.end('rollback');
@@ -437,7 +439,7 @@ describe('after the commit', () => {
     'while the process that reconciles is frozen: a job runs, of a fleet that %s',
     async (fate) => {
       const prefix = uniquePrefix();
-      await sql`delete from reconciler_rounds`.execute(file.db);
+      await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
       const frozen = await startDoomed({
         databaseUrl: file.url,
         prefix,
@@ -564,9 +566,11 @@ describe('a process that closes with many commits to dispatch', () => {
     const runtime = new Runtime({ databaseUrl: file.url, redisUrl: testRedisUrl(), prefix: uniquePrefix() });
     onTestFinished(async () => {
       await runtime.close();
-      await file.pool.query('delete from dispatch_outbox');
+      await file.pool.query('delete from oncefleet.dispatch_outbox');
       await file.pool.query("delete from oncefleet.jobs where queue = 'many'");
-      await file.pool.query('delete from oncefleet.unfinished_jobs u where not exists (select from oncefleet.jobs where id = u.job_id)');
+      await file.pool.query(
+        'delete from oncefleet.unfinished_jobs u where not exists (select from oncefleet.jobs where id = u.job_id)',
+      );
     });
     const dispatcher = { dispatch: (row: DispatchRow) => dispatch(runtime, row) } as unknown as Dispatcher;
     const outbox = new Outbox({ db: file.db, log: runtime.log, dispatcher });

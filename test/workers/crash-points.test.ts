@@ -539,7 +539,9 @@ describe('a reconciler killed at', () => {
     const following = (async () => {
       for await (const { event } of fleet.follow(id)) followed.push(event.type);
     })();
-    await sql`update oncefleet.jobs set deadline_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(file.db);
+    await sql`update oncefleet.jobs set deadline_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(
+      file.db,
+    );
     const doomed = await startDoomed(prefix, 'reconcile.end.after', { role: 'reconciler' });
     await doomed.dead();
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'failed', fence: 1 });

@@ -24,8 +24,8 @@ const diagnose = (runtime: Runtime, known: typeof jobs, options: DoctorOptions =
 const IDLE = new Set(['no-workers', 'no-reconciler']);
 
 beforeEach(async () => {
-  await sql`truncate oncefleet.jobs, unfinished_jobs, ended_attempts, stream_heads, journal_segments, dispatch_outbox, reconciler_rounds,
-    poison_alerts`.execute(file.db);
+  await sql`truncate oncefleet.jobs, oncefleet.unfinished_jobs, oncefleet.ended_attempts, oncefleet.stream_heads, oncefleet.journal_segments, oncefleet.dispatch_outbox, oncefleet.reconciler_rounds,
+    oncefleet.poison_alerts`.execute(file.db);
 });
 
 async function createRuntime(redisUrl = testRedisUrl()): Promise<Runtime> {
@@ -287,9 +287,9 @@ const CASES: Case[] = [
       return id;
     },
     check: async (_runtime, id) => {
-      const head = await sql<{ state: string }>`select state from oncefleet.stream_heads where stream_id = ${id}`.execute(
-        file.db,
-      );
+      const head = await sql<{
+        state: string;
+      }>`select state from oncefleet.stream_heads where stream_id = ${id}`.execute(file.db);
       expect(head.rows).toEqual([{ state: 'open' }]);
     },
   },
@@ -352,7 +352,9 @@ describe('the doctor', () => {
     await sql`insert into oncefleet.jobs (id, tenant, name, queue, fingerprint, options, input)
       select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}'
       from generate_series(1, 2500)`.execute(file.db);
-    await sql`insert into oncefleet.unfinished_jobs (job_id, run_at) select id, run_at from jobs`.execute(file.db);
+    await sql`insert into oncefleet.unfinished_jobs (job_id, run_at) select id, run_at from oncefleet.jobs`.execute(
+      file.db,
+    );
     const seen = new Set<string>();
     const { findings, looked } = await diagnose(runtime, jobs, {
       fix: true,

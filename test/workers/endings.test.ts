@@ -196,9 +196,9 @@ describe('a job that has lost as many workers as it may', () => {
     const worker = await startDoomed({ databaseUrl: file.url, prefix });
     await worker.told('running');
     const lastRound = async () => {
-      const { rows } = await sql<{ at: string }>`select max(finished_at)::text as at from reconciler_rounds`.execute(
-        file.db,
-      );
+      const { rows } = await sql<{
+        at: string;
+      }>`select max(finished_at)::text as at from oncefleet.reconciler_rounds`.execute(file.db);
       return rows[0]?.at;
     };
     for (let round = 0; round < 2; round++) {

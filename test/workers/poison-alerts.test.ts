@@ -20,7 +20,7 @@ const WAIT = { timeout: 20_000, interval: 20 };
 const POISONED = 'job poisoned: it crashed or lost its worker too often';
 
 beforeEach(async () => {
-  await sql`truncate oncefleet.jobs, ended_attempts, stream_heads, journal_segments, reconciler_rounds, poison_alerts`.execute(
+  await sql`truncate oncefleet.jobs, oncefleet.ended_attempts, oncefleet.stream_heads, oncefleet.journal_segments, oncefleet.reconciler_rounds, oncefleet.poison_alerts`.execute(
     file.db,
   );
 });
@@ -57,7 +57,7 @@ const makeDue = () => sql`update oncefleet.poison_alerts set due_at = clock_time
 
 const alerts = () =>
   sql<{ job_id: string; calls: number; left_s: number }>`
-    select job_id, calls, extract(epoch from due_at - clock_timestamp())::float8 as left_s from poison_alerts`
+    select job_id, calls, extract(epoch from due_at - clock_timestamp())::float8 as left_s from oncefleet.poison_alerts`
     .execute(file.db)
     .then(({ rows }) => rows);
 
@@ -304,7 +304,7 @@ describe('an alert', () => {
     await sql`create function stay() returns trigger language plpgsql as 'begin raise exception ''no''; end'`.execute(
       file.db,
     );
-    await sql`create trigger stay before delete on poison_alerts execute function stay()`.execute(file.db);
+    await sql`create trigger stay before delete on oncefleet.poison_alerts execute function stay()`.execute(file.db);
     try {
       await runtime.poisonAlerts.lookAfter([define('stuck', onPoison)]);
     } finally {

@@ -58,7 +58,7 @@ async function createReconciler() {
 const backdate = (id: string, ms: number) => backdateJob(file.db, id, ms);
 
 /** Empties the tables that a round reads. */
-const deleteJobs = () => sql`truncate oncefleet.jobs, unfinished_jobs`.execute(file.db);
+const deleteJobs = () => sql`truncate oncefleet.jobs, oncefleet.unfinished_jobs`.execute(file.db);
 
 /** Puts jobs that were inserted by hand on the list that a round reads. */
 const listUnfinished = () =>
@@ -154,7 +154,9 @@ describe('the reconciler', () => {
   it('ends waiting jobs that are cancelled or past their deadline', async () => {
     const { reconciler } = await createReconciler();
     const [cancelled, later] = [await insertJob(file.db), await insertJob(file.db, { delayMs: 60_000 })];
-    await sql`update oncefleet.jobs set cancel_requested_at = clock_timestamp() where id = ${cancelled}`.execute(file.db);
+    await sql`update oncefleet.jobs set cancel_requested_at = clock_timestamp() where id = ${cancelled}`.execute(
+      file.db,
+    );
     await requestCancel(file.db, 'default', later);
     const late = await insertJob(file.db, { deadlineMs: 0, delayMs: 60_000 });
     await reconciler.reconcile();
@@ -369,7 +371,7 @@ it('a round reads pages by index, however many jobs wait, run and have ended', a
         case when ${status} = 'completed' then clock_timestamp() end
       from generate_series(1, ${count}::int) n`.execute(file.db);
   await listUnfinished();
-  await sql`analyze jobs, unfinished_jobs`.execute(file.db);
+  await sql`analyze oncefleet.jobs, oncefleet.unfinished_jobs`.execute(file.db);
   // What the connection did before, and has not reported yet, counts too.
   const readUntilNow = async (trx: Transaction<Database>) => {
     const read = await sql<{ count: number }>`
@@ -403,7 +405,7 @@ it('a round reads pages by index, however many jobs wait, run and have ended', a
 describe('the reconcilers of several processes', () => {
   it('leave the work to the one that did the last round, until it is overdue', async () => {
     const [first, second] = [await createReconciler(), await createReconciler()];
-    await sql`delete from reconciler_rounds`.execute(file.db);
+    await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
     expect(await first.reconciler.reconcile({ notWithinMs: 60_000 })).toBeDefined();
     expect(await second.reconciler.reconcile({ notWithinMs: 60_000 })).toBeUndefined();
     expect(await first.reconciler.reconcile({ notWithinMs: 60_000 })).toBeDefined();
@@ -416,7 +418,7 @@ describe('the reconcilers of several processes', () => {
     const [first, second] = [await createReconciler(), await createReconciler()];
     first.reconciler.start();
     const worker = () => file.db.selectFrom('reconciler_rounds').select('worker').executeTakeFirst();
-    await sql`delete from reconciler_rounds`.execute(file.db);
+    await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
     await expect.poll(async () => (await worker())?.worker).toBe(first.runtime.workerId);
     await first.reconciler.close();
     expect(await worker()).toBeUndefined();
@@ -427,7 +429,7 @@ describe('the reconcilers of several processes', () => {
     'take over within seconds from a process that %s stopped in the middle of a round',
     async (signal) => {
       const { reconciler } = await createReconciler();
-      await sql`delete from reconciler_rounds`.execute(file.db);
+      await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
       const holder = fork(fileURLToPath(new URL('../helpers/round-process.ts', import.meta.url)), [file.url], {
         execArgv: ['--conditions=oncefleet-source'],
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],

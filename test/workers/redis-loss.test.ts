@@ -174,7 +174,7 @@ describe('a process that reconciles', () => {
     const { fleet, prefix } = fleetOf();
     const id = await insertJob(file.db, { name: 'steps', queue: 'steps', input: '{"how":"complete"}' });
     await grow(id);
-    await sql`delete from reconciler_rounds`.execute(file.db);
+    await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
     const options = { databaseUrl: file.url, redisUrl: own.url, prefix, ...LONG_LEASE } as const;
     const frozen = await startDoomed({ ...options, role: 'reconciler', point: 'reconcile.locked', signal: 'SIGSTOP' });
     await frozen.stopped();
@@ -202,7 +202,7 @@ describe('a process that reconciles', () => {
     await sql`update oncefleet.jobs set status = 'completed', fence = 1, result = '5', finished_at = clock_timestamp() where id = ${id}`.execute(
       file.db,
     );
-    await sql`delete from reconciler_rounds`.execute(file.db);
+    await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
     const options = {
       databaseUrl: file.url,
       redisUrl: own.url,

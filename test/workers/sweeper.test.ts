@@ -23,8 +23,8 @@ const DEFAULTS = { streamMs: 7 * DAY, jobMs: 30 * DAY };
 
 beforeEach(async () => {
   await sql`
-    truncate oncefleet.jobs, ended_attempts, stream_heads, journal_segments, tenant_policies, retention_marks, retention_later,
-      poison_alerts`.execute(file.db);
+    truncate oncefleet.jobs, oncefleet.ended_attempts, oncefleet.stream_heads, oncefleet.journal_segments, oncefleet.tenant_policies, oncefleet.retention_marks, oncefleet.retention_later,
+      oncefleet.poison_alerts`.execute(file.db);
 });
 
 /** A round that does all there is to do. */
@@ -277,7 +277,9 @@ async function holdFold(id: string) {
   const locked = Promise.withResolvers<void>();
   const holding = file.db.transaction().execute(async (trx) => {
     // The merge deletes this row, so it waits for us; it has the head by then.
-    await sql`select 1 from oncefleet.journal_segments where stream_id = ${id} and first_seq = 5 for update`.execute(trx);
+    await sql`select 1 from oncefleet.journal_segments where stream_id = ${id} and first_seq = 5 for update`.execute(
+      trx,
+    );
     locked.resolve();
     await held.promise;
   });
@@ -419,7 +421,7 @@ describe('retention', () => {
     ]);
     const due = await sql<{ due: boolean }>`
       select look_at between clock_timestamp() + interval '30 seconds' and clock_timestamp() + interval '1 day' as due
-      from retention_later`.execute(file.db);
+      from oncefleet.retention_later`.execute(file.db);
     expect(due.rows).toEqual([{ due: true }, { due: true }]);
   });
 

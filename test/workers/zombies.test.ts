@@ -278,7 +278,9 @@ describe('a worker that froze', () => {
     const { id } = await fleet.enqueue(stepsJob, { how: 'effect' });
     await zombie.stopped();
     const isFree = async () => {
-      const { rows } = await sql`select id from oncefleet.jobs where id = ${id} for update skip locked`.execute(file.db);
+      const { rows } = await sql`select id from oncefleet.jobs where id = ${id} for update skip locked`.execute(
+        file.db,
+      );
       return rows.length === 1;
     };
     expect(await isFree()).toBe(false);
