@@ -239,6 +239,8 @@ export interface ClaimRequest {
   maxCrashes: number;
   /** BullMQ's attemptsMade of this delivery. */
   delivery: number;
+  /** BullMQ starts it anew, with its counts reset: as good as a higher `delivery`. */
+  restarted?: boolean;
   /** BullMQ has the job under the row's id; another client's duplicate has an id, and a count, of its own. */
   own: boolean;
 }
@@ -449,8 +451,8 @@ async function claimAny(
     named<ClaimRow>(
       'claim',
       `with want as (
-        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[])
-          as w (id, owner, ttl_ms, max_crashes, delivery, copies, own)
+        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[])
+          as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted)
         where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
       ), ended as (
         -- Read without a lock, which would be a write, and a commit to wait for.
@@ -458,7 +460,7 @@ async function claimAny(
         where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null
       ), found as (
         select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.ended_at_delivery,
-          j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own
+          j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own, w.restarted
         from oncefleet.jobs j join want w on w.id = j.id
         where j.status not in ('completed', 'cancelled') or j.ended_at_delivery is not null
         for update of j skip locked
@@ -466,7 +468,7 @@ async function claimAny(
         select found.*,
           status = 'running' and lease_owner = owner as again,
           case
-            when status in ('failed', 'completed') and delivery > ended_at_delivery then 'retried'
+            when status in ('failed', 'completed') and (delivery > ended_at_delivery or restarted and ended_at_delivery is not null) then 'retried'
             when status in ('failed', 'completed', 'cancelled') then status
             when status = 'running' and lease_owner = owner then 'claimed'
             when status = 'running' and lease_expires_at > clock_timestamp() then 'held'
@@ -536,6 +538,7 @@ async function claimAny(
         claims.map((claim) => claim.copies),
         claims.map((claim) => claim.own),
         worker,
+        claims.map((claim) => claim.restarted ?? false),
       ],
     ),
   );

@@ -26,6 +26,8 @@ export interface Accepted {
   id: string;
   outcome: EnqueueOutcome;
   status: JobStatus;
+  /** Of a row that was there before: the BullMQ job that delivers it, as `sourceRef` writes it. */
+  sourceRef?: string | null;
 }
 
 /** More rounds than two processes can race each other over one expired key. */
@@ -189,7 +191,12 @@ async function acceptBy(
       );
     }
     const finished = holder.status !== 'pending' && holder.status !== 'running';
-    return { id: holder.id, outcome: finished ? 'replayed' : 'attached', status: holder.status };
+    return {
+      id: holder.id,
+      outcome: finished ? 'replayed' : 'attached',
+      status: holder.status,
+      sourceRef: holder.sourceRef,
+    };
   }
   throw new OncefleetError('INTERNAL', `The key of a ${job.name} job changed hands ${MAX_ROUNDS} times in a row`);
 }

@@ -123,6 +123,8 @@ interface DeliveredRow {
   readonly foreign: boolean;
   /** Another BullMQ job with its key made it. */
   readonly adopted: boolean;
+  /** BullMQ starts the very job that made it for the first time: somebody had its counts reset, to run it again. */
+  readonly restarted?: boolean;
 }
 
 interface RunInProgress extends Placed {
@@ -223,7 +225,7 @@ export class Guard {
         return this.#handBack(delivery);
       }
       crashPoint('claim.before');
-      ({ answer, sentAt: claimSentAt } = await this.#claim(row.jobId, owner, delivery));
+      ({ answer, sentAt: claimSentAt } = await this.#claim(row, owner, delivery));
       if (answer.decision === 'claimed' && row.foreign) await this.#followBullMQ(answer.job, row, delivery);
     } catch (err) {
       if (!isTransient(err)) throw err;
@@ -321,7 +323,13 @@ export class Guard {
         // A job that BullMQ starts again is no new enqueue: its failure stands.
         job.attemptsStarted > 1 ? 'replay' : policy.onFailedKey,
       );
-      return { jobId: accepted.id, foreign: spec.transparent, adopted: accepted.outcome !== 'created' };
+      const isSource = accepted.outcome === 'created' || accepted.sourceRef === sourceRef(source);
+      return {
+        jobId: accepted.id,
+        foreign: spec.transparent,
+        adopted: !isSource,
+        restarted: isSource && accepted.outcome === 'replayed' && job.attemptsStarted === 1,
+      };
     } catch (error) {
       if (error instanceof OncefleetError) throw toUnrecoverable(toStoredFailure(error));
       throw error;
@@ -374,7 +382,11 @@ export class Guard {
     );
   }
 
-  async #claim(jobId: string, owner: string, delivery: Delivery): Promise<{ answer: ClaimAnswer; sentAt: bigint }> {
+  async #claim(
+    { jobId, restarted = false }: DeliveredRow,
+    owner: string,
+    delivery: Delivery,
+  ): Promise<{ answer: ClaimAnswer; sentAt: bigint }> {
     const { settings } = this.#runtime;
     const { job, spec, attemptsMade } = delivery;
     const request = {
@@ -383,6 +395,7 @@ export class Guard {
       ttlMs: spec.policy.lease?.ttlMs ?? settings.leaseTtlMs,
       maxCrashes: spec.policy.maxCrashes ?? settings.maxCrashes,
       delivery: attemptsMade,
+      restarted,
       own: job.id === jobId,
     };
     for (let retry = 0; ; retry++) {
@@ -428,7 +441,11 @@ export class Guard {
       else abort(new InterruptedError(id));
     };
     bullSignal?.addEventListener('abort', onBullAbort, { once: true });
-    if (bullSignal?.aborted === true) onBullAbort();
+    if (bullSignal?.aborted === true) {
+      // A processor listens for a cancel once it runs; one that came during the claim is told then.
+      if (spec.transparent) setImmediate(onBullAbort);
+      else onBullAbort();
+    }
     const timers = this.#startTimers(claimed, spec, abort);
     const run = { stop, jobId: id, stream, place: 0 };
     this.#runs.add(run);
@@ -558,9 +575,10 @@ export class Guard {
       waitMs = Math.min(waitMs * 2, 2_000)
     ) {
       try {
-        const { jobId } = await this.#findRow(delivery);
+        const row = await this.#findRow(delivery);
+        const { jobId } = row;
         const { answer } = await this.#claim(
-          jobId,
+          row,
           `${this.#runtime.workerId}/unguarded-${this.#deliveries++}`,
           delivery,
         );

@@ -1,6 +1,7 @@
 import type { Job } from 'bullmq';
 import { z } from 'zod';
 import { aFunction, parseOptions } from '../options.ts';
+import { within } from '../within.ts';
 import { type Backoff, type JobContext, type JobPolicy, policyShape, toPolicy } from './define-job.ts';
 import { Guard, type JobSpec } from './guard.ts';
 import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from './runtime.ts';
@@ -20,13 +21,18 @@ const optionsSchema = z.strictObject({
   onPoison: aFunction.optional(),
 } satisfies Record<keyof WithIdempotencyOptions, z.ZodType>);
 
+/** How long `close()` waits for the handlers it interrupts, in ms; longer than one is waited for that ignores its signal. */
+const CLOSE_WAIT_MS = 7_000;
+
 /** A processor for `new Worker(queue, processor)`. */
 export interface GuardedProcessor<R> {
-  // All three are declared: BullMQ hands its signal to nothing less.
   (job: Job, token: string | undefined, signal: AbortSignal | undefined): Promise<R>;
   /** Aborts running handlers; their jobs go back to wait for another worker and spend no attempt. */
   interrupt(): void;
-  /** Flushes the journal and lets go of Postgres and Redis. Call it after `worker.close()`. */
+  /**
+   * Flushes the journal and lets go of Postgres and Redis. Call it after `worker.close()`: handlers that
+   * still run, after a forced close, are interrupted, and their jobs wait for another worker.
+   */
   close(): Promise<void>;
 }
 
@@ -76,8 +82,14 @@ export function withIdempotency<R>(
 
   const guarded = async (job: Job, token: string | undefined, signal: AbortSignal | undefined): Promise<R> =>
     (await guard.deliver(job, token, signal, specFor(job))) as R;
+  // BullMQ makes a signal only for a processor that declares one: what the user's declares is what it is.
+  Object.defineProperty(guarded, 'length', { value: Math.min(processor.length, 3) });
   return Object.assign(guarded, {
     interrupt: () => guard.interrupt(),
-    close: () => runtime.close(),
+    async close() {
+      guard.interrupt({ forGood: true });
+      await within(CLOSE_WAIT_MS, guard.idle(), () => guard.giveUp());
+      await runtime.close();
+    },
   });
 }

@@ -540,10 +540,37 @@ describe('BullMQ’s cancel', () => {
     expect((await s.rows()).map((row) => [row.status, row.interruption_count])).toEqual([['failed', 0]]);
   });
 
+  it('that comes while the job is claimed is heard by the processor’s listener', async () => {
+    const s = await stage(
+      (_job, _token, signal) =>
+        new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error(`${signal.reason}`)))),
+    );
+    // As soon as BullMQ can cancel it: its row is not claimed by then.
+    const cancel = (id: string): void => {
+      if (!s.worker.cancelJob(id, 'at once')) setImmediate(cancel, id);
+    };
+    s.worker.on('active', (job) => cancel(job.id as string));
+    await expect(s.run(await s.queue.add('plain', {}))).rejects.toThrow(/^at once$/);
+  });
+
+  it('finds no signal where the processor declares none', async () => {
+    const started = Promise.withResolvers<void>();
+    const go = Promise.withResolvers<void>();
+    const s = await stage((_job: Job) => {
+      started.resolve();
+      return go.promise.then(() => 'done');
+    });
+    const job = await s.queue.add('plain', {});
+    await started.promise;
+    expect(s.worker.cancelJob(job.id as string)).toBe(false);
+    go.resolve();
+    expect(await s.run(job)).toBe('done');
+  });
+
   it('leaves a processor that does not listen to its result', async () => {
     const started = Promise.withResolvers<void>();
     const go = Promise.withResolvers<void>();
-    const s = await stage(async () => {
+    const s = await stage(async (_job, _token, _signal) => {
       started.resolve();
       await go.promise;
       return 'done all the same';
@@ -589,6 +616,40 @@ describe('a retry of a completed job', () => {
       ['completed', '2'],
       ['completed', '3'],
     ]);
+  });
+});
+
+describe('a retry that resets BullMQ’s counts', () => {
+  it.each(['failed', 'completed'] as const)('runs a %s job again', async (state) => {
+    let runs = 0;
+    const s = await stage(() => {
+      runs++;
+      if (state === 'failed' && runs === 1) throw new Error('first');
+      return runs;
+    });
+    const job = await s.queue.add('plain', {});
+    await expect.poll(() => job.getState(), WAIT).toBe(state);
+    await job.retry(state, { resetAttemptsMade: true, resetAttemptsStarted: true });
+    await expect.poll(async () => (await s.queue.getJob(job.id as string))?.returnvalue, WAIT).toBe(2);
+    expect(runs).toBe(2);
+  });
+});
+
+describe('a forced close', () => {
+  it('gives the jobs of its handlers back at once, not when their leases run out', async () => {
+    const started = Promise.withResolvers<void>();
+    const s = await stage(
+      (_job, _token, signal) => {
+        started.resolve();
+        return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+      },
+      { guard: { leaseTtlMs: 60_000 } },
+    );
+    await s.queue.add('plain', {});
+    await started.promise;
+    await s.worker.close(true);
+    await s.guarded.close();
+    expect((await s.rows()).map((row) => [row.status, row.interruption_count])).toEqual([['pending', 1]]);
   });
 });
 

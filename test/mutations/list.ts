@@ -172,7 +172,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'claim-redrive',
-      find: `when status in ('failed', 'completed') and delivery > ended_at_delivery then 'retried'`,
+      find: `when status in ('failed', 'completed') and (delivery > ended_at_delivery or restarted and ended_at_delivery is not null) then 'retried'`,
       replace: '',
       mechanism: 'a retry in BullMQ is a redrive',
       test: DELIVERIES,
