@@ -5,6 +5,7 @@ import type { Queue } from 'bullmq';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import type { JobClient } from '../idempotency/client.ts';
+import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { within } from '../within.ts';
 import { createBoardAuth } from './auth.ts';
 import { GuardedServerAdapter, LinkedQueueAdapter, QueueAdapter } from './board-adapters.ts';
@@ -94,7 +95,7 @@ function createAdapter(
     description:
       jobs.length === 0
         ? 'No definition that this process has loaded works on this queue; jobs of it have rows in Postgres.'
-        : jobs.map((job) => (jobs.length > 1 ? `${job.name}: ${job.description}` : job.description)).join(' '),
+        : jobs.map((job) => describe(job, jobs.length)).join(' '),
   };
   // The row in Postgres: input, attempts, result. With tokens a plain link could not open it.
   const adapter =
@@ -118,4 +119,9 @@ function withPercentage(progress: unknown): unknown {
   const { done, total } = progress as { done?: unknown; total?: unknown };
   if (typeof done !== 'number' || typeof total !== 'number' || total <= 0) return progress;
   return { progress: Math.min(100, Math.round((100 * done) / total)), ...progress };
+}
+
+function describe({ name, description }: AnyJobDefinition, count: number): string {
+  if (count === 1) return description;
+  return description === '' ? `${name}.` : `${name}: ${description}`;
 }
