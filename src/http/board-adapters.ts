@@ -26,8 +26,6 @@ const MAX_KNOWN_IDS = 10_000;
 
 /** Jobs on one page of the board; its settings offer 50. */
 const MAX_JOBS_PER_PAGE = 1_000;
-/** Refusals that are told word for word when many jobs were retried at once. */
-const MAX_TOLD = 3;
 
 /**
  * Every route of Bull Board's API, and whether Redis must be there: what only reads may wait in vain,
@@ -109,7 +107,12 @@ export class GuardedServerAdapter extends FastifyAdapter {
   }
 
   #handlerOf(route: AppControllerRoute, name: string, kind: 'reads' | 'writes'): AppControllerRoute['handler'] {
-    const answer = name.endsWith('/retry/:queueStatus') ? retryAll(route.handler) : route.handler;
+    const replaced: Partial<Record<string, AppControllerRoute['handler']>> = {
+      'put /api/queues/:queueName/retry/:queueStatus': retryAll(route.handler),
+      'put /api/queues/pause': onAll((adapter) => adapter.pause()),
+      'put /api/queues/resume': onAll((adapter) => adapter.resume()),
+    };
+    const answer = replaced[name] ?? route.handler;
     return async (request) => {
       if (request === undefined) return answer(request);
       checkQuery(request.query);
@@ -149,6 +152,14 @@ export class GuardedServerAdapter extends FastifyAdapter {
   }
 }
 
+/** The board's own asks Redis first whether there is anything to do, and a pause may be in Postgres alone. */
+function onAll(act: (adapter: QueueAdapter) => Promise<void>): AppControllerRoute['handler'] {
+  return async (request) => {
+    for (const adapter of request?.queues.values() ?? []) if (adapter instanceof QueueAdapter) await act(adapter);
+    return { status: 200, body: {} };
+  };
+}
+
 /** The board's own gives up at the first job that it may not retry, and says nothing of it. */
 function retryAll(original: AppControllerRoute['handler']): AppControllerRoute['handler'] {
   return async (request): Promise<ControllerHandlerReturnType> => {
@@ -160,12 +171,11 @@ function retryAll(original: AppControllerRoute['handler']): AppControllerRoute['
         'Completed jobs have their outcome and are not run again; add new jobs for that',
       );
     if (queueStatus !== 'failed' || !(adapter instanceof QueueAdapter)) return original(request);
-    const { retried, refused } = await adapter.retryAllFailed();
-    if (refused.length === 0) return { status: 200, body: { retried, skipped: 0 } };
-    const told = refused.slice(0, MAX_TOLD).map((error) => error.message);
+    const { retried, refused, why } = await adapter.retryAllFailed();
+    if (refused === 0) return { status: 200, body: { retried, skipped: 0 } };
     throw new OncefleetError(
       'ACTION_REFUSED',
-      `${retried} of ${retried + refused.length} jobs are retried. The others stay: ${told.join('. ')}${refused.length > MAX_TOLD ? ', and so on' : ''}`,
+      `${retried} of ${retried + refused} jobs are retried. The others stay: ${why.join('. ')}${refused > why.length ? ', and so on' : ''}`,
     );
   };
 }
@@ -264,7 +274,7 @@ export class QueueAdapter extends BullMQAdapter {
     return super.runJobSchedulerNow(id);
   }
 
-  retryAllFailed(): Promise<{ retried: number; refused: OncefleetError[] }> {
+  retryAllFailed(): ReturnType<JobClient['operator']['retryAll']> {
     return this.#client.operator.retryAll(this.#queue);
   }
 

@@ -59,10 +59,7 @@ export function isOwnData(id: string, json: unknown): boolean {
   }
 }
 
-/**
- * Data as people are shown it, with the row and the tenant that it leaves out: a copy that they
- * make of the job is then a delivery of the same row.
- */
+/** Data as people are shown it, with the row and the tenant that it leaves out. */
 export function shownData(job: { id?: string | undefined; data: unknown }): unknown {
   const own = readJobData(job);
   return own === undefined ? job.data : { ...(job.data as object), jobId: own.jobId, tenant: own.tenant };

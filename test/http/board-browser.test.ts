@@ -63,7 +63,12 @@ describe.skipIf(program === undefined)('in a browser', { timeout: 60_000 }, () =
     const options = { delayed: { delayMs: HOUR }, prioritized: { priority: 5 } }[status as 'delayed'] ?? {};
     const { id } = await stage.fleet.enqueue('keep', { text }, { key: randomUUID(), ...options });
     const worker = status === 'failed' || status === 'completed' ? await stage.work() : undefined;
-    await expect.poll(() => stage.queue.getJobState(id), WAIT).toBe(status);
+    const look = async () => {
+      const now = await stage.queue.getJobState(id);
+      if (now === 'unknown') await stage.reconcile();
+      return now;
+    };
+    await expect.poll(look, WAIT).toBe(status);
     await worker?.close();
     return id;
   }
