@@ -79,8 +79,7 @@ export class Pauses {
       await deletePause(db, name);
       await queue.resume();
     });
-    // After the commit: with the mark still there, a row that stays is known to be resumed.
-    await this.#options.redis.hdel(queue.toKey('meta'), MARK);
+    await this.#unmark(queue);
     this.#options.log.info({ queue: queue.name }, 'queue resumed');
   }
 
@@ -90,6 +89,7 @@ export class Pauses {
     for (const { queue } of await this.findDifferences(queues)) {
       const how = await this.#locked(queue, (db) => this.#bringInLine(db, queue));
       if (how === undefined) continue;
+      if (how === 'resumed-elsewhere') await this.#unmark(queue);
       aligned.push({ queue, how });
       this.#options.log.info({ queue: queue.name, how }, 'pause of a queue brought in line');
     }
@@ -114,6 +114,11 @@ export class Pauses {
       }
     }
     return found;
+  }
+
+  /** After the commit: with the mark still there, a row that stays is known to be resumed. */
+  async #unmark(queue: Queue): Promise<void> {
+    await this.#options.redis.hdel(queue.toKey('meta'), MARK);
   }
 
   async #readRedis(queue: Queue): Promise<RedisPause> {
