@@ -14,6 +14,7 @@ export const ERROR_CODES = {
   JOB_NAME_UNKNOWN: 'No job of that name is registered.',
   JOB_NOT_FOUND: 'No job of that id in this tenant.',
   JOB_NOT_FAILED: 'Only a failed job can be redriven.',
+  ACTION_REFUSED: 'The state of the job or queue does not allow this.',
   KEY_INVALID: 'The idempotency key is empty, longer than 255 bytes or has control characters.',
   TRANSACTION_INVALID: 'What was given as tx is no open transaction.',
   KEY_MISMATCH: 'The idempotency key was used before with another input.',

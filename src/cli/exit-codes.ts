@@ -29,6 +29,7 @@ export const EXIT_CODE_BY_ERROR: Readonly<Record<ErrorCode, ExitCode>> = {
   JOB_NAME_UNKNOWN: 3,
   JOB_NOT_FOUND: 3,
   JOB_NOT_FAILED: 6,
+  ACTION_REFUSED: 6,
   KEY_INVALID: 2,
   TRANSACTION_INVALID: 2,
   KEY_MISMATCH: 6,

@@ -137,6 +137,17 @@ export interface PoisonAlertsTable {
   created_at: Timestamp;
 }
 
+export interface PausedQueuesTable {
+  /** What BullMQ puts before the keys of the queue. */
+  prefix: string;
+  queue: string;
+  /** Of this pause; Redis has it beside the queue's own mark. */
+  id: string;
+  paused_at: Timestamp;
+  /** What paused it. */
+  paused_by: string;
+}
+
 export interface CollectionsTable {
   id: Generated<string>;
   tenant: string;
@@ -207,6 +218,7 @@ export interface Database {
   dispatch_outbox: DispatchOutboxTable;
   reconciler_rounds: ReconcilerRoundsTable;
   poison_alerts: PoisonAlertsTable;
+  paused_queues: PausedQueuesTable;
   collections: CollectionsTable;
   documents: DocumentsTable;
   chunks: ChunksTable;

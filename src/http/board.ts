@@ -1,15 +1,20 @@
 /** Bull Board: every queue in a browser. */
 import { createBullBoard } from '@bull-board/api';
 import type { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
-import type { FastifyInstance } from 'fastify';
+import type { Queue } from 'bullmq';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
-import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../idempotency/client.ts';
+import type { AnyJobDefinition } from '../idempotency/define-job.ts';
+import { within } from '../within.ts';
 import { createBoardAuth } from './auth.ts';
 import { GuardedServerAdapter, LinkedQueueAdapter, QueueAdapter } from './board-adapters.ts';
-import { sendProblem } from './problem.ts';
+import { loggableError, sendProblem, toProblem } from './problem.ts';
 
 export const BOARD_PATH = '/admin/queues';
+
+/** How long the list of queues waits for a look at Postgres; what is found later is on the next list, ms. */
+const OTHERS_WAIT_MS = 1_000;
 
 /**
  * The board's page asks for a font of another host, which would tell that host who looks
@@ -33,15 +38,26 @@ export async function boardRoutes(app: FastifyInstance, { client, config }: Boar
   });
   // The board's own handler makes a 500 of every error.
   app.addHook('onRoute', (route) => {
-    route.errorHandler = function answer(error, request, reply) {
-      if (error instanceof OncefleetError) sendProblem(error, request, reply);
-      else this.errorHandler(error, request, reply);
-    };
+    route.errorHandler = sendBoardProblem;
   });
-  const serverAdapter = new GuardedServerAdapter(client);
+  const shown = new Set<string>();
+  /** Guarded queues that rows name, as they come. */
+  const showOthers = async (): Promise<void> => {
+    const found = client.operator.otherQueues().catch((error: unknown) => {
+      app.log.warn({ err: loggableError(error) }, 'queues that rows name could not be looked up');
+      return [];
+    });
+    for (const queue of await within(OTHERS_WAIT_MS, found, () => [])) {
+      const prefix = queue.opts.prefix === client.operator.prefixOf(queue.name) ? '' : `${queue.opts.prefix}:`;
+      if (shown.has(`${prefix}${queue.name}`)) continue;
+      shown.add(`${prefix}${queue.name}`);
+      board.addQueue(createAdapter(client, queue, config, prefix));
+    }
+  };
+  const serverAdapter = new GuardedServerAdapter(client, showOthers);
   serverAdapter.setBasePath(BOARD_PATH);
-  createBullBoard({
-    queues: client.queues.map((queue) => createAdapter(client, queue, config)),
+  const board = createBullBoard({
+    queues: client.queues.map((queue) => createAdapter(client, queue, config, '')),
     serverAdapter,
     options: {
       uiConfig: {
@@ -51,28 +67,41 @@ export async function boardRoutes(app: FastifyInstance, { client, config }: Boar
       },
     },
   });
+  for (const queue of client.queues) shown.add(queue.name);
   await app.register(serverAdapter.registerPlugin());
 }
 
+/** The problem, with the two members that the board shows to a person. */
+function sendBoardProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  const { title, detail } = toProblem(error, request.id, request.routeOptions.bodyLimit);
+  sendProblem(error, request, reply, { error: title, message: detail });
+}
+
+/** @param prefix before the name on the board, for a queue with other keys in Redis than the fleet's */
 function createAdapter(
   client: JobClient,
-  queue: JobClient['queues'][number],
+  queue: Queue,
   { tokens, tenant }: BoardRoutesOptions['config'],
+  prefix: string,
 ): BullMQAdapter {
-  const jobs = [...client.jobs.values()].filter((job) => job.queue === queue.name);
+  const jobs = prefix === '' ? [...client.jobs.values()].filter((job) => job.queue === queue.name) : [];
   const options = {
     // Retry in the board is a redrive, so the board must be able to write.
     readOnlyMode: false,
     // A completed job has its one outcome; running it again would only replay that.
     allowCompletedRetries: false,
-    displayName: queue.name,
-    description: jobs.map((job) => (jobs.length > 1 ? `${job.name}: ${job.description}` : job.description)).join(' '),
+    prefix,
+    displayName: `${prefix}${queue.name}`,
+    description:
+      jobs.length === 0
+        ? 'No definition that this process has loaded works on this queue; jobs of it have rows in Postgres.'
+        : jobs.map((job) => describe(job, jobs.length)).join(' '),
   };
   // The row in Postgres: input, attempts, result. With tokens a plain link could not open it.
   const adapter =
     tokens === undefined
       ? new LinkedQueueAdapter(queue, options, { client, tenant })
-      : new QueueAdapter(queue, options);
+      : new QueueAdapter(queue, options, client);
   adapter.setFormatter('name', (job: { name: string; data: unknown }) => titleOf(job));
   adapter.setFormatter('progress', withPercentage);
   return adapter;
@@ -90,4 +119,9 @@ function withPercentage(progress: unknown): unknown {
   const { done, total } = progress as { done?: unknown; total?: unknown };
   if (typeof done !== 'number' || typeof total !== 'number' || total <= 0) return progress;
   return { progress: Math.min(100, Math.round((100 * done) / total)), ...progress };
+}
+
+function describe({ name, description }: AnyJobDefinition, count: number): string {
+  if (count === 1) return description;
+  return description === '' ? `${name}.` : `${name}: ${description}`;
 }

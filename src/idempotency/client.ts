@@ -61,6 +61,7 @@ import type {
 } from './client-types.ts';
 import type { AnyJobDefinition, JobDefinition } from './define-job.ts';
 import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
+import { Operator } from './operator.ts';
 import { Outcomes } from './outcomes.ts';
 import type { Runtime } from './runtime.ts';
 import { isUuid } from './uuid.ts';
@@ -105,6 +106,17 @@ export interface JobClient {
   readEvents(id: string, options?: { tenant?: string; after?: Cursor; limit?: number }): Promise<EventPage>;
   /** @throws OncefleetError JOB_NOT_FOUND, WAIT_TIMEOUT; JobFailedError */
   result(id: string, options?: ResultOptions & { tenant?: string }): Promise<unknown>;
+  /**
+   * Pauses a queue: its running jobs go on, no others start. It stays paused over a flush or a restart of Redis.
+   *
+   * @param options.by what pauses it, for people
+   * @throws InputInvalidError no such queue; OncefleetError SERVICE_MISSING Redis does not answer
+   */
+  pauseQueue(name: string, options?: { by?: string }): Promise<void>;
+  /** @throws InputInvalidError no such queue; OncefleetError SERVICE_MISSING Redis does not answer */
+  resumeQueue(name: string): Promise<void>;
+  /** What Bull Board does to queues and jobs, of all tenants. */
+  readonly operator: Operator;
   /** Postgres and Redis, each `undefined` when it answers, else what is wrong. */
   health(): Promise<{ postgres: string | undefined; redis: string | undefined }>;
   close(): Promise<void>;
@@ -163,6 +175,8 @@ const readSchema = z.strictObject({
   after: cursor.optional(),
   limit: wholeNumber({ min: 1, max: MAX_EVENTS }).optional(),
 });
+
+const pauseSchema = z.strictObject({ by: searchText.optional() });
 
 const findSchema = z.strictObject({
   ...tenantShape,
@@ -398,6 +412,15 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       );
   }
 
+  const operator = new Operator({ runtime, jobs: byName, enqueue, redrive });
+
+  /** @throws InputInvalidError */
+  function queueOf(what: string, name: string): Queue {
+    const names = [...new Set([...byName.values()].map((job) => job.queue))];
+    if (names.includes(name)) return runtime.dispatcher.queue(name);
+    throw new InputInvalidError(what, [{ path: 'name', message: `expected one of ${names.join(', ') || 'none'}` }]);
+  }
+
   return {
     jobs: byName,
     get queues() {
@@ -526,6 +549,14 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       await runtime.followers.state(id, tenantOf({ tenant }));
       return waitForResult(id, options);
     },
+    async pauseQueue(name, options = {}) {
+      const { by = 'program' } = parseOptions('pauseQueue', pauseSchema, options);
+      await operator.pause(queueOf('pauseQueue', name), by);
+    },
+    async resumeQueue(name) {
+      await operator.resume(queueOf('resumeQueue', name));
+    },
+    operator,
     health: () => runtime.health(),
     async close() {
       closed = true;

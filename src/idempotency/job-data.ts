@@ -41,7 +41,9 @@ export function readJobData(job: {
 }): { jobId: string; tenant: string; key: string | null } | undefined {
   const { id, data } = job;
   if (typeof data !== 'object' || data === null) return undefined;
-  const { oncefleet, jobId = id, tenant = DEFAULT_TENANT, key = null } = data as Record<string, unknown>;
+  const { oncefleet, jobId: named, tenant = DEFAULT_TENANT, key = null } = data as Record<string, unknown>;
+  // An id that is a row's is that row's for good: another one in its data would run that other job.
+  const jobId = typeof id === 'string' && isUuid(id) ? id : (named ?? id);
   if (oncefleet !== FORMAT || typeof jobId !== 'string' || !isUuid(jobId) || typeof tenant !== 'string')
     return undefined;
   return { jobId, tenant, key: typeof key === 'string' ? key : null };
@@ -57,10 +59,7 @@ export function isOwnData(id: string, json: unknown): boolean {
   }
 }
 
-/**
- * Data as people are shown it, with the row and the tenant that it leaves out: a copy that they
- * make of the job is then a delivery of the same row.
- */
+/** Data as people are shown it, with the row and the tenant that it leaves out. */
 export function shownData(job: { id?: string | undefined; data: unknown }): unknown {
   const own = readJobData(job);
   return own === undefined ? job.data : { ...(job.data as object), jobId: own.jobId, tenant: own.tenant };

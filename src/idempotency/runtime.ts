@@ -39,7 +39,9 @@ import { closeRedis, connectRedis, queuePrefix, trackDuplicates } from './connec
 import { Control } from './control.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
+import { OtherQueues } from './other-queues.ts';
 import { Outbox } from './outbox.ts';
+import { Pauses } from './pauses.ts';
 import { PoisonAlerts } from './poison-alerts.ts';
 import { uuidV7 } from './uuid.ts';
 
@@ -126,6 +128,8 @@ export class Runtime {
   readonly acceptor: Acceptor;
   readonly dispatcher: Dispatcher;
   readonly outbox: Outbox;
+  readonly otherQueues: OtherQueues;
+  readonly pauses: Pauses;
   readonly poisonAlerts: PoisonAlerts;
   readonly publisher: Publisher;
   readonly hub: ChannelHub;
@@ -195,6 +199,16 @@ export class Runtime {
       log,
     });
     this.outbox = new Outbox({ db, dispatcher: this.dispatcher, log });
+    this.otherQueues = new OtherQueues({ db, redis: this.#redis, log, prefixOf: (queue) => this.queuePrefix(queue) });
+    this.pauses = new Pauses({
+      db,
+      redis: this.#redis,
+      log,
+      queueAt: (queuePrefix, queue) =>
+        queuePrefix === this.queuePrefix(queue)
+          ? this.dispatcher.queue(queue)
+          : this.otherQueues.at(queuePrefix, queue),
+    });
     this.poisonAlerts = new PoisonAlerts({ db, log });
     this.#claims = new Batcher({
       run: (claims) => claimJobs(db, claims, this.workerId),
@@ -256,6 +270,7 @@ export class Runtime {
       await this.poisonAlerts.close();
       await this.leases.close();
       await this.dispatcher.close();
+      await this.otherQueues.close();
       await Promise.all([this.#redis, this.#publishRedis, this.#subscriber].map(closeRedis));
       await this.db.close();
     })();

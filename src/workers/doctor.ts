@@ -24,6 +24,7 @@ import { OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
 import { bullIdOf, isAnother, SCORE_PER_MS, valuesOf } from '../idempotency/dispatcher.ts';
 import { isOwnData } from '../idempotency/job-data.ts';
+import type { PauseDifference } from '../idempotency/pauses.ts';
 import type { Runtime } from '../idempotency/runtime.ts';
 import { isUuid } from '../idempotency/uuid.ts';
 import { within } from '../within.ts';
@@ -70,11 +71,21 @@ export type Trouble =
   | 'postgres-old'
   | 'clock-skew'
   | 'queue-paused'
+  | 'pause-differs'
   | 'no-workers'
   | 'no-reconciler'
   | 'poison-alerts'
   | 'dead-rows'
   | 'long-transaction';
+
+const PAUSE_DIFFERENCES: Readonly<Record<PauseDifference, string>> = {
+  lost: 'paused, and Redis has lost it',
+  'not-resumed': 'resumed, and Redis does not know it',
+  'paused-elsewhere': 'paused by another BullMQ client',
+  'resumed-elsewhere': 'resumed by another BullMQ client',
+  unmarked: 'paused, and Redis does not have which pause it is',
+  stale: 'resumed, and Redis still has which pause it was',
+};
 
 export interface Finding {
   kind: DisagreementKind | Trouble;
@@ -82,7 +93,7 @@ export interface Finding {
   message: string;
   /** What to do about it, or what was done. */
   remedy: string;
-  /** Jobs concerned; 0 for what is no matter of jobs. */
+  /** Jobs or queues concerned; 0 for what is no matter of either. */
   count: number;
   /** Of `count`, those that are in order now. */
   mended: number;
@@ -148,9 +159,12 @@ class Doctor {
       ...(await this.#unlisted()),
       ...(await this.#scanStreams()),
     ];
-    if (suspects.length + troubles.length > 0)
+    const differences = await this.#findPauses();
+    if (suspects.length + troubles.length + differences.size > 0)
       await delay(options.lookAgainMs ?? LOOK_AGAIN_MS, undefined, { signal: options.signal });
     const found = await this.#lookAgain(suspects);
+    // Before the troubles, which tell of paused queues.
+    const pauses = await this.#comparePauses(differences);
     // A fleet that has just started has done no round, and its workers are not connected yet.
     const remaining = troubles.length === 0 ? [] : await this.#findTroubles(await findServerState(runtime.db.kysely));
     let left = found;
@@ -161,12 +175,43 @@ class Doctor {
       }
       left = await this.#lookAgain(found);
     }
-    const findings = [...toFindings(found, left, options.fix === true), ...remaining];
+    const findings = [...toFindings(found, left, options.fix === true), ...pauses, ...remaining];
     return {
       findings,
       looked: this.#looked,
       well: findings.every((finding) => finding.count > 0 && finding.mended === finding.count),
     };
+  }
+
+  /** Queues that are paused in Postgres and not in Redis, or the other way round. */
+  async #findPauses(): Promise<Map<string, PauseDifference>> {
+    const found = await this.#runtime.pauses.findDifferences(this.#runtime.dispatcher.queues);
+    return new Map(found.map(({ queue, how }) => [queue.qualifiedName, how]));
+  }
+
+  /** Of queues whose pause differed, those where it still does, brought in line if asked to. */
+  async #comparePauses(before: ReadonlyMap<string, PauseDifference>): Promise<Finding[]> {
+    if (before.size === 0) return [];
+    const { pauses, dispatcher } = this.#runtime;
+    const found = (await pauses.findDifferences(dispatcher.queues)).filter(
+      ({ queue, how }) => before.get(queue.qualifiedName) === how,
+    );
+    if (found.length === 0) return [];
+    const fix = this.#options.fix === true;
+    const mended = fix ? (await pauses.align(found.map(({ queue }) => queue))).length : 0;
+    const queues = found.map(({ queue, how }) => `${queue.name} (${PAUSE_DIFFERENCES[how]})`).join(', ');
+    return [
+      {
+        kind: 'pause-differs',
+        message: `Postgres and Redis differ about a pause: ${queues}.`,
+        remedy: fix
+          ? 'Brought in line.'
+          : '--fix: a pause that Redis lost is restored; what another client did is noted in Postgres.',
+        count: found.length,
+        mended: Math.min(mended, found.length),
+        jobs: [],
+      },
+    ];
   }
 
   /** Also of jobs that nobody registers any more, and that have no unfinished row. */

@@ -24,6 +24,7 @@ import {
   waitMs,
   wholeNumber,
 } from '../options.ts';
+import { within } from '../within.ts';
 import { type Diagnosis, type DoctorOptions, diagnose } from './doctor.ts';
 import { FinishedJobs } from './finished-jobs.ts';
 import { Reconciler } from './reconciler.ts';
@@ -99,6 +100,9 @@ const STALLED_LOOK_MS = 500;
 
 /** How long BullMQ waits before it tries again what Redis did not take, ms. */
 const REDIS_RETRY_MS = 1_000;
+
+/** How long a worker that starts waits until the pauses of its queues are in Redis, ms. */
+const PAUSES_WAIT_MS = 2_000;
 
 /** With nothing running any more, BullMQ gets this long to say goodbye to Redis, ms. */
 const FAREWELL_MS = 3_000;
@@ -234,6 +238,7 @@ async function startWorker(
 ): Promise<FleetWorker> {
   const { leaseTtlMs } = runtime.settings;
   const guard = new Guard(runtime);
+  await obeyPauses(runtime, [...options.queues]);
   const specs = new Map([...client.jobs].map(([name, job]) => [name, toSpec(job)]));
 
   // Two parameters: BullMQ makes a signal for each job of a processor that declares three, and
@@ -338,6 +343,14 @@ async function startWorker(
     },
     interrupt: () => guard.interrupt(),
   };
+}
+
+/** Has Redis know which of these queues are paused. Without Redis or Postgres the reconciler does it later. */
+async function obeyPauses(runtime: Runtime, queues: readonly string[]): Promise<void> {
+  const aligned = runtime.pauses
+    .align(queues.map((queue) => runtime.dispatcher.queue(queue)))
+    .catch((err: unknown) => runtime.log.warn({ err }, 'pauses not looked up; the reconciler will do it'));
+  await within(PAUSES_WAIT_MS, aligned, () => undefined);
 }
 
 function checkEvent(definition: AnyJobDefinition, event: JobEvent): void {

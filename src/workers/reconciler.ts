@@ -52,6 +52,9 @@ const DELAYED_BATCH = 500;
 /** A delayed BullMQ job that is due sooner comes by itself, ms. */
 const SOON_MS = 60_000;
 
+/** How often queues are looked for that rows name and this process does not know, for their pauses, ms. */
+const OTHERS_EVERY_MS = 60_000;
+
 /** A job must have been due for this long before it counts as overlooked, ms. */
 const GRACE_MS = 1_000;
 
@@ -135,6 +138,8 @@ export class Reconciler {
         // First what needs no Redis.
         const orphans = await this.#endAbandoned();
         mended += orphans.ended + (await this.#mendStreams());
+        // Before anything is dispatched: what a paused queue is given must wait.
+        mended += await this.#alignPauses();
         mended += (await this.#dispatchMissing(orphans.jobs)).dispatched;
         mended += await this.#drainOutbox();
         mended += await this.#mendFresh();
@@ -267,6 +272,20 @@ export class Reconciler {
     let mended = 0;
     for (const id of ids) if ((await mendStreamOf(runtime, id)) !== undefined) mended++;
     return mended;
+  }
+
+  /** Queues that Redis has lost the pause of, or that another client has paused or resumed. */
+  async #alignPauses(): Promise<number> {
+    const { dispatcher, otherQueues, pauses, redis } = this.#options.runtime;
+    if (redis.status !== 'ready') return 0;
+    const known = dispatcher.queues;
+    const others = await inTime(
+      otherQueues.find(
+        known.map(({ name }) => name),
+        OTHERS_EVERY_MS,
+      ),
+    );
+    return (await inTime(pauses.align([...known, ...others]))).length;
   }
 
   async #dispatchMissing(jobs: readonly DispatchRow[]): Promise<{ dispatched: number; refused: number }> {

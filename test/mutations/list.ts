@@ -11,6 +11,7 @@ const CRASHES = 'test/workers/crash-points.test.ts';
 const DELIVERIES = 'test/idempotency/deliveries.test.ts';
 const FENCES = 'test/idempotency/fences.test.ts';
 const FINGERPRINT = 'test/idempotency/fingerprint.test.ts';
+const BOARD_ACTIONS = 'test/http/board-actions.test.ts';
 const ATTEMPTS = 'test/journal/attempts.test.ts';
 const CLUSTER = 'test/journal/cluster.test.ts';
 const FOLD = 'test/journal/fold.test.ts';
@@ -29,6 +30,7 @@ const MULTI = 'test/http/multi-stream.test.ts';
 const OPTIONS = 'test/options.test.ts';
 const OUTAGES = 'test/idempotency/outages.test.ts';
 const RECONCILER = 'test/workers/reconciler.test.ts';
+const PAUSES = 'test/workers/pauses.test.ts';
 const RUNTIME = 'test/idempotency/runtime.test.ts';
 const REDRIVE = 'test/http/redrive.test.ts';
 const SETTLING = 'test/idempotency/settling.test.ts';
@@ -3597,6 +3599,241 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'a job that waits for its children is not lost',
       test: AROUND,
       title: 'a parent waits for children that it adds, and the doctor finds nothing wrong with that',
+    },
+  ]),
+
+  ...of('src/idempotency/operator.ts', [
+    {
+      name: 'board-cancels',
+      find: 'const ending = await this.#endOf(delivery);',
+      replace: `const ending: Ending = 'over';`,
+      mechanism: 'what a person removes is cancelled in Postgres',
+      test: BOARD_ACTIONS,
+      title: 'and does not come back',
+    },
+    {
+      name: 'board-cancels-all',
+      find: 'const endings = await this.#end(rowsToEnd(deliveries));',
+      replace: 'const endings = new Map<string, Ending>();',
+      mechanism: 'what a person cleans or empties is cancelled in Postgres',
+      test: BOARD_ACTIONS,
+      title: 'is cancelled in batches, however many there are',
+    },
+    {
+      name: 'board-keeps-running',
+      find: `if (ending === 'running' && delivery.kind === 'own') throw refusedAsRunning(id);`,
+      replace: '',
+      mechanism: 'what somebody runs is not removed',
+      test: BOARD_ACTIONS,
+      title: 'is not removed, by any button that takes what waits',
+    },
+    {
+      name: 'board-obliterates-rows',
+      find: 'if (names.length > 0) {',
+      replace: 'if (false) {',
+      mechanism: 'an obliterate cancels what Redis has lost',
+      test: BOARD_ACTIONS,
+      title: 'is cancelled by Obliterate also if Redis has lost it',
+    },
+    {
+      name: 'board-obliterate-pause',
+      find: 'await queue.obliterate({ force }); await pauses.align([queue]);',
+      replace: 'await queue.obliterate({ force });',
+      mechanism: 'a queue stays paused when it is obliterated',
+      test: BOARD_ACTIONS,
+      title: 'is still paused after Obliterate (force: %s), and runs jobs again after Resume',
+    },
+    {
+      name: 'board-promote-row',
+      find: `if (row?.status === 'pending' && delivery.kind !== 'copy') await this.#reschedule([row.id], 0);`,
+      replace: '',
+      mechanism: 'a promoted job is due in Postgres too',
+      test: BOARD_ACTIONS,
+      title: 'Promote has it run now, and a lost Redis does not take that back',
+    },
+    {
+      name: 'board-reschedule-row',
+      find: 'if (!(await this.#reschedule([row.id], delayMs)).has(row.id)) throw refusedAsRunning(id);',
+      replace: '',
+      mechanism: 'a job is rescheduled in Postgres too',
+      test: BOARD_ACTIONS,
+      title: 'neither doctor, reconciler nor a lost Redis undoes it',
+    },
+    {
+      name: 'board-priority-row',
+      find: '!(await reprioritiseWaiting(this.#options.runtime.db.kysely, row.id, priority))',
+      replace: 'false',
+      mechanism: 'a priority is changed in Postgres too',
+      test: BOARD_ACTIONS,
+      title: 'Change priority changes it in the row too, so that a lost Redis keeps it',
+    },
+    {
+      name: 'board-update-own',
+      find: `if (delivery.kind !== 'foreign') throw refused(`,
+      replace: 'if (false) throw refused(',
+      mechanism: 'the data of a job of the fleet are not edited',
+      test: BOARD_ACTIONS,
+      title: 'of this fleet are not edited (%s)',
+    },
+    {
+      name: 'board-mark',
+      find: `if (typeof data !== 'object' || data === null || !('oncefleet' in data)) return;`,
+      replace: 'if (true) return;',
+      mechanism: 'typed data make no job another',
+      test: BOARD_ACTIONS,
+      title: 'refuses a duplicate of a job of this fleet, whatever job its data name',
+    },
+    {
+      name: 'board-add-name',
+      find: 'this.requireName(queue, name); const { delay',
+      replace: 'const { delay',
+      mechanism: 'a name that no worker of the queue knows is not added',
+      test: BOARD_ACTIONS,
+      title: 'and adds nothing',
+    },
+    {
+      name: 'board-retry-cancelled',
+      find: `if (row.status === 'cancelled') throw refusedAsOver(`,
+      replace: 'if (false) throw refusedAsOver(',
+      mechanism: 'a cancelled job is not retried',
+      test: BOARD_ACTIONS,
+      title: 'is not retried against its row (%s), and the person is told why',
+    },
+    {
+      name: 'board-children',
+      find: 'await this.#endChildren(queue, [job]); await translated(job.removeUnprocessedChildren());',
+      replace: 'await translated(job.removeUnprocessedChildren());',
+      mechanism: 'children that are removed are cancelled',
+      test: BOARD_ACTIONS,
+      title: 'loses the children that wait with Remove unprocessed children, and their rows are cancelled',
+    },
+    {
+      name: 'board-no-job',
+      find: `(await this.#options.runtime.redis.hget(queue.toKey(id), 'timestamp')) === null`,
+      replace: 'false',
+      mechanism: 'what is no job is not taken for one',
+      test: BOARD_ACTIONS,
+      title: 'that cannot be meant get a sentence',
+    },
+  ]),
+
+  ...of('src/db/operator.ts', [
+    {
+      name: 'board-skips-locked',
+      find: 'order by j.id for update of j skip locked',
+      replace: 'order by j.id for update of j',
+      mechanism: 'a row that is being claimed is left to its claim',
+      test: BOARD_ACTIONS,
+      title: 'stays when its row is locked by a claim, and the person is told',
+    },
+  ]),
+
+  ...of('src/idempotency/job-data.ts', [
+    {
+      name: 'own-id-first',
+      find: `const jobId = typeof id === 'string' && isUuid(id) ? id : (named ?? id);`,
+      replace: 'const jobId = named ?? id;',
+      mechanism: 'a job of the fleet runs under its own id, whatever its data name',
+      test: BOARD_ACTIONS,
+      title: 'do not make one job another, if another client writes them so',
+    },
+  ]),
+
+  ...of('src/http/board-adapters.ts', [
+    {
+      name: 'board-scheduler-name',
+      find: 'if (scheduler !== undefined) this.#client.operator.requireName(this.#queue, scheduler.name);',
+      replace: '',
+      mechanism: 'a scheduler of a name that no worker knows is not run',
+      test: BOARD_ACTIONS,
+      title: 'is edited, run and removed as BullMQ does, but a name that no worker knows is not run',
+    },
+    {
+      name: 'board-other-queues',
+      find: `if (name === 'get /api/queues') await this.#beforeList();`,
+      replace: '',
+      mechanism: 'queues that rows name are looked for',
+      test: BOARD_ACTIONS,
+      title: 'appears on the board without a restart, once',
+    },
+  ]),
+
+  ...of('src/http/board.ts', [
+    {
+      name: 'board-sentence',
+      find: 'sendProblem(error, request, reply, { error: title, message: detail });',
+      replace: 'sendProblem(error, request, reply);',
+      mechanism: 'a refusal is shown to the person',
+      test: BOARD_ACTIONS,
+      title: 'refuses a duplicate of a job of this fleet, whatever job its data name',
+    },
+  ]),
+
+  ...of('src/idempotency/pauses.ts', [
+    {
+      name: 'pause-restored',
+      find: 'await queue.pause();',
+      replace: '',
+      mechanism: 'a pause that Redis lost is restored',
+      test: PAUSES,
+      title: 'before anything is dispatched',
+    },
+    {
+      name: 'pause-adopted',
+      find: `await insertPause(db, { ...name, id, by: 'bullmq' });`,
+      replace: '',
+      mechanism: 'a pause by another client is noted',
+      test: PAUSES,
+      title: 'by another client is noted, and comes back after a flush as any other',
+    },
+    {
+      name: 'pause-forgotten',
+      find: `case 'resumed-elsewhere': await deletePause(db, name);`,
+      replace: `case 'resumed-elsewhere':`,
+      mechanism: 'a resume by another client is respected',
+      test: PAUSES,
+      title: 'is over when another client resumes the queue, also after a flush',
+    },
+    {
+      name: 'pause-lock',
+      find: 'await lockPause(trx, name, IDLE_LIMIT_MS);',
+      replace: '',
+      mechanism: 'one process at a time changes the pause of a queue',
+      test: PAUSES,
+      title: 'is what was asked for last, whatever rounds of the reconciler run beside it',
+    },
+  ]),
+
+  ...of('src/workers/fleet.ts', [
+    {
+      name: 'worker-obeys-pauses',
+      find: 'await obeyPauses(runtime, [...options.queues]);',
+      replace: '',
+      mechanism: 'a worker that starts looks for pauses first',
+      test: PAUSES,
+      title: 'is obeyed by a worker that starts after Redis has lost it',
+    },
+  ]),
+
+  ...of('src/workers/reconciler.ts', [
+    {
+      name: 'reconciler-pauses',
+      find: 'mended += await this.#alignPauses();',
+      replace: '',
+      mechanism: 'the reconciler looks for pauses that Redis lost',
+      test: PAUSES,
+      title: 'before anything is dispatched',
+    },
+  ]),
+
+  ...of('src/workers/doctor.ts', [
+    {
+      name: 'doctor-pauses',
+      find: 'const pauses = await this.#comparePauses(differences);',
+      replace: 'const pauses: Finding[] = [];',
+      mechanism: 'the doctor compares pauses',
+      test: DOCTOR,
+      title: 'brings it in line when asked to',
     },
   ]),
 ];

@@ -1,4 +1,5 @@
 /** Each disagreement made for real, seen by the doctor, mended by it, and gone. */
+import type { Queue } from 'bullmq';
 import { sql } from 'kysely';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
@@ -7,7 +8,7 @@ import { Runtime } from '../../src/idempotency/runtime.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob } from '../../src/index.ts';
 import { DISAGREEMENTS, type DisagreementKind } from '../../src/workers/disagreements.ts';
-import { type DoctorOptions, diagnose as diagnoseFleet } from '../../src/workers/doctor.ts';
+import { type Diagnosis, type DoctorOptions, diagnose as diagnoseFleet } from '../../src/workers/doctor.ts';
 import { backdateJob, claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { startTestRedis, testRedisUrl, uniquePrefix } from '../helpers/services.ts';
@@ -25,7 +26,7 @@ const IDLE = new Set(['no-workers', 'no-reconciler']);
 
 beforeEach(async () => {
   await sql`truncate oncefleet.jobs, oncefleet.unfinished_jobs, oncefleet.ended_attempts, oncefleet.stream_heads, oncefleet.journal_segments, oncefleet.dispatch_outbox, oncefleet.reconciler_rounds,
-    oncefleet.poison_alerts`.execute(file.db);
+    oncefleet.poison_alerts, oncefleet.paused_queues`.execute(file.db);
 });
 
 async function createRuntime(redisUrl = testRedisUrl()): Promise<Runtime> {
@@ -416,11 +417,42 @@ describe('the doctor tells of', () => {
   it('a queue that is paused, jobs without a worker, and a fleet in which nobody looks for lost work', async () => {
     const runtime = await createRuntime();
     await createDispatched(runtime);
-    await runtime.dispatcher.queue('job').pause();
+    await runtime.pauses.pause(runtime.dispatcher.queue('job'), 'test');
     const { findings, well } = await diagnose(runtime, jobs, { fix: true });
     expect(findings.map(({ kind }) => kind)).toEqual(['queue-paused', 'no-workers', 'no-reconciler']);
     expect(well).toBe(false);
-    await runtime.dispatcher.queue('job').resume();
+  });
+
+  it.each([
+    {
+      what: 'a pause that Redis lost',
+      make: async (runtime: Runtime, queue: Queue) => {
+        await runtime.pauses.pause(queue, 'test');
+        await runtime.redis.del(queue.toKey('meta'));
+      },
+      paused: true,
+    },
+    { what: 'a pause by another client', make: async (_: Runtime, queue: Queue) => queue.pause(), paused: true },
+    {
+      what: 'a resume by another client',
+      make: async (runtime: Runtime, queue: Queue) => {
+        await runtime.pauses.pause(queue, 'test');
+        await queue.resume();
+      },
+      paused: false,
+    },
+  ])('$what, brings it in line when asked to, and is content then', async ({ make, paused }) => {
+    const runtime = await createRuntime();
+    const queue = runtime.dispatcher.queue('job');
+    await make(runtime, queue);
+    const differing = (diagnosis: Diagnosis) => diagnosis.findings.filter(({ kind }) => kind === 'pause-differs');
+    const found = differing(await diagnose(runtime, jobs));
+    expect(found).toMatchObject([{ count: 1, mended: 0, message: expect.stringContaining('job (') }]);
+    expect(differing(await diagnose(runtime, jobs, { fix: true }))).toMatchObject([{ count: 1, mended: 1 }]);
+    expect(differing(await diagnose(runtime, jobs))).toEqual([]);
+    expect(await queue.isPaused()).toBe(paused);
+    const rows = await file.db.selectFrom('paused_queues').select('queue').execute();
+    expect(rows).toEqual(paused ? [{ queue: 'job' }] : []);
   });
 
   it('a Redis that may evict', async () => {
