@@ -13,7 +13,7 @@ import { testJobs, type WorkerProcessOptions } from '../helpers/worker-process.t
 
 const file = useDatabase();
 const WORKER = fileURLToPath(new URL('../helpers/worker-process.ts', import.meta.url));
-const LEASE = { leaseTtlMs: 1_500, heartbeatMs: 300 };
+const LEASE = { leaseTtlMs: 3_000, heartbeatMs: 300 };
 
 interface Message {
   type: string;

@@ -13,7 +13,7 @@ import { fold, type StreamEvent } from '../../src/index.ts';
 import { isTerminalType } from '../../src/journal/event.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
 import { poisonAlerts, stepsJob } from '../helpers/crash-process.ts';
-import { SHORT_LEASE as LEASE, startDoomed as start, withoutReconcilers } from '../helpers/doomed.ts';
+import { startDoomed as start, withoutReconcilers } from '../helpers/doomed.ts';
 import { backdateJob, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { uniquePrefix } from '../helpers/services.ts';
@@ -139,7 +139,7 @@ const startDoomed = (prefix: string, point: CrashPoint, options: Partial<Paramet
 
 /** A fleet that does nothing until it is told to work. */
 function healthyFleet(prefix: string): Fleet {
-  return createTestFleet(file.url, [stepsJob], { prefix, ...LEASE });
+  return createTestFleet(file.url, [stepsJob], { prefix });
 }
 
 /** An alert of a job whose workers have died once more than they may; undefined where none is noted. */

@@ -76,7 +76,9 @@ test("passes the command's exit code on", async () => {
 test('says what there is when the command is unknown, and installs nothing', async () => {
   const run = await bootstrap(['constructor']).ended;
   expect(run).toMatchObject({ code: 2, stdout: '' });
-  expect(run.stderr).toBe('Usage: node scripts/bootstrap.mjs demo | dev | bench | chaos | mutate | test [arguments]\n');
+  expect(run.stderr).toBe(
+    'Usage: node scripts/bootstrap.mjs demo | dev | bench | chaos | mutate | test | test:slow [arguments]\n',
+  );
   expect(npmCalls()).toEqual([]);
 });
 
