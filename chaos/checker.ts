@@ -75,6 +75,7 @@ export function check(evidence: Evidence): Violation[] {
   const journals = new Map<string, JournalEvent[]>();
   const segments = Map.groupBy(state.segments, ({ jobId }) => jobId);
   const heads = new Map(state.heads.map((head) => [head.jobId, head]));
+  const effects = Map.groupBy(state.effects, ({ key }) => key);
 
   for (const job of state.jobs) {
     if (TERMINAL_OF[job.status] === undefined) {
@@ -108,7 +109,7 @@ export function check(evidence: Evidence): Violation[] {
         job.id,
         `${key} is ${job.status}, not ${wanted}: ${job.error ?? ''}`,
       );
-    checkEffects(first.kind, first.input as { steps?: number }, key, job, state, fail);
+    checkEffects(first.kind, first.input as { steps?: number }, key, job, effects.get(key) ?? [], fail);
     if (first.kind === 'stream' && job.status === 'completed')
       checkContent(job, first.input as { events: number }, journals.get(job.id) ?? [], fail);
   }
@@ -131,9 +132,9 @@ export function check(evidence: Evidence): Violation[] {
     } else if (entry.type === 'odd') {
       fail('nothing ends or answers as no fault explains', undefined, `${entry.key}: ${entry.what}`);
     } else if (entry.type === 'effect') {
-      const there = state.effects.some(
-        (effect) => effect.key === entry.key && effect.step === entry.step && effect.fence === entry.fence,
-      );
+      const there = effects
+        .get(entry.key)
+        ?.some((effect) => effect.step === entry.step && effect.fence === entry.fence);
       if (!there)
         fail(
           'committed effects are there once',
@@ -219,12 +220,11 @@ function checkEffects(
   input: { steps?: number },
   key: string,
   job: FinalJob,
-  state: FinalState,
+  steps: FinalState['effects'],
   fail: Fail,
 ): void {
   if (kind !== 'effect' && kind !== 'ledger') return;
   if (job.status !== 'completed') return;
-  const steps = state.effects.filter((effect) => effect.key === key);
   const wanted = Array.from({ length: kind === 'effect' ? 1 : (input.steps ?? 0) }, (_, i) => i + 1);
   const found = steps.map(({ step }) => step).sort((a, b) => a - b);
   if (JSON.stringify(found) !== JSON.stringify(wanted))
@@ -283,11 +283,20 @@ function checkStarts(entries: readonly Entry[], jobs: ReadonlyMap<string, FinalJ
 }
 
 function checkFlushed(entries: readonly Entry[], journals: ReadonlyMap<string, JournalEvent[]>, fail: Fail): void {
+  const numbers = new Map<string, Map<number, JournalEvent[]>>();
   for (const entry of entries) {
     if (entry.type !== 'flushed') continue;
     const journal = journals.get(entry.jobId);
     if (journal === undefined) continue;
-    const committed = journal.filter(({ fence, event }) => fence === entry.fence && event.type === 'number').length;
+    let byFence = numbers.get(entry.jobId);
+    if (byFence === undefined) {
+      byFence = Map.groupBy(
+        journal.filter(({ event }) => event.type === 'number'),
+        ({ fence }) => fence,
+      );
+      numbers.set(entry.jobId, byFence);
+    }
+    const committed = byFence.get(entry.fence)?.length ?? 0;
     if (committed < entry.events)
       fail(
         'what a run was told is committed is in the journal',

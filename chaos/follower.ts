@@ -3,8 +3,10 @@
  * then, and records every event it was given. SIGTERM: waits until every reader is done.
  */
 import { appendFileSync, closeSync, openSync, readSync } from 'node:fs';
+import { StringDecoder } from 'node:string_decoder';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseFrames } from '../scripts/demo/event-stream.ts';
+import { Lines } from '../scripts/demo/lines.ts';
 import { type Entry, type FollowerEntry, line } from './history.ts';
 import { Random } from './random.ts';
 
@@ -121,7 +123,9 @@ async function main({ origin, file, producers, seed }: FollowerOptions): Promise
 class Tail {
   readonly #path: string;
   #fd: number | undefined;
-  #rest = '';
+  readonly #chunk = Buffer.alloc(1 << 20);
+  readonly #decoder = new StringDecoder();
+  readonly #lines = new Lines();
   #at = 0;
 
   constructor(path: string) {
@@ -134,11 +138,10 @@ class Tail {
     } catch {
       return [];
     }
-    const chunk = Buffer.alloc(1 << 20);
-    const bytes = readSync(this.#fd, chunk, 0, chunk.length, this.#at);
+    const bytes = readSync(this.#fd, this.#chunk, 0, this.#chunk.length, this.#at);
     this.#at += bytes;
-    const lines = (this.#rest + chunk.toString('utf8', 0, bytes)).split('\n');
-    this.#rest = lines.pop() ?? '';
+    // A read may end inside a character.
+    const lines = this.#lines.push(this.#decoder.write(this.#chunk.subarray(0, bytes)));
     return lines.filter((text) => text !== '').map((text) => JSON.parse(text) as Entry);
   }
 

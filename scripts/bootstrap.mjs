@@ -2,7 +2,7 @@
  * The first command after a clone: installs packages where they are missing or older than
  * package-lock.json, then runs a command under the pinned Node.
  *
- *   node scripts/bootstrap.mjs demo | dev | bench | chaos | mutate | test [arguments]
+ *   node scripts/bootstrap.mjs demo | dev | bench | chaos | mutate | test | test:slow [arguments]
  *
  * No dependencies, and nothing newer than Node 20, because nothing is installed yet.
  */
@@ -47,11 +47,16 @@ const COMMANDS = {
   // Job modules import the package by its name.
   chaos: (args) => ['--conditions=oncefleet-source', 'chaos/main.ts', ...args],
   mutate: (args) => ['scripts/mutate.ts', ...args],
-  test: (args) => {
-    const rest = args.filter((arg) => arg !== '--watch');
-    return ['node_modules/vitest/vitest.mjs', rest.length === args.length ? 'run' : 'watch', ...rest];
-  },
+  test: (args) => vitest('fast', args),
+  'test:slow': (args) => vitest('slow', args),
 };
+
+/** The suites are the projects of vitest.config.ts. */
+function vitest(suite, args) {
+  const rest = args.filter((arg) => arg !== '--watch');
+  const command = rest.length === args.length ? 'run' : 'watch';
+  return ['node_modules/vitest/vitest.mjs', command, `--project=${suite}`, ...rest];
+}
 
 /** As in src/cli/signals.ts: a terminal and npm may each deliver the same Ctrl-C. */
 const SAME_PRESS_MS = 200;

@@ -42,6 +42,7 @@ const LANES = Math.min(2, availableParallelism());
 /** A test that hangs without its mechanism fails after so long, ms. */
 const TEST_LIMIT_MS = 25_000;
 const HOOK_LIMIT_MS = 10_000;
+const POLL_LIMIT_MS = 10_000;
 
 /** A run of vitest that does not end is ended, ms. */
 const RUN_LIMIT_MS = 300_000;
@@ -270,6 +271,7 @@ async function vitest(
     `--outputFile=${reportFile}`,
     `--testTimeout=${TEST_LIMIT_MS}`,
     `--hookTimeout=${HOOK_LIMIT_MS}`,
+    `--expect.poll.timeout=${POLL_LIMIT_MS}`,
     ...(bail ? ['--bail=1'] : []),
   ];
   // A process group of its own: the workers of a vitest that had to be killed go with it.

@@ -32,6 +32,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const folder = join(tmpdir(), run);
   await mkdir(folder, { mode: 0o755 });
   watchdog.remove(folder);
+  // Hundreds of processes load the same modules: the first of a kind keeps what it compiled for the rest.
+  process.env.NODE_COMPILE_CACHE = join(folder, 'compile-cache');
   try {
     await migrateInto(await createDatabase(services.databaseUrl, template));
   } catch (error) {

@@ -10,6 +10,9 @@ export interface SseClientOptions {
   onEvent(seq: number, type: string, data: string): void;
 }
 
+/** Ends the body. */
+const LAST_CHUNK = '\r\n0\r\n\r\n';
+
 /** One request on a socket of its own. */
 export class SseClient {
   /** Resolves when the server has answered 200 and begun. @throws Error it answered something else */
@@ -21,7 +24,9 @@ export class SseClient {
   readonly #opened = Promise.withResolvers<void>();
   #begun = false;
   #cut = false;
-  #rest = '';
+  /** Pieces of a frame that has not ended. */
+  #rest: string[] = [];
+  #tail = '';
 
   constructor({ port, path, after, onEvent }: SseClientOptions) {
     this.#onEvent = onEvent;
@@ -53,7 +58,16 @@ export class SseClient {
   }
 
   #take(text: string): void {
-    const all = this.#rest === '' ? text : this.#rest + text;
+    this.#tail = (this.#tail + text).slice(-LAST_CHUNK.length);
+    // Pieces of a long frame wait for its end, which may be cut in two, and are not looked at again before.
+    const endsHere = text.includes('\n\n') || (text[0] === '\n' && this.#rest.at(-1)?.endsWith('\n') === true);
+    if (endsHere) this.#takeFrames(this.#rest.length === 0 ? text : this.#rest.join('') + text);
+    else this.#rest.push(text);
+    // The server keeps the connection, this side does not.
+    if (this.#tail === LAST_CHUNK) this.#socket.end();
+  }
+
+  #takeFrames(all: string): void {
     let from = 0;
     for (;;) {
       // Each frame ends so, and nothing between them does: headers and chunk sizes end with CRLF.
@@ -63,9 +77,7 @@ export class SseClient {
       else this.#begin(all.slice(from, end));
       from = end + 2;
     }
-    this.#rest = all.slice(from);
-    // The chunk that ends the body: the server keeps the connection, we don't.
-    if (this.#rest.endsWith('\r\n0\r\n\r\n')) this.#socket.end();
+    this.#rest = from < all.length ? [all.slice(from)] : [];
   }
 
   #begin(head: string): void {

@@ -1,5 +1,6 @@
 /** Server-sent events as a reader that is never done before the terminal event. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Lines } from './lines.ts';
 
 const RETRY_MS = 300;
 const TERMINAL: ReadonlySet<string> = new Set(['end', 'error', 'cancelled']);
@@ -83,18 +84,12 @@ class BrokenStory extends Error {}
 
 /** @see https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation */
 export async function* parseFrames(chunks: AsyncIterable<string>): AsyncGenerator<Frame, void, undefined> {
-  let buffer = '';
+  const lines = new Lines();
   let id: string | undefined;
   let type = 'message';
   let data: string[] = [];
   for await (const chunk of chunks) {
-    buffer += chunk;
-    for (;;) {
-      // A CR at the end of a chunk may be the first half of a CRLF.
-      const end = /\r\n|\n|\r(?!$)/.exec(buffer);
-      if (end === null) break;
-      const line = buffer.slice(0, end.index);
-      buffer = buffer.slice(end.index + end[0].length);
+    for (const line of lines.push(chunk)) {
       if (line === '') {
         if (data.length > 0) yield { id, type, data: data.join('\n') };
         [id, type, data] = [undefined, 'message', []];

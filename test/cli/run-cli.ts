@@ -33,7 +33,13 @@ export class Cli {
     this.child = spawn(process.execPath, [...flags, script, ...args], {
       ...(cwd === undefined ? {} : { cwd }),
       // Nothing of the test run's own environment: its DATABASE_URL would hide a missing one.
-      env: { PATH: process.env.PATH, HOME: process.env.HOME, TERM: 'xterm-256color', ...env },
+      env: {
+        PATH: process.env.PATH,
+        HOME: process.env.HOME,
+        TERM: 'xterm-256color',
+        NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
+        ...env,
+      },
       stdio: ['pipe', 'pipe', 'pipe'],
     });
     this.child.stdin?.on('error', () => {});
@@ -52,17 +58,19 @@ export class Cli {
 
   /** Resolves once standard output has `text`; rejects when the command ends without it. */
   async prints(text: string): Promise<void> {
-    const stdout = this.child.stdout;
     await new Promise<void>((resolve, reject) => {
-      const look = () => {
-        if (this.stdout.includes(text)) resolve();
+      // The end of what was looked at, as far as `text` may begin there.
+      let seen = '';
+      const look = (piece: string) => {
+        seen += piece;
+        if (seen.includes(text)) resolve();
+        seen = seen.slice(Math.max(0, seen.length - text.length));
       };
-      stdout?.on('data', look);
+      look(this.stdout);
+      this.child.stdout?.on('data', look);
       void this.ended.then(({ code, stderr }) => {
-        look();
         reject(new Error(`Ended with ${code} and without printing ${text}: ${stderr || this.stdout}`));
       });
-      look();
     });
   }
 

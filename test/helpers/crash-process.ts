@@ -14,6 +14,7 @@ import { CRASH_POINT_CHANNEL, type CrashPoint } from '../../src/crash-points.ts'
 import type { Database } from '../../src/db/schema.ts';
 import { defineJob, type JobContext, NonRetryableError } from '../../src/index.ts';
 import { createFleet } from '../../src/workers/fleet.ts';
+import { blockEventLoop } from './block.ts';
 
 export interface CrashProcessOptions {
   databaseUrl: string;
@@ -188,8 +189,7 @@ const OTHERS: Partial<Record<StepsInput['how'], (ctx: JobContext) => Promise<unk
   },
   /** Blocks the event loop, then gives timers their turn. */
   async block(ctx) {
-    const until = performance.now() + 6_500;
-    while (IS_PROCESS && performance.now() < until);
+    if (IS_PROCESS) blockEventLoop(6_500);
     await delay(50);
     return { how: 'block', aborted: ctx.signal.aborted };
   },

@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { CRASH_POINT_CHANNEL, type CrashPoint } from '../../src/crash-points.ts';
 import { defineJob } from '../../src/index.ts';
 import { createFleet } from '../../src/workers/fleet.ts';
+import { blockEventLoop } from './block.ts';
 
 export interface WorkerProcessOptions {
   databaseUrl: string;
@@ -114,8 +115,7 @@ export const blockJob = defineJob({
   name: 'block',
   input: z.object({ ms: z.number() }),
   async run(input) {
-    const until = Date.now() + input.ms;
-    while (Date.now() < until);
+    blockEventLoop(input.ms);
     return 'done';
   },
 });

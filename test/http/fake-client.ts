@@ -62,7 +62,9 @@ export function createFakeClient(definitions: readonly AnyJobDefinition[] = []):
           event,
           json: JSON.stringify(event),
         });
-      for (const wake of job.wake) wake();
+      const waiting = [...job.wake];
+      job.wake.clear();
+      for (const wake of waiting) wake();
     },
     async get(id: string, { tenant = 'default' } = {}) {
       const job = jobs.get(id);
@@ -95,10 +97,13 @@ export function createFakeClient(definitions: readonly AnyJobDefinition[] = []):
           signal?.throwIfAborted();
           const event = job.events[next];
           if (event === undefined) {
-            await new Promise<void>((resolve) => {
-              job.wake.add(resolve);
-              signal?.addEventListener('abort', () => resolve());
-            });
+            const { promise, resolve } = Promise.withResolvers<void>();
+            const wake = () => resolve();
+            job.wake.add(wake);
+            signal?.addEventListener('abort', wake);
+            await promise;
+            signal?.removeEventListener('abort', wake);
+            job.wake.delete(wake);
             continue;
           }
           next++;

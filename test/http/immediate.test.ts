@@ -10,7 +10,7 @@ import { claimFree, expireLease, insertJob, journalOf, useDatabase } from '../he
 import { createTestFleet } from '../helpers/fleet.ts';
 import { IMMEDIATE } from '../journal/stage.ts';
 import { listenLocally } from './requests.ts';
-import { parseSse, RawRequest } from './sse-reader.ts';
+import { RawRequest } from './sse-reader.ts';
 
 const file = useDatabase();
 const SSE = { accept: 'text/event-stream' };
@@ -45,7 +45,7 @@ it('frames carry <fence>-<seq>, before the commit and after it, and a reader com
   await expect.poll(() => reader.body.text).toContain('retry');
   await expect.poll(async () => (await fleet.get(id))?.status).toBe('running');
   go.resolve();
-  await expect.poll(() => parseSse(reader.body.text).map((frame) => frame.id)).toEqual(['1-0', '1-1', '1-2']);
+  await expect.poll(() => reader.events.map((frame) => frame.id)).toEqual(['1-0', '1-1', '1-2']);
   expect(await journalOf(file.db, id)).toEqual([]);
   // A page has what is committed, and takes the cursor back as it is.
   const page = await fetch(`http://127.0.0.1:${port}${path(id, '?after=1-1')}`);
@@ -54,8 +54,8 @@ it('frames carry <fence>-<seq>, before the commit and after it, and a reader com
   await expect.poll(() => again.body.text).toContain('retry');
   end.resolve();
   await Promise.all([reader.closed(), again.closed()]);
-  expect(parseSse(reader.body.text).map((frame) => frame.id)).toEqual(['1-0', '1-1', '1-2', '1-3']);
-  expect(parseSse(again.body.text).map((frame) => frame.id)).toEqual(['1-2', '1-3']);
+  expect(reader.events.map((frame) => frame.id)).toEqual(['1-0', '1-1', '1-2', '1-3']);
+  expect(again.events.map((frame) => frame.id)).toEqual(['1-2', '1-3']);
   const over = await new RawRequest(port, path(id), { ...SSE, 'last-event-id': '1-3' }).closed();
   expect(over.status).toBe(204);
 });
@@ -89,7 +89,7 @@ it('a reader that comes back with an event that was lost is told to rewind, in a
     },
   ]);
   const reader = await new RawRequest(port, path(id), { ...SSE, 'last-event-id': '1-7' }).closed();
-  expect(parseSse(reader.body.text)).toEqual([
+  expect(reader.events).toEqual([
     { event: 'rewind', data: '{"type":"rewind","from":2}' },
     { id: '2-2', event: 'c', data: '{"type":"c"}' },
     { id: '2-3', event: 'end', data: '{"type":"end"}' },

@@ -22,6 +22,7 @@ import { ending } from '../../src/idempotency/abandon.ts';
 import { Runtime } from '../../src/idempotency/runtime.ts';
 import { uuidV7 } from '../../src/idempotency/uuid.ts';
 import { defineJob, type JobContext } from '../../src/index.ts';
+import { blockEventLoop } from '../helpers/block.ts';
 import { connectionLost } from '../helpers/faulty-db.ts';
 import { claimFree, expireLease, insertJob, journalOf, refusePoison, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
@@ -110,7 +111,7 @@ describe('a settlement', () => {
       expect(answer?.decision).toBe('claimed');
       settling = settleJobs(file.db, [settlement(id, 1, how)]);
       const waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-      await expect.poll(async () => (await file.pool.query(waiting)).rowCount, { timeout: 5_000 }).toBe(1);
+      await expect.poll(async () => (await file.pool.query(waiting)).rowCount).toBe(1);
     });
     expect(await settling).toEqual(new Set());
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 2, result: null });
@@ -269,7 +270,7 @@ describe('a connection lost inside a transaction', () => {
       const transaction = db.kysely.transaction().execute(async (trx) => {
         const { rows } = await sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(trx);
         await file.pool.query('select pg_terminate_backend($1)', [rows[0]?.pid]);
-        await expect.poll(() => errors.length, { timeout: 5_000 }).toBeGreaterThan(0);
+        await expect.poll(() => errors.length).toBeGreaterThan(0);
         await sql`select 1`.execute(trx);
       });
       await expect(transaction).rejects.toThrow();
@@ -577,8 +578,7 @@ it('a handler that blocks the event loop from its first line on keeps its lease'
     name: 'blocks-at-once',
     input: z.object({}),
     async run(_input, ctx) {
-      const until = performance.now() + 4_000;
-      while (performance.now() < until);
+      blockEventLoop(7_000);
       const { rows } =
         await sql`select lease_expires_at > clock_timestamp() as held from oncefleet.jobs where id = ${ctx.jobId}`.execute(
           ctx.db,
@@ -586,7 +586,7 @@ it('a handler that blocks the event loop from its first line on keeps its lease'
       held = rows[0];
     },
   });
-  const fleet = createTestFleet(file.url, [job], { leaseTtlMs: 2_000, heartbeatMs: 300 });
+  const fleet = createTestFleet(file.url, [job], { leaseTtlMs: 3_000, heartbeatMs: 300 });
   await fleet.work();
   await (await fleet.enqueue(job, {})).result({ timeoutMs: 20_000 });
   expect(held).toEqual({ held: true });
@@ -598,8 +598,7 @@ it('a handler that blocks the event loop beyond maxBlockMs has crashed, and is p
     input: z.object({}),
     maxCrashes: 1,
     async run(_input, ctx) {
-      const until = performance.now() + 2_000;
-      while (performance.now() < until);
+      blockEventLoop(2_000);
       await new Promise((resolve) => ctx.signal.addEventListener('abort', resolve));
     },
   });

@@ -75,12 +75,12 @@ it('is read whole or not at all while the other side writes', async () => {
   onTestFinished(() => void worker.terminate());
   const messages: unknown[] = [];
   worker.on('message', (message) => messages.push(message));
-  await expect.poll(() => messages, { timeout: 5_000 }).toEqual(['ready']);
+  await expect.poll(() => messages).toEqual(['ready']);
   const start = uuidV7().slice(0, -12);
   for (let n = 1; n <= 1_000_000; n++)
     table.release(table.hold(lease({ jobId: start + n.toString(16).padStart(12, '0'), fence: n })));
   Atomics.store(stop, 0, 1);
-  await expect.poll(() => messages.length, { timeout: 5_000 }).toBe(2);
+  await expect.poll(() => messages.length).toBe(2);
   const seen = messages[1] as { read: number; torn: number };
   expect(seen.read).toBeGreaterThan(0);
   expect(seen.torn).toBe(0);

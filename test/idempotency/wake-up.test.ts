@@ -27,7 +27,7 @@ function openQueue(name: string, prefix: string): Queue {
 /** Waits until somebody listens to a channel. */
 async function heard(channel: string): Promise<void> {
   const redis = openRedis();
-  await expect.poll(async () => (await redis.pubsub('NUMSUB', channel))[1], { timeout: 5_000 }).toBe(1);
+  await expect.poll(async () => (await redis.pubsub('NUMSUB', channel))[1]).toBe(1);
 }
 
 it('a cancel through the live bus reaches the run long before the next heartbeat', async () => {
@@ -77,7 +77,7 @@ it('a deferred delivery is woken when the run ends, long before the lease would'
   const id = await running.promise;
   const second = await queue.add('woken', { idempotencyKey: 'k' });
   const results = [first, second].map((bull) => bull.waitUntilFinished(events, 10_000));
-  await expect.poll(() => queue.getDelayedCount(), { timeout: 5_000 }).toBe(1);
+  await expect.poll(() => queue.getDelayedCount()).toBe(1);
   await heard(streamChannel(prefix, id));
   go.resolve();
   expect(await Promise.all(results)).toEqual(['once', 'once']);

@@ -7,6 +7,7 @@ import {
   TARGET_CHUNK_LENGTH,
 } from '../../src/workers/ingest/chunker.ts';
 import { findParser } from '../../src/workers/ingest/parsers.ts';
+import { processorMs } from '../helpers/work.ts';
 
 const chunk = (content: string, path = 'guide.md') => chunkDocument(findParser(path).parse(content, path));
 const headings = (content: string) => chunk(content).map(({ heading }) => heading);
@@ -141,30 +142,31 @@ describe('sizes', () => {
   });
 
   it('takes a paragraph of 1 MB and a word of 1 MB in bounded time and size', () => {
-    const started = performance.now();
-    for (const content of [
-      sentence.repeat(16_000),
-      'x'.repeat(1_000_000),
-      '😀'.repeat(500_000),
-      '`'.repeat(1_000_000),
-      `${'['.repeat(500_000)}\n`,
-      `# ${'#'.repeat(200_000)} x`,
-      `# ${' #'.repeat(200_000)} x`,
-      `# ${'['.repeat(300_000)}`,
-      `${'**'.repeat(300_000)}\n===`,
-      `- a\n${'# '.repeat(200_000)}`,
-      `${' '.repeat(500_000)}x`,
-      '- '.repeat(300_000),
-      '|'.repeat(500_000),
-      '*'.repeat(300_000),
-      '<!-- \n'.repeat(100_000),
-    ]) {
-      for (const part of chunk(content)) {
-        expect(part.content.length).toBeLessThanOrEqual(MAX_CHUNK_LENGTH);
-        expect(part.content.isWellFormed()).toBe(true);
+    const spent = processorMs(() => {
+      for (const content of [
+        sentence.repeat(16_000),
+        'x'.repeat(1_000_000),
+        '😀'.repeat(500_000),
+        '`'.repeat(1_000_000),
+        `${'['.repeat(500_000)}\n`,
+        `# ${'#'.repeat(200_000)} x`,
+        `# ${' #'.repeat(200_000)} x`,
+        `# ${'['.repeat(300_000)}`,
+        `${'**'.repeat(300_000)}\n===`,
+        `- a\n${'# '.repeat(200_000)}`,
+        `${' '.repeat(500_000)}x`,
+        '- '.repeat(300_000),
+        '|'.repeat(500_000),
+        '*'.repeat(300_000),
+        '<!-- \n'.repeat(100_000),
+      ]) {
+        for (const part of chunk(content)) {
+          expect(part.content.length).toBeLessThanOrEqual(MAX_CHUNK_LENGTH);
+          expect(part.content.isWellFormed()).toBe(true);
+        }
       }
-    }
-    expect(performance.now() - started).toBeLessThan(10_000);
+    });
+    expect(spent).toBeLessThan(30_000);
   });
 });
 

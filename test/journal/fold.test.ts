@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createFolder, type FoldableEvent, fold, type JobEvent } from '../../src/index.ts';
+import { processorMs } from '../helpers/work.ts';
 
 /** Events in their places. */
 const at = (...events: JobEvent[]): FoldableEvent[] => events.map((event, seq) => ({ seq, event }));
@@ -201,11 +202,12 @@ describe('a fold', () => {
 
   it('of 20,000 events takes no time to speak of, superseded or not', () => {
     const folder = createFolder();
-    const started = performance.now();
-    for (let seq = 0; seq < 20_000; seq++) folder.add({ seq, event: delta('word ') });
-    folder.add({ seq: 20_000, event: attempt(2, { resumed: true, from: 10_000 }) });
-    expect(folder.state.text).toHaveLength(50_000);
-    expect(performance.now() - started).toBeLessThan(2_000);
+    const spent = processorMs(() => {
+      for (let seq = 0; seq < 20_000; seq++) folder.add({ seq, event: delta('word ') });
+      folder.add({ seq: 20_000, event: attempt(2, { resumed: true, from: 10_000 }) });
+      expect(folder.state.text).toHaveLength(50_000);
+    });
+    expect(spent).toBeLessThan(2_000);
   });
 
   it('can be bundled for a browser: its module imports types alone', () => {

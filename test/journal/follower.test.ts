@@ -167,7 +167,7 @@ describe('a follower', () => {
     const state = vi.spyOn(s.followers, 'state');
     const following = s.follow();
     // It waits a second for Redis, then reads without.
-    await expect.poll(() => state.mock.settledResults[0]?.type, { timeout: 5_000 }).toBe('fulfilled');
+    await expect.poll(() => state.mock.settledResults[0]?.type).toBe('fulfilled');
     await s.append(s.run(0, 2));
     confirm();
     await expect.poll(s.seqs).toEqual([0, 1]);

@@ -106,7 +106,7 @@ describe('group commit', () => {
     const { id, stream } = await openStream(writer);
     await stream.emit({ type: 'first' });
     const flushed = stream.flush();
-    await vi.waitFor(() => expect(statements).toHaveLength(1));
+    await expect.poll(() => statements).toHaveLength(1);
     expect(published).toEqual([]);
     held.resolve();
     await flushed;
@@ -177,7 +177,7 @@ describe('a Postgres that goes away', () => {
     const producing = (async () => {
       for (; emitted < 100; emitted++) await stream.emit({ type: 'n', i: emitted, pad: 'x'.repeat(80) });
     })();
-    await vi.waitFor(() => expect(emitted).toBeGreaterThan(5));
+    await expect.poll(() => emitted).toBeGreaterThan(5);
     // The producer has had every chance to run on: it is held, not slow.
     for (let i = 0; i < 50; i++) await Promise.resolve();
     expect(emitted).toBeLessThan(20);
@@ -288,7 +288,7 @@ describe('sealing', () => {
     const { writer, statements } = createWriter({ lingerMs: 0, faults: { before: () => held.promise } });
     const { id, stream } = await openStream(writer);
     await stream.emit({ type: 'n', i: 0 });
-    await vi.waitFor(() => expect(statements).toHaveLength(1));
+    await expect.poll(() => statements).toHaveLength(1);
     await stream.emit({ type: 'n', i: 1 });
     const sealed = expect(stream.seal()).rejects.toMatchObject({ code: 'LEASE_LOST' });
     await expireLease(file.db, id);
@@ -315,7 +315,7 @@ describe('closing', () => {
     const { writer, published, statements } = createWriter({ lingerMs: 0, faults: { before: () => held.promise } });
     const { id, stream } = await openStream(writer);
     await stream.emit({ type: 'in flight' });
-    await vi.waitFor(() => expect(statements).toHaveLength(1));
+    await expect.poll(() => statements).toHaveLength(1);
     expect(stream.hasPending).toBe(false);
     const closed = writer.close();
     held.resolve();

@@ -6,20 +6,21 @@
 import type { Fault } from './mutation.ts';
 
 const CONCURRENCY = 'test/workers/concurrency.test.ts';
-const CRASHES = 'test/workers/crash-points.test.ts';
-const ENDINGS = 'test/workers/endings.test.ts';
+const CRASHES = 'test/workers/crash-points.slow.test.ts';
+const ENDINGS = 'test/workers/endings.slow.test.ts';
 const FENCES = 'test/idempotency/fences.test.ts';
-const FOLLOWERS = 'test/journal/follower-faults.test.ts';
-const HALF_OPEN = 'test/idempotency/half-open.test.ts';
-const LEASES = 'test/workers/leases.test.ts';
-const LOST_ANSWERS = 'test/workers/lost-answers.test.ts';
-const OUTAGES = 'test/idempotency/outages.test.ts';
-const PROCESSES = 'test/idempotency/processes.test.ts';
+const FOLLOWERS = 'test/journal/follower-faults.slow.test.ts';
+const HALF_OPEN = 'test/idempotency/half-open.slow.test.ts';
+const LEASES = 'test/workers/leases.slow.test.ts';
+const LOST_ANSWERS = 'test/workers/lost-answers.slow.test.ts';
+const OUTAGES = 'test/idempotency/outages.slow.test.ts';
+const PROCESSES = 'test/idempotency/processes.slow.test.ts';
 const RECONCILER = 'test/workers/reconciler.test.ts';
-const REDIS_LOSS = 'test/workers/redis-loss.test.ts';
-const SIGTERM = 'test/workers/sigterm.test.ts';
+const RECONCILER_PROCESSES = 'test/workers/reconciler-processes.slow.test.ts';
+const REDIS_LOSS = 'test/workers/redis-loss.slow.test.ts';
+const SIGTERM = 'test/workers/sigterm.slow.test.ts';
 const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
-const ZOMBIES = 'test/workers/zombies.test.ts';
+const ZOMBIES = 'test/workers/zombies.slow.test.ts';
 
 const POISONED = '%s of a poisoned job: the ending stands, and its alert is raised';
 const KILLED = '%s: another goes on, once';
@@ -324,7 +325,7 @@ export const faults: readonly Fault[] = [
   ),
   ...sees(
     5,
-    RECONCILER,
+    RECONCILER_PROCESSES,
     'take over within seconds from a process that %s stopped in the middle of a round',
     ['SIGKILL'],
     'reconciler-alive',

@@ -7,15 +7,15 @@ const AROUND = 'test/idempotency/around-bullmq.test.ts';
 const ALERTS = 'test/workers/poison-alerts.test.ts';
 const CLAIMS = 'test/idempotency/claim-table.test.ts';
 const DOCTOR = 'test/workers/doctor.test.ts';
-const CRASHES = 'test/workers/crash-points.test.ts';
+const CRASHES = 'test/workers/crash-points.slow.test.ts';
 const DELIVERIES = 'test/idempotency/deliveries.test.ts';
 const FENCES = 'test/idempotency/fences.test.ts';
 const FINGERPRINT = 'test/idempotency/fingerprint.test.ts';
 const BOARD_ACTIONS = 'test/http/board-actions.test.ts';
 const ATTEMPTS = 'test/journal/attempts.test.ts';
-const CLUSTER = 'test/journal/cluster.test.ts';
+const CLUSTER = 'test/journal/cluster.slow.test.ts';
 const FOLD = 'test/journal/fold.test.ts';
-const HALF_OPEN = 'test/idempotency/half-open.test.ts';
+const HALF_OPEN = 'test/idempotency/half-open.slow.test.ts';
 const FOLLOWER = 'test/journal/follower.test.ts';
 const IMMEDIATE = 'test/journal/immediate.test.ts';
 const LEAKS = 'test/journal/follower-leaks.test.ts';
@@ -25,23 +25,24 @@ const CONCURRENCY = 'test/workers/concurrency.test.ts';
 const STOP = 'test/idempotency/stop.test.ts';
 const LEASE_TABLE = 'test/idempotency/lease-table.test.ts';
 const LEASES = 'test/idempotency/lease-keeper.test.ts';
-const LOST_ANSWERS = 'test/workers/lost-answers.test.ts';
+const LOST_ANSWERS = 'test/workers/lost-answers.slow.test.ts';
 const MULTI = 'test/http/multi-stream.test.ts';
 const OPTIONS = 'test/options.test.ts';
-const OUTAGES = 'test/idempotency/outages.test.ts';
+const OUTAGES = 'test/idempotency/outages.slow.test.ts';
 const RECONCILER = 'test/workers/reconciler.test.ts';
 const PAUSES = 'test/workers/pauses.test.ts';
+const RECONCILER_PROCESSES = 'test/workers/reconciler-processes.slow.test.ts';
 const RUNTIME = 'test/idempotency/runtime.test.ts';
 const REDRIVE = 'test/http/redrive.test.ts';
 const SETTLING = 'test/idempotency/settling.test.ts';
-const PROCESSES = 'test/idempotency/processes.test.ts';
+const PROCESSES = 'test/idempotency/processes.slow.test.ts';
 const STREAM = 'test/http/stream.test.ts';
 const STREAM_FAULTS = 'test/http/stream-faults.test.ts';
-const SIGTERM = 'test/workers/sigterm.test.ts';
+const SIGTERM = 'test/workers/sigterm.slow.test.ts';
 const SWEEPER = 'test/workers/sweeper.test.ts';
 const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
-const TEST_FLEET = 'test/testing/test-fleet.test.ts';
-const TORTURE = 'test/testing/torture.test.ts';
+const TEST_FLEET = 'test/testing/test-fleet.slow.test.ts';
+const TORTURE = 'test/testing/torture.slow.test.ts';
 const WAITING = 'test/idempotency/waiting.test.ts';
 const WAKE = 'test/idempotency/wake-up.test.ts';
 const WRITER = 'test/journal/writer.test.ts';
@@ -2164,7 +2165,7 @@ export const mutations: readonly Mutation[] = [
       find: 'const stop = keepAlive(trx);',
       replace: 'const stop = async () => {};',
       mechanism: 'a long round keeps its lock',
-      test: RECONCILER,
+      test: RECONCILER_PROCESSES,
       title: 'take over within seconds from a process that %s stopped in the middle of a round',
     },
     {
@@ -2364,7 +2365,7 @@ export const mutations: readonly Mutation[] = [
       find: `\${String(options.idleLimitMs)}`,
       replace: '0',
       mechanism: 'Postgres takes the lock from a reconciler that is frozen',
-      test: RECONCILER,
+      test: RECONCILER_PROCESSES,
       title: 'take over within seconds from a process that %s stopped in the middle of a round',
     },
     {
@@ -2632,7 +2633,7 @@ export const mutations: readonly Mutation[] = [
       find: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job`,
       replace: `select from job`,
       mechanism: 'a job enqueued in a transaction is on the list of the unfinished',
-      test: 'test/workers/redis-loss.test.ts',
+      test: 'test/workers/redis-loss.slow.test.ts',
       title: 'a job that was enqueued in a transaction runs, though Redis had it',
     },
   ]),

@@ -1,4 +1,4 @@
-/** What tells of poisoned jobs; what happens when processes die in the middle of it is in crash-points.test.ts. */
+/** What tells of poisoned jobs; what happens when processes die in the middle of it is in crash-points.slow.test.ts. */
 import { Writable } from 'node:stream';
 import { Queue, Worker } from 'bullmq';
 import { sql } from 'kysely';

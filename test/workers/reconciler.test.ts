@@ -1,8 +1,4 @@
 /** The reconciler's rounds, called by hand, in a process that runs nothing. */
-import { fork } from 'node:child_process';
-import { once } from 'node:events';
-import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { sql, type Transaction } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
@@ -424,32 +420,4 @@ describe('the reconcilers of several processes', () => {
     expect(await worker()).toBeUndefined();
     expect(await second.reconciler.reconcile({ notWithinMs: 60_000 })).toBeDefined();
   });
-
-  it.each(['SIGKILL', 'SIGSTOP'] as const)(
-    'take over within seconds from a process that %s stopped in the middle of a round',
-    async (signal) => {
-      const { reconciler } = await createReconciler();
-      await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
-      const holder = fork(fileURLToPath(new URL('../helpers/round-process.ts', import.meta.url)), [file.url], {
-        execArgv: ['--conditions=oncefleet-source'],
-        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      });
-      onTestFinished(async () => {
-        const gone = holder.signalCode === null ? once(holder, 'exit') : undefined;
-        holder.kill('SIGKILL');
-        await gone;
-      });
-      await once(holder, 'message');
-      // It says that it lives, and so keeps the lock for longer than Postgres would let a silent one.
-      const heldUntil = performance.now() + 5_500;
-      while (performance.now() < heldUntil) {
-        expect(await reconciler.reconcile()).toBeUndefined();
-        await delay(250);
-      }
-      const stoppedAt = performance.now();
-      holder.kill(signal);
-      await expect.poll(() => reconciler.reconcile(), { timeout: 15_000, interval: 50 }).toBeDefined();
-      expect(performance.now() - stoppedAt).toBeLessThan(signal === 'SIGKILL' ? 1_500 : 7_000);
-    },
-  );
 });

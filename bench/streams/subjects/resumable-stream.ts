@@ -1,4 +1,5 @@
 import { createResumableStreamContext } from 'resumable-stream/ioredis';
+import { Lines } from '../../../scripts/demo/lines.ts';
 import { uuidV7 } from '../../../src/idempotency/uuid.ts';
 import { connectRedis, type Place } from '../../lib/databases.ts';
 import type { BenchEvent } from '../../lib/events.ts';
@@ -45,11 +46,9 @@ export const resumableStream: Subject = {
           if (stream === null || stream === undefined) throw new Error(`resumable-stream has no stream ${id}`);
           const read = async () => {
             let seq = 0;
-            let rest = '';
+            const lines = new Lines();
             for await (const text of stream) {
-              const lines = (rest + text).split('\n');
-              rest = lines.pop() as string;
-              for (const line of lines) onEvent(place, seq++, JSON.parse(line) as BenchEvent);
+              for (const line of lines.push(text)) onEvent(place, seq++, JSON.parse(line) as BenchEvent);
             }
           };
           // It ends with the connection.

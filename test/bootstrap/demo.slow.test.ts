@@ -22,7 +22,7 @@ test.each([
     expect(await ended).toEqual({ code, signal: null });
     expect(said()).toContain('Stopped.');
     expect(said()).not.toMatch(/failed/);
-    if (process.platform === 'linux') await expect.poll(() => pids.filter(isRunning), { timeout: 10_000 }).toEqual([]);
+    if (process.platform === 'linux') await expect.poll(() => pids.filter(isRunning)).toEqual([]);
   },
 );
 
@@ -34,7 +34,7 @@ test('SIGKILL of the demo takes its web process, workers and servers with it', {
   const pids = [...new Set([...named, ...descendantsOf(demo.pid as number)])];
   demo.kill('SIGKILL');
   await ended;
-  await expect.poll(() => pids.filter(isRunning), { timeout: 15_000 }).toEqual([]);
+  await expect.poll(() => pids.filter(isRunning)).toEqual([]);
 });
 
 function startDemo() {

@@ -170,7 +170,7 @@ describe('private servers', () => {
     expect(command).not.toContain(clone);
     expect(command).toMatch(/oncefleet-postgres-/);
     fixture.child.kill('SIGTERM');
-    await expect.poll(() => fixture.pids.map(isRunning), { timeout: 10_000 }).toEqual([false, false]);
+    await expect.poll(() => fixture.pids.map(isRunning)).toEqual([false, false]);
   });
 });
 
@@ -181,8 +181,8 @@ describe('the end of the process that started servers', () => {
       const { child, pids, folder } = await startFixture(ROOT);
       expect(pids.map(isRunning)).toEqual([true, true]);
       child.kill(signal);
-      await expect.poll(() => pids.map(isRunning), { timeout: 10_000 }).toEqual([false, false]);
-      await expect.poll(() => existsSync(folder), { timeout: 10_000 }).toBe(false);
+      await expect.poll(() => pids.map(isRunning)).toEqual([false, false]);
+      await expect.poll(() => existsSync(folder)).toBe(false);
     },
   );
 });

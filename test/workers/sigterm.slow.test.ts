@@ -30,7 +30,7 @@ describe('a worker that is told to end', () => {
       await worker.end();
       expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'pending', lease_owner: null });
       await fleet.work();
-      expect(await handle.result({ timeoutMs: 20_000 })).toEqual(result);
+      expect(await handle.result({ timeoutMs: 60_000 })).toEqual(result);
       expect(await fleet.get(handle.id)).toMatchObject({
         fence: 2,
         crashCount: 0,
@@ -59,6 +59,6 @@ describe('a worker that is told to end', () => {
     proxy.set({ kind: 'open' });
     await expireLease(file.db, handle.id);
     await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'wait', stoppedEarly: false });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how: 'wait', stoppedEarly: false });
   });
 });

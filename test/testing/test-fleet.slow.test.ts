@@ -47,9 +47,9 @@ describe('a test fleet', () => {
     onTestFinished(() => fleet.close());
     await fleet.work();
     const handle = await fleet.enqueue(double, { n: 21 }, { key: 'k' });
-    expect(await handle.result({ timeoutMs: 10_000 })).toBe(42);
-    const { rows } = await fleet.pool.query('select status from oncefleet.jobs');
-    expect(rows).toEqual([{ status: 'completed' }]);
+    expect(await handle.result(timeoutMs: 60_000 )).toBe(42);
+    const { rows } = await fleet.pool.query('select status from jobs');
+    expect(rows).toEqual([status: 'completed' ]);
     expect(await databases()).toContain(nameOf(fleet.databaseUrl));
     expect(await keysUnder(fleet.prefix)).not.toEqual([]);
     await Promise.all([fleet.close(), fleet.close()]);
@@ -70,7 +70,7 @@ describe('a test fleet', () => {
     expect(one.redisUrl).toBe(other.redisUrl);
     await other.close();
     await one.work();
-    expect(await (await one.enqueue(double, { n: 4 })).result({ timeoutMs: 10_000 })).toBe(8);
+    expect(await (await one.enqueue(double, { n: 4 })).result({ timeoutMs: 60_000 })).toBe(8);
     await one.close();
     await expect(execute(one.databaseUrl, 'select 1')).rejects.toThrow(/ECONNREFUSED/);
   });
@@ -83,8 +83,8 @@ describe('a test fleet', () => {
     expect(await databases()).toContain(nameOf(made.databaseUrl));
     expect(await keysUnder(made.prefix)).not.toEqual([]);
     child.kill('SIGKILL');
-    await expect.poll(databases, { timeout: 10_000 }).not.toContain(nameOf(made.databaseUrl));
-    await expect.poll(() => keysUnder(made.prefix), { timeout: 10_000 }).toEqual([]);
+    await expect.poll(databases).not.toContain(nameOf(made.databaseUrl));
+    await expect.poll(() => keysUnder(made.prefix)).toEqual([]);
   });
 
   it('says how to get Postgres where there are no binaries', async () => {

@@ -46,7 +46,7 @@ describe('after a FLUSHALL', () => {
     await own.client.flushall();
     await expireLease(file.db, handle.id);
     await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how: 'complete' });
     expect(await rowOf(file.db, handle.id)).toMatchObject({ fence: 2, crash_count: 1 });
   });
 
@@ -73,7 +73,7 @@ describe('after a FLUSHALL', () => {
     await own.client.flushall();
     const options = { databaseUrl: file.url, redisUrl: own.url, prefix, role: 'reconciler' } as const;
     const reconciler = await startDoomed(options);
-    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'POISONED' });
+    await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'POISONED' });
     await reconciler.said('job poisoned: it crashed or lost its worker too often');
     expect(await rowOf(file.db, handle.id)).toMatchObject({ crash_count: 2, fence: 3 });
     expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(['error']);
@@ -105,7 +105,7 @@ describe('after a FLUSHALL', () => {
     await own.client.flushall();
     await grow(due.id);
     await fleet.work();
-    expect(await due.result({ timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+    expect(await due.result({ timeoutMs: 60_000 })).toEqual({ how: 'complete' });
     await expect.poll(() => queue.getJobState(later.id), WAIT).toBe('delayed');
     expect((await queue.getJob(later.id))?.delay).toBeGreaterThan(500_000);
     expect(await rowOf(file.db, later.id)).toMatchObject({ status: 'pending', fence: 0 });
@@ -137,7 +137,7 @@ describe('after a FLUSHALL', () => {
     if (how === 'cancelled') await requestCancel(file.db, 'default', id);
     await own.client.flushall();
     await fleet.work();
-    await expect(fleet.result(id, { timeoutMs: 20_000 })).rejects.toMatchObject({ code });
+    await expect(fleet.result(id, { timeoutMs: 60_000 })).rejects.toMatchObject({ code });
     expect(await journalOf(file.db, id)).toHaveLength(1);
   });
 
@@ -152,7 +152,7 @@ describe('after a FLUSHALL', () => {
     await own.client.flushall();
     await grow(id);
     await fleet.work();
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'complete' });
   });
 });
 
@@ -164,7 +164,7 @@ describe('after an eviction', () => {
     expect(await queue.getJob(handle.id)).toBeDefined();
     await grow(handle.id);
     await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how: 'complete' });
     expect(await rowOf(file.db, handle.id)).toMatchObject({ fence: 1, crash_count: 0 });
   });
 });
@@ -185,7 +185,7 @@ describe('a process that reconciles', () => {
     expect(performance.now() - at).toBeGreaterThan(3_000);
     second.wake();
     await fleet.work();
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'complete' });
     // What it knew is old news to everybody; it mends nothing twice.
     frozen.wake();
     await frozen.end();

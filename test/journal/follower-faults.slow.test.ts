@@ -43,13 +43,13 @@ describe('a follower', () => {
     await expect.poll(s.seqs).toEqual([0]);
     s.proxy.set({ kind: 'cut' });
     await s.append(s.run(1, 2));
-    await expect.poll(s.seqs, { timeout: 5_000 }).toEqual(upTo(3));
+    await expect.poll(s.seqs).toEqual(upTo(3));
     s.proxy.set({ kind: 'open' });
     await expect.poll(() => s.hub.isLive(s.id), WAIT).toBe(true);
     const publisher = createPublisher();
     await s.append(s.run(3, 1));
     await publisher.publish(streamChannel(s.prefix, s.id), encodeRunMessage(s.run(3, 1), false));
-    await expect.poll(s.seqs, { timeout: 5_000 }).toEqual(upTo(4));
+    await expect.poll(s.seqs).toEqual(upTo(4));
     await publisher.publish(streamChannel(s.prefix, s.id), encodeRunMessage(await s.end(4), true));
     await following;
   });
@@ -65,7 +65,7 @@ describe('a follower', () => {
     await s.append(s.run(0, 1));
     await createPublisher().publish(streamChannel(s.prefix, s.id), encodeRunMessage(s.run(0, 1), false));
     s.proxy.set({ kind: 'open' });
-    await expect.poll(s.seqs, { timeout: 5_000 }).toEqual([0]);
+    await expect.poll(s.seqs).toEqual([0]);
     expect(state).toHaveBeenCalled();
     s.controller.abort(new Error('enough'));
     await expect(following).rejects.toThrow('enough');
@@ -77,10 +77,10 @@ describe('a follower', () => {
     s.proxy.set({ kind: 'hold' });
     const following = s.follow();
     // It waits a second for Redis, then reads without.
-    await expect.poll(() => state.mock.settledResults[0]?.type, { timeout: 5_000 }).toBe('fulfilled');
+    await expect.poll(() => state.mock.settledResults[0]?.type).toBe('fulfilled');
     await s.append(s.run(0, 2));
     s.proxy.set({ kind: 'open' });
-    await expect.poll(s.seqs, { timeout: 5_000 }).toEqual([0, 1]);
+    await expect.poll(s.seqs).toEqual([0, 1]);
     s.controller.abort(new Error('enough'));
     await expect(following).rejects.toThrow('enough');
   });
@@ -91,7 +91,7 @@ describe('a follower', () => {
     const following = s.follow();
     for (const seq of [0, 1, 2]) {
       await s.append(s.run(seq, 1));
-      await expect.poll(s.seqs, { timeout: 5_000 }).toEqual(upTo(seq + 1));
+      await expect.poll(s.seqs).toEqual(upTo(seq + 1));
     }
     await s.end(3);
     await following;
@@ -106,7 +106,7 @@ describe('a follower', () => {
     // Published to nobody.
     await s.append(s.run(0, 2));
     s.proxy.set({ kind: 'open' });
-    await expect.poll(s.seqs, { timeout: 5_000 }).toEqual([0, 1]);
+    await expect.poll(s.seqs).toEqual([0, 1]);
     s.controller.abort(new Error('enough'));
     await expect(following).rejects.toThrow('enough');
   });
@@ -156,7 +156,7 @@ describe('a follower', () => {
     }
     await expect.poll(() => heard).toBe(3);
     proxy.set({ kind: 'open' });
-    await expect.poll(() => seqs, { timeout: 5_000 }).toEqual(upTo(3));
+    await expect.poll(() => seqs).toEqual(upTo(3));
     controller.abort(new Error('enough'));
     await expect(following).rejects.toThrow('enough');
   });
@@ -213,7 +213,7 @@ describe('a follower of a stream that is published ahead of its commits', () => 
     const s = await hearLaterFirst(60_000);
     expect(s.seqs()).toEqual([]);
     s.proxy.set({ kind: 'open' });
-    await expect.poll(s.seqs, { timeout: 5_000 }).toEqual([0, 1]);
+    await expect.poll(s.seqs).toEqual([0, 1]);
     s.controller.abort(new Error('enough'));
     await expect(s.following).rejects.toThrow('enough');
   });
@@ -223,7 +223,7 @@ describe('a follower of a stream that is published ahead of its commits', () => 
     s.late.disconnect();
     s.proxy.set({ kind: 'cut' });
     await s.append(s.run(0, 2));
-    await expect.poll(s.seqs, { timeout: 5_000 }).toEqual([0, 1]);
+    await expect.poll(s.seqs).toEqual([0, 1]);
     s.controller.abort(new Error('enough'));
     await expect(s.following).rejects.toThrow('enough');
   });
@@ -276,7 +276,7 @@ describe('a stream that is published ahead of its commits', () => {
     expect(sure.events).toEqual([]);
     await expireLease(file.db, id);
     await fleet.work();
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'quiet' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'quiet' });
     const back = reading(fleet, id, { after: cursor as Cursor });
     await Promise.all([stays.done, sure.done, back.done]);
     const journal = (await journalOf(file.db, id)).map(({ event }) => event);

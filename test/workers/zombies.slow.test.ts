@@ -113,7 +113,7 @@ describe('a worker that wakes when its job is another’s', () => {
       const data = { oncefleet: 1, jobId: id, key: null };
       await fleet.queues[0]?.add('steps', data, { jobId: `again-${id}` });
       const worker = await fleet.work();
-      expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'long' });
+      expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'long' });
       await worker.close();
       await sql`update oncefleet.jobs set expires_at = clock_timestamp() where id = ${id}`.execute(file.db);
       const sweeper = createTestFleet(file.url, [stepsJob], limits);
@@ -188,7 +188,7 @@ describe('a worker that wakes when its job is another’s', () => {
       const request = { id, owner: 'successor', ttlMs: 60_000, maxCrashes: 5, delivery: 0, own: true };
       expect(await claimJobs(trx, [request], 'worker')).toMatchObject([{ decision: 'claimed' }]);
       zombie.wake();
-      await expect.poll(waiting, { timeout: 10_000 }).toBe(1);
+      await expect.poll(waiting).toBe(1);
     });
     const before = await snapshot(id);
     await zombie.said(GIVEN_UP);
@@ -207,7 +207,7 @@ describe('a worker that wakes when its job is another’s', () => {
     const before = await snapshot(id);
     zombie.order({ type: 'go' });
     await zombie.said(GIVEN_UP);
-    expect(await fleet.result(other.id, { timeoutMs: 20_000 })).toEqual({ how: 'wait', stoppedEarly: false });
+    expect(await fleet.result(other.id, { timeoutMs: 60_000 })).toEqual({ how: 'wait', stoppedEarly: false });
     expect(await rowOf(file.db, other.id)).toMatchObject({ fence: 1, interruption_count: 0, crash_count: 0 });
     await zombie.end();
     expect(await snapshot(id)).toEqual(before);
@@ -228,9 +228,9 @@ describe('a job whose first claim is being committed', () => {
       );
       await fleet.work();
       const states = () => Promise.all(again.map((job) => job?.getState()));
-      await expect.poll(states, { timeout: 10_000 }).toContain('delayed');
+      await expect.poll(states).toContain('delayed');
       const other = await fleet.enqueue(stepsJob, { how: 'silent' });
-      expect(await other.result({ timeoutMs: 10_000 })).toEqual({ how: 'silent' });
+      expect(await other.result({ timeoutMs: 60_000 })).toEqual({ how: 'silent' });
       expect(await rowOf(file.db, id)).toMatchObject({ status: 'pending', fence: 0 });
     });
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 1, lease_owner: 'first' });
@@ -247,7 +247,7 @@ describe('a worker that froze', () => {
     await expect.poll(() => again?.getState(), { timeout: 20_000 }).toBe('delayed');
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 1, crash_count: 0 });
     zombie.wake();
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'return' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'return' });
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 1, crash_count: 0 });
   });
 
@@ -263,10 +263,10 @@ describe('a worker that froze', () => {
     const states = () => Promise.all(again.map((job) => job?.getState()));
     await expect.poll(states, { timeout: 20_000 }).toContain('delayed');
     const others = await Promise.all(Array.from({ length: 3 }, () => fleet.enqueue(stepsJob, { how: 'silent' })));
-    for (const other of others) await other.result({ timeoutMs: 20_000 });
+    for (const other of others) await other.result({ timeoutMs: 60_000 });
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 1 });
     zombie.wake();
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'effect' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'effect' });
     expect((await snapshot(id)).effects).toEqual([{ n: 1 }]);
   });
 
@@ -290,6 +290,6 @@ describe('a worker that froze', () => {
     await zombie.said(GIVEN_UP);
     expect((await snapshot(id)).effects).toEqual([{ n: 0 }]);
     const next = await fleet.enqueue(stepsJob, { how: 'complete' });
-    expect(await next.result({ timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+    expect(await next.result({ timeoutMs: 60_000 })).toEqual({ how: 'complete' });
   });
 });

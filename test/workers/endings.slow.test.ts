@@ -53,7 +53,7 @@ describe('the delivery that comes back', () => {
     if (point === 'claim.after') await expireLease(file.db, id);
     await withoutReconcilers(file.db, async () => {
       await fleet.work();
-      await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code });
+      await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code });
     });
     await ended(fleet, id);
     expect(await typesOf(id)).toEqual([code === 'CANCELLED' ? 'cancelled' : 'error']);
@@ -68,7 +68,7 @@ describe('the delivery that comes back', () => {
       await second.dead();
       await expireLease(file.db, id);
       await fleet.work();
-      await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'POISONED' });
+      await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'POISONED' });
     });
     await ended(fleet, id);
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'failed', crash_count: 2, fence: 3 });
@@ -84,7 +84,7 @@ describe('the delivery that comes back', () => {
       expect(before).toMatchObject({ status: 'failed', fence: 1 });
       await fleet.work();
       await ended(fleet, id);
-      await expect(handle.result({ timeoutMs: 20_000 })).rejects.toThrow('refused');
+      await expect(handle.result({ timeoutMs: 60_000 })).rejects.toThrow('refused');
       expect(await rowOf(file.db, id)).toEqual(before);
       expect(await typesOf(id)).toEqual(['step', 'step', 'error']);
     },
@@ -122,7 +122,7 @@ describe('a delivery that froze just before it ends its job', () => {
       return worker;
     });
     const reconciler = await startDoomed({ databaseUrl: file.url, prefix, role: 'reconciler' });
-    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+    await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
     await reconciler.end();
     const before = await rowOf(file.db, id);
     frozen.wake();
@@ -172,7 +172,7 @@ describe('a delivery that froze just before it ends its job', () => {
       await expect.poll(() => again.getState(), WAIT).toBe('delayed');
       expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 2, crash_count: 1 });
       owner.order({ type: 'go' });
-      expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'wait', stoppedEarly: false });
+      expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'wait', stoppedEarly: false });
     });
   });
 
@@ -183,7 +183,7 @@ describe('a delivery that froze just before it ends its job', () => {
       ender.wake();
       await ender.told('running');
       ender.order({ type: 'go' });
-      expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'wait', stoppedEarly: false });
+      expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'wait', stoppedEarly: false });
       expect(await rowOf(file.db, id)).toMatchObject({ fence: 3, crash_count: 1 });
     });
   });
@@ -206,7 +206,7 @@ describe('a job that has lost as many workers as it may', () => {
       await expect.poll(lastRound, WAIT).not.toBe(before);
     }
     worker.order({ type: 'go' });
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'wait', stoppedEarly: false });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how: 'wait', stoppedEarly: false });
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 2, crash_count: 1 });
   });
 });
@@ -223,7 +223,7 @@ describe('a cancel', () => {
     await fleet.cancel(handle.id);
     await worker.told('stopped');
     proxy.set({ kind: 'open' });
-    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
+    await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
     expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'cancelled', fence: 1, interruption_count: 0 });
   });
 });
@@ -238,7 +238,7 @@ describe('a cancel whose client died', () => {
     const client = await startDoomed({ databaseUrl: file.url, prefix, role: 'client', point: 'cancel.asked' });
     client.order({ type: 'cancel', id: handle.id });
     await client.dead();
-    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
+    await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
     expect(await typesOf(handle.id)).toEqual(['step', 'cancelled']);
   });
 
@@ -256,7 +256,7 @@ describe('a cancel whose client died', () => {
         for await (const { event } of handle.events()) read.push(event.type);
       })();
       await fleet.work();
-      await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
+      await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
       await ended(fleet, handle.id);
       expect(await typesOf(handle.id)).toEqual(['cancelled']);
       await following;
@@ -271,7 +271,7 @@ describe('a redrive', () => {
     const fleet = createTestFleet(file.url, [stepsJob], { prefix });
     const worker = await fleet.work();
     const handle = await fleet.enqueue(stepsJob, { how: 'refuse-silent' });
-    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toThrow('refused');
+    await expect(handle.result({ timeoutMs: 60_000 })).rejects.toThrow('refused');
     expect(await typesOf(handle.id)).toEqual([]);
     const seen: string[] = [];
     for await (const { json } of handle.events()) seen.push(json);
@@ -302,7 +302,7 @@ describe('a client killed while it starts an expired key anew', () => {
       await fleet.work();
       const key = `anew-${point}`;
       const first = await fleet.enqueue(stepsJob, { how: 'return' }, { key });
-      await first.result({ timeoutMs: 20_000 });
+      await first.result({ timeoutMs: 60_000 });
       const kept = await rowOf(file.db, first.id);
       // Until then the key gives the old outcome.
       expect(await fleet.enqueue(stepsJob, { how: 'return' }, { key })).toMatchObject({
@@ -318,7 +318,7 @@ describe('a client killed while it starts an expired key anew', () => {
       const again = await fleet.enqueue(stepsJob, { how: 'return' }, { key });
       expect(again.id).not.toBe(first.id);
       expect(again.outcome === 'created').toBe(point === 'enqueue.row.before');
-      expect(await again.result({ timeoutMs: 20_000 })).toEqual({ how: 'return' });
+      expect(await again.result({ timeoutMs: 60_000 })).toEqual({ how: 'return' });
       const { jobs } = await fleet.find({ key });
       expect(jobs.map(({ id }) => id).toSorted()).toEqual([first.id, again.id].toSorted());
       // The old job keeps its outcome.

@@ -12,7 +12,7 @@ import { createTestFleet } from '../helpers/fleet.ts';
 import { uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
-const WAIT = { timeout: 20_000, interval: 20 };
+const WAIT = { interval: 20 };
 
 beforeAll(async () => {
   await sql`create table effects (job_id uuid not null)`.execute(file.db);
@@ -67,16 +67,16 @@ describe('a lease', () => {
       run: (_input, ctx) =>
         ctx.transaction(async (trx) => {
           // Longer than two leases; Postgres ends it if it is idle for one.
-          for (let i = 0; i < 14; i++) await sql`select pg_sleep(0.5)`.execute(trx);
+          for (let i = 0; i < 28; i++) await sql`select pg_sleep(0.5)`.execute(trx);
           return ctx.fence;
         }),
     });
-    const options = { prefix, leaseTtlMs: 3_000, heartbeatMs: 500 };
+    const options = { prefix, leaseTtlMs: 6_000, heartbeatMs: 500 };
     const [owner, other] = [createTestFleet(file.url, [job], options), createTestFleet(file.url, [job], options)];
     await owner.work();
     await other.work();
     const handle = await owner.enqueue(job, {});
-    expect(await handle.result({ timeoutMs: 20_000 })).toBe(1);
+    expect(await handle.result({ timeoutMs: 60_000 })).toBe(1);
     expect(await rowOf(file.db, handle.id)).toMatchObject({ fence: 1, crash_count: 0, interruption_count: 0 });
   });
 
@@ -84,29 +84,29 @@ describe('a lease', () => {
     const job = defineJob({
       name: 'short-lease',
       input: z.object({}),
-      lease: { ttlMs: 3_000 },
+      lease: { ttlMs: 6_000 },
       async run(_input, ctx) {
-        await delay(7_000);
+        await delay(13_000);
         return ctx.fence;
       },
     });
     const fleet = createTestFleet(file.url, [job], { leaseTtlMs: 60_000, heartbeatMs: 20_000 });
     await fleet.work();
     const handle = await fleet.enqueue(job, {});
-    expect(await handle.result({ timeoutMs: 20_000 })).toBe(1);
+    expect(await handle.result({ timeoutMs: 60_000 })).toBe(1);
     expect(await rowOf(file.db, handle.id)).toMatchObject({ crash_count: 0, interruption_count: 0 });
   });
 
   it('is not lost with a connection: the next renewal gets through', async () => {
-    const { proxy, handle, id, ctx, go } = await runBehindProxy({ leaseTtlMs: 3_000, heartbeatMs: 300 });
+    const { proxy, handle, id, ctx, go } = await runBehindProxy({ leaseTtlMs: 10_000, heartbeatMs: 300 });
     proxy.set({ kind: 'cut' });
-    // Several renewals have failed when three heartbeats are gone.
-    await expect.poll(() => leftOn(id), WAIT).toBeLessThan(2_000);
+    // Several renewals have failed when some heartbeats are gone.
+    await expect.poll(() => leftOn(id), WAIT).toBeLessThan(8_500);
     proxy.set({ kind: 'open' });
     for (let renewals = 0; renewals < 3; renewals++) await renewed(id);
     expect(ctx.signal.aborted).toBe(false);
     go.resolve();
-    expect(await handle.result({ timeoutMs: 20_000 })).toBe('steady');
+    expect(await handle.result({ timeoutMs: 60_000 })).toBe('steady');
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 1, crash_count: 0, interruption_count: 0 });
   });
 
@@ -116,7 +116,7 @@ describe('a lease', () => {
     expect(await aborted).toBeGreaterThan(0);
     proxy.set({ kind: 'open' });
     go.resolve();
-    expect(await handle.result({ timeoutMs: 20_000 })).toBe('again');
+    expect(await handle.result({ timeoutMs: 60_000 })).toBe('again');
   });
 
   it('outlives its run also where the answer to the last renewal came late', async () => {
@@ -133,7 +133,7 @@ describe('a lease', () => {
     expect(await aborted).toBeGreaterThan(0);
     proxy.set({ kind: 'open' });
     go.resolve();
-    expect(await handle.result({ timeoutMs: 20_000 })).toBe('again');
+    expect(await handle.result({ timeoutMs: 60_000 })).toBe('again');
   });
 
   it('of a handler that blocks the event loop for two leases is kept, and the handler is told nothing else', async () => {
@@ -143,7 +143,7 @@ describe('a lease', () => {
       await startDoomed({ databaseUrl: file.url, prefix, leaseTtlMs: 3_000, heartbeatMs: 500 });
     const fleet = createTestFleet(file.url, [stepsJob], { prefix });
     const handle = await fleet.enqueue(stepsJob, { how: 'block' });
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'block', aborted: false });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how: 'block', aborted: false });
     expect(await rowOf(file.db, handle.id)).toMatchObject({ fence: 1, crash_count: 0, interruption_count: 0 });
   });
 
@@ -191,7 +191,7 @@ describe('a lease whose run is over', () => {
     worker.wake();
     await worker.said('outcome not committed; trying again');
     proxy.set({ kind: 'open' });
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'silent' });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how: 'silent' });
     // One statement renews all; the row of a job that has ended takes no lease, and would fail it.
     for (let renewals = 0; renewals < 2; renewals++) await renewed(other.id);
   });
@@ -232,7 +232,7 @@ describe('deliveries of one job that Postgres hears of together', () => {
     await expect.poll(() => queue.getDelayedCount(), WAIT).toBe(8);
     expect(runs).toBe(1);
     go.resolve();
-    await wanted.result({ timeoutMs: 20_000 });
+    await wanted.result({ timeoutMs: 60_000 });
     expect(runs).toBe(1);
     expect(await rowOf(file.db, wanted.id)).toMatchObject({ fence: 1, crash_count: 0 });
   });
@@ -268,7 +268,7 @@ describe('a worker that Postgres does not take anything from', () => {
     expect((await rowOf(file.db, handle.id)).status).toBe('running');
     expect(emitted).toBe(33);
     proxy.set({ kind: 'open' });
-    await handle.result({ timeoutMs: 20_000 });
+    await handle.result({ timeoutMs: 60_000 });
     const { rows } = await sql<{ n: number }>`
       select count(*)::int as n from oncefleet.journal_events where stream_id = ${handle.id}`.execute(file.db);
     expect(rows[0]?.n).toBe(61);

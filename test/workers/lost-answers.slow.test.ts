@@ -97,7 +97,7 @@ describe('what was committed and not answered is recognised:', () => {
     const { fleet, id } = stage;
     const left = await loseAnswer(stage, async () => (await rowOf(file.db, id)).status === 'running');
     expect(left.fence).toBe(1);
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'return' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'return' });
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 1, crash_count: 0, deferral_count: 0 });
     expect((await fleet.get(id))?.attempts).toHaveLength(1);
   });
@@ -106,7 +106,7 @@ describe('what was committed and not answered is recognised:', () => {
     const stage = await freeze('append.before', 'return');
     const { fleet, id } = stage;
     await loseAnswer(stage, async () => (await journalOf(file.db, id)).length > 0);
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'return' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'return' });
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 1, crash_count: 0, error_count: 0, interruption_count: 0 });
     expect(await typesOf(id)).toEqual(['step', 'step', 'end']);
   });
@@ -124,7 +124,7 @@ describe('what was committed and not answered is recognised:', () => {
     });
     await expect.poll(() => live.types, WAIT).toEqual(['step']);
     worker.order({ type: 'go' });
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'quiet' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'quiet' });
     await Promise.all([live.done, late?.done]);
     expect([live.types, late?.types]).toEqual([
       ['step', 'end'],
@@ -142,7 +142,7 @@ describe('what was committed and not answered is recognised:', () => {
     await worker.told('refused');
     worker.order({ type: 'go' });
     await loseAnswer({ proxy, worker, id }, async () => (await rowOf(file.db, id)).fence === 2);
-    await expect(fleet.result(id, { timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'JOURNAL_REFUSED' });
+    await expect(fleet.result(id, { timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'JOURNAL_REFUSED' });
     expect(worker.log).not.toContain('run given up: its lease is lost');
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 2, crash_count: 0, interruption_count: 0 });
     expect(await typesOf(id)).toEqual(['error']);
@@ -168,7 +168,7 @@ describe('what was committed and not answered is recognised:', () => {
     const stage = await freeze('settle.before', 'throw');
     const { fleet, worker, id } = stage;
     await loseAnswer(stage, async () => (await rowOf(file.db, id)).status === 'pending');
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'throw' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'throw' });
     expect(worker.log).not.toContain('run given up: its lease is lost');
     expect(worker.log).not.toContain('outcome could not be written; settled as an error');
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 2, error_count: 1, crash_count: 0, interruption_count: 0 });
@@ -218,7 +218,7 @@ describe('what was not heard is said again:', () => {
     worker.wake();
     await worker.said(warning);
     proxy.set({ kind: 'open' });
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'return' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'return' });
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 1, crash_count: 0, error_count: 0, interruption_count: 0 });
     expect(await typesOf(id)).toEqual(['step', 'step', 'end']);
   });
@@ -231,7 +231,7 @@ describe('what was not heard is said again:', () => {
     await expect.poll(() => queue.getJobState(id), WAIT).toBe('delayed');
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'pending', fence: 0 });
     proxy.set({ kind: 'open' });
-    expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'return' });
+    expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'return' });
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 1, crash_count: 0, error_count: 0 });
   });
 
@@ -269,7 +269,7 @@ describe('an outcome whose events are still on their way', () => {
     await expect.poll(failures, WAIT).toBe(6);
     worker.order({ type: 'go' });
     proxy.set({ kind: 'open' });
-    expect(await stage.fleet.result(stage.id, { timeoutMs: 20_000 })).toEqual({ how: 'quiet' });
+    expect(await stage.fleet.result(stage.id, { timeoutMs: 60_000 })).toEqual({ how: 'quiet' });
     return stage;
   }
 
@@ -327,7 +327,7 @@ describe('what nobody has heard is not told as done:', () => {
     // Or what was held would arrive after all.
     await proxy.close();
     await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'flush-late' });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how: 'flush-late' });
     await following;
     const journal = await journalOf(file.db, handle.id);
     expect(live.map((json) => JSON.parse(json))).toEqual(journal.map(({ event }) => event));

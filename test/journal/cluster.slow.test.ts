@@ -85,7 +85,7 @@ describe('on a Redis Cluster', () => {
         Array.from({ length: 5 }, (_, n) => fleet.enqueue(job, { n }, { key: `${job.name}-${n}` })),
       ),
     );
-    const results = await Promise.all(handles.map((handle) => handle.result({ timeoutMs: 20_000 })));
+    const results = await Promise.all(handles.map((handle) => handle.result({ timeoutMs: 60_000 })));
     expect(results).toEqual(jobs.flatMap(({ name }) => Array.from({ length: 5 }, (_, n) => ({ name, n }))));
     const keys = (await Promise.all(everyNode.map((node) => ask(node, 'KEYS', `{${prefix}:*`)))) as string[][];
     expect(keys.filter((found) => found.length > 0).length).toBeGreaterThan(1);
@@ -134,7 +134,7 @@ describe('on a Redis Cluster', () => {
       Promise.all(everyNode.map((node) => ask(node, 'PUBSUB', 'SHARDCHANNELS', `${prefix}:control`)));
     await expect.poll(async () => (await channels()).flat()).toEqual([`${prefix}:control`]);
     await handle.cancel();
-    await expect(handle.result({ timeoutMs: 10_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
+    await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
   });
 
   it('the doctor finds a queue that nobody registers any more, on whichever node it is', async () => {
@@ -179,7 +179,7 @@ describe('on a Redis Cluster', () => {
     await expect.poll(() => seen.length, { timeout: 20_000 }).toBe(3);
     await following;
     for (const node of killed) await node.start();
-    expect(await handle.result({ timeoutMs: 20_000 })).toBe('survivor');
+    expect(await handle.result({ timeoutMs: 60_000 })).toBe('survivor');
     expect(await during.result({ timeoutMs: 40_000 })).toBe('survivor');
     const after = await fleet.enqueue(job, {});
     const events: string[] = [];

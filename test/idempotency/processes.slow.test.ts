@@ -13,7 +13,7 @@ import { testJobs, type WorkerProcessOptions } from '../helpers/worker-process.t
 
 const file = useDatabase();
 const WORKER = fileURLToPath(new URL('../helpers/worker-process.ts', import.meta.url));
-const LEASE = { leaseTtlMs: 1_500, heartbeatMs: 300 };
+const LEASE = { leaseTtlMs: 3_000, heartbeatMs: 300 };
 
 interface Message {
   type: string;
@@ -46,7 +46,7 @@ async function startWorkerProcess(
   child.on('message', (message: Message) => seen.push(message));
   const message = (type: string) =>
     expect
-      .poll(() => seen.find((candidate) => candidate.type === type), { timeout: 15_000 })
+      .poll(() => seen.find((candidate) => candidate.type === type))
       .toBeDefined()
       .then(() => seen.find((candidate) => candidate.type === type) as Message);
   await message('ready');
@@ -79,7 +79,7 @@ describe('a worker killed with SIGKILL', () => {
     })();
     if (worker.child.signalCode === null) await once(worker.child, 'exit');
     await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ attempt: 2 });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ attempt: 2 });
     await following;
     const journal = await journalOf(file.db, handle.id);
     expect(live.map((json) => JSON.parse(json))).toEqual(journal.map(({ event }) => event));
@@ -105,13 +105,13 @@ describe('a worker killed with SIGKILL', () => {
     const following = (async () => {
       for await (const event of handle.events()) live.push(event);
     })();
-    await expect.poll(() => live.length, { timeout: 15_000 }).toBe(10);
+    await expect.poll(() => live.length).toBe(10);
     worker.child.kill('SIGKILL');
     await once(worker.child, 'exit');
     expect((await journalOf(file.db, handle.id)).map(({ seq }) => seq)).toEqual([0, 1, 2, 3, 4, 5]);
     const before = [...live];
     await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ attempt: 2 });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ attempt: 2 });
     await following;
     const journal = (await journalOf(file.db, handle.id)).map(({ event }) => JSON.stringify(event));
     expect(journal).toHaveLength(6 + 1 + 10 + 1);
@@ -136,7 +136,7 @@ describe('a worker killed with SIGKILL', () => {
       expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'running', fence: crash });
     }
     await fleet.work();
-    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'POISONED' });
+    await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'POISONED' });
     expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'failed', crash_count: 2 });
     expect((await journalOf(file.db, handle.id)).at(-1)?.event).toMatchObject({
       type: 'error',
@@ -155,7 +155,7 @@ describe('a worker frozen past its lease', () => {
     await zombie.message('running');
     zombie.child.kill('SIGSTOP');
     await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toBe('second');
+    expect(await handle.result({ timeoutMs: 60_000 })).toBe('second');
     const before = { row: await rowOf(file.db, handle.id), journal: await journalOf(file.db, handle.id) };
 
     zombie.child.kill('SIGCONT');
@@ -184,7 +184,7 @@ describe('a handler that blocks the event loop', () => {
     await startWorkerProcess(prefix);
     const fleet = idleFleet(prefix);
     const handle = await fleet.enqueue('block', { ms: LEASE.leaseTtlMs * 3 });
-    expect(await handle.result({ timeoutMs: 20_000 })).toBe('done');
+    expect(await handle.result({ timeoutMs: 60_000 })).toBe('done');
     expect(await rowOf(file.db, handle.id)).toMatchObject({
       fence: 1,
       crash_count: 0,
@@ -202,11 +202,11 @@ describe.skipIf(FAKETIME === undefined)('workers whose clocks are an hour ahead 
     const workers = [await startWorkerProcess(prefix, skewed('+1h')), await startWorkerProcess(prefix, skewed('-1h'))];
     const fleet = idleFleet(prefix);
     const blocked = await fleet.enqueue('block', { ms: LEASE.leaseTtlMs * 2 });
-    expect(await blocked.result({ timeoutMs: 20_000 })).toBe('done');
+    expect(await blocked.result({ timeoutMs: 60_000 })).toBe('done');
     expect(await rowOf(file.db, blocked.id)).toMatchObject({ fence: 1, crash_count: 0 });
 
     const streamed = await fleet.enqueue('stream', { events: 10 });
-    expect(await streamed.result({ timeoutMs: 25_000 })).toEqual({ attempt: 2 });
+    expect(await streamed.result({ timeoutMs: 60_000 })).toEqual({ attempt: 2 });
     expect(await rowOf(file.db, streamed.id)).toMatchObject({ fence: 2, crash_count: 1 });
     expect(workers.filter((worker) => worker.child.signalCode === null)).toHaveLength(1);
   });

@@ -13,7 +13,7 @@ import { fold, type StreamEvent } from '../../src/index.ts';
 import { isTerminalType } from '../../src/journal/event.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
 import { poisonAlerts, stepsJob } from '../helpers/crash-process.ts';
-import { SHORT_LEASE as LEASE, startDoomed as start, withoutReconcilers } from '../helpers/doomed.ts';
+import { startDoomed as start, withoutReconcilers } from '../helpers/doomed.ts';
 import { backdateJob, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { uniquePrefix } from '../helpers/services.ts';
@@ -139,7 +139,7 @@ const startDoomed = (prefix: string, point: CrashPoint, options: Partial<Paramet
 
 /** A fleet that does nothing until it is told to work. */
 function healthyFleet(prefix: string): Fleet {
-  return createTestFleet(file.url, [stepsJob], { prefix, ...LEASE });
+  return createTestFleet(file.url, [stepsJob], { prefix });
 }
 
 /** An alert of a job whose workers have died once more than they may; undefined where none is noted. */
@@ -232,7 +232,7 @@ describe('a worker killed at', () => {
 
       if (left.status === 'running') await expireLease(file.db, handle.id);
       await fleet.work();
-      expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how });
+      expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how });
       expect(await duplicate.result()).toEqual({ how });
       await expectOneStory(fleet, handle.id, how);
       expect(await fleet.get(handle.id)).toMatchObject({
@@ -272,7 +272,7 @@ describe('a worker killed in the middle', () => {
     expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(['step']);
     await expireLease(file.db, handle.id);
     await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'quiet' });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how: 'quiet' });
     await expectOneStory(fleet, handle.id, 'quiet');
   });
 
@@ -284,7 +284,7 @@ describe('a worker killed in the middle', () => {
     await doomed.dead();
     await expireLease(file.db, handle.id);
     const worker = await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how: 'long' });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how: 'long' });
     await worker.close();
     const rows = () =>
       file.db.selectFrom('journal_segments').select('first_seq').where('stream_id', '=', handle.id).execute();
@@ -315,7 +315,7 @@ describe('a worker frozen at', () => {
     const data = { oncefleet: 1, jobId: handle.id, key: null };
     await (fleet.queues[0] as Queue).add('steps', data, { jobId: `again-${handle.id}` });
     await fleet.work();
-    expect(await handle.result({ timeoutMs: 20_000 })).toEqual({ how });
+    expect(await handle.result({ timeoutMs: 60_000 })).toEqual({ how });
     await expectOneStory(fleet, handle.id, how);
     const snapshot = async () => ({
       row: await rowOf(file.db, handle.id),
@@ -371,7 +371,7 @@ describe('a delivery killed at', () => {
         await makeDue(handle.id);
       }
       await fleet.work();
-      await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'POISONED' });
+      await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'POISONED' });
       await expect.poll(() => (fleet.queues[0] as Queue).getJobState(handle.id), { timeout: 20_000 }).toBe('failed');
       expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'failed', crash_count: 2, fence: 3 });
       expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(['error']);
@@ -386,7 +386,7 @@ describe('a delivery killed at', () => {
     await sql`update oncefleet.jobs set cancel_requested_at = null, deadline_at = clock_timestamp() - interval '1 s'
       where id = ${handle.id}`.execute(file.db);
     const worker = await fleet.work();
-    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+    await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
     const queue = fleet.queues[0] as Queue;
     await expect.poll(() => queue.getJobState(handle.id), { timeout: 20_000 }).toBe('failed');
     await worker.close();
@@ -401,7 +401,7 @@ describe('a delivery killed at', () => {
     });
     const other = healthyFleet(prefix);
     await other.work();
-    expect(await other.result(handle.id, { timeoutMs: 20_000 })).toEqual({ how: 'return' });
+    expect(await other.result(handle.id, { timeoutMs: 60_000 })).toEqual({ how: 'return' });
     expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'completed', crash_count: 0, error_count: 0 });
     const types = (await journalOf(file.db, handle.id)).map(({ event }) => event.type);
     expect(types).toEqual(['error', 'attempt', 'step', 'step', 'end']);
@@ -431,10 +431,10 @@ describe('a client killed at', () => {
         await fleet.work();
         // Nobody asks again, and it runs all the same.
         if (found[0] !== undefined)
-          expect(await fleet.result(found[0].id, { timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+          expect(await fleet.result(found[0].id, { timeoutMs: 60_000 })).toEqual({ how: 'complete' });
         const again = await fleet.enqueue(stepsJob, { how: 'complete' }, { key: point });
         expect(again.outcome).toBe(exists ? 'replayed' : 'created');
-        expect(await again.result({ timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+        expect(await again.result({ timeoutMs: 60_000 })).toEqual({ how: 'complete' });
         await expectOneStory(fleet, again.id, 'complete');
         expect(await rowOf(file.db, again.id)).toMatchObject({ fence: 1, crash_count: 0 });
       },
@@ -453,7 +453,7 @@ describe('a client killed at', () => {
       const queue = fleet.queues[0] as Queue;
       expect((await queue.getJob(job.id)) !== undefined).toBe(point === 'outbox.dispatched');
       await fleet.work();
-      expect(await fleet.result(job.id, { timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+      expect(await fleet.result(job.id, { timeoutMs: 60_000 })).toEqual({ how: 'complete' });
       await expectOneStory(fleet, job.id, 'complete');
       expect(await rowOf(file.db, job.id)).toMatchObject({ fence: 1, crash_count: 0 });
       await expect.poll(outbox, { timeout: 20_000 }).toBe(0);
@@ -472,7 +472,7 @@ describe('a client killed at', () => {
       await doomed.dead();
       expect((await rowOf(file.db, handle.id)).status).toBe(point === 'cancel.asked' ? 'pending' : 'cancelled');
       await fleet.work();
-      await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
+      await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
       await following;
       expect(followed).toEqual(['cancelled']);
       expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(['cancelled']);
@@ -487,7 +487,7 @@ describe('a client killed at', () => {
       file.db,
     );
     const worker = await fleet.work();
-    await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+    await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
     await expect.poll(() => (fleet.queues[0] as Queue).getJobState(handle.id), { timeout: 20_000 }).toBe('failed');
     await sql`update oncefleet.jobs set deadline_at = null where id = ${handle.id}`.execute(file.db);
     void worker;
@@ -520,7 +520,7 @@ describe('a reconciler killed at', () => {
       expect((await queue.getJob(id)) !== undefined).toBe(point === 'reconcile.dispatched');
       expect(await rowOf(file.db, id)).toMatchObject({ status: 'pending', fence: 0 });
       await fleet.work();
-      expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'complete' });
+      expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'complete' });
       await expectOneStory(fleet, id, 'complete');
       expect(await rowOf(file.db, id)).toMatchObject({ fence: 1, crash_count: 0 });
     });
@@ -591,7 +591,7 @@ describe('a reconciler killed at', () => {
     const fleet = healthyFleet(prefix);
     const handle = await fleet.enqueue(stepsJob, { how: 'silent' });
     const worker = await fleet.work();
-    await handle.result({ timeoutMs: 20_000 });
+    await handle.result({ timeoutMs: 60_000 });
     const queue = fleet.queues[0] as Queue;
     await expect.poll(() => queue.getJobState(handle.id), { timeout: 20_000 }).toBe('completed');
     await worker.close();
