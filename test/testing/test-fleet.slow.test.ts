@@ -47,9 +47,9 @@ describe('a test fleet', () => {
     onTestFinished(() => fleet.close());
     await fleet.work();
     const handle = await fleet.enqueue(double, { n: 21 }, { key: 'k' });
-    expect(await handle.result(timeoutMs: 60_000 )).toBe(42);
+    expect(await handle.result({ timeoutMs: 60_000 })).toBe(42);
     const { rows } = await fleet.pool.query('select status from jobs');
-    expect(rows).toEqual([status: 'completed' ]);
+    expect(rows).toEqual([{ status: 'completed' }]);
     expect(await databases()).toContain(nameOf(fleet.databaseUrl));
     expect(await keysUnder(fleet.prefix)).not.toEqual([]);
     await Promise.all([fleet.close(), fleet.close()]);
