@@ -20,6 +20,12 @@ const job = defineJob({
   },
 });
 
+const parsed = defineJob({
+  name: 'parsed',
+  input: z.object({ at: z.string().transform((text) => new Date(text)) }),
+  run: ({ at }) => at.getTime(),
+});
+
 it('input, output, events and results have the types of their schemas', () => {
   type Charging = { type: 'charging'; cents: number } | { type: 'charged' };
   const enqueue = (fleet: Fleet) => fleet.enqueue(job, { order: 'A', cents: 1 });
@@ -29,6 +35,11 @@ it('input, output, events and results have the types of their schemas', () => {
   const refused = (fleet: Fleet) => {
     // @ts-expect-error the order is missing
     void fleet.enqueue(job, { cents: 1 });
+    // What has a default may be left out; what is transformed is given as it is before.
+    void fleet.enqueue(job, { order: 'A' });
+    void fleet.enqueue(parsed, { at: '2026-01-01' });
+    // @ts-expect-error what comes out of the schema does not go in
+    void fleet.enqueue(parsed, { at: new Date() });
     // @ts-expect-error no such option
     void fleet.enqueue(job, { order: 'A', cents: 1 }, { keys: 'k' });
   };

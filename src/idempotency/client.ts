@@ -25,7 +25,6 @@ import {
   JobFailedError,
   OncefleetError,
   type StoredFailure,
-  toIssues,
   toStoredFailure,
 } from '../errors.ts';
 import type { Cursor } from '../journal/cursor.ts';
@@ -60,7 +59,8 @@ import type {
   ResultOptions,
 } from './client-types.ts';
 import type { AnyJobDefinition, JobDefinition } from './define-job.ts';
-import { checkKey, fingerprint, inputJson } from './fingerprint.ts';
+import { checkKey, fingerprint } from './fingerprint.ts';
+import { checkedInput } from './input.ts';
 import { Operator } from './operator.ts';
 import { Outcomes } from './outcomes.ts';
 import type { Runtime } from './runtime.ts';
@@ -79,9 +79,9 @@ export interface JobClient {
    * @throws InputInvalidError; OncefleetError JOB_NAME_UNKNOWN, KEY_INVALID, KEY_MISMATCH,
    *   TRANSACTION_INVALID; STORE_UNAVAILABLE an open transaction holds the key for too long
    */
-  enqueue<I, O, E extends JobEvent>(
-    job: JobDefinition<I, O, E>,
-    input: I,
+  enqueue<I, O, E extends JobEvent, In>(
+    job: JobDefinition<I, O, E, In>,
+    input: In,
     options?: EnqueueOptions,
   ): Promise<JobHandle<O, E>>;
   enqueue(job: string, input: unknown, options?: EnqueueOptions): Promise<JobHandle>;
@@ -252,8 +252,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     if (closed) throw new OncefleetError('SHUTTING_DOWN', 'This fleet is closed: enqueue through another');
     parseOptions('Enqueue options', enqueueSchema, options);
     if (options.key !== undefined) checkKey(options.key);
-    const parsed = definition.input.safeParse(input);
-    if (!parsed.success) throw new InputInvalidError(`Input of job ${definition.name}`, toIssues(parsed.error.issues));
+    const carried = checkedInput(definition, input);
     const tenant = tenantOf(options);
     const { policy } = definition;
     const rowOptions: RowOptions = {
@@ -268,8 +267,8 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       queue: definition.queue,
       key: options.key ?? null,
       // What the caller sent, not what the schema made of it: that may change with a release.
-      fingerprint: fingerprint(input),
-      input: inputJson(input),
+      fingerprint: fingerprint(carried.value),
+      input: carried.text,
       options: rowOptions,
       delayMs: options.delayMs ?? 0,
       deadlineMs: policy.deadlineMs ?? null,
@@ -282,7 +281,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       key: options.key ?? null,
       options: rowOptions,
       delayMs: options.delayMs ?? 0,
-      ...(policy.onStoreOutage === 'run' ? { input } : {}),
+      ...(policy.onStoreOutage === 'run' ? { input: carried.value } : {}),
     });
     let accepted: Accepted;
     let xid: string | undefined;

@@ -108,12 +108,16 @@ export interface JobPolicy {
   onRetry: 'restart' | 'continue';
 }
 
-export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = JobEvent> {
+/**
+ * @typeParam I what `run` gets: the input after its schema
+ * @typeParam In what `enqueue` takes: the input before it
+ */
+export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = JobEvent, In = I> {
   readonly name: string;
   /** BullMQ queue; the job's name unless told. */
   readonly queue: string;
   readonly description: string;
-  readonly input: z.ZodType<I>;
+  readonly input: z.ZodType<I, In>;
   readonly output: z.ZodType<O> | undefined;
   /** What the handler may emit; `emit` refuses anything else. */
   readonly events: z.ZodType<E> | undefined;
@@ -125,7 +129,7 @@ export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = Jo
 
 /** A definition in a list of several. */
 // biome-ignore lint/suspicious/noExplicitAny: the list's reader checks input by schema; no type fits all.
-export type AnyJobDefinition = JobDefinition<any, any, any>;
+export type AnyJobDefinition = JobDefinition<any, any, any, any>;
 
 export interface JobOptions<I extends z.ZodType, O, E extends JobEvent> extends Partial<JobPolicy> {
   name: string;
@@ -217,15 +221,15 @@ export const definitionSchema = z.looseObject(
  */
 export function defineJob<I extends z.ZodType, O = unknown, E extends JobEvent = JobEvent>(
   options: JobOptions<I, O, E>,
-): JobDefinition<z.output<I>, O, E> {
+): JobDefinition<z.output<I>, O, E, z.input<I>> {
   const given = (options as { name?: unknown } | undefined)?.name;
   const what = typeof given === 'string' && NAME.test(given) ? `Job ${given}` : 'Job definition';
   const checked = parseOptions(what, jobOptionsSchema, options);
-  const definition: JobDefinition<z.output<I>, O, E> = {
+  const definition: JobDefinition<z.output<I>, O, E, z.input<I>> = {
     name: checked.name,
     queue: checked.queue ?? checked.name,
     description: checked.description ?? '',
-    input: options.input as unknown as z.ZodType<z.output<I>>,
+    input: options.input as unknown as z.ZodType<z.output<I>, z.input<I>>,
     output: options.output,
     events: options.events,
     policy: toPolicy(checked),

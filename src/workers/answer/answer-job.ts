@@ -53,7 +53,9 @@ export interface AnswerJobOptions {
 }
 
 /** No checkpoint: an attempt after the first starts over, and readers discard what came before it. */
-export function createAnswerJob(options: AnswerJobOptions): JobDefinition<AnswerInput, AnswerResult, AnswerEvent> {
+export function createAnswerJob(
+  options: AnswerJobOptions,
+): JobDefinition<AnswerInput, AnswerResult, AnswerEvent, z.input<typeof answerInput>> {
   return defineJob<typeof answerInput, AnswerResult, AnswerEvent>({
     name: 'answer',
     description: 'Answers a question from a collection, streamed, with its sources.',
