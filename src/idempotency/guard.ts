@@ -82,6 +82,9 @@ export interface JobSpec {
 /** A handler that ignores its signal for so long is left behind; its writes are refused, ms. */
 const ABANDON_AFTER_MS = 5_000;
 
+/** Its worker was closed by force: nobody waits for it any more, but for what it says at once, in ms. */
+const ABANDONED_WAIT_MS = 500;
+
 /** Deliveries of a job are deferred no longer than this while one owner has it, ms. */
 const DEFERRAL_LIMIT_MS = 24 * 3600 * 1000;
 
@@ -138,6 +141,7 @@ export class Guard {
   readonly #runs = new Bag<RunInProgress>();
   /** Nothing starts any more: this process ends. */
   #over = false;
+  #abandoned = false;
   /** Aborts what waits for a Postgres that is away, when the process must end. */
   readonly #giveUp = new AbortController();
   #deliveries = 0;
@@ -174,6 +178,15 @@ export class Guard {
   interrupt({ forGood = false } = {}): void {
     this.#over ||= forGood;
     for (const { stop, jobId } of this.#runs.values()) stop.abort(new InterruptedError(jobId));
+  }
+
+  /**
+   * Interrupts every run, and leaves their jobs where BullMQ has them: after a forced close of its worker
+   * they are no longer this process's to move, and BullMQ's stalled check brings them back.
+   */
+  abandon(): void {
+    this.#abandoned = true;
+    this.interrupt({ forGood: true });
   }
 
   /** Stops waiting for Postgres: what could not be settled is left to its lease. */
@@ -640,7 +653,7 @@ export class Guard {
     let leaveTimer: NodeJS.Timeout | undefined;
     const end = await new Promise<{ value: unknown } | { error: Error } | { left: true }>((resolve) => {
       stop.listen(() => {
-        leaveTimer = setTimeout(() => resolve({ left: true }), ABANDON_AFTER_MS);
+        leaveTimer = setTimeout(() => resolve({ left: true }), this.#abandoned ? ABANDONED_WAIT_MS : ABANDON_AFTER_MS);
       });
       handle().then(
         (value) => resolve({ value }),
@@ -846,6 +859,7 @@ export class Guard {
 
   /** Gives a delivery back to its queue: the next free worker has it. */
   async #handBack({ job, token }: Delivery): Promise<never> {
+    if (this.#abandoned) throw new WaitingError();
     await job
       .moveToWait(token ?? '')
       .catch((err: unknown) => this.#runtime.log.debug({ err }, 'job not moved back to wait'));

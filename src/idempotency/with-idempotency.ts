@@ -21,8 +21,8 @@ const optionsSchema = z.strictObject({
   onPoison: aFunction.optional(),
 } satisfies Record<keyof WithIdempotencyOptions, z.ZodType>);
 
-/** How long `close()` waits for the handlers it interrupts, in ms; longer than one is waited for that ignores its signal. */
-const CLOSE_WAIT_MS = 7_000;
+/** How long `close()` waits for the outcomes of the handlers it interrupts, in ms. */
+const CLOSE_WAIT_MS = 5_000;
 
 /** A processor for `new Worker(queue, processor)`. */
 export interface GuardedProcessor<R> {
@@ -31,7 +31,8 @@ export interface GuardedProcessor<R> {
   interrupt(): void;
   /**
    * Flushes the journal and lets go of Postgres and Redis. Call it after `worker.close()`: handlers that
-   * still run, after a forced close, are interrupted, and their jobs wait for another worker.
+   * still run, after a forced close, are interrupted and their leases released; BullMQ's stalled check
+   * gives their jobs to another worker.
    */
   close(): Promise<void>;
 }
@@ -87,7 +88,7 @@ export function withIdempotency<R>(
   return Object.assign(guarded, {
     interrupt: () => guard.interrupt(),
     async close() {
-      guard.interrupt({ forGood: true });
+      guard.abandon();
       await within(CLOSE_WAIT_MS, guard.idle(), () => guard.giveUp());
       await runtime.close();
     },

@@ -353,7 +353,7 @@ describe('an error of the handler', () => {
   });
 
   it.each([
-    ['a number', 120, [120, 120]],
+    ['a number', 60_000, [60_000, 60_000]],
     ['two hours', { type: 'fixed', delay: 2 * HOUR }, [2 * HOUR, 2 * HOUR]],
     ['exponential', { type: 'exponential', delay: HOUR }, [HOUR, 2 * HOUR]],
     ['a strategy of the worker’s', { type: 'mine' }, [1_000, 2_000]],

@@ -300,6 +300,10 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
     await reconciler.reconcile();
     await reconciler.reconcile();
     await runtime.dispatcher.queue('job').remove(lost);
+    // However long all that took.
+    await sql`
+      with due as (update oncefleet.jobs set run_at = clock_timestamp() - interval '1500 ms' where id = ${lost} returning run_at)
+      update oncefleet.unfinished_jobs u set run_at = due.run_at from due where u.job_id = ${lost}`.execute(file.db);
     await reconciler.reconcile();
     expect(await inRedis(lost)).toBe(true);
     await deleteJobs();
