@@ -22,7 +22,7 @@ import { findWaitingAlerts } from '../db/poison-alerts.ts';
 import { findOddStreams, findRoundAge } from '../db/rounds.ts';
 import { OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
-import { bullIdOf, isAnother, SCORE_PER_MS, valuesOf } from '../idempotency/dispatcher.ts';
+import { bullIdOf, isAnother, type MissingRow, SCORE_PER_MS, valuesOf } from '../idempotency/dispatcher.ts';
 import { isOwnData } from '../idempotency/job-data.ts';
 import type { PauseDifference } from '../idempotency/pauses.ts';
 import type { Runtime } from '../idempotency/runtime.ts';
@@ -43,6 +43,9 @@ const LOOK_AGAIN_MS = 2_000;
 
 /** How long Redis may take to answer at all, ms. */
 const REDIS_WAIT_MS = 5_000;
+
+/** Between two tries to give a job to a Redis that is slow, in ms. */
+const DISPATCH_AGAIN_MS = 50;
 
 /** Jobs named in a finding; all are counted and mended. */
 const MAX_NAMED = 100;
@@ -471,7 +474,7 @@ class Doctor {
       case 'lease-expired':
         if (bull?.state === 'deserted' || bull?.state === 'waiting-children') await remove();
         if (row !== undefined)
-          await dispatcher.redispatch({
+          await this.#dispatch({
             ...row,
             delayMs: row.status === 'running' ? 0 : row.delayMs,
             absent: bull?.state === 'absent',
@@ -499,6 +502,14 @@ class Doctor {
         return;
       default:
         kind satisfies never;
+    }
+  }
+
+  /** A slow Redis takes some of many jobs late, and the dispatcher refuses the others meanwhile: they wait here. */
+  async #dispatch(row: MissingRow): Promise<void> {
+    for (const until = performance.now() + REDIS_WAIT_MS; ; ) {
+      if ((await this.#runtime.dispatcher.redispatch(row)) || performance.now() > until) return;
+      await delay(DISPATCH_AGAIN_MS, undefined, { signal: this.#options.signal });
     }
   }
 
