@@ -55,6 +55,8 @@ export interface JobSpec {
   policy: JobPolicy;
   /** The idempotency key of a job that some other BullMQ client added. */
   keyOf(job: Job): string | undefined;
+  /** What of such a job's data its fingerprint is made of; undefined: all but the key. @throws InputInvalidError */
+  fingerprinted?: ((job: Job) => unknown) | undefined;
   checkEvent: ((event: JobEvent) => void) | undefined;
   /** @throws InputInvalidError */
   handle(input: unknown, ctx: JobContext, job: Job): Promise<unknown>;
@@ -93,7 +95,6 @@ export class Guard {
   #over = false;
   /** Aborts what waits for a Postgres that is away, when the process must end. */
   readonly #giveUp = new AbortController();
-  #deliveries = 0;
   /**
    * Owners of claims that failed without an answer, by BullMQ job: such a claim may have been
    * committed, and the job's next delivery is recognised by its owner. Never of a claim that
@@ -168,7 +169,7 @@ export class Guard {
   ): Promise<unknown> {
     const deliveryId = `${job.queueName}/${job.id}`;
     const unanswered = this.#unanswered.get(deliveryId);
-    const owner = unanswered ?? `${this.#runtime.workerId}/${this.#deliveries++}`;
+    const owner = unanswered ?? this.#runtime.newOwner();
     this.#unanswered.delete(deliveryId);
     let jobId: string;
     let claimSentAt: bigint;
@@ -247,7 +248,7 @@ export class Guard {
           name: spec.name,
           queue: spec.queue,
           key,
-          fingerprint: fingerprint(input),
+          fingerprint: fingerprint(spec.fingerprinted === undefined ? input : spec.fingerprinted(job)),
           input: inputJson(input),
           options: {
             priority: job.opts.priority ?? 0,
@@ -466,12 +467,7 @@ export class Guard {
     ) {
       try {
         const jobId = readJobData(job)?.jobId ?? (await this.#acceptForeign(job, spec));
-        const { answer } = await this.#claim(
-          jobId,
-          `${this.#runtime.workerId}/unguarded-${this.#deliveries++}`,
-          job,
-          spec,
-        );
+        const { answer } = await this.#claim(jobId, this.#runtime.newOwner(), job, spec);
         if (answer.decision !== 'claimed') break;
         const stream = this.#runtime.writer.open({
           streamId: jobId,
