@@ -2,7 +2,8 @@ import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
 
-const entry = fileURLToPath(new URL('src/index.ts', import.meta.url));
+// Not src/index.ts: what it loads with `require` would be a second copy beside the one that tests import.
+const entry = fileURLToPath(new URL('src/library.ts', import.meta.url));
 const testing = fileURLToPath(new URL('src/testing/index.ts', import.meta.url));
 
 /** Tests that last by the clock, or start and kill real processes and servers: `npm run test:slow`. */
@@ -15,6 +16,7 @@ function suite(name: string, files: { include: string[]; exclude?: string[] }): 
       conditions: ['oncefleet-source'],
       alias: [
         { find: /^oncefleet$/, replacement: entry },
+        { find: /^.*\/src\/index\.ts$/, replacement: entry },
         { find: /^oncefleet\/testing$/, replacement: testing },
       ],
     },

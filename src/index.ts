@@ -1,43 +1,60 @@
-/** The library's public face. */
-export { CONFIG_VARIABLES, type Config, type FleetSettings, fleetSettings, loadConfig } from './config.ts';
-export { checkSchema, migrate } from './db/migrate.ts';
-export type { TenantPolicy } from './db/retention.ts';
-export type { Database } from './db/schema.ts';
+/**
+ * The library's public face. What it imports is small: BullMQ, Postgres and Redis drivers, zod and
+ * pino are loaded by the first call that needs them, so that a process which wraps no processor,
+ * or enqueues nothing, does not pay for them.
+ *
+ * `require` and not `import()`: none of these calls is asynchronous. Node 22.12 and newer load ES
+ * modules with it, the same instances as `import` does.
+ */
+import { createRequire } from 'node:module';
+import type * as Library from './library.ts';
+
 export * from './errors.ts';
-export type { CallerTransaction, PgTransaction } from './idempotency/caller-transaction.ts';
-export type { JobClient } from './idempotency/client.ts';
-export type * from './idempotency/client-types.ts';
-export {
-  type AnyJobDefinition,
-  type Backoff,
-  defineJob,
-  type JobContext,
-  type JobDefinition,
-  type JobOptions,
-  type JobPolicy,
-} from './idempotency/define-job.ts';
-export { type GuardedProcessor, type WithIdempotencyOptions, withIdempotency } from './idempotency/with-idempotency.ts';
-export type { Cursor } from './journal/cursor.ts';
-export {
-  type AttemptEvent,
-  isTerminalType,
-  type JobEvent,
-  type StreamEvent,
-  type SystemEvent,
-  type TerminalEvent,
-} from './journal/event.ts';
-export {
-  createFolder,
-  type FoldableEvent,
-  type Folder,
-  type FoldOptions,
-  type FoldState,
-  fold,
-} from './journal/fold.ts';
-export type { EventRun, Following } from './journal/follower.ts';
-export { JournalWriter, type StreamWriter } from './journal/writer.ts';
-export { createLogger, type Logger } from './log.ts';
-export { createBuiltinJobs } from './workers/builtin-jobs.ts';
-export type { Diagnosis, DoctorOptions, Finding } from './workers/doctor.ts';
-export { createFleet, type Fleet, type FleetOptions, type FleetWorker } from './workers/fleet.ts';
-export type { SweepReport } from './workers/sweeper.ts';
+export { isTerminalType } from './journal/event.ts';
+export { createFolder, fold } from './journal/fold.ts';
+export type * from './library.ts';
+
+const require = createRequire(import.meta.url);
+const file = import.meta.url.endsWith('.ts') ? './library.ts' : './library.js';
+let loaded: typeof Library | undefined;
+
+function load(): typeof Library {
+  loaded ??= require(file) as typeof Library;
+  return loaded;
+}
+
+/** A function or class of the library under its own type, loaded with its first call. */
+function late<Name extends keyof typeof Library>(name: Name): (typeof Library)[Name] {
+  const target = (() => {}) as unknown as object;
+  const real = () => load()[name] as object;
+  return new Proxy(target, {
+    apply: (_target, self, args) => Reflect.apply(real() as () => unknown, self, args),
+    construct: (_target, args) => Reflect.construct(real() as new () => object, args),
+    get: (_target, key) => Reflect.get(real(), key),
+  }) as (typeof Library)[Name];
+}
+
+export const checkSchema = late('checkSchema');
+export const createBuiltinJobs = late('createBuiltinJobs');
+export const createFleet = late('createFleet');
+export const createLogger = late('createLogger');
+export const defineJob = late('defineJob');
+export const fleetSettings = late('fleetSettings');
+export const JournalWriter = late('JournalWriter');
+export type JournalWriter = Library.JournalWriter;
+export const loadConfig = late('loadConfig');
+export const migrate = late('migrate');
+export const startMaintenance = late('startMaintenance');
+export const withIdempotency = late('withIdempotency');
+
+/** Every variable of the environment that `loadConfig` reads. */
+export const CONFIG_VARIABLES = new Proxy({} as typeof Library.CONFIG_VARIABLES, {
+  get: (_target, key) => Reflect.get(load().CONFIG_VARIABLES, key),
+  has: (_target, key) => Reflect.has(load().CONFIG_VARIABLES, key),
+  ownKeys: () => Reflect.ownKeys(load().CONFIG_VARIABLES),
+  // Configurable, as a proxy's must be that its target does not have.
+  getOwnPropertyDescriptor: (_target, key) => {
+    const found = Reflect.getOwnPropertyDescriptor(load().CONFIG_VARIABLES, key);
+    return found === undefined ? undefined : { ...found, configurable: true };
+  },
+});

@@ -73,6 +73,8 @@ export interface JobSpec {
   transparent: boolean;
   /** The idempotency key of a job that some other BullMQ client added, where its data do not say it. */
   keyOf(job: Job): string | undefined;
+  /** What of such a job's data its fingerprint is made of; undefined: all but the key. @throws InputInvalidError */
+  fingerprinted?: ((job: Job) => unknown) | undefined;
   checkEvent: ((event: JobEvent) => void) | undefined;
   /** @throws InputInvalidError */
   handle(input: unknown, ctx: JobContext, job: Job): Promise<unknown>;
@@ -144,7 +146,6 @@ export class Guard {
   #abandoned = false;
   /** Aborts what waits for a Postgres that is away, when the process must end. */
   readonly #giveUp = new AbortController();
-  #deliveries = 0;
   /**
    * Owners of claims that failed without an answer, by BullMQ job: such a claim may have been
    * committed, and the job's next delivery is recognised by its owner. Never of a claim that
@@ -225,7 +226,7 @@ export class Guard {
     const { job, spec } = delivery;
     const deliveryId = `${job.queueName}/${job.id}`;
     const unanswered = this.#unanswered.get(deliveryId);
-    const owner = unanswered ?? `${this.#runtime.workerId}/${this.#deliveries++}`;
+    const owner = unanswered ?? this.#runtime.newOwner();
     this.#unanswered.delete(deliveryId);
     let row: DeliveredRow;
     let claimSentAt: bigint;
@@ -321,7 +322,7 @@ export class Guard {
           key: given ?? ownKey(source),
           keyScope,
           source,
-          fingerprint: fingerprint(input),
+          fingerprint: fingerprint(spec.fingerprinted === undefined ? input : spec.fingerprinted(job)),
           input: inputJson(spec.transparent ? data : input),
           options: {
             priority: job.opts.priority ?? 0,
@@ -590,11 +591,7 @@ export class Guard {
       try {
         const row = await this.#findRow(delivery);
         const { jobId } = row;
-        const { answer } = await this.#claim(
-          row,
-          `${this.#runtime.workerId}/unguarded-${this.#deliveries++}`,
-          delivery,
-        );
+        const { answer } = await this.#claim(row, this.#runtime.newOwner(), delivery);
         if (answer.decision !== 'claimed') break;
         const stream = this.#runtime.writer.open({
           streamId: jobId,

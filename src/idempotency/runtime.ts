@@ -119,6 +119,21 @@ export function runtimeIssues(options: { readonly leaseTtlMs?: unknown; readonly
   return message === undefined ? [] : [{ path: 'heartbeatMs', message }];
 }
 
+const loggers = new WeakMap<object, number>();
+let loggerCount = 0;
+
+/**
+ * Equal for options that make equal runtimes. A logger is equal to itself alone: a child has bindings of its own.
+ *
+ * @throws InputInvalidError
+ */
+export function runtimeKey(given: RuntimeOptions): string {
+  const { log, ...options } = parseOptions('Runtime', runtimeSchema, given, runtimeIssues);
+  if (log !== undefined && !loggers.has(log)) loggers.set(log, ++loggerCount);
+  const entries = Object.entries({ ...options, log: log === undefined ? 0 : loggers.get(log) });
+  return JSON.stringify(entries.toSorted(([a], [b]) => (a < b ? -1 : 1)));
+}
+
 export class Runtime {
   /** Names this process in leases and the ledger. */
   readonly workerId: string;
@@ -144,6 +159,7 @@ export class Runtime {
   readonly #claims: Batcher<ClaimRequest, ClaimAnswer>;
   readonly #settlements: Batcher<Settlement, boolean>;
   #closed: Promise<void> | undefined;
+  #owners = 0;
 
   /** @throws InputInvalidError; OncefleetError SERVICE_MISSING. Nothing is opened then */
   constructor(given: RuntimeOptions) {
@@ -232,6 +248,14 @@ export class Runtime {
   /** What BullMQ puts before the keys of a queue. */
   queuePrefix(queue: string): string {
     return queuePrefix(this.settings.prefix, queue, this.settings.redisCluster);
+  }
+
+  /**
+   * Names the owner of one claim. Counted here and not by each guard: two deliveries of one job to two
+   * guards of this process must not take each other for themselves.
+   */
+  newOwner(): string {
+    return `${this.workerId}/${this.#owners++}`;
   }
 
   /** Ends the connections that BullMQ made for itself, however busy they are. */

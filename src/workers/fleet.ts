@@ -12,6 +12,7 @@ import { type AnyJobDefinition, definitionSchema } from '../idempotency/define-j
 import { Guard, type JobSpec } from '../idempotency/guard.ts';
 import { HandlerSlots } from '../idempotency/handler-slots.ts';
 import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from '../idempotency/runtime.ts';
+import { lendRuntime } from '../idempotency/shared-runtime.ts';
 import type { JobEvent } from '../journal/event.ts';
 import {
   abortSignal,
@@ -158,7 +159,7 @@ export function createFleet(options: FleetOptions): Fleet {
   const workers = new Set<FleetWorker>();
   const retention = { streamMs: settings.streamRetentionMs, jobMs: settings.jobRetentionMs };
   const db = runtime.db.kysely;
-  return Object.assign(Object.create(client) as JobClient, {
+  const fleet = Object.assign(Object.create(client) as JobClient, {
     db,
     async work(workOptions: { jobs?: readonly string[]; concurrency?: number } = {}) {
       const { jobs, concurrency } = parseOptions('work', workSchema, workOptions);
@@ -203,6 +204,8 @@ export function createFleet(options: FleetOptions): Fleet {
       await client.close();
     },
   });
+  lendRuntime(fleet, runtime);
+  return fleet;
 }
 
 /**

@@ -73,9 +73,12 @@ const REDIS_WAIT_MS = 5_000;
 /** How long `close()` waits for the round in progress, ms. */
 const CLOSE_WAIT_MS = 2_000;
 
+/** Of a job's definition, what its end needs. */
+type Ended = Pick<AnyJobDefinition, 'onPoison'> & { policy: { maxCrashes?: number; resultTtlMs?: number } };
+
 export interface ReconcilerOptions {
   runtime: Runtime;
-  jobs: ReadonlyMap<string, AnyJobDefinition>;
+  jobs: { get(name: string): Ended | undefined };
   /** Pause between rounds, ms. */
   intervalMs: number;
 }
@@ -337,7 +340,7 @@ export class Reconciler {
 /** Ends a job that may not run again; its terminal event is journalled once, for every reader. */
 export async function endIfOver(
   runtime: Runtime,
-  jobs: ReadonlyMap<string, AnyJobDefinition>,
+  jobs: ReconcilerOptions['jobs'],
   job: { id: string; name: string; mustEnd: boolean; crashCount: number },
 ): Promise<boolean> {
   const definition = jobs.get(job.name);

@@ -5,7 +5,7 @@ import { Redis } from 'ioredis';
 import { afterAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { Runtime } from '../../src/idempotency/runtime.ts';
 import { createFleet, type JobContext, NonRetryableError, RetryAfterError, withIdempotency } from '../../src/index.ts';
-import { silentLogger } from '../../src/log.ts';
+import { type Logger, silentLogger } from '../../src/log.ts';
 import { Reconciler } from '../../src/workers/reconciler.ts';
 import { useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
@@ -27,7 +27,7 @@ async function stage(
     prefix?: string;
     fleetPrefix?: string;
     worker?: Partial<WorkerOptions>;
-    guard?: Partial<Parameters<typeof withIdempotency>[1]>;
+    guard?: { log?: Logger; leaseTtlMs?: number };
   } = {},
 ) {
   const prefix = options.prefix ?? uniquePrefix();

@@ -1,0 +1,70 @@
+/**
+ * One runtime for all guarded processors of a process that ask for the same: ten wrapped workers
+ * share a pool, a lease thread and three Redis connections. Counted, and freed by the last `close()`.
+ */
+import { OncefleetError } from '../errors.ts';
+import { Runtime, type RuntimeOptions, runtimeKey } from './runtime.ts';
+
+/** A runtime for as long as it is needed. */
+export interface RuntimeShare {
+  readonly runtime: Runtime;
+  /** Frees the runtime if nobody else in this process uses it. Idempotent. */
+  release(): Promise<void>;
+}
+
+const shared = new Map<string, { runtime: Runtime; users: number }>();
+
+/** Runtimes of fleets, which the fleets close. */
+const lent = new WeakMap<object, Runtime>();
+
+/** Makes a fleet's runtime available to `shareOf`. */
+export function lendRuntime(fleet: object, runtime: Runtime): void {
+  lent.set(fleet, runtime);
+}
+
+/**
+ * The runtime of a fleet. The fleet closes it.
+ *
+ * @throws OncefleetError INPUT_INVALID it is no fleet, or one of another copy of this package
+ */
+export function shareOf(what: string, fleet: object): RuntimeShare {
+  const runtime = lent.get(fleet);
+  if (runtime === undefined) {
+    throw new OncefleetError(
+      'INPUT_INVALID',
+      `${what}: fleet: expected what createFleet returns, from the same copy of this package`,
+    );
+  }
+  return { runtime, release: async () => undefined };
+}
+
+/**
+ * A share of the runtime that others with equal options use; options that differ in anything but
+ * `maxCrashes` and `resultTtlMs` get a runtime of their own. Those two are the caller's to keep:
+ * they belong to jobs, not to connections.
+ */
+export function shareRuntime(options: RuntimeOptions): RuntimeShare {
+  const { maxCrashes: _crashes, resultTtlMs: _ttl, ...own } = options;
+  const key = runtimeKey(own);
+  let entry = shared.get(key);
+  if (entry === undefined) {
+    entry = { runtime: new Runtime(own), users: 0 };
+    shared.set(key, entry);
+  }
+  const taken = entry;
+  taken.users++;
+  let released: Promise<void> | undefined;
+  return {
+    runtime: taken.runtime,
+    release() {
+      released ??= (async () => {
+        taken.users--;
+        if (taken.users > 0) return;
+        // Before it closes: whoever comes now gets a new one.
+        shared.delete(key);
+        await taken.runtime.close();
+      })();
+      return released;
+    },
+  };
+}

@@ -1,0 +1,49 @@
+/** All of the library, with all that it rests on. `index.ts` is its face, which loads this when it is first called. */
+export { CONFIG_VARIABLES, type Config, type FleetSettings, fleetSettings, loadConfig } from './config.ts';
+export { checkSchema, migrate } from './db/migrate.ts';
+export type { TenantPolicy } from './db/retention.ts';
+export type { Database } from './db/schema.ts';
+export * from './errors.ts';
+export type { CallerTransaction, PgTransaction } from './idempotency/caller-transaction.ts';
+export type { JobClient } from './idempotency/client.ts';
+export type * from './idempotency/client-types.ts';
+export {
+  type AnyJobDefinition,
+  type Backoff,
+  defineJob,
+  type JobContext,
+  type JobDefinition,
+  type JobOptions,
+  type JobPolicy,
+} from './idempotency/define-job.ts';
+export {
+  type DeliveredJob,
+  type GuardedProcessor,
+  type WithIdempotencyOptions,
+  withIdempotency,
+} from './idempotency/with-idempotency.ts';
+export type { Cursor } from './journal/cursor.ts';
+export {
+  type AttemptEvent,
+  isTerminalType,
+  type JobEvent,
+  type StreamEvent,
+  type SystemEvent,
+  type TerminalEvent,
+} from './journal/event.ts';
+export {
+  createFolder,
+  type FoldableEvent,
+  type Folder,
+  type FoldOptions,
+  type FoldState,
+  fold,
+} from './journal/fold.ts';
+export type { EventRun, Following } from './journal/follower.ts';
+export { JournalWriter, type StreamWriter } from './journal/writer.ts';
+export { createLogger, type Logger } from './log.ts';
+export { createBuiltinJobs } from './workers/builtin-jobs.ts';
+export type { Diagnosis, DoctorOptions, Finding } from './workers/doctor.ts';
+export { createFleet, type Fleet, type FleetOptions, type FleetWorker } from './workers/fleet.ts';
+export { type Maintenance, type MaintenanceOptions, startMaintenance } from './workers/maintenance.ts';
+export type { SweepReport } from './workers/sweeper.ts';
