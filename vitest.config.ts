@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
 
 // Not src/index.ts: what it loads with `require` would be a second copy beside the one that tests import.
 const entry = fileURLToPath(new URL('src/library.ts', import.meta.url));
@@ -19,6 +19,11 @@ export default defineConfig({
   ssr: { resolve: { conditions: ['oncefleet-source'], externalConditions: ['oncefleet-source'] } },
   test: {
     include: ['test/**/*.test.ts'],
+    // These install packages from the registry; they run when they are named.
+    exclude: [
+      ...configDefaults.exclude,
+      ...(process.argv.some((arg) => arg.includes('.slow.')) ? [] : ['**/*.slow.test.ts']),
+    ],
     globalSetup: ['test/global-setup.ts'],
     environment: 'node',
     // Processes, not threads: tests send signals, block event loops and start worker threads.
