@@ -114,6 +114,7 @@ it('two guards on one runtime do not take each other’s run for their own', asy
     name: 'shared',
     queue: 'shared',
     policy: defineJob({ name: 'policy', input: z.object({}), run: async () => 1 }).policy,
+    transparent: true,
     keyOf: () => 'the same',
     checkEvent: undefined,
     async handle() {
@@ -128,6 +129,7 @@ it('two guards on one runtime do not take each other’s run for their own', asy
     ({
       id,
       queueName: 'shared',
+      queueQualifiedName: 'bull:shared',
       name: 'shared',
       data: {},
       opts: {},
@@ -252,16 +254,13 @@ it('maintenance ends what no worker delivers any more, by the processors’ own 
   const { databaseUrl, redisUrl, prefix } = options;
   const guarded = withIdempotency(async () => 1, { databaseUrl, redisUrl, prefix, resultTtlMs: 0 });
   const { queue } = serve(guarded, prefix, 'kept');
-  await addAndWait(queue, { idempotencyKey: 'old' }, 'old');
-  const { id: old } = await file.db
-    .selectFrom('jobs')
-    .select('id')
-    .where('idempotency_key', '=', 'old')
-    .executeTakeFirstOrThrow();
+  // Of an id made just now the sweep knows that its job is young.
+  const old = await insertJob(file.db, { queue: 'kept', id: '01900000-0000-7000-8000-000000000001' });
   await file.pool.query(
-    "update jobs set finished_at = finished_at - interval '1 day', created_at = created_at - interval '1 day', expires_at = now() - interval '1 day' where id = $1",
+    "update oncefleet.jobs set status = 'completed', finished_at = now() - interval '1 day', expires_at = now() - interval '1 hour' where id = $1",
     [old],
   );
+  await file.pool.query('delete from oncefleet.unfinished_jobs where job_id = $1', [old]);
   const dead = await insertJob(file.db, { queue: 'kept' });
   await claimFree(file.db, dead);
   await file.db.updateTable('jobs').set({ crash_count: 1 }).where('id', '=', dead).execute();

@@ -757,6 +757,16 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'sse-shared-skip',
     'sse-store-away',
   ],
+  'processors on shared connections': [
+    'fingerprint-copy',
+    'fingerprint-nothing',
+    'guarded-closed',
+    'maintenance-reconciles',
+    'shared-count',
+    'shared-forget',
+    'shared-owner',
+    'shared-policy',
+  ],
   'tools of tests and operators': [
     'crash-point-published',
     'doctor-dead-rows',

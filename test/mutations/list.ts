@@ -34,6 +34,7 @@ const PAUSES = 'test/workers/pauses.test.ts';
 const RECONCILER_PROCESSES = 'test/workers/reconciler-processes.slow.test.ts';
 const RUNTIME = 'test/idempotency/runtime.test.ts';
 const REDRIVE = 'test/http/redrive.test.ts';
+const SHARED = 'test/idempotency/shared-runtime.test.ts';
 const SETTLING = 'test/idempotency/settling.test.ts';
 const PROCESSES = 'test/idempotency/processes.slow.test.ts';
 const STREAM = 'test/http/stream.test.ts';
@@ -868,7 +869,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'left-behind',
-      find: 'leaveTimer = setTimeout(() => resolve({ left: true }), ABANDON_AFTER_MS);',
+      find: 'leaveTimer = setTimeout( () => resolve({ left: true }), this.#abandoned ? ABANDONED_WAIT_MS : ABANDON_AFTER_MS);',
       replace: '',
       mechanism: 'a handler that ignores its signal is left behind',
       test: FENCES,
@@ -2294,7 +2295,7 @@ export const mutations: readonly Mutation[] = [
   ...of('src/idempotency/with-idempotency.ts', [
     {
       name: 'alert-plain',
-      find: 'runtime.poisonAlerts.know([spec]);',
+      find: 'forget.push(runtime.poisonAlerts.know([spec]));',
       replace: '',
       mechanism: 'a guarded processor looks after the alerts of its names',
       test: ALERTS,
@@ -3835,6 +3836,82 @@ export const mutations: readonly Mutation[] = [
       mechanism: 'the doctor compares pauses',
       test: DOCTOR,
       title: 'brings it in line when asked to',
+    },
+  ]),
+
+  ...of('src/idempotency/shared-runtime.ts', [
+    {
+      name: 'shared-count',
+      find: 'if (taken.users > 0) return;',
+      replace: '',
+      mechanism: 'the last release closes a shared runtime, and no earlier one',
+      test: SHARED,
+      title: 'equal settings share a runtime',
+    },
+    {
+      name: 'shared-forget',
+      find: 'shared.delete(key);',
+      replace: '',
+      mechanism: 'a closed runtime is shared with nobody',
+      test: SHARED,
+      title: 'equal settings share a runtime',
+    },
+    {
+      name: 'shared-policy',
+      find: 'const { maxCrashes: _crashes, resultTtlMs: _ttl, ...own } = options;',
+      replace: 'const own = options;',
+      mechanism: 'settings of jobs do not keep processors from sharing',
+      test: SHARED,
+      title: 'is the jobs’ and not the runtime’s, which keeps its own',
+    },
+  ]),
+
+  ...of('src/idempotency/runtime.ts', [
+    {
+      name: 'shared-owner',
+      find: `return \`\${this.workerId}/\${this.#owners++}\`;`,
+      replace: 'return this.workerId;',
+      mechanism: 'owners differ between the guards of one process',
+      test: SHARED,
+      title: 'two guards on one runtime do not take each other’s run for their own',
+    },
+  ]),
+
+  ...of('src/idempotency/with-idempotency.ts', [
+    {
+      name: 'guarded-closed',
+      find: 'if (closed) return leave(delivery, token);',
+      replace: '',
+      mechanism: 'a closed processor leaves deliveries to others',
+      test: SHARED,
+      title: 'a delivery to a closed processor waits for another worker',
+    },
+    {
+      name: 'fingerprint-copy',
+      find: 'fingerprinted(structuredClone(job.data), job)',
+      replace: 'fingerprinted(job.data, job)',
+      mechanism: 'a fingerprint cannot change the data of its job',
+      test: SHARED,
+      title: 'leaves volatile fields out, and the processor still has them',
+    },
+    {
+      name: 'fingerprint-nothing',
+      find: "if (counts !== undefined && typeof counts !== 'function' && !isPromise) return counts;",
+      replace: 'if (counts !== null) return counts ?? null;',
+      mechanism: 'a fingerprint of nothing is refused',
+      test: SHARED,
+      title: 'a fingerprint that returns %s fails the job and says so',
+    },
+  ]),
+
+  ...of('src/workers/maintenance.ts', [
+    {
+      name: 'maintenance-reconciles',
+      find: 'reconciler.start();',
+      replace: '',
+      mechanism: 'maintenance ends what no worker delivers any more',
+      test: SHARED,
+      title: 'maintenance ends what no worker delivers any more',
     },
   ]),
 ];
