@@ -52,11 +52,13 @@ export async function readFinalState(databaseUrl: string): Promise<FinalState> {
   try {
     return {
       jobs: await rows(`select id, idempotency_key as key, name, status, fence, crash_count as "crashCount", error_count as "errorCount",
-        interruption_count as "interruptionCount", deferral_count as "deferralCount", result, error from jobs order by id`),
-      attempts: await rows(`select job_id as "jobId", fence, worker, outcome from job_attempts order by job_id, fence`),
-      heads: await rows(`select stream_id as "jobId", fence, next_seq as "nextSeq", state from stream_heads`),
+        interruption_count as "interruptionCount", deferral_count as "deferralCount", result, error from oncefleet.jobs order by id`),
+      attempts: await rows(
+        `select job_id as "jobId", fence, worker, outcome from oncefleet.job_attempts order by job_id, fence`,
+      ),
+      heads: await rows(`select stream_id as "jobId", fence, next_seq as "nextSeq", state from oncefleet.stream_heads`),
       segments: await rows(`select stream_id as "jobId", first_seq as "firstSeq", last_seq as "lastSeq", fence, events
-        from journal_segments order by stream_id, first_seq`),
+        from oncefleet.journal_segments order by stream_id, first_seq`),
       effects: await rows(`select key, step, job_id as "jobId", fence from chaos_effects order by key, step, at`),
     };
   } finally {
@@ -70,7 +72,7 @@ export async function countUnfinished(databaseUrl: string): Promise<number> {
   await client.connect();
   try {
     const { rows } = await client.query(
-      `select count(*)::int as count from jobs where status in ('pending', 'running')`,
+      `select count(*)::int as count from oncefleet.jobs where status in ('pending', 'running')`,
     );
     return Number(rows[0]?.count);
   } finally {

@@ -166,7 +166,7 @@ export class Nemesis {
     try {
       const { rows } = await client.query<{ id: string; fence: string }>(
         // In the order in which the fleet's own statements lock rows.
-        `select id, fence from jobs where status = 'running' order by id`,
+        `select id, fence from oncefleet.jobs where status = 'running' order by id`,
       );
       await flush(services.redisUrl);
       const until = performance.now() + forMs;
@@ -174,9 +174,9 @@ export class Nemesis {
         // Locked in the order that everybody keeps, or one of two would be ended as a deadlock.
         await client.query(
           `with held as (
-             select j.id from jobs j join unnest($1::uuid[], $2::bigint[]) as l (id, fence) using (id, fence)
+             select j.id from oncefleet.jobs j join unnest($1::uuid[], $2::bigint[]) as l (id, fence) using (id, fence)
              where j.status = 'running' order by j.id for no key update of j)
-           update jobs j set lease_expires_at = clock_timestamp() - interval '1 ms' from held where j.id = held.id`,
+           update oncefleet.jobs j set lease_expires_at = clock_timestamp() - interval '1 ms' from held where j.id = held.id`,
           [rows.map(({ id }) => id), rows.map(({ fence }) => fence)],
         );
         await this.#last(AGAIN_MS);

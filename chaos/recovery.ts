@@ -186,7 +186,7 @@ async function flushRedis({ fleet, services, signal, databaseUrl, prefix }: Stag
   const flushedAt = performance.now();
   await flush(services.redisUrl);
   const at = await waitFor(signal, async () => {
-    const { rows } = await execute(databaseUrl, `select id from jobs where status = 'pending'`);
+    const { rows } = await execute(databaseUrl, `select id from oncefleet.jobs where status = 'pending'`);
     const pipeline = client.pipeline();
     for (const { id } of rows) pipeline.exists(`${prefix}:${effectJob.queue}:${id}`);
     const answers = ((await pipeline.exec()) ?? []) as [Error | null, number][];
@@ -194,10 +194,13 @@ async function flushRedis({ fleet, services, signal, databaseUrl, prefix }: Stag
   });
   await execute(
     databaseUrl,
-    `update jobs set cancel_requested_at = clock_timestamp() where status in ('pending', 'running')`,
+    `update oncefleet.jobs set cancel_requested_at = clock_timestamp() where status in ('pending', 'running')`,
   );
   await waitFor(signal, async () => {
-    const { rows } = await execute(databaseUrl, `select 1 from jobs where status in ('pending', 'running') limit 1`);
+    const { rows } = await execute(
+      databaseUrl,
+      `select 1 from oncefleet.jobs where status in ('pending', 'running') limit 1`,
+    );
     return rows.length === 0 ? true : undefined;
   });
   client.disconnect();

@@ -137,7 +137,7 @@ async function measureReads(
       const begun = now();
       const result = await client.query({
         name: 'segments',
-        text: 'select first_seq, last_seq, fence, events::text from journal_segments where stream_id = $1 order by first_seq',
+        text: 'select first_seq, last_seq, fence, events::text from oncefleet.journal_segments where stream_id = $1 order by first_seq',
         values: [id],
       });
       times.statement.push(now() - begun);

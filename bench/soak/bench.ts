@@ -140,7 +140,7 @@ async function requireAllCompleted(databaseUrl: string, created: number, signal:
       `select count(*)::int as jobs, count(distinct idempotency_key)::int as keys,
          (count(*) filter (where status = 'completed'))::int as completed,
          (count(*) filter (where status in ('pending', 'running')))::int as unfinished
-       from jobs`,
+       from oncefleet.jobs`,
     );
     const { jobs, keys, completed, unfinished } = result.rows[0] as Record<string, number>;
     if (jobs === created && keys === created && completed === created) return;

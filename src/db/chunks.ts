@@ -44,7 +44,7 @@ export async function replaceChunks(
   for (let from = 0; from < chunks.length; from += INSERT_BATCH) {
     const batch = chunks.slice(from, from + INSERT_BATCH);
     await sql`
-      insert into chunks (document_id, ordinal, heading, content)
+      insert into oncefleet.chunks (document_id, ordinal, heading, content)
       select ${documentId}::uuid, ${from}::integer + ordinality - 1, heading, content
       from unnest(${batch.map(({ heading }) => heading)}::text[], ${batch.map(({ content }) => content)}::text[])
         with ordinality as c (heading, content, ordinality)`.execute(trx);
@@ -87,8 +87,8 @@ export async function countMatches(
 ): Promise<{ total: number; matches: number[] }> {
   const { rows } = await sql<{ total: number; matches: number }>`
     select
-      (select coalesce(sum(chunk_count), 0)::bigint from documents where collection_id = ${collectionId}) as total,
-      (select count(*) from chunks c join documents d on d.id = c.document_id
+      (select coalesce(sum(chunk_count), 0)::bigint from oncefleet.documents where collection_id = ${collectionId}) as total,
+      (select count(*) from oncefleet.chunks c join oncefleet.documents d on d.id = c.document_id
         where d.collection_id = ${collectionId} and ${vector(configuration)} @@ q.query) as matches
     from unnest(${[...queries]}::tsquery[]) with ordinality as q (query, n)
     order by n`.execute(db);
@@ -116,8 +116,8 @@ export async function findBestChunks(
   const any = terms.map(({ query }) => query).join(' | ');
   const { rows } = await sql<RankedChunk>`
     select d.id as "documentId", d.path, d.title, c.ordinal, c.heading, c.content, rank.score, rank.matched
-    from chunks c
-    join documents d on d.id = c.document_id
+    from oncefleet.chunks c
+    join oncefleet.documents d on d.id = c.document_id
     cross join lateral (
       select
         sum(t.weight * case when t.n > ${terms.length} then 1 else ts_rank(${RANK_WEIGHTS}::float4[], ${vector(search.configuration)}, t.query, 1) end) as score,

@@ -1,5 +1,6 @@
 import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
+import { DEFAULT_SCHEMA, schemaPlugins } from './own-schema.ts';
 import type { Database } from './schema.ts';
 import { endSilentConnections } from './silence.ts';
 import { prepareNamedStatements } from './statement.ts';
@@ -24,6 +25,8 @@ const types = {
 export interface CreateDbOptions {
   url: string;
   maxConnections: number;
+  /** The schema of our tables. Default `oncefleet`. */
+  schema?: string;
   /** Shown in pg_stat_activity. */
   applicationName: string;
   /** Gets errors of connections that run no statement; without a listener pg would end the process. */
@@ -33,13 +36,16 @@ export interface CreateDbOptions {
 }
 
 export interface Db {
+  /** For our statements: `jobs` is the table in our schema. For those of others, see `asPlain`. */
   readonly kysely: Kysely<Database>;
+  readonly schema: string;
   readonly pool: pg.Pool;
   close(): Promise<void>;
 }
 
 /** The connection pool and Kysely on it. Connects on first use. */
 export function createDb(options: CreateDbOptions): Db {
+  const { schema = DEFAULT_SCHEMA } = options;
   const pool = new pg.Pool({
     connectionString: options.url,
     max: options.maxConnections,
@@ -53,7 +59,7 @@ export function createDb(options: CreateDbOptions): Db {
   // A client that is checked out and between two statements (in a transaction) tells of a lost
   // connection by an event of its own, which would end the process; its next statement fails.
   pool.on('connect', (client) => client.on('error', options.onError));
-  prepareNamedStatements(pool, () =>
+  prepareNamedStatements(pool, schema, () =>
     options.onError(
       new Error(
         'prepared statements do not last on these connections (PgBouncer in transaction mode?); going on without',
@@ -65,10 +71,14 @@ export function createDb(options: CreateDbOptions): Db {
     afterMs: options.silenceMs ?? 10_000,
     onLost: options.onError,
   });
-  const kysely = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
+  const kysely = new Kysely<Database>({
+    dialect: new PostgresDialect({ pool }),
+    plugins: schemaPlugins(schema),
+  });
   let closing: Promise<void> | undefined;
   return {
     kysely,
+    schema,
     pool,
     close() {
       // Kysely ends the pool, but only one it has used.

@@ -52,7 +52,7 @@ function toRowState(row: RowColumns): RowState {
 }
 
 export async function findRowStates(db: Kysely<Database>, ids: readonly string[]): Promise<Map<string, RowState>> {
-  const rows = await sql<RowColumns>`select ${COLUMNS} from jobs where id = any(${ids}::uuid[])`.execute(db);
+  const rows = await sql<RowColumns>`select ${COLUMNS} from oncefleet.jobs where id = any(${ids}::uuid[])`.execute(db);
   return new Map(rows.rows.map((row) => [row.id, toRowState(row)]));
 }
 
@@ -68,8 +68,8 @@ export async function findUnfinished(
 /** Unfinished jobs that are not on the list of them. Reads every job. @param ids only of these */
 export async function findUnlisted(db: Kysely<Database>, ids?: readonly string[]): Promise<RowState[]> {
   const rows = await sql<RowColumns>`
-    select ${COLUMNS} from jobs
-    where finished_at is null and not exists (select from unfinished_jobs where job_id = id)
+    select ${COLUMNS} from oncefleet.jobs
+    where finished_at is null and not exists (select from oncefleet.unfinished_jobs where job_id = id)
       and ${ids === undefined ? sql`true` : sql`id = any(${ids}::uuid[])`}`.execute(db);
   return rows.rows.map(toRowState);
 }
@@ -77,9 +77,9 @@ export async function findUnlisted(db: Kysely<Database>, ids?: readonly string[]
 /** Puts a job on the list of the unfinished, if it is that. */
 export async function listUnfinished(db: Kysely<Database>, id: string): Promise<void> {
   await sql`
-    insert into unfinished_jobs (job_id, run_at, end_by)
+    insert into oncefleet.unfinished_jobs (job_id, run_at, end_by)
     select id, run_at, case when cancel_requested_at is null then deadline_at else cancel_requested_at end
-    from jobs where id = ${id} and finished_at is null
+    from oncefleet.jobs where id = ${id} and finished_at is null
     for key share
     on conflict do nothing`.execute(db);
 }
@@ -103,10 +103,12 @@ export async function findServerState(db: Kysely<Database>): Promise<ServerState
     db,
   );
   const unfinished = await sql<{ count: number }>`
-    select count(*) as count from unfinished_jobs`.execute(db);
+    select count(*) as count from oncefleet.unfinished_jobs`.execute(db);
   const tables = await sql<{ name: string; live: number; dead: number }>`
     select relname as name, n_live_tup as live, n_dead_tup as dead from pg_stat_user_tables
-    where relid in (to_regclass('jobs'), to_regclass('stream_heads'), to_regclass('ended_attempts'))`.execute(db);
+    where relid in (to_regclass('oncefleet.jobs'), to_regclass('oncefleet.stream_heads'), to_regclass('oncefleet.ended_attempts'))`.execute(
+    db,
+  );
   const [row] = server.rows;
   return {
     version: row?.version ?? 0,
@@ -127,6 +129,6 @@ export async function findClock(db: Kysely<Database>): Promise<number> {
 /** Queues that unfinished jobs are in. */
 export async function findQueues(db: Kysely<Database>): Promise<string[]> {
   const rows = await sql<{ queue: string }>`
-    select distinct j.queue from unfinished_jobs u join jobs j on j.id = u.job_id`.execute(db);
+    select distinct j.queue from oncefleet.unfinished_jobs u join oncefleet.jobs j on j.id = u.job_id`.execute(db);
   return rows.rows.map((row) => row.queue);
 }

@@ -133,22 +133,22 @@ async function mergeSegments(db: Kysely<Database>, streamId: string, group: Fold
   return db.transaction().execute(async (trx) => {
     // One fold of a stream at a time, and none beside a redrive: the statement after the lock sees what stands.
     const head = await sql`
-      select 1 from stream_heads where stream_id = ${streamId} and state = 'closed'
+      select 1 from oncefleet.stream_heads where stream_id = ${streamId} and state = 'closed'
       for no key update skip locked`.execute(trx);
     if (head.rows.length === 0) return false;
     // btrim takes the brackets of the arrays alone: what is inside starts and ends with a brace.
     const merged = await sql`
       with merged as (
         select '[' || string_agg(btrim(events::text, '[]'), ${SEPARATOR} order by first_seq) || ']' as events
-        from journal_segments
+        from oncefleet.journal_segments
         where stream_id = ${streamId} and first_seq between ${group.firstSeq} and ${group.lastSeq}
         having count(*) = ${group.segments} and count(distinct fence) = 1 and max(last_seq) = ${group.lastSeq}
           and sum(last_seq - first_seq + 1) = ${group.lastSeq - group.firstSeq + 1}
       ), gone as (
-        delete from journal_segments s using merged
+        delete from oncefleet.journal_segments s using merged
         where s.stream_id = ${streamId} and s.first_seq > ${group.firstSeq} and s.first_seq <= ${group.lastSeq}
       )
-      update journal_segments s set last_seq = ${group.lastSeq}, events = merged.events::json from merged
+      update oncefleet.journal_segments s set last_seq = ${group.lastSeq}, events = merged.events::json from merged
       where s.stream_id = ${streamId} and s.first_seq = ${group.firstSeq}
       returning 1`.execute(trx);
     return merged.rows.length > 0;

@@ -62,7 +62,7 @@ export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]):
       `with patience as materialized (
          select set_config('lock_timeout', '${KEY_LOCK_WAIT_MS}', true)
        ), job as (
-         insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
+         insert into oncefleet.jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
          select id, tenant, name, queue, key, fingerprint, options::json,
            clock_timestamp() + delay_ms * interval '1 ms', clock_timestamp() + deadline_ms * interval '1 ms', input::json
          from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], $10::text[])
@@ -70,7 +70,7 @@ export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]):
          on conflict (tenant, name, idempotency_key) where not key_released do nothing
          returning id, run_at, deadline_at
        )
-       insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job
+       insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job
        returning job_id as id`,
       [
         jobs.map((job) => job.id),
@@ -110,7 +110,7 @@ export async function findJobsByKey(
       'find_by_key',
       `select k.place, j.id, j.fingerprint, j.status, ${EXPIRED} as expired
        from unnest($1::text[], $2::text[], $3::text[]) with ordinality as k (tenant, name, key, place)
-       join jobs j on j.tenant = k.tenant and j.name = k.name and j.idempotency_key = k.key and not j.key_released`,
+       join oncefleet.jobs j on j.tenant = k.tenant and j.name = k.name and j.idempotency_key = k.key and not j.key_released`,
       [keys.map((k) => k.tenant), keys.map((k) => k.name), keys.map((k) => k.key)],
     ),
   );
@@ -266,12 +266,12 @@ async function claimFresh(
         from unnest($1::text[], $2::text[], $3::float8[], $4::int[]) as w (id, owner, ttl_ms, copies)
         where ttl_ms > 0 and copies >= 1 and owner <> ''
       ), fresh as (
-        select w.* from want w join jobs j on j.id = w.id
+        select w.* from want w join oncefleet.jobs j on j.id = w.id
         where j.fence = 0 and j.status = 'pending' and j.cancel_requested_at is null
           and (j.deadline_at is null or j.deadline_at > clock_timestamp())
         for no key update of j skip locked
       ), claimed as (
-        update jobs j set
+        update oncefleet.jobs j set
           status = 'running',
           fence = 1,
           lease_owner = w.owner,
@@ -285,7 +285,7 @@ async function claimFresh(
         returning j.*
       ), early as (
         -- A person has a delayed job run at once: as a running one it is looked after among those due.
-        update unfinished_jobs u set run_at = clock_timestamp()
+        update oncefleet.unfinished_jobs u set run_at = clock_timestamp()
         from claimed c where c.run_at > clock_timestamp() and u.job_id = c.id
       )
       select id, 'claimed' as decision, tenant, name, idempotency_key, options, input,
@@ -293,7 +293,7 @@ async function claimFresh(
       from claimed
       union all
       select j.id, j.status, null, null, null, null, j.result, null
-      from want w join jobs j on j.id = w.id where j.status in ('completed', 'cancelled')`,
+      from want w join oncefleet.jobs j on j.id = w.id where j.status in ('completed', 'cancelled')`,
       [
         textArray(claims.map((claim) => claim.id)),
         textArray(claims.map((claim) => claim.owner)),
@@ -355,12 +355,12 @@ async function claimAny(
         where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
       ), ended as (
         -- Read without a lock, which would be a write, and a commit to wait for.
-        select j.id, j.status, j.result from jobs j join want w on w.id = j.id
+        select j.id, j.status, j.result from oncefleet.jobs j join want w on w.id = j.id
         where j.status in ('completed', 'cancelled')
       ), found as (
         select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.failed_at_delivery,
           j.cancel_requested_at, j.deadline_at, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own
-        from jobs j join want w on w.id = j.id
+        from oncefleet.jobs j join want w on w.id = j.id
         where j.status not in ('completed', 'cancelled')
         for update of j skip locked
       ), decided as materialized (
@@ -378,7 +378,7 @@ async function claimAny(
           end as decision
         from found
       ), claimed as (
-        update jobs j set
+        update oncefleet.jobs j set
           status = 'running',
           fence = j.fence + (not d.again)::int,
           lease_owner = d.owner,
@@ -394,23 +394,23 @@ async function claimAny(
         returning j.*
       ), early as (
         -- A person has a delayed job run at once: as a running one it is looked after among those due.
-        update unfinished_jobs u set run_at = clock_timestamp()
+        update oncefleet.unfinished_jobs u set run_at = clock_timestamp()
         from claimed c where c.run_at > clock_timestamp() and u.job_id = c.id
       ), deferred as (
-        update jobs j set deferral_count = j.deferral_count + d.copies
+        update oncefleet.jobs j set deferral_count = j.deferral_count + d.copies
         from decided d where j.id = d.id and d.decision = 'held'
       ), noted as (
         -- Ended by no delivery, or BullMQ's job was replaced and counts anew: from this one on.
-        update jobs j set failed_at_delivery = d.delivery
+        update oncefleet.jobs j set failed_at_delivery = d.delivery
         from decided d
         where j.id = d.id and d.decision = 'failed'
           and (d.failed_at_delivery is null or d.own and d.delivery < d.failed_at_delivery)
       ), crashed as (
-        insert into ended_attempts (job_id, fence, worker, started_at, outcome)
+        insert into oncefleet.ended_attempts (job_id, fence, worker, started_at, outcome)
         select id, fence, worker, claimed_at, 'crash' from decided
         where status = 'running' and not again and decision = 'claimed'
       ), head as (
-        insert into stream_heads (stream_id, fence, next_seq)
+        insert into oncefleet.stream_heads (stream_id, fence, next_seq)
         select id, fence, 0 from claimed where fence > 1
         on conflict (stream_id) do update set fence = excluded.fence
         returning stream_id, next_seq
@@ -554,7 +554,7 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
         from unnest($1::text[], $2::bigint[], $3::float8[], $4::text[]) as w (id, fence, result_ttl_ms, result)
         where fence >= 1 and fence < 2147483648 and result_ttl_ms >= 0
       ), completed as (
-        update jobs j set
+        update oncefleet.jobs j set
           status = 'completed',
           result = w.result::json,
           lease_owner = null,
@@ -566,7 +566,7 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
         where j.id = w.id and j.fence = w.fence and j.status = 'running'
         returning j.id, j.fence
       ), finished as (
-        delete from unfinished_jobs u using completed c where u.job_id = c.id
+        delete from oncefleet.unfinished_jobs u using completed c where u.job_id = c.id
       )
       select id, fence from completed`,
       [
@@ -592,17 +592,17 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
           as w (id, fence, status, outcome, result_ttl_ms, delay_ms, delivery, first_seq, last_seq, terminal, progress, result, error, events)
         where fence >= 1 and result_ttl_ms >= 0 and delay_ms >= 0
       ), held as (
-        select w.*, j.worker, j.claimed_at from jobs j join want w on w.id = j.id
+        select w.*, j.worker, j.claimed_at from oncefleet.jobs j join want w on w.id = j.id
         where j.fence = w.fence and j.status = 'running'
         for update of j
       ), advanced as (
-        update stream_heads h set next_seq = w.last_seq + 1, progress = coalesce(w.progress::json, h.progress), state = case when w.terminal then 'closed' else 'open' end,
+        update oncefleet.stream_heads h set next_seq = w.last_seq + 1, progress = coalesce(w.progress::json, h.progress), state = case when w.terminal then 'closed' else 'open' end,
           fold_due = case when w.terminal and w.first_seq >= ${FOLD_FROM_SEQ} then true end
         from held w
         where w.has_run and h.stream_id = w.id and h.fence = w.fence and h.next_seq = w.first_seq and h.state = 'open'
         returning h.stream_id
       ), opened as (
-        insert into stream_heads (stream_id, fence, next_seq, progress, state)
+        insert into oncefleet.stream_heads (stream_id, fence, next_seq, progress, state)
         select id, fence, last_seq + 1, progress::json, case when terminal then 'closed' else 'open' end
         from held where has_run and first_seq = 0
         on conflict do nothing
@@ -611,13 +611,13 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
         select w.* from held w
         where not w.has_run or exists (select from advanced a where a.stream_id = w.id) or exists (select from opened o where o.stream_id = w.id)
       ), appended as (
-        insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+        insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
         select id, first_seq, last_seq, fence, events::json from accepted where has_run
       ), ledger as (
-        insert into ended_attempts (job_id, fence, worker, started_at, outcome, error)
+        insert into oncefleet.ended_attempts (job_id, fence, worker, started_at, outcome, error)
         select id, fence, worker, claimed_at, outcome, error::json from accepted where not terminal
       ), settled as (
-        update jobs j set
+        update oncefleet.jobs j set
           status = w.status,
           result = w.result::json,
           error = case when w.terminal then w.error::json end,
@@ -635,9 +635,9 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
         where j.id = w.id and j.fence = w.fence
         returning j.id, j.fence, j.run_at, w.terminal
       ), finished as (
-        delete from unfinished_jobs u using settled s where u.job_id = s.id and s.terminal
+        delete from oncefleet.unfinished_jobs u using settled s where u.job_id = s.id and s.terminal
       ), delayed as (
-        update unfinished_jobs u set run_at = s.run_at from settled s where u.job_id = s.id and not s.terminal
+        update oncefleet.unfinished_jobs u set run_at = s.run_at from settled s where u.job_id = s.id and not s.terminal
       )
       select id, fence from settled`,
       [
@@ -718,7 +718,7 @@ export async function lockFence(
 ): Promise<boolean> {
   const rows = await sql<{ id: string }>`
     select id, set_config('idle_in_transaction_session_timeout', ${String(idleLimitMs)}, true)
-    from jobs where id = ${id} and fence = ${fence} and status = 'running'
+    from oncefleet.jobs where id = ${id} and fence = ${fence} and status = 'running'
     for key share`.execute(trx);
   return rows.rows.length > 0;
 }
@@ -736,14 +736,14 @@ export async function raiseFence(
 ): Promise<number | undefined> {
   const result = await sql<{ fence: number }>`
     with held as (
-      select id from jobs
+      select id from oncefleet.jobs
       where id = ${id} and lease_owner = ${owner} and fence in (${fence}, ${fence}::bigint + 1) and status = 'running'
       for update
     ), raised as (
-      update jobs j set fence = ${fence}::bigint + 1 from held where j.id = held.id
+      update oncefleet.jobs j set fence = ${fence}::bigint + 1 from held where j.id = held.id
       returning j.id, j.fence
     )
-    insert into stream_heads (stream_id, fence, next_seq) select id, fence, 0 from raised
+    insert into oncefleet.stream_heads (stream_id, fence, next_seq) select id, fence, 0 from raised
     on conflict (stream_id) do update set fence = excluded.fence
     returning fence`.execute(db);
   return result.rows[0]?.fence;
@@ -910,15 +910,15 @@ export async function requestCancel(
 ): Promise<{ status: Status; live: boolean } | undefined> {
   const rows = await sql<{ status: Status; live: boolean }>`
     with asked as (
-      update jobs set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+      update oncefleet.jobs set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
       where id = ${id} and tenant = ${tenant} and status in ('pending', 'running')
       returning id, status, coalesce(lease_expires_at > clock_timestamp(), false) as live
     ), overdue as (
-      update unfinished_jobs u set end_by = clock_timestamp() from asked a where u.job_id = a.id
+      update oncefleet.unfinished_jobs u set end_by = clock_timestamp() from asked a where u.job_id = a.id
     )
     select status, live from asked
     union all
-    select status, false from jobs
+    select status, false from oncefleet.jobs
     where id = ${id} and tenant = ${tenant} and not exists (select from asked)`.execute(db);
   return rows.rows[0];
 }
@@ -987,7 +987,7 @@ export async function redriveJob(
       .where('id', '=', id)
       .execute();
     await sql`
-      insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from jobs where id = ${id}
+      insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where id = ${id}
       on conflict (job_id) do update set run_at = excluded.run_at, end_by = excluded.end_by`.execute(trx);
     return { queue: row.queue };
   });
@@ -1129,7 +1129,7 @@ export async function findUnfinishedIds(
 ): Promise<{ ids: string[]; end: UnfinishedCursor | undefined }> {
   const { after, limit, graceMs, withinMs } = page;
   const rows = await sql<{ id: string; at: string }>`
-    select job_id as id, run_at::text as at from unfinished_jobs
+    select job_id as id, run_at::text as at from oncefleet.unfinished_jobs
     where ${graceMs === undefined ? sql`true` : sql`run_at < statement_timestamp() - ${graceMs}::float8 * interval '1 ms'`}
       and ${after === undefined ? sql`true` : sql`(run_at, job_id) > (${after.runAt}::timestamptz, ${after.id}::uuid)`}
       and ${withinMs === undefined ? sql`true` : sql`run_at > statement_timestamp() - ${withinMs}::float8 * interval '1 ms'`}
@@ -1149,7 +1149,7 @@ export async function findPendingJobs(
   const rows = await sql<DispatchColumns & { delay_ms: number }>`
     select id, tenant, name, queue, idempotency_key, options,
       extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms
-    from jobs
+    from oncefleet.jobs
     where id = any(${ids}::uuid[]) and status = 'pending'
     order by run_at, id`.execute(db);
   return { jobs: rows.rows.map(toDispatchRow), end };
@@ -1158,7 +1158,7 @@ export async function findPendingJobs(
 /** Of several jobs, those that still wait to run: pending, or running with an expired lease. */
 export async function findWaiting(db: Kysely<Database>, ids: readonly string[]): Promise<Set<string>> {
   const rows = await sql<{ id: string }>`
-    select id from jobs
+    select id from oncefleet.jobs
     where id = any(${ids}::uuid[]) and (status = 'pending' or status = 'running' and lease_expires_at < clock_timestamp())`.execute(
     db,
   );
@@ -1201,7 +1201,7 @@ export async function findAbandonedJobs(
   const { rows } = await sql<AbandonedColumns & { listed: string; finished: boolean }>`
     select l.id as listed, j.id is null or j.finished_at is not null as finished, ${ABANDONED_COLUMNS}
     from unnest(${ids}::uuid[]) as l (id)
-    left join lateral (select * from jobs where id = l.id offset 0) j on true
+    left join lateral (select * from oncefleet.jobs where id = l.id offset 0) j on true
     where j.id is null or j.finished_at is not null
       or case when j.status = 'running' then j.lease_expires_at < clock_timestamp()
         else j.cancel_requested_at is not null or coalesce(j.deadline_at <= clock_timestamp(), false) end`.execute(db);
@@ -1212,7 +1212,7 @@ export async function findAbandonedJobs(
 /** Waiting jobs that were cancelled or are past their deadline, due or not. */
 export async function findOverdueJobs(db: Kysely<Database>, limit: number): Promise<AbandonedJob[]> {
   const { rows } = await sql<AbandonedColumns>`
-    select ${ABANDONED_COLUMNS} from unfinished_jobs u join jobs j on j.id = u.job_id
+    select ${ABANDONED_COLUMNS} from oncefleet.unfinished_jobs u join oncefleet.jobs j on j.id = u.job_id
     where u.end_by <= statement_timestamp() and j.status = 'pending'
     order by u.end_by limit ${limit}`.execute(db);
   return rows.map(toAbandonedJob).filter((job) => job.mustEnd);
@@ -1223,9 +1223,11 @@ export async function dropFinished(db: Kysely<Database>, ids: readonly string[])
   // The lock keeps out who sends a failed one round again.
   await sql`
     with finished as (
-      select id from jobs where id = any(${ids}::uuid[]) and finished_at is not null for key share skip locked
+      select id from oncefleet.jobs where id = any(${ids}::uuid[]) and finished_at is not null for key share skip locked
     )
-    delete from unfinished_jobs
+    delete from oncefleet.unfinished_jobs
     where job_id = any(${ids}::uuid[])
-      and (job_id in (select id from finished) or not exists (select from jobs where id = job_id))`.execute(db);
+      and (job_id in (select id from finished) or not exists (select from oncefleet.jobs where id = job_id))`.execute(
+    db,
+  );
 }

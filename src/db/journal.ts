@@ -93,19 +93,19 @@ export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Pr
           as r (stream_id, fence, first_seq, last_seq, progress, events)
         where fence >= 1 and first_seq >= 0 and last_seq >= first_seq
       ), advanced as (
-        update stream_heads h set next_seq = r.last_seq + 1, progress = coalesce(r.progress::json, h.progress)
+        update oncefleet.stream_heads h set next_seq = r.last_seq + 1, progress = coalesce(r.progress::json, h.progress)
         from run r
         where h.stream_id = r.stream_id and h.fence = r.fence and h.next_seq = r.first_seq and h.state = 'open'
         returning h.stream_id, h.fence
       ), opened as (
-        insert into stream_heads (stream_id, fence, next_seq, progress)
+        insert into oncefleet.stream_heads (stream_id, fence, next_seq, progress)
         select stream_id, fence, last_seq + 1, progress::json from run where first_seq = 0
         on conflict do nothing
         returning stream_id, fence
       ), accepted as (
         select stream_id, fence from advanced union all select stream_id, fence from opened
       ), appended as (
-        insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+        insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
         select r.stream_id, r.first_seq, r.last_seq, r.fence, r.events::json
         from run r join accepted using (stream_id, fence)
       )
@@ -204,9 +204,9 @@ export async function findSegments(
       select s.*, sum(s.size) over (order by s.first_seq) - s.size as bytes_before
       from (
         select first_seq, last_seq, fence, events, pg_column_size(events) as size
-        from journal_segments
+        from oncefleet.journal_segments
         where stream_id = ${streamId} and last_seq >= ${fromSeq} and first_seq >= coalesce((
-          select p.first_seq from journal_segments p
+          select p.first_seq from oncefleet.journal_segments p
           where p.stream_id = ${streamId} and p.first_seq <= ${fromSeq} order by p.first_seq desc limit 1), 0)
         order by first_seq
         limit ${limit}
@@ -245,7 +245,7 @@ export async function findAttemptEvents(
 ): Promise<{ seq: number; json: string }[]> {
   // By its text, because ->> refuses a lone surrogate anywhere in the event. Only the fleet writes this type.
   const result = await sql<{ seq: number; json: string }>`
-    select seq, event::text as json from journal_events
+    select seq, event::text as json from oncefleet.journal_events
     where stream_id = ${streamId} and seq < ${below} and event::text like '{"type":"attempt",%'
     order by seq`.execute(db);
   return result.rows;

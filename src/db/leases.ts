@@ -6,7 +6,7 @@
  * no key column, so it passes beside a transaction that holds the fence `for key share`.
  */
 export const RENEW_LEASES = `
-  update jobs j set lease_expires_at = clock_timestamp() + l.ttl_ms * interval '1 ms'
+  update oncefleet.jobs j set lease_expires_at = clock_timestamp() + l.ttl_ms * interval '1 ms'
   from unnest($1::uuid[], $2::bigint[], $3::float8[]) as l (id, fence, ttl_ms)
   where j.id = l.id and j.fence = l.fence and j.status = 'running' and l.fence >= 1 and l.ttl_ms > 0
   returning j.id, j.fence, j.cancel_requested_at is not null as cancel_requested`;

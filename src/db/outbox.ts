@@ -11,7 +11,7 @@ export type RunInTransaction = (text: string, parameters: readonly unknown[]) =>
  * the insert takes anyway. Whether a connection is in a transaction cannot be asked in SQL
  * without an effect, and what a driver believes lags behind the statements it has queued.
  */
-const REQUIRE_TRANSACTION = 'lock table jobs in row exclusive mode';
+const REQUIRE_TRANSACTION = 'lock table oncefleet.jobs in row exclusive mode';
 
 /** What Postgres answers to it where no row can be inserted. */
 const NO_TRANSACTION: ReadonlyMap<unknown, string> = new Map([
@@ -26,7 +26,7 @@ export async function findHome(run: RunInTransaction): Promise<string | null> {
 
 async function look(run: RunInTransaction): Promise<{ home: string | null; readOnly: boolean }> {
   const [row] = await run(
-    `select s.system_identifier || '/' || d.oid || '/' || to_regclass('jobs')::oid as home,
+    `select s.system_identifier || '/' || d.oid || '/' || to_regclass('oncefleet.jobs')::oid as home,
        current_setting('transaction_read_only')::bool as read_only
      from pg_control_system() s, pg_database d where d.datname = current_database()`,
     [],
@@ -64,15 +64,15 @@ export async function whyNotInTransaction(run: RunInTransaction, home: string | 
 export async function insertJobWithOutbox(run: RunInTransaction, job: NewJob): Promise<string | undefined> {
   const [row] = await run(
     `with job as (
-       insert into jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
+       insert into oncefleet.jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
        values ($1::uuid, $2, $3, $4, $5, $6, $7::json, clock_timestamp() + $8::float8 * interval '1 ms',
          clock_timestamp() + $9::float8 * interval '1 ms', $10::json)
        on conflict (tenant, name, idempotency_key) where not key_released do nothing
        returning id, run_at, deadline_at
      ), unfinished as (
-       insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job
+       insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job
      ), outbox as (
-       insert into dispatch_outbox (job_id) select id from job
+       insert into oncefleet.dispatch_outbox (job_id) select id from job
      )
      select pg_current_xact_id()::text as xid from job`,
     [
@@ -101,7 +101,7 @@ export async function findKeyInTransaction(
   { tenant, name, key }: { tenant: string; name: string; key: string },
 ): Promise<(KeyedJob & { xid: string | null }) | undefined> {
   const [row] = await run(
-    `select id, fingerprint, status, ${EXPIRED} as expired, pg_current_xact_id_if_assigned()::text as xid from jobs
+    `select id, fingerprint, status, ${EXPIRED} as expired, pg_current_xact_id_if_assigned()::text as xid from oncefleet.jobs
      where tenant = $1 and name = $2 and idempotency_key = $3 and not key_released`,
     [tenant, name, key],
   );
@@ -110,14 +110,14 @@ export async function findKeyInTransaction(
 
 /** Which of some jobs there are, finished or not. */
 export async function findExisting(db: Kysely<Database>, jobIds: readonly string[]): Promise<Set<string>> {
-  const rows = await sql<{ id: string }>`select id from jobs where id = any(${jobIds}::uuid[])`.execute(db);
+  const rows = await sql<{ id: string }>`select id from oncefleet.jobs where id = any(${jobIds}::uuid[])`.execute(db);
   return new Set(rows.rows.map(({ id }) => id));
 }
 
 /** `releaseKey` as a part of the caller's transaction. */
 export async function releaseKeyInTransaction(run: RunInTransaction, jobId: string, failedToo: boolean): Promise<void> {
   await run(
-    `update jobs set key_released = true
+    `update oncefleet.jobs set key_released = true
      where id = $1::uuid and not key_released and (${EXPIRED} or $2::boolean and status = 'failed')`,
     [jobId, failedToo],
   );
@@ -126,7 +126,7 @@ export async function releaseKeyInTransaction(run: RunInTransaction, jobId: stri
 /** Notes jobs that are committed and could not be dispatched. */
 export async function insertOutbox(db: Kysely<Database>, jobIds: readonly string[]): Promise<void> {
   await sql`
-    insert into dispatch_outbox (job_id) select * from unnest(${jobIds}::uuid[])
+    insert into oncefleet.dispatch_outbox (job_id) select * from unnest(${jobIds}::uuid[])
     on conflict do nothing`.execute(db);
 }
 
@@ -166,7 +166,7 @@ export async function lockOutbox(
     select o.job_id, j.tenant, j.name, j.queue, j.idempotency_key, j.options,
       extract(epoch from j.run_at - clock_timestamp())::float8 * 1000 as delay_ms,
       coalesce(j.status = 'pending', false) as pending
-    from dispatch_outbox o left join jobs j on j.id = o.job_id
+    from oncefleet.dispatch_outbox o left join oncefleet.jobs j on j.id = o.job_id
     where ${jobIds === undefined ? sql`true` : sql`o.job_id = any(${jobIds}::uuid[])`}
     order by o.job_id
     limit ${limit}
@@ -187,5 +187,5 @@ export async function lockOutbox(
 const NO_OPTIONS: RowOptions = { priority: 0, attempts: 1, backoff: { type: 'fixed', delayMs: 0 } };
 
 export async function deleteOutbox(trx: Transaction<Database>, jobIds: readonly string[]): Promise<void> {
-  await sql`delete from dispatch_outbox where job_id = any(${jobIds}::uuid[])`.execute(trx);
+  await sql`delete from oncefleet.dispatch_outbox where job_id = any(${jobIds}::uuid[])`.execute(trx);
 }

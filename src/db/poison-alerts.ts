@@ -30,7 +30,7 @@ export async function insertPoisonAlert(
   { jobId, fence, tenant, name, queue, crashes }: Omit<PoisonAlert, 'calls'>,
 ): Promise<void> {
   await sql`
-    insert into poison_alerts (job_id, fence, tenant, name, queue, crashes, due_at)
+    insert into oncefleet.poison_alerts (job_id, fence, tenant, name, queue, crashes, due_at)
     values (${jobId}, ${fence}, ${tenant}, ${name}, ${queue}, ${crashes},
       clock_timestamp() + ${ALERT_HOLD_MS}::float8 * interval '1 ms')`.execute(trx);
 }
@@ -43,14 +43,14 @@ export async function takePoisonAlerts(
 ): Promise<PoisonAlert[]> {
   const rows = await sql<Omit<PoisonAlert, 'jobId'> & { job_id: string }>`
     with due as materialized (
-      select job_id, fence from poison_alerts
+      select job_id, fence from oncefleet.poison_alerts
       where due_at <= clock_timestamp() and (name, queue) in (
         select * from unnest(${specs.map((spec) => spec.name)}::text[], ${specs.map((spec) => spec.queue)}::text[])
       )
       order by due_at limit ${limit}
       for update skip locked
     )
-    update poison_alerts a set calls = a.calls + 1, due_at = clock_timestamp()
+    update oncefleet.poison_alerts a set calls = a.calls + 1, due_at = clock_timestamp()
       + least(${LONGEST_PAUSE_MS}::float8, ${ALERT_HOLD_MS}::float8 * power(2, least(a.calls, 20))) * interval '1 ms'
     from due where a.job_id = due.job_id and a.fence = due.fence
     returning a.job_id, a.fence, a.tenant, a.name, a.queue, a.crashes, a.calls`.execute(db);
@@ -70,7 +70,7 @@ export async function findWaitingAlerts(
   forMs: number,
 ): Promise<{ name: string; count: number }[]> {
   const rows = await sql<{ name: string; count: number }>`
-    select name, count(*)::int as count from poison_alerts
+    select name, count(*)::int as count from oncefleet.poison_alerts
     where created_at < clock_timestamp() - ${forMs}::float8 * interval '1 ms'
     group by name order by name`.execute(db);
   return rows.rows;

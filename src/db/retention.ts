@@ -70,17 +70,17 @@ export async function findTenantsToSweep(
   // One look at the index per tenant: Postgres has no skip scan for `distinct`.
   const rows = await sql<{ tenant: string }>`
     with recursive tenants (tenant) as (
-      (select tenant from jobs order by tenant limit 1)
+      (select tenant from oncefleet.jobs order by tenant limit 1)
       union all
-      select (select j.tenant from jobs j where j.tenant > t.tenant order by j.tenant limit 1)
+      select (select j.tenant from oncefleet.jobs j where j.tenant > t.tenant order by j.tenant limit 1)
       from tenants t where t.tenant is not null
     )
     select t.tenant
     from tenants t
-    left join tenant_policies p on p.tenant = t.tenant
-    left join retention_marks m on m.tenant = t.tenant and m.kind = ${kind}
+    left join oncefleet.tenant_policies p on p.tenant = t.tenant
+    left join oncefleet.retention_marks m on m.tenant = t.tenant and m.kind = ${kind}
     where t.tenant is not null and exists (
-      select from jobs j
+      select from oncefleet.jobs j
       where j.tenant = t.tenant and j.id > coalesce(m.up_to, ${FIRST_ID}::uuid) and j.id < ${idAt(kind, defaults)}
     )`.execute(db);
   return rows.rows.map((row) => row.tenant);
@@ -98,9 +98,9 @@ export async function sweepAlong(
     const rows = await sql<{ id: string; due: boolean }>`
       select j.id, coalesce(${dueAt(kind, defaults)} <= clock_timestamp(), false) as due
       from (select ${tenant}::text as tenant) t
-      left join tenant_policies p on p.tenant = t.tenant
-      left join retention_marks m on m.tenant = t.tenant and m.kind = ${kind}
-      join jobs j on j.tenant = t.tenant and j.id > coalesce(m.up_to, ${FIRST_ID}::uuid) and j.id < ${idAt(kind, defaults)}
+      left join oncefleet.tenant_policies p on p.tenant = t.tenant
+      left join oncefleet.retention_marks m on m.tenant = t.tenant and m.kind = ${kind}
+      join oncefleet.jobs j on j.tenant = t.tenant and j.id > coalesce(m.up_to, ${FIRST_ID}::uuid) and j.id < ${idAt(kind, defaults)}
       order by j.id
       limit ${limit}`.execute(trx);
     const last = rows.rows.at(-1);
@@ -110,7 +110,7 @@ export async function sweepAlong(
     const later = rows.rows.map((row) => row.id).filter((id) => !handled.has(id));
     await putDown(trx, kind, later, defaults);
     await sql`
-      insert into retention_marks (tenant, kind, up_to) values (${tenant}, ${kind}, ${last.id})
+      insert into oncefleet.retention_marks (tenant, kind, up_to) values (${tenant}, ${kind}, ${last.id})
       on conflict (tenant, kind) do update set up_to = excluded.up_to`.execute(trx);
     return { seen: rows.rows.length, removed };
   });
@@ -127,17 +127,17 @@ export async function sweepLater(
     const rows = await sql<{ id: string; due: boolean }>`
       select l.job_id as id, coalesce(${dueAt(kind, defaults)} <= clock_timestamp(), false) as due
       from (
-        select job_id from retention_later where kind = ${kind} and look_at <= clock_timestamp()
+        select job_id from oncefleet.retention_later where kind = ${kind} and look_at <= clock_timestamp()
         order by look_at limit ${limit}
       ) l
-      left join jobs j on j.id = l.job_id
-      left join tenant_policies p on p.tenant = j.tenant`.execute(trx);
+      left join oncefleet.jobs j on j.id = l.job_id
+      left join oncefleet.tenant_policies p on p.tenant = j.tenant`.execute(trx);
     const ids = rows.rows.map((row) => row.id);
     if (ids.length === 0) return { seen: 0, removed: 0 };
     const due = rows.rows.filter((row) => row.due).map((row) => row.id);
     const { handled, removed } = await remove(trx, kind, due, defaults);
     await sql`
-      delete from retention_later
+      delete from oncefleet.retention_later
       where kind = ${kind} and job_id = any(${ids}::uuid[])`.execute(trx);
     await putDown(
       trx,
@@ -190,7 +190,7 @@ async function putDown(
   const ms = limitMs(kind, defaults);
   // Unfinished: it cannot be due before it may run and its limit has passed.
   await sql`
-    insert into retention_later (kind, job_id, look_at)
+    insert into oncefleet.retention_later (kind, job_id, look_at)
     select ${kind}, j.id, least(
       clock_timestamp() + ${LOOK_AGAIN_MS}::float8 * interval '1 ms',
       greatest(
@@ -198,7 +198,7 @@ async function putDown(
         ${dueAt(kind, defaults)},
         case when j.finished_at is null then j.run_at end
       ))
-    from jobs j left join tenant_policies p on p.tenant = j.tenant
+    from oncefleet.jobs j left join oncefleet.tenant_policies p on p.tenant = j.tenant
     where j.id = any(${ids}::uuid[])
     on conflict (kind, job_id) do update set look_at = excluded.look_at`.execute(db);
 }
@@ -213,7 +213,7 @@ async function remove(
   if (ids.length === 0) return { handled: new Set(), removed: 0 };
   // Decided again under the lock: a redrive may have been faster.
   const victims = sql`
-    select j.id from jobs j left join tenant_policies p on p.tenant = j.tenant
+    select j.id from oncefleet.jobs j left join oncefleet.tenant_policies p on p.tenant = j.tenant
     where j.id = any(${ids}::uuid[]) and j.status in ('completed', 'failed', 'cancelled')
       and ${dueAt(kind, defaults)} <= clock_timestamp()
     for update of j skip locked`;
@@ -221,28 +221,28 @@ async function remove(
     kind === 'stream'
       ? await sql<{ id: string; removed: boolean }>`
           with victim as materialized (${victims}), head as (
-            update stream_heads h set kept_from = h.next_seq, fold_due = null
+            update oncefleet.stream_heads h set kept_from = h.next_seq, fold_due = null
             from victim v
             where h.stream_id = v.id and h.state = 'closed' and coalesce(h.kept_from, 0) < h.next_seq
             returning h.stream_id
           ), gone as (
-            delete from journal_segments s using head h where s.stream_id = h.stream_id
+            delete from oncefleet.journal_segments s using head h where s.stream_id = h.stream_id
           )
           select v.id, h.stream_id is not null as removed
           from victim v left join head h on h.stream_id = v.id`.execute(db)
       : await sql<{ id: string; removed: boolean }>`
           with victim as materialized (${victims}), segments as (
-            delete from journal_segments s using victim v where s.stream_id = v.id
+            delete from oncefleet.journal_segments s using victim v where s.stream_id = v.id
           ), heads as (
-            delete from stream_heads h using victim v where h.stream_id = v.id
+            delete from oncefleet.stream_heads h using victim v where h.stream_id = v.id
           ), attempts as (
-            delete from ended_attempts a using victim v where a.job_id = v.id
+            delete from oncefleet.ended_attempts a using victim v where a.job_id = v.id
           ), later as (
-            delete from retention_later l using victim v where l.job_id = v.id
+            delete from oncefleet.retention_later l using victim v where l.job_id = v.id
           ), alerts as (
-            delete from poison_alerts a using victim v where a.job_id = v.id
+            delete from oncefleet.poison_alerts a using victim v where a.job_id = v.id
           )
-          delete from jobs j using victim v where j.id = v.id
+          delete from oncefleet.jobs j using victim v where j.id = v.id
           returning j.id, true as removed`.execute(db);
   return {
     handled: new Set(rows.rows.map((row) => row.id)),

@@ -20,7 +20,7 @@ export async function lockRound(
   const rows = await sql<{ locked: boolean }>`
     select set_config('idle_in_transaction_session_timeout', ${String(options.idleLimitMs)}, true),
       not exists (
-        select from reconciler_rounds
+        select from oncefleet.reconciler_rounds
         where worker <> ${options.worker}
           and finished_at > clock_timestamp() - ${options.notWithinMs}::float8 * interval '1 ms'
       ) and pg_try_advisory_xact_lock(${LOCK_ID}) as locked`.execute(trx);
@@ -29,7 +29,7 @@ export async function lockRound(
 
 export async function noteRound(trx: Transaction<Database>, worker: string): Promise<void> {
   await sql`
-    insert into reconciler_rounds (finished_at, worker) values (clock_timestamp(), ${worker})
+    insert into oncefleet.reconciler_rounds (finished_at, worker) values (clock_timestamp(), ${worker})
     on conflict (only_row) do update set finished_at = excluded.finished_at, worker = excluded.worker`.execute(trx);
 }
 
@@ -41,7 +41,7 @@ export async function forgetRounds(db: Kysely<Database>, worker: string): Promis
 /** How long ago a round ended, ms; undefined where none is known. */
 export async function findRoundAge(db: Kysely<Database>): Promise<number | undefined> {
   const rows = await sql<{ age_ms: number }>`
-    select extract(epoch from clock_timestamp() - finished_at)::float8 * 1000 as age_ms from reconciler_rounds`.execute(
+    select extract(epoch from clock_timestamp() - finished_at)::float8 * 1000 as age_ms from oncefleet.reconciler_rounds`.execute(
     db,
   );
   return rows.rows[0]?.age_ms;
@@ -53,7 +53,7 @@ export async function findRoundAge(db: Kysely<Database>): Promise<number | undef
 export async function findSuperfluous(db: Kysely<Database>, ids: readonly string[], forMs: number): Promise<string[]> {
   if (ids.length === 0) return [];
   const rows = await sql<{ id: string }>`
-    select w.id from unnest(${ids}::uuid[]) as w (id) left join jobs j on j.id = w.id
+    select w.id from unnest(${ids}::uuid[]) as w (id) left join oncefleet.jobs j on j.id = w.id
     where j.id is null or j.finished_at < clock_timestamp() - ${forMs}::float8 * interval '1 ms'`.execute(db);
   return rows.rows.map((row) => row.id);
 }
@@ -73,13 +73,13 @@ export async function findOddStreams(
 ): Promise<{ ids: string[]; scanned: number; last: string | undefined }> {
   const rows = await sql<{ ids: string[] | null; scanned: number; last: string | null }>`
     with page as (
-      select stream_id, state from stream_heads
+      select stream_id, state from oncefleet.stream_heads
       where ${after === undefined ? sql`true` : sql`stream_id > ${after}::uuid`}
       order by stream_id limit ${limit}
     )
     select count(*)::int as scanned, max(p.stream_id::text) as last,
       array_agg(p.stream_id::text) filter (where j.id is not null and (p.state = 'closed') <> (j.finished_at is not null)) as ids
-    from page p left join jobs j on j.id = p.stream_id`.execute(db);
+    from page p left join oncefleet.jobs j on j.id = p.stream_id`.execute(db);
   const [row] = rows.rows;
   const scanned = row?.scanned ?? 0;
   return { ids: row?.ids ?? [], scanned, last: scanned < limit ? undefined : (row?.last ?? undefined) };
@@ -139,7 +139,7 @@ export async function mendStream(
     }
     if (head.state === 'closed') return undefined;
     const last = await sql<{ event: string }>`
-      select event from journal_events where stream_id = ${id} and seq = ${head.next_seq - 1}`.execute(trx);
+      select event from oncefleet.journal_events where stream_id = ${id} and seq = ${head.next_seq - 1}`.execute(trx);
     const event = last.rows[0]?.event;
     if (event !== undefined && options.isTerminal(event)) {
       await setHead('closed', head.next_seq);

@@ -13,6 +13,7 @@
  */
 import { CompiledQuery } from 'kysely';
 import type pg from 'pg';
+import { qualify } from './own-schema.ts';
 
 /** What a statement without its name fails with, before it has done anything. */
 const NAME_LOST: ReadonlySet<string> = new Set([
@@ -22,25 +23,31 @@ const NAME_LOST: ReadonlySet<string> = new Set([
 
 const NAME = /^\/\* (oncefleet_\w+) \*\//;
 
+/** What our statements start with, named or not; a text of somebody else's stays as it is. */
+const OURS = '/* oncefleet';
+
 /** A statement with a name that goes with its text for good. */
 export function named<R>(name: string, sql: string, parameters: readonly unknown[]): CompiledQuery<R> {
   return CompiledQuery.raw(`/* oncefleet_${name} */ ${sql}`, [...parameters]) as CompiledQuery<R>;
 }
 
 /** A statement for a caller's transaction: without a name, whose loss would spoil the transaction. */
-export function unnamed<R>(_name: string, sql: string, parameters: readonly unknown[]): CompiledQuery<R> {
-  return CompiledQuery.raw(sql, [...parameters]) as CompiledQuery<R>;
+export function unnamed<R>(name: string, sql: string, parameters: readonly unknown[]): CompiledQuery<R> {
+  return CompiledQuery.raw(`/* oncefleet: ${name} */ ${sql}`, [...parameters]) as CompiledQuery<R>;
 }
 
-/** Makes a pool's connections prepare named statements. */
-export function prepareNamedStatements(pool: pg.Pool, onUnsupported: () => void): void {
+/** Makes a pool's connections prepare named statements, with our tables in `schema`. */
+export function prepareNamedStatements(pool: pg.Pool, schema: string, onUnsupported: () => void): void {
   let supported = true;
   pool.on('connect', (client) => {
     const query = client.query.bind(client) as (...args: unknown[]) => Promise<unknown>;
     const prepared = (...args: unknown[]): unknown => {
-      const [text, values, callback] = args;
-      const name = supported && typeof text === 'string' && callback === undefined ? NAME.exec(text)?.[1] : undefined;
-      if (name === undefined) return query(...args);
+      const [given, values, callback] = args;
+      const ours = typeof given === 'string' && given.startsWith(OURS);
+      const text = ours ? qualify(given, schema) : given;
+      const name =
+        supported && ours && typeof text === 'string' && callback === undefined ? NAME.exec(text)?.[1] : undefined;
+      if (name === undefined) return ours ? query(text, ...args.slice(1)) : query(...args);
       return query({ name, text }, values).catch((error: unknown) => {
         if (!NAME_LOST.has((error as { code?: string }).code ?? '')) throw error;
         if (supported) onUnsupported();

@@ -137,8 +137,7 @@ const OWN_TABLES = [
   'tenant_policies',
   'retention_marks',
   'retention_later',
-  'kysely_migration',
-  'kysely_migration_lock',
+  'applied_migrations',
 ];
 
 /**
@@ -519,7 +518,7 @@ class Trial {
   /** Backdates the run's lease, as if it had been silent for too long, and brings the job to another. */
   async #takeOver(run: TorturedRun): Promise<void> {
     await this.#pool.query(
-      `update jobs set lease_expires_at = clock_timestamp() - interval '1 second'
+      `update oncefleet.jobs set lease_expires_at = clock_timestamp() - interval '1 second'
        where id = $1 and fence = $2 and status = 'running'`,
       [this.#jobId, run.fence],
     );
@@ -543,7 +542,7 @@ class Trial {
   async #until(wanted: (row: { fence: number; status: string; deferrals: number }) => boolean): Promise<void> {
     while (!this.#over) {
       const found = await this.#pool.query<{ fence: number; status: string; deferrals: number }>(
-        'select fence, status, deferral_count as deferrals from jobs where id = $1',
+        'select fence, status, deferral_count as deferrals from oncefleet.jobs where id = $1',
         [this.#jobId],
       );
       if (found.rows[0] === undefined || wanted(found.rows[0])) return;

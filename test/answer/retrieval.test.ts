@@ -79,7 +79,7 @@ describe('a question in natural language', () => {
 it('takes any question without an error', async () => {
   const questions = [
     "it's a 'quote' \\ and \\' more",
-    "'; drop table chunks; --",
+    "'; drop table oncefleet.chunks; --",
     '!!! & | <-> :* ()',
     'a <2> b:A & !c',
     '\u{1F600} \u202E \u2028 %s $1',
@@ -141,7 +141,7 @@ it('uses the full-text index', async () => {
     await sql`set local enable_seqscan = off`.execute(trx);
     return sql<{
       'QUERY PLAN': string;
-    }>`explain select 1 from chunks c where c.search @@ ${"'redact' | 'secret'"}::tsquery`.execute(trx);
+    }>`explain select 1 from oncefleet.chunks c where c.search @@ ${"'redact' | 'secret'"}::tsquery`.execute(trx);
   });
   expect(rows.map((row) => row['QUERY PLAN']).join('\n')).toContain('chunks_search');
 });

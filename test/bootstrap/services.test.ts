@@ -39,9 +39,9 @@ describe('the services of a test run', () => {
     closers.push(database.drop);
     const found = await execute(
       database.url,
-      `select to_regclass('jobs')::text as jobs, to_regclass('journal_segments')::text as segments`,
+      `select to_regclass('oncefleet.jobs')::text as jobs, to_regclass('oncefleet.journal_segments')::text as segments`,
     );
-    expect(found.rows).toEqual([{ jobs: 'jobs', segments: 'journal_segments' }]);
+    expect(found.rows).toEqual([{ jobs: 'oncefleet.jobs', segments: 'oncefleet.journal_segments' }]);
   });
 
   test('a test database can be dropped while somebody is connected', async () => {

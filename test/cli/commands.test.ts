@@ -414,7 +414,7 @@ describe('retention and sweep', () => {
   async function aged(id: string, days: number): Promise<string> {
     const old = `00000000${id.slice(8)}`;
     await sql`
-      update jobs set id = ${old}, finished_at = finished_at - ${days}::float8 * interval '1 day' where id = ${id}`.execute(
+      update oncefleet.jobs set id = ${old}, finished_at = finished_at - ${days}::float8 * interval '1 day' where id = ${id}`.execute(
       db.kysely,
     );
     for (const table of ['stream_heads', 'journal_segments'])

@@ -10,14 +10,16 @@ let env: Record<string, string>;
 
 beforeEach(async () => {
   env = { DATABASE_URL: file.url, REDIS_URL: testRedisUrl(), ONCEFLEET_PREFIX: uniquePrefix() };
-  await sql`truncate jobs, unfinished_jobs, stream_heads, journal_segments`.execute(file.db);
+  await sql`truncate oncefleet.jobs, oncefleet.unfinished_jobs, oncefleet.stream_heads, oncefleet.journal_segments`.execute(
+    file.db,
+  );
 });
 
 /** A job that has ended, whose readers wait for the end of its stream. */
 async function endWithOpenStream(): Promise<string> {
   const id = await insertJob(file.db);
-  await sql`insert into stream_heads (stream_id, fence, next_seq) values (${id}, 1, 0)`.execute(file.db);
-  await sql`update jobs set status = 'completed', result = '1', finished_at = clock_timestamp() where id = ${id}`.execute(
+  await sql`insert into oncefleet.stream_heads (stream_id, fence, next_seq) values (${id}, 1, 0)`.execute(file.db);
+  await sql`update oncefleet.jobs set status = 'completed', result = '1', finished_at = clock_timestamp() where id = ${id}`.execute(
     file.db,
   );
   await file.db.deleteFrom('unfinished_jobs').where('job_id', '=', id).execute();

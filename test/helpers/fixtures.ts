@@ -86,7 +86,7 @@ export async function claimFree(db: Kysely<Database>, id: string): Promise<Claim
 /** Has Postgres refuse events with "poison" in them, as data. */
 export async function refusePoison(db: Kysely<Database>): Promise<void> {
   await sql`
-    alter table journal_segments drop constraint if exists wholesome,
+    alter table oncefleet.journal_segments drop constraint if exists wholesome,
       add constraint wholesome check (events::text not like '%poison%')`.execute(db);
 }
 
@@ -102,8 +102,8 @@ export async function expireLease(db: Kysely<Database>, id: string): Promise<voi
 /** Moves the time from which a job may run into the past. */
 export async function backdateJob(db: Kysely<Database>, id: string, ms: number): Promise<void> {
   await sql`
-    with job as (update jobs set run_at = run_at - ${ms}::float8 * interval '1 ms' where id = ${id} returning run_at)
-    update unfinished_jobs u set run_at = job.run_at from job where u.job_id = ${id}`.execute(db);
+    with job as (update oncefleet.jobs set run_at = run_at - ${ms}::float8 * interval '1 ms' where id = ${id} returning run_at)
+    update oncefleet.unfinished_jobs u set run_at = job.run_at from job where u.job_id = ${id}`.execute(db);
 }
 
 export async function rowOf(db: Kysely<Database>, id: string) {
@@ -116,7 +116,7 @@ export async function journalOf(
   id: string,
 ): Promise<{ seq: number; fence: number; event: { type: string } & Record<string, unknown> }[]> {
   const rows = await sql<{ seq: number; fence: number; event: string }>`
-    select seq, fence, event from journal_events where stream_id = ${id} order by seq`.execute(db);
+    select seq, fence, event from oncefleet.journal_events where stream_id = ${id} order by seq`.execute(db);
   rows.rows.forEach((row, i) => {
     if (row.seq !== i) throw new Error(`journal of ${id}: seq ${row.seq} at place ${i}`);
   });

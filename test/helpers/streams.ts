@@ -81,7 +81,7 @@ export async function openStream(
 /** As if the job had ended that much earlier. */
 export async function backdateEnd(db: Kysely<Database>, id: string, ms: number): Promise<void> {
   await sql`
-    update jobs set finished_at = finished_at - ${ms}::float8 * interval '1 ms', expires_at = expires_at - ${ms}::float8 * interval '1 ms'
+    update oncefleet.jobs set finished_at = finished_at - ${ms}::float8 * interval '1 ms', expires_at = expires_at - ${ms}::float8 * interval '1 ms'
     where id = ${id}`.execute(db);
 }
 

@@ -253,12 +253,15 @@ describe('GET /v1/jobs/{id}', () => {
     expect(job.attempts[0]).toMatchObject({ outcome: 'error' });
   });
 
-  it.each([unknownId, 'nothing', '1', `${unknownId}x`, "'; drop table jobs", '%00'])('knows no job %s', async (id) => {
-    for (const path of ['', '/events'])
-      expectProblem(await get(`/v1/jobs/${encodeURIComponent(id)}${path}`), 'JOB_NOT_FOUND');
-    for (const path of ['/cancel', '/redrive'])
-      expectProblem(await post(`/v1/jobs/${encodeURIComponent(id)}${path}`), 'JOB_NOT_FOUND');
-  });
+  it.each([unknownId, 'nothing', '1', `${unknownId}x`, "'; drop table oncefleet.jobs", '%00'])(
+    'knows no job %s',
+    async (id) => {
+      for (const path of ['', '/events'])
+        expectProblem(await get(`/v1/jobs/${encodeURIComponent(id)}${path}`), 'JOB_NOT_FOUND');
+      for (const path of ['/cancel', '/redrive'])
+        expectProblem(await post(`/v1/jobs/${encodeURIComponent(id)}${path}`), 'JOB_NOT_FOUND');
+    },
+  );
 
   it('answers HEAD like GET, without a body', async () => {
     const { id } = (await post('/v1/jobs/echo', { text: 'x' })).json();

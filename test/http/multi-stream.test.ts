@@ -133,9 +133,9 @@ describe('several finished streams', () => {
   it('have cursors by their whole ids where two ids end alike', async () => {
     const twin = `${b.slice(0, -12)}${a.slice(-12)}`;
     const { db } = harness.fleet;
-    await sql`update jobs set id = ${twin} where id = ${b}`.execute(db);
-    await sql`update journal_segments set stream_id = ${twin} where stream_id = ${b}`.execute(db);
-    await sql`update stream_heads set stream_id = ${twin} where stream_id = ${b}`.execute(db);
+    await sql`update oncefleet.jobs set id = ${twin} where id = ${b}`.execute(db);
+    await sql`update oncefleet.journal_segments set stream_id = ${twin} where stream_id = ${b}`.execute(db);
+    await sql`update oncefleet.stream_heads set stream_id = ${twin} where stream_id = ${b}`.execute(db);
     b = twin;
     const last = parseSse((await read([a, b])).body.text).at(-1)?.id as string;
     expect(last.split(',').sort()).toEqual([`${a}=2`, `${b}=1`].sort());
@@ -215,8 +215,10 @@ describe('several finished streams', () => {
   it('are 410 where the events of one are past their retention, as that stream is alone', async () => {
     const gone = await enqueue('parrot', [1, 2]);
     await finish(gone);
-    await sql`update stream_heads set kept_from = next_seq where stream_id = ${gone}`.execute(harness.fleet.db);
-    await sql`delete from journal_segments where stream_id = ${gone}`.execute(harness.fleet.db);
+    await sql`update oncefleet.stream_heads set kept_from = next_seq where stream_id = ${gone}`.execute(
+      harness.fleet.db,
+    );
+    await sql`delete from oncefleet.journal_segments where stream_id = ${gone}`.execute(harness.fleet.db);
     for (const path of [eventsPath([a, gone]), `/v1/jobs/${gone}/events`]) {
       const response = await fetch(harness.url(path), { headers: SSE });
       expect([response.status, ((await response.json()) as { code: string }).code]).toEqual([410, 'STREAM_EXPIRED']);

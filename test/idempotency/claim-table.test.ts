@@ -170,7 +170,7 @@ describe('the claim table, row by row', () => {
     const client = await file.pool.connect();
     try {
       await client.query('begin');
-      await client.query(`select from jobs where id = $1 ${lock}`, [locked]);
+      await client.query(`select from oncefleet.jobs where id = $1 ${lock}`, [locked]);
       const answers = await claimJobs(
         file.db,
         [locked, free].map((id) => ({ id, owner: uuidV7(), ttlMs: 1_000, maxCrashes: 5, delivery: 0, own: true })),

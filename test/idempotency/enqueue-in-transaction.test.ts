@@ -217,7 +217,9 @@ describe('a key', () => {
     await fleet.work();
     const old = await fleet.enqueue(job, { n: 1 }, { key: 'expired' });
     await old.result({ timeoutMs: 10_000 });
-    await sql`update jobs set expires_at = clock_timestamp() - interval '1 s' where id = ${old.id}`.execute(file.db);
+    await sql`update oncefleet.jobs set expires_at = clock_timestamp() - interval '1 s' where id = ${old.id}`.execute(
+      file.db,
+    );
     const taken = await beginClient(file.url);
     expect((await fleet.enqueue(job, { n: 2 }, { tx: taken.tx, key: 'expired' })).outcome).toBe('created');
     await taken.end('rollback');
@@ -437,7 +439,7 @@ describe('after the commit', () => {
     'while the process that reconciles is frozen: a job runs, of a fleet that %s',
     async (fate) => {
       const prefix = uniquePrefix();
-      await sql`delete from reconciler_rounds`.execute(file.db);
+      await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
       const frozen = await startDoomed({
         databaseUrl: file.url,
         prefix,
@@ -564,9 +566,11 @@ describe('a process that closes with many commits to dispatch', () => {
     const runtime = new Runtime({ databaseUrl: file.url, redisUrl: testRedisUrl(), prefix: uniquePrefix() });
     onTestFinished(async () => {
       await runtime.close();
-      await file.pool.query('delete from dispatch_outbox');
-      await file.pool.query("delete from jobs where queue = 'many'");
-      await file.pool.query('delete from unfinished_jobs u where not exists (select from jobs where id = u.job_id)');
+      await file.pool.query('delete from oncefleet.dispatch_outbox');
+      await file.pool.query("delete from oncefleet.jobs where queue = 'many'");
+      await file.pool.query(
+        'delete from oncefleet.unfinished_jobs u where not exists (select from oncefleet.jobs where id = u.job_id)',
+      );
     });
     const dispatcher = { dispatch: (row: DispatchRow) => dispatch(runtime, row) } as unknown as Dispatcher;
     const outbox = new Outbox({ db: file.db, log: runtime.log, dispatcher });
@@ -574,11 +578,11 @@ describe('a process that closes with many commits to dispatch', () => {
     await client.query('begin');
     const inserted = await client.query<{ id: string; xid: string }>(
       `with job as (
-         insert into jobs (id, tenant, name, queue, fingerprint, options, run_at, input)
+         insert into oncefleet.jobs (id, tenant, name, queue, fingerprint, options, run_at, input)
          select gen_random_uuid(), 'default', 'many', 'many', '', '{"priority":0,"attempts":1}', now(), '{}'
          from generate_series(1, ${MANY}) returning id
-       ), unfinished as (insert into unfinished_jobs (job_id, run_at) select id, now() from job
-       ), outbox as (insert into dispatch_outbox (job_id) select id from job)
+       ), unfinished as (insert into oncefleet.unfinished_jobs (job_id, run_at) select id, now() from job
+       ), outbox as (insert into oncefleet.dispatch_outbox (job_id) select id from job)
        select id, pg_current_xact_id()::text as xid from job`,
     );
     const options = { priority: 0, attempts: 1, backoff: { type: 'fixed', delayMs: 0 } } as const;
@@ -602,7 +606,7 @@ describe('a process that closes with many commits to dispatch', () => {
     let closes = 0;
     const closed = Promise.all([1, 2].map(() => outbox.close().then(() => closes++)));
     await dispatching.promise;
-    const free = await file.pool.query('select job_id from dispatch_outbox for update skip locked');
+    const free = await file.pool.query('select job_id from oncefleet.dispatch_outbox for update skip locked');
     expect(MANY - free.rows.length).toBe(500);
     expect(closes).toBe(0);
     held.resolve();

@@ -580,7 +580,7 @@ it('a handler that blocks the event loop from its first line on keeps its lease'
       const until = performance.now() + 4_000;
       while (performance.now() < until);
       const { rows } =
-        await sql`select lease_expires_at > clock_timestamp() as held from jobs where id = ${ctx.jobId}`.execute(
+        await sql`select lease_expires_at > clock_timestamp() as held from oncefleet.jobs where id = ${ctx.jobId}`.execute(
           ctx.db,
         );
       held = rows[0];

@@ -149,7 +149,7 @@ describe('a process whose connections to Postgres went half-open in a transactio
     });
     ending.catch(() => undefined);
     const isFree = async () =>
-      (await sql`select id from jobs where id = ${id} for update skip locked`.execute(file.db)).rows.length;
+      (await sql`select id from oncefleet.jobs where id = ${id} for update skip locked`.execute(file.db)).rows.length;
     await expect.poll(isFree).toBe(0);
     await expect.poll(isFree, { timeout: 20_000 }).toBe(1);
     await expect(ending).rejects.toThrow();

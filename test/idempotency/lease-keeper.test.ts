@@ -109,7 +109,7 @@ describe('the lease keeper', () => {
     // The answer comes late, and is the last one.
     relay.hold('statements');
     relay.refuse = true;
-    const left = `select extract(epoch from lease_expires_at - clock_timestamp()) * 1000 as ms from jobs where id = '${id}'`;
+    const left = `select extract(epoch from lease_expires_at - clock_timestamp()) * 1000 as ms from oncefleet.jobs where id = '${id}'`;
     await expect
       .poll(async () => Number((await file.pool.query(left)).rows[0].ms), { timeout: 5_000, interval: 10 })
       .toBeLessThan(2_200);
@@ -121,7 +121,7 @@ describe('the lease keeper', () => {
   it('tells of a cancel once', async () => {
     const keeper = createKeeper();
     const { id, onCancel } = await hold(keeper, 60_000);
-    await file.pool.query('update jobs set cancel_requested_at = clock_timestamp() where id = $1', [id]);
+    await file.pool.query('update oncefleet.jobs set cancel_requested_at = clock_timestamp() where id = $1', [id]);
     await expect.poll(() => onCancel.mock.calls.length, { timeout: 5_000 }).toBe(1);
     keeper.cancel(id);
     expect(onCancel).toHaveBeenCalledOnce();
@@ -150,7 +150,7 @@ describe('the lease keeper', () => {
     lease.release();
     lease.release();
     await file.pool.query(
-      "update jobs set status = 'pending', lease_owner = null, lease_expires_at = null where id = $1",
+      "update oncefleet.jobs set status = 'pending', lease_owner = null, lease_expires_at = null where id = $1",
       [id],
     );
     const other = await hold(keeper, 1_000);

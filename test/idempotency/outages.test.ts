@@ -255,7 +255,9 @@ describe('a transaction at the fence', () => {
         await ctx.transaction(async (trx) => {
           await sql`insert into effects values (${ctx.jobId}, ${ctx.attempt})`.execute(trx);
           await ctx.complete(trx, { attempt: ctx.attempt });
-          const seen = await sql<{ status: string }>`select status from jobs where id = ${ctx.jobId}`.execute(trx);
+          const seen = await sql<{ status: string }>`select status from oncefleet.jobs where id = ${ctx.jobId}`.execute(
+            trx,
+          );
           expect(seen.rows).toEqual([{ status: 'completed' }]);
           if (ctx.attempt === 1) throw new Error('after completing, before the commit');
         });

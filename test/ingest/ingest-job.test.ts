@@ -194,8 +194,8 @@ it('lets many ingests of one collection run at once, without deadlock or duplica
   const chunks = await storedChunks();
   expect(chunks).toHaveLength(12);
   const counted = await sql<{ chunk_count: number; chunks: number }>`
-    select d.chunk_count, count(k.*)::integer as chunks from documents d
-    join collections c on c.id = d.collection_id left join chunks k on k.document_id = d.id
+    select d.chunk_count, count(k.*)::integer as chunks from oncefleet.documents d
+    join oncefleet.collections c on c.id = d.collection_id left join oncefleet.chunks k on k.document_id = d.id
     where c.name = ${collection} group by d.id`.execute(db.kysely);
   for (const row of counted.rows) expect(row.chunks).toBe(row.chunk_count);
 });

@@ -262,7 +262,7 @@ describe('a stream that is published ahead of its commits', () => {
     const [stays, leaves, sure] = [reading(fleet, id), reading(fleet, id), reading(fleet, id, { committed: true })];
     // Its Postgres is busy, so that it can tell and not commit.
     await file.db.transaction().execute(async (trx) => {
-      await sql`lock table stream_heads in share row exclusive mode`.execute(trx);
+      await sql`lock table oncefleet.stream_heads in share row exclusive mode`.execute(trx);
       worker.wake();
       for (const { events } of [stays, leaves]) await expect.poll(() => events.length, WAIT).toBe(1);
       worker.child.kill('SIGKILL');

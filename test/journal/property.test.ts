@@ -283,10 +283,10 @@ async function mergeSegments(id: string): Promise<void> {
       create temporary table merged on commit drop as
         select stream_id, min(first_seq) as first_seq, max(last_seq) as last_seq, fence,
           ('[' || string_agg(substring(events::text from 2 for length(events::text) - 2), ',' order by first_seq) || ']')::json as events
-        from journal_segments where stream_id = ${id} group by stream_id, fence`.execute(trx);
+        from oncefleet.journal_segments where stream_id = ${id} group by stream_id, fence`.execute(trx);
     await trx.deleteFrom('journal_segments').where('stream_id', '=', id).execute();
     await sql`
-      insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+      insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
       select stream_id, first_seq, last_seq, fence, events from merged`.execute(trx);
   });
 }

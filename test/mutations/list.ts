@@ -389,8 +389,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'key-tenant',
-      find: 'join jobs j on j.tenant = k.tenant and j.name = k.name',
-      replace: 'join jobs j on j.name = k.name',
+      find: 'join oncefleet.jobs j on j.tenant = k.tenant and j.name = k.name',
+      replace: 'join oncefleet.jobs j on j.name = k.name',
       mechanism: 'a key is looked up in its tenant',
       test: FENCES,
       title: 'of one tenant never meets the job of another under the same key',
@@ -405,8 +405,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'lock-fence',
-      find: `from jobs where id = \${id} and fence = \${fence} and`,
-      replace: `from jobs where id = \${id} and`,
+      find: `from oncefleet.jobs where id = \${id} and fence = \${fence} and`,
+      replace: `from oncefleet.jobs where id = \${id} and`,
       mechanism: 'a transaction is held to its fence',
       test: CLAIMS,
       title: 'cannot hold its fence in a transaction',
@@ -2371,7 +2371,7 @@ export const mutations: readonly Mutation[] = [
   ...of('src/db/retention.ts', [
     {
       name: 'alert-retention',
-      find: 'delete from poison_alerts a using victim v where a.job_id = v.id',
+      find: 'delete from oncefleet.poison_alerts a using victim v where a.job_id = v.id',
       replace: 'select 1',
       mechanism: 'a job that is removed takes its alerts along',
       test: SWEEPER,
@@ -2443,8 +2443,8 @@ export const mutations: readonly Mutation[] = [
   ...of('src/db/disagreements.ts', [
     {
       name: 'doctor-dead-rows',
-      find: `to_regclass('ended_attempts')`,
-      replace: `to_regclass('job_attempts')`,
+      find: `to_regclass('oncefleet.ended_attempts')`,
+      replace: `to_regclass('oncefleet.job_attempts')`,
       mechanism: 'the doctor counts the dead rows of a table and not of a view',
       test: DOCTOR,
       title: 'a table that is full of dead rows',
@@ -2454,7 +2454,7 @@ export const mutations: readonly Mutation[] = [
   ...of('src/db/outbox.ts', [
     {
       name: 'tx-outbox',
-      find: 'insert into dispatch_outbox (job_id) select id from job )',
+      find: 'insert into oncefleet.dispatch_outbox (job_id) select id from job )',
       replace: 'select id from job)',
       mechanism: 'the outbox is part of the transaction of the caller',
       test: TRANSACTIONS,
@@ -2535,16 +2535,16 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'stray-lookup',
-      find: 'left join lateral (select * from jobs where id = l.id offset 0) j on true',
-      replace: 'left join jobs j on j.id = l.id',
+      find: 'left join lateral (select * from oncefleet.jobs where id = l.id offset 0) j on true',
+      replace: 'left join oncefleet.jobs j on j.id = l.id',
       mechanism: 'leases are looked up row by row, however many jobs there are',
       test: RECONCILER,
       title: 'a round reads pages by index, however many jobs wait, run and have ended',
     },
     {
       name: 'stray-delay',
-      find: `extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms from jobs where id = any(\${ids}`,
-      replace: `0 as delay_ms from jobs where id = any(\${ids}`,
+      find: `extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms from oncefleet.jobs where id = any(\${ids}`,
+      replace: `0 as delay_ms from oncefleet.jobs where id = any(\${ids}`,
       mechanism: 'a job that is dispatched again keeps the delay it has left',
       test: RECONCILER,
       title: 'gives a delayed job back the delay it has left, its priority and its counters',
@@ -2583,7 +2583,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'list-cancel',
-      find: `update unfinished_jobs u set end_by = clock_timestamp() from asked a where u.job_id = a.id`,
+      find: `update oncefleet.unfinished_jobs u set end_by = clock_timestamp() from asked a where u.job_id = a.id`,
       replace: `select from asked`,
       mechanism: 'a cancel of a job that is not due is found by the list',
       test: RECONCILER,
@@ -2591,8 +2591,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'list-deadline',
-      find: `insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job returning job_id`,
-      replace: `insert into unfinished_jobs (job_id, run_at) select id, run_at from job returning job_id`,
+      find: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job returning job_id`,
+      replace: `insert into oncefleet.unfinished_jobs (job_id, run_at) select id, run_at from job returning job_id`,
       mechanism: 'a deadline of a job that is not due is found by the list',
       test: RECONCILER,
       title: 'ends waiting jobs that are cancelled or past their deadline',
@@ -2615,7 +2615,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'list-silent',
-      find: `delete from unfinished_jobs u using completed c where u.job_id = c.id`,
+      find: `delete from oncefleet.unfinished_jobs u using completed c where u.job_id = c.id`,
       replace: `select from completed`,
       mechanism: 'a completion takes its job off the list of the unfinished',
       test: 'test/idempotency/model.test.ts',
@@ -2647,8 +2647,8 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'list-redriven',
-      find: `insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from jobs where id = \${id}`,
-      replace: `insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from jobs where false and id = \${id}`,
+      find: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where id = \${id}`,
+      replace: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where false and id = \${id}`,
       mechanism: 'a redrive puts its job back on the list of the unfinished',
       test: 'test/idempotency/model.test.ts',
       title: 'Postgres and the model agree after every step of any interleaving',
@@ -2666,7 +2666,7 @@ export const mutations: readonly Mutation[] = [
   ...of('src/db/outbox.ts', [
     {
       name: 'list-transaction',
-      find: `insert into unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job`,
+      find: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job`,
       replace: `select from job`,
       mechanism: 'a job enqueued in a transaction is on the list of the unfinished',
       test: 'test/workers/redis-loss.test.ts',
@@ -2688,7 +2688,7 @@ export const mutations: readonly Mutation[] = [
   ...of('src/db/disagreements.ts', [
     {
       name: 'list-doctor',
-      find: `not exists (select from unfinished_jobs where job_id = id)`,
+      find: `not exists (select from oncefleet.unfinished_jobs where job_id = id)`,
       replace: `false`,
       mechanism: 'the doctor finds unfinished jobs that are not on the list',
       test: DOCTOR,

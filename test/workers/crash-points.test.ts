@@ -148,13 +148,13 @@ const alertOf = (id: string) =>
 
 /** The workers of a job have died once more than they may. */
 async function crashTooOften(id: string): Promise<void> {
-  await sql`update jobs set status = 'running', fence = 2, crash_count = 1, lease_owner = 'dead', started_at = now(),
+  await sql`update oncefleet.jobs set status = 'running', fence = 2, crash_count = 1, lease_owner = 'dead', started_at = now(),
     lease_expires_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(file.db);
 }
 
 /** Backdates an alert, as if whoever set out to call its hook had been silent for long. */
 async function makeDue(id: string): Promise<void> {
-  await sql`update poison_alerts set due_at = clock_timestamp() where job_id = ${id}`.execute(file.db);
+  await sql`update oncefleet.poison_alerts set due_at = clock_timestamp() where job_id = ${id}`.execute(file.db);
 }
 
 /** That this process called the hook of a poisoned job once, and nobody will again. */
@@ -338,12 +338,12 @@ describe('a delivery killed at', () => {
     const handle = await fleet.enqueue(stepsJob, { how: 'return' });
     const queue = fleet.queues[0] as Queue;
     // Another worker has it.
-    await sql`update jobs set status = 'running', fence = 1, lease_owner = 'other', started_at = now(),
+    await sql`update oncefleet.jobs set status = 'running', fence = 1, lease_owner = 'other', started_at = now(),
       lease_expires_at = clock_timestamp() + interval '60 s' where id = ${handle.id}`.execute(file.db);
     const doomed = await startDoomed(prefix, 'defer.before');
     await doomed.dead();
     expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'running', fence: 1, deferral_count: 1 });
-    await sql`update jobs set status = 'completed', result = '{"how":"return"}', lease_owner = null, lease_expires_at = null,
+    await sql`update oncefleet.jobs set status = 'completed', result = '{"how":"return"}', lease_owner = null, lease_expires_at = null,
       finished_at = now(), expires_at = now() + interval '1 h' where id = ${handle.id}`.execute(file.db);
     await fleet.work();
     await expect.poll(() => queue.getJobState(handle.id), { timeout: 20_000 }).toBe('completed');
@@ -383,14 +383,14 @@ describe('a delivery killed at', () => {
     const prefix = uniquePrefix();
     const fleet = healthyFleet(prefix);
     const handle = await fleet.enqueue(stepsJob, { how: 'return' });
-    await sql`update jobs set cancel_requested_at = null, deadline_at = clock_timestamp() - interval '1 s'
+    await sql`update oncefleet.jobs set cancel_requested_at = null, deadline_at = clock_timestamp() - interval '1 s'
       where id = ${handle.id}`.execute(file.db);
     const worker = await fleet.work();
     await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
     const queue = fleet.queues[0] as Queue;
     await expect.poll(() => queue.getJobState(handle.id), { timeout: 20_000 }).toBe('failed');
     await worker.close();
-    await sql`update jobs set deadline_at = null where id = ${handle.id}`.execute(file.db);
+    await sql`update oncefleet.jobs set deadline_at = null where id = ${handle.id}`.execute(file.db);
     const doomed = await startDoomed(prefix, 'retry.redriven');
     await (await queue.getJob(handle.id))?.retry('failed');
     await doomed.dead();
@@ -483,13 +483,13 @@ describe('a client killed at', () => {
   atPoint('redrive.row', 'the job runs again', async () => {
     const { fleet, doomed } = await startClient('redrive.row');
     const handle = await fleet.enqueue(stepsJob, { how: 'complete' });
-    await sql`update jobs set deadline_at = clock_timestamp() - interval '1 s' where id = ${handle.id}`.execute(
+    await sql`update oncefleet.jobs set deadline_at = clock_timestamp() - interval '1 s' where id = ${handle.id}`.execute(
       file.db,
     );
     const worker = await fleet.work();
     await expect(handle.result({ timeoutMs: 20_000 })).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
     await expect.poll(() => (fleet.queues[0] as Queue).getJobState(handle.id), { timeout: 20_000 }).toBe('failed');
-    await sql`update jobs set deadline_at = null where id = ${handle.id}`.execute(file.db);
+    await sql`update oncefleet.jobs set deadline_at = null where id = ${handle.id}`.execute(file.db);
     void worker;
     doomed.order({ type: 'redrive', id: handle.id });
     await doomed.dead();
@@ -539,7 +539,9 @@ describe('a reconciler killed at', () => {
     const following = (async () => {
       for await (const { event } of fleet.follow(id)) followed.push(event.type);
     })();
-    await sql`update jobs set deadline_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(file.db);
+    await sql`update oncefleet.jobs set deadline_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(
+      file.db,
+    );
     const doomed = await startDoomed(prefix, 'reconcile.end.after', { role: 'reconciler' });
     await doomed.dead();
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'failed', fence: 1 });
@@ -594,9 +596,9 @@ describe('a reconciler killed at', () => {
     await expect.poll(() => queue.getJobState(handle.id), { timeout: 20_000 }).toBe('completed');
     await worker.close();
     // A restore of Postgres from a moment ago, beside a Redis of now.
-    await sql`update jobs set status = 'pending', result = null, finished_at = null, expires_at = null,
+    await sql`update oncefleet.jobs set status = 'pending', result = null, finished_at = null, expires_at = null,
       run_at = run_at - interval '1 min' where id = ${handle.id}`.execute(file.db);
-    await sql`insert into unfinished_jobs (job_id, run_at) select id, run_at from jobs where id = ${handle.id}`.execute(
+    await sql`insert into oncefleet.unfinished_jobs (job_id, run_at) select id, run_at from oncefleet.jobs where id = ${handle.id}`.execute(
       file.db,
     );
     const doomed = await startDoomed(prefix, 'redispatch.removed', { role: 'reconciler' });

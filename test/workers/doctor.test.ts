@@ -24,8 +24,8 @@ const diagnose = (runtime: Runtime, known: typeof jobs, options: DoctorOptions =
 const IDLE = new Set(['no-workers', 'no-reconciler']);
 
 beforeEach(async () => {
-  await sql`truncate jobs, unfinished_jobs, ended_attempts, stream_heads, journal_segments, dispatch_outbox, reconciler_rounds,
-    poison_alerts`.execute(file.db);
+  await sql`truncate oncefleet.jobs, oncefleet.unfinished_jobs, oncefleet.ended_attempts, oncefleet.stream_heads, oncefleet.journal_segments, oncefleet.dispatch_outbox, oncefleet.reconciler_rounds,
+    oncefleet.poison_alerts`.execute(file.db);
 });
 
 async function createRuntime(redisUrl = testRedisUrl()): Promise<Runtime> {
@@ -51,7 +51,7 @@ async function createDispatched(
 const key = (runtime: Runtime, name: string) => runtime.dispatcher.queue('job').toKey(name);
 
 async function endRow(id: string, status: 'completed' | 'failed'): Promise<void> {
-  await sql`update jobs set status = ${status}, finished_at = clock_timestamp() - interval '10 s',
+  await sql`update oncefleet.jobs set status = ${status}, finished_at = clock_timestamp() - interval '10 s',
       expires_at = clock_timestamp() + interval '1 h', lease_owner = null, lease_expires_at = null,
       error = case when ${status} = 'failed' then '{"code":"HANDLER_ERROR","message":"no"}'::json end
     where id = ${id}`.execute(file.db);
@@ -70,8 +70,8 @@ async function endInBull(runtime: Runtime, id: string, set: 'completed' | 'faile
 
 /** A started stream: one event, the head open. */
 async function openStream(id: string): Promise<void> {
-  await sql`insert into stream_heads (stream_id, fence, next_seq) values (${id}, 1, 1)`.execute(file.db);
-  await sql`insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+  await sql`insert into oncefleet.stream_heads (stream_id, fence, next_seq) values (${id}, 1, 1)`.execute(file.db);
+  await sql`insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
     values (${id}, 0, 0, 1, '[{"type":"said"}]')`.execute(file.db);
 }
 
@@ -191,7 +191,7 @@ const CASES: Case[] = [
     how: 'a deadline that passed while no worker lived',
     async make(runtime) {
       const id = await createDispatched(runtime);
-      await sql`update jobs set deadline_at = clock_timestamp() where id = ${id}`.execute(file.db);
+      await sql`update oncefleet.jobs set deadline_at = clock_timestamp() where id = ${id}`.execute(file.db);
       return id;
     },
     async check(runtime, id) {
@@ -255,8 +255,8 @@ const CASES: Case[] = [
     how: 'a stream opened by hand after its end',
     async make() {
       const id = await insertJob(file.db);
-      await sql`insert into stream_heads (stream_id, fence, next_seq) values (${id}, 1, 1)`.execute(file.db);
-      await sql`insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+      await sql`insert into oncefleet.stream_heads (stream_id, fence, next_seq) values (${id}, 1, 1)`.execute(file.db);
+      await sql`insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
         values (${id}, 0, 0, 1, '[{"type":"end"}]')`.execute(file.db);
       await endRow(id, 'completed');
       return id;
@@ -283,13 +283,13 @@ const CASES: Case[] = [
     async make(runtime) {
       const id = await createDispatched(runtime);
       await openStream(id);
-      await sql`update stream_heads set state = 'closed' where stream_id = ${id}`.execute(file.db);
+      await sql`update oncefleet.stream_heads set state = 'closed' where stream_id = ${id}`.execute(file.db);
       return id;
     },
     check: async (_runtime, id) => {
-      const head = await sql<{ state: string }>`select state from stream_heads where stream_id = ${id}`.execute(
-        file.db,
-      );
+      const head = await sql<{
+        state: string;
+      }>`select state from oncefleet.stream_heads where stream_id = ${id}`.execute(file.db);
       expect(head.rows).toEqual([{ state: 'open' }]);
     },
   },
@@ -349,10 +349,12 @@ describe('the doctor', () => {
 
   it('counts, names and mends many, and tells how far it is', async () => {
     const runtime = await createRuntime();
-    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input)
+    await sql`insert into oncefleet.jobs (id, tenant, name, queue, fingerprint, options, input)
       select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}'
       from generate_series(1, 2500)`.execute(file.db);
-    await sql`insert into unfinished_jobs (job_id, run_at) select id, run_at from jobs`.execute(file.db);
+    await sql`insert into oncefleet.unfinished_jobs (job_id, run_at) select id, run_at from oncefleet.jobs`.execute(
+      file.db,
+    );
     const seen = new Set<string>();
     const { findings, looked } = await diagnose(runtime, jobs, {
       fix: true,
@@ -434,10 +436,10 @@ describe('the doctor tells of', () => {
   it('poisoned jobs whose onPoison nobody calls, once they have waited for long', async () => {
     const runtime = await createRuntime();
     for (const name of ['mail', 'mail', 'bill'])
-      await sql`insert into poison_alerts (job_id, fence, tenant, name, queue, crashes, due_at)
+      await sql`insert into oncefleet.poison_alerts (job_id, fence, tenant, name, queue, crashes, due_at)
         values (gen_random_uuid(), 1, 'default', ${name}, ${name}, 6, clock_timestamp())`.execute(file.db);
     expect((await diagnose(runtime, jobs)).findings).toEqual([]);
-    await sql`update poison_alerts set created_at = created_at - interval '6 min'`.execute(file.db);
+    await sql`update oncefleet.poison_alerts set created_at = created_at - interval '6 min'`.execute(file.db);
     expect((await diagnose(runtime, jobs)).findings).toMatchObject([
       { kind: 'poison-alerts', message: '1 poisoned jobs named bill wait for their onPoison.' },
       { kind: 'poison-alerts', message: '2 poisoned jobs named mail wait for their onPoison.' },
@@ -446,13 +448,13 @@ describe('the doctor tells of', () => {
 
   it('a table that is full of dead rows', async () => {
     const runtime = await createRuntime();
-    await sql`alter table ended_attempts set (autovacuum_enabled = false)`.execute(file.db);
+    await sql`alter table oncefleet.ended_attempts set (autovacuum_enabled = false)`.execute(file.db);
     onTestFinished(async () => {
-      await sql`alter table ended_attempts reset (autovacuum_enabled)`.execute(file.db);
+      await sql`alter table oncefleet.ended_attempts reset (autovacuum_enabled)`.execute(file.db);
     });
     const thrown = new Error('rolled back');
     const insert = file.db.transaction().execute(async (trx) => {
-      await sql`insert into ended_attempts (job_id, fence, worker, started_at, outcome)
+      await sql`insert into oncefleet.ended_attempts (job_id, fence, worker, started_at, outcome)
         select gen_random_uuid(), 1, 'w', clock_timestamp(), 'crashed' from generate_series(1, 100001)`.execute(trx);
       throw thrown;
     });

@@ -20,10 +20,10 @@ beforeAll(async () => {
 const typesOf = async (id: string) => (await journalOf(file.db, id)).map(({ event }) => event.type);
 
 const passDeadline = (id: string) =>
-  sql`update jobs set deadline_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(file.db);
+  sql`update oncefleet.jobs set deadline_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(file.db);
 
 const askForCancel = (id: string) =>
-  sql`update jobs set cancel_requested_at = clock_timestamp() where id = ${id}`.execute(file.db);
+  sql`update oncefleet.jobs set cancel_requested_at = clock_timestamp() where id = ${id}`.execute(file.db);
 
 /** A worker has run the job and died at `point`. */
 async function lost(point: CrashPoint, how: StepsInput['how'] = 'return') {
@@ -97,7 +97,7 @@ describe('the delivery that comes back', () => {
     const reconciler = await startDoomed({ databaseUrl: file.url, prefix, role: 'reconciler' });
     await expect.poll(async () => (await rowOf(file.db, id)).status, WAIT).toBe('failed');
     await reconciler.end();
-    await sql`update jobs set deadline_at = null where id = ${id}`.execute(file.db);
+    await sql`update oncefleet.jobs set deadline_at = null where id = ${id}`.execute(file.db);
     await fleet.work();
     await ended(fleet, id);
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'failed', fence: 2 });
@@ -196,9 +196,9 @@ describe('a job that has lost as many workers as it may', () => {
     const worker = await startDoomed({ databaseUrl: file.url, prefix });
     await worker.told('running');
     const lastRound = async () => {
-      const { rows } = await sql<{ at: string }>`select max(finished_at)::text as at from reconciler_rounds`.execute(
-        file.db,
-      );
+      const { rows } = await sql<{
+        at: string;
+      }>`select max(finished_at)::text as at from oncefleet.reconciler_rounds`.execute(file.db);
       return rows[0]?.at;
     };
     for (let round = 0; round < 2; round++) {
@@ -309,7 +309,7 @@ describe('a client killed while it starts an expired key anew', () => {
         id: first.id,
         outcome: 'replayed',
       });
-      await sql`update jobs set expires_at = clock_timestamp() - interval '1 s' where id = ${first.id}`.execute(
+      await sql`update oncefleet.jobs set expires_at = clock_timestamp() - interval '1 s' where id = ${first.id}`.execute(
         file.db,
       );
       const client = await startDoomed({ databaseUrl: file.url, prefix, role: 'client', point });

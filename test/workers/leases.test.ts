@@ -21,7 +21,7 @@ beforeAll(async () => {
 /** Time left on a job's lease by the clock that decides, ms. */
 async function leftOn(id: string): Promise<number> {
   const { rows } = await sql<{ left_ms: number }>`
-    select extract(epoch from lease_expires_at - clock_timestamp())::float8 * 1000 as left_ms from jobs where id = ${id}`.execute(
+    select extract(epoch from lease_expires_at - clock_timestamp())::float8 * 1000 as left_ms from oncefleet.jobs where id = ${id}`.execute(
     file.db,
   );
   return rows[0]?.left_ms ?? Number.NaN;
@@ -270,7 +270,7 @@ describe('a worker that Postgres does not take anything from', () => {
     proxy.set({ kind: 'open' });
     await handle.result({ timeoutMs: 20_000 });
     const { rows } = await sql<{ n: number }>`
-      select count(*)::int as n from journal_events where stream_id = ${handle.id}`.execute(file.db);
+      select count(*)::int as n from oncefleet.journal_events where stream_id = ${handle.id}`.execute(file.db);
     expect(rows[0]?.n).toBe(61);
     expect(await rowOf(file.db, handle.id)).toMatchObject({ fence: 1, crash_count: 0, interruption_count: 0 });
   });

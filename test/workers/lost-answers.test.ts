@@ -21,7 +21,7 @@ const WAIT = { timeout: 20_000, interval: 20 };
 beforeAll(async () => {
   await sql`create table effects (job_id uuid not null)`.execute(file.db);
   // Rounds of the workers are none: their connections are for the statements that this is about.
-  await sql`insert into reconciler_rounds (finished_at, worker) values (clock_timestamp() + interval '1 h', 'another')`.execute(
+  await sql`insert into oncefleet.reconciler_rounds (finished_at, worker) values (clock_timestamp() + interval '1 h', 'another')`.execute(
     file.db,
   );
 });

@@ -20,7 +20,7 @@ const WAIT = { timeout: 20_000, interval: 20 };
 const POISONED = 'job poisoned: it crashed or lost its worker too often';
 
 beforeEach(async () => {
-  await sql`truncate jobs, ended_attempts, stream_heads, journal_segments, reconciler_rounds, poison_alerts`.execute(
+  await sql`truncate oncefleet.jobs, oncefleet.ended_attempts, oncefleet.stream_heads, oncefleet.journal_segments, oncefleet.reconciler_rounds, oncefleet.poison_alerts`.execute(
     file.db,
   );
 });
@@ -39,7 +39,7 @@ const define = (name: string, onPoison?: OnPoison) =>
 /** A job whose workers have died once more than they may. */
 async function insertCrashed(name: string): Promise<string> {
   const id = await insertJob(file.db, { name, queue: name });
-  await sql`update jobs set status = 'running', fence = 2, crash_count = 1, lease_owner = 'dead',
+  await sql`update oncefleet.jobs set status = 'running', fence = 2, crash_count = 1, lease_owner = 'dead',
     lease_expires_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(file.db);
   return id;
 }
@@ -48,16 +48,16 @@ async function insertCrashed(name: string): Promise<string> {
 async function insertAlert(name: string, overrides: { calls?: number; queue?: string } = {}): Promise<string> {
   const { calls = 1, queue = name } = overrides;
   const id = uuidV7();
-  await sql`insert into poison_alerts (job_id, fence, tenant, name, queue, crashes, calls, due_at)
+  await sql`insert into oncefleet.poison_alerts (job_id, fence, tenant, name, queue, crashes, calls, due_at)
     values (${id}, 3, 'acme', ${name}, ${queue}, 2, ${calls}, clock_timestamp())`.execute(file.db);
   return id;
 }
 
-const makeDue = () => sql`update poison_alerts set due_at = clock_timestamp()`.execute(file.db);
+const makeDue = () => sql`update oncefleet.poison_alerts set due_at = clock_timestamp()`.execute(file.db);
 
 const alerts = () =>
   sql<{ job_id: string; calls: number; left_s: number }>`
-    select job_id, calls, extract(epoch from due_at - clock_timestamp())::float8 as left_s from poison_alerts`
+    select job_id, calls, extract(epoch from due_at - clock_timestamp())::float8 as left_s from oncefleet.poison_alerts`
     .execute(file.db)
     .then(({ rows }) => rows);
 
@@ -225,7 +225,7 @@ describe('onPoison', () => {
     const onPoison = vi.fn<OnPoison>();
     const { runtime, said } = createRuntime();
     const id = await insertCrashed('elsewhere');
-    await sql`update jobs set crash_count = 5 where id = ${id}`.execute(file.db);
+    await sql`update oncefleet.jobs set crash_count = 5 where id = ${id}`.execute(file.db);
     await reconcile(runtime, []);
     expect((await rowOf(file.db, id)).status).toBe('failed');
     expect(said).toEqual([POISONED]);
@@ -304,7 +304,7 @@ describe('an alert', () => {
     await sql`create function stay() returns trigger language plpgsql as 'begin raise exception ''no''; end'`.execute(
       file.db,
     );
-    await sql`create trigger stay before delete on poison_alerts execute function stay()`.execute(file.db);
+    await sql`create trigger stay before delete on oncefleet.poison_alerts execute function stay()`.execute(file.db);
     try {
       await runtime.poisonAlerts.lookAfter([define('stuck', onPoison)]);
     } finally {

@@ -58,11 +58,11 @@ async function createReconciler() {
 const backdate = (id: string, ms: number) => backdateJob(file.db, id, ms);
 
 /** Empties the tables that a round reads. */
-const deleteJobs = () => sql`truncate jobs, unfinished_jobs`.execute(file.db);
+const deleteJobs = () => sql`truncate oncefleet.jobs, oncefleet.unfinished_jobs`.execute(file.db);
 
 /** Puts jobs that were inserted by hand on the list that a round reads. */
 const listUnfinished = () =>
-  sql`insert into unfinished_jobs (job_id, run_at) select id, run_at from jobs where finished_at is null
+  sql`insert into oncefleet.unfinished_jobs (job_id, run_at) select id, run_at from oncefleet.jobs where finished_at is null
     on conflict do nothing`.execute(file.db);
 
 describe('the reconciler', () => {
@@ -88,7 +88,7 @@ describe('the reconciler', () => {
 
   it('finds what lost its worker however many jobs wait before it, due or not', async () => {
     const { reconciler, inRedis } = await createReconciler();
-    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
+    await sql`insert into oncefleet.jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
       select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}',
         clock_timestamp() - interval '1 h'
       from generate_series(1, 4500)`.execute(file.db);
@@ -106,10 +106,10 @@ describe('the reconciler', () => {
     const { reconciler } = await createReconciler();
     const [ended, deleted, failed] = [await insertJob(file.db), await insertJob(file.db), await insertJob(file.db)];
     for (const id of [ended, deleted, failed]) await backdate(id, 2_000);
-    await sql`update jobs set status = 'failed', finished_at = clock_timestamp() where id in (${ended}, ${failed})`.execute(
+    await sql`update oncefleet.jobs set status = 'failed', finished_at = clock_timestamp() where id in (${ended}, ${failed})`.execute(
       file.db,
     );
-    await sql`delete from jobs where id = ${deleted}`.execute(file.db);
+    await sql`delete from oncefleet.jobs where id = ${deleted}`.execute(file.db);
     await file.db.transaction().execute(async (trx) => {
       await trx.selectFrom('jobs').select('id').where('id', '=', failed).forUpdate().execute();
       await reconciler.reconcile();
@@ -154,7 +154,9 @@ describe('the reconciler', () => {
   it('ends waiting jobs that are cancelled or past their deadline', async () => {
     const { reconciler } = await createReconciler();
     const [cancelled, later] = [await insertJob(file.db), await insertJob(file.db, { delayMs: 60_000 })];
-    await sql`update jobs set cancel_requested_at = clock_timestamp() where id = ${cancelled}`.execute(file.db);
+    await sql`update oncefleet.jobs set cancel_requested_at = clock_timestamp() where id = ${cancelled}`.execute(
+      file.db,
+    );
     await requestCancel(file.db, 'default', later);
     const late = await insertJob(file.db, { deadlineMs: 0, delayMs: 60_000 });
     await reconciler.reconcile();
@@ -186,7 +188,7 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
     const options = { priority: 9, attempts: 4, backoff: { type: 'fixed' as const, delayMs: 0 } };
     const id = await insertJob(file.db, { delayMs: 600_000, options });
     await backdate(id, 200_000);
-    await sql`update jobs set error_count = 2 where id = ${id}`.execute(file.db);
+    await sql`update oncefleet.jobs set error_count = 2 where id = ${id}`.execute(file.db);
     await reconciler.reconcile();
     const job = await runtime.dispatcher.queue('job').getJob(id);
     expect(await job?.getState()).toBe('delayed');
@@ -235,7 +237,7 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
     ];
     await dispatch(ended, 600_000);
     await dispatch(waiting, 600_000);
-    await sql`update jobs set status = 'cancelled', finished_at = clock_timestamp() - interval '5 s' where id = ${ended}`.execute(
+    await sql`update oncefleet.jobs set status = 'cancelled', finished_at = clock_timestamp() - interval '5 s' where id = ${ended}`.execute(
       file.db,
     );
     const foreign = await runtime.dispatcher.queue('job').add('job', {}, { jobId: uuidV7(), delay: 600_000 });
@@ -250,10 +252,10 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
   it('ends a stream whose job has ended, once, and tells its readers', async () => {
     const { reconciler, announcedOf } = await createReconciler();
     const id = await insertJob(file.db);
-    await sql`insert into stream_heads (stream_id, fence, next_seq) values (${id}, 1, 1)`.execute(file.db);
-    await sql`insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+    await sql`insert into oncefleet.stream_heads (stream_id, fence, next_seq) values (${id}, 1, 1)`.execute(file.db);
+    await sql`insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
       values (${id}, 0, 0, 1, '[{"type":"said"}]')`.execute(file.db);
-    await sql`update jobs set status = 'completed', result = '5', finished_at = clock_timestamp() where id = ${id}`.execute(
+    await sql`update oncefleet.jobs set status = 'completed', result = '5', finished_at = clock_timestamp() where id = ${id}`.execute(
       file.db,
     );
     await reconciler.reconcile();
@@ -268,10 +270,10 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
   it('has a long stream folded that it has ended', async () => {
     const { reconciler } = await createReconciler();
     const id = await insertJob(file.db);
-    await sql`insert into stream_heads (stream_id, fence, next_seq) values (${id}, 1, 40)`.execute(file.db);
-    await sql`insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+    await sql`insert into oncefleet.stream_heads (stream_id, fence, next_seq) values (${id}, 1, 40)`.execute(file.db);
+    await sql`insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
       select ${id}, seq, seq, 1, '[{"type":"said"}]' from generate_series(0, 39) seq`.execute(file.db);
-    await sql`update jobs set status = 'completed', result = '5', finished_at = clock_timestamp() where id = ${id}`.execute(
+    await sql`update oncefleet.jobs set status = 'completed', result = '5', finished_at = clock_timestamp() where id = ${id}`.execute(
       file.db,
     );
     await reconciler.reconcile();
@@ -292,7 +294,7 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
   it('finds a lost job that just became due, however many orderly ones wait before it', async () => {
     const { reconciler, runtime, inRedis } = await createReconciler();
     await deleteJobs();
-    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
+    await sql`insert into oncefleet.jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
       select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}',
         clock_timestamp() - interval '1 h'
       from generate_series(1, 2500)`.execute(file.db);
@@ -310,7 +312,7 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
   it('does not hurry past a page of running jobs, of which nothing is missing', async () => {
     const { reconciler, runtime, inRedis } = await createReconciler();
     await deleteJobs();
-    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, status, run_at, lease_owner, lease_expires_at, fence)
+    await sql`insert into oncefleet.jobs (id, tenant, name, queue, fingerprint, options, input, status, run_at, lease_owner, lease_expires_at, fence)
       select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0}', '{}', 'running', clock_timestamp() - interval '2 h',
         'w', clock_timestamp() + interval '1 h', 1
       from generate_series(1, 1000)`.execute(file.db);
@@ -332,7 +334,7 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
     const { reconciler, runtime, inRedis } = await createReconciler();
     await deleteJobs();
     const jobs = Array.from({ length: 5_500 }, () => uuidV7());
-    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
+    await sql`insert into oncefleet.jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
       select id, 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}',
         clock_timestamp() - interval '1 h' + n * interval '1 ms'
       from unnest(${jobs}::uuid[]) with ordinality as j (id, n)`.execute(file.db);
@@ -363,13 +365,13 @@ it('a round reads pages by index, however many jobs wait, run and have ended', a
     ['running', 2_000],
     ['completed', 30_000],
   ] as const)
-    await sql`insert into jobs (id, tenant, name, queue, fingerprint, options, input, status, run_at, lease_owner, lease_expires_at, finished_at)
+    await sql`insert into oncefleet.jobs (id, tenant, name, queue, fingerprint, options, input, status, run_at, lease_owner, lease_expires_at, finished_at)
       select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0}', '{}', ${status}, clock_timestamp() - interval '1 h' + n * interval '1 ms',
         case when ${status} = 'running' then 'w' end, case when ${status} = 'running' then clock_timestamp() + interval '1 h' end,
         case when ${status} = 'completed' then clock_timestamp() end
       from generate_series(1, ${count}::int) n`.execute(file.db);
   await listUnfinished();
-  await sql`analyze jobs, unfinished_jobs`.execute(file.db);
+  await sql`analyze oncefleet.jobs, oncefleet.unfinished_jobs`.execute(file.db);
   // What the connection did before, and has not reported yet, counts too.
   const readUntilNow = async (trx: Transaction<Database>) => {
     const read = await sql<{ count: number }>`
@@ -403,11 +405,11 @@ it('a round reads pages by index, however many jobs wait, run and have ended', a
 describe('the reconcilers of several processes', () => {
   it('leave the work to the one that did the last round, until it is overdue', async () => {
     const [first, second] = [await createReconciler(), await createReconciler()];
-    await sql`delete from reconciler_rounds`.execute(file.db);
+    await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
     expect(await first.reconciler.reconcile({ notWithinMs: 60_000 })).toBeDefined();
     expect(await second.reconciler.reconcile({ notWithinMs: 60_000 })).toBeUndefined();
     expect(await first.reconciler.reconcile({ notWithinMs: 60_000 })).toBeDefined();
-    await sql`update reconciler_rounds set finished_at = finished_at - interval '61 s'`.execute(file.db);
+    await sql`update oncefleet.reconciler_rounds set finished_at = finished_at - interval '61 s'`.execute(file.db);
     expect(await second.reconciler.reconcile({ notWithinMs: 60_000 })).toBeDefined();
     expect(await first.reconciler.reconcile({ notWithinMs: 60_000 })).toBeUndefined();
   });
@@ -416,7 +418,7 @@ describe('the reconcilers of several processes', () => {
     const [first, second] = [await createReconciler(), await createReconciler()];
     first.reconciler.start();
     const worker = () => file.db.selectFrom('reconciler_rounds').select('worker').executeTakeFirst();
-    await sql`delete from reconciler_rounds`.execute(file.db);
+    await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
     await expect.poll(async () => (await worker())?.worker).toBe(first.runtime.workerId);
     await first.reconciler.close();
     expect(await worker()).toBeUndefined();
@@ -427,7 +429,7 @@ describe('the reconcilers of several processes', () => {
     'take over within seconds from a process that %s stopped in the middle of a round',
     async (signal) => {
       const { reconciler } = await createReconciler();
-      await sql`delete from reconciler_rounds`.execute(file.db);
+      await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
       const holder = fork(fileURLToPath(new URL('../helpers/round-process.ts', import.meta.url)), [file.url], {
         execArgv: ['--conditions=oncefleet-source'],
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],

@@ -174,7 +174,7 @@ describe('a process that reconciles', () => {
     const { fleet, prefix } = fleetOf();
     const id = await insertJob(file.db, { name: 'steps', queue: 'steps', input: '{"how":"complete"}' });
     await grow(id);
-    await sql`delete from reconciler_rounds`.execute(file.db);
+    await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
     const options = { databaseUrl: file.url, redisUrl: own.url, prefix, ...LONG_LEASE } as const;
     const frozen = await startDoomed({ ...options, role: 'reconciler', point: 'reconcile.locked', signal: 'SIGSTOP' });
     await frozen.stopped();
@@ -196,13 +196,13 @@ describe('a process that reconciles', () => {
     const { fleet, prefix } = fleetOf();
     const id = await insertJob(file.db, { name: 'steps', queue: 'steps', input: '{"how":"return"}' });
     // A row that was restored from a moment later than its stream.
-    await sql`insert into stream_heads (stream_id, fence, next_seq) values (${id}, 1, 1)`.execute(file.db);
-    await sql`insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+    await sql`insert into oncefleet.stream_heads (stream_id, fence, next_seq) values (${id}, 1, 1)`.execute(file.db);
+    await sql`insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
       values (${id}, 0, 0, 1, '[{"type":"step"}]')`.execute(file.db);
-    await sql`update jobs set status = 'completed', fence = 1, result = '5', finished_at = clock_timestamp() where id = ${id}`.execute(
+    await sql`update oncefleet.jobs set status = 'completed', fence = 1, result = '5', finished_at = clock_timestamp() where id = ${id}`.execute(
       file.db,
     );
-    await sql`delete from reconciler_rounds`.execute(file.db);
+    await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
     const options = {
       databaseUrl: file.url,
       redisUrl: own.url,

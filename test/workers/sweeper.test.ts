@@ -23,8 +23,8 @@ const DEFAULTS = { streamMs: 7 * DAY, jobMs: 30 * DAY };
 
 beforeEach(async () => {
   await sql`
-    truncate jobs, ended_attempts, stream_heads, journal_segments, tenant_policies, retention_marks, retention_later,
-      poison_alerts`.execute(file.db);
+    truncate oncefleet.jobs, oncefleet.ended_attempts, oncefleet.stream_heads, oncefleet.journal_segments, oncefleet.tenant_policies, oncefleet.retention_marks, oncefleet.retention_later,
+      oncefleet.poison_alerts`.execute(file.db);
 });
 
 /** A round that does all there is to do. */
@@ -113,7 +113,7 @@ describe('folding', () => {
     const fleet = createTestFleet(file.url, []);
     const stream = await openStream(file.db);
     await stream.append(40);
-    await sql`update jobs set lease_expires_at = clock_timestamp() where id = ${stream.id}`.execute(file.db);
+    await sql`update oncefleet.jobs set lease_expires_at = clock_timestamp() where id = ${stream.id}`.execute(file.db);
     await fleet.cancel(stream.id);
     await sweep();
     expect(await segmentsOf(file.db, stream.id)).toEqual([
@@ -162,7 +162,7 @@ describe('folding', () => {
       await stream.end();
     }
     await file.db.transaction().execute(async (trx) => {
-      await sql`select 1 from stream_heads where stream_id = ${held.id} for update`.execute(trx);
+      await sql`select 1 from oncefleet.stream_heads where stream_id = ${held.id} for update`.execute(trx);
       expect(await sweep()).toMatchObject({ foldedStreams: 1 });
     });
     expect(await segmentsOf(file.db, held.id)).toHaveLength(41);
@@ -232,11 +232,11 @@ describe('folding', () => {
     await stream.append(1);
     // Written at once: thousands of appends would only make the test slow.
     await sql`
-      insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+      insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
       select ${stream.id}, n, n, 1, ('[{"type":"delta","n":' || n || '}]')::json from generate_series(1, 4500) n`.execute(
       file.db,
     );
-    await sql`update stream_heads set next_seq = 4501, state = 'closed', fold_due = true where stream_id = ${stream.id}`.execute(
+    await sql`update oncefleet.stream_heads set next_seq = 4501, state = 'closed', fold_due = true where stream_id = ${stream.id}`.execute(
       file.db,
     );
     expect(await sweep()).toMatchObject({ segmentsBefore: 4_501, segmentsAfter: 1 });
@@ -277,7 +277,9 @@ async function holdFold(id: string) {
   const locked = Promise.withResolvers<void>();
   const holding = file.db.transaction().execute(async (trx) => {
     // The merge deletes this row, so it waits for us; it has the head by then.
-    await sql`select 1 from journal_segments where stream_id = ${id} and first_seq = 5 for update`.execute(trx);
+    await sql`select 1 from oncefleet.journal_segments where stream_id = ${id} and first_seq = 5 for update`.execute(
+      trx,
+    );
     locked.resolve();
     await held.promise;
   });
@@ -302,12 +304,12 @@ async function holdFold(id: string) {
 async function unfold(id: string, deltas: number): Promise<void> {
   await file.db.transaction().execute(async (trx) => {
     const events = await sql<{ seq: number; fence: number; event: string }>`
-      select seq, fence, event::text as event from journal_events where stream_id = ${id}`.execute(trx);
+      select seq, fence, event::text as event from oncefleet.journal_events where stream_id = ${id}`.execute(trx);
     expect(events.rows).toHaveLength(deltas + 1);
-    await sql`delete from journal_segments where stream_id = ${id}`.execute(trx);
+    await sql`delete from oncefleet.journal_segments where stream_id = ${id}`.execute(trx);
     for (const { seq, fence, event } of events.rows)
       await sql`
-        insert into journal_segments (stream_id, first_seq, last_seq, fence, events)
+        insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
         values (${id}, ${seq}, ${seq}, ${fence}, ${`[${event}]`})`.execute(trx);
   });
 }
@@ -324,7 +326,7 @@ describe('retention', () => {
       await stream.end();
     }
     for (const { id } of [old, ancient])
-      await sql`insert into poison_alerts (job_id, fence, tenant, name, queue, crashes, due_at)
+      await sql`insert into oncefleet.poison_alerts (job_id, fence, tenant, name, queue, crashes, due_at)
         values (${id}, 1, 'default', 'gone', 'gone', 1, clock_timestamp())`.execute(file.db);
     expect(await sweep()).toMatchObject({ expiredStreams: 1, removedJobs: 1 });
     expect(await file.db.selectFrom('poison_alerts').select('job_id').execute()).toEqual([{ job_id: old.id }]);
@@ -419,7 +421,7 @@ describe('retention', () => {
     ]);
     const due = await sql<{ due: boolean }>`
       select look_at between clock_timestamp() + interval '30 seconds' and clock_timestamp() + interval '1 day' as due
-      from retention_later`.execute(file.db);
+      from oncefleet.retention_later`.execute(file.db);
     expect(due.rows).toEqual([{ due: true }, { due: true }]);
   });
 
@@ -429,14 +431,14 @@ describe('retention', () => {
     await fleet.work();
     const { id, result } = await fleet.enqueue(job, {}, { key: 'k' });
     await result();
-    await sql`update jobs set finished_at = finished_at - interval '1 hour', created_at = created_at - interval '1 hour' where id = ${id}`.execute(
+    await sql`update oncefleet.jobs set finished_at = finished_at - interval '1 hour', created_at = created_at - interval '1 hour' where id = ${id}`.execute(
       file.db,
     );
     // Of ids made just now the walk knows that they are young.
     const aged = await withOlderId(id);
     await fleet.sweep();
     expect(await fleet.enqueue(job, {}, { key: 'k' })).toMatchObject({ id: aged, outcome: 'replayed' });
-    await sql`update jobs set expires_at = clock_timestamp() where id = ${aged}`.execute(file.db);
+    await sql`update oncefleet.jobs set expires_at = clock_timestamp() where id = ${aged}`.execute(file.db);
     await lookNow();
     expect(await fleet.sweep()).toMatchObject({ removedJobs: 1, busy: false });
     expect(await fleet.enqueue(job, {}, { key: 'k' })).toMatchObject({ outcome: 'created' });
@@ -447,7 +449,7 @@ describe('retention', () => {
     await stream.append(2);
     await stream.end('failed');
     await file.db.transaction().execute(async (trx) => {
-      await sql`select 1 from jobs where id = ${stream.id} for update`.execute(trx);
+      await sql`select 1 from oncefleet.jobs where id = ${stream.id} for update`.execute(trx);
       expect(await sweep()).toMatchObject({ removedJobs: 0, expiredStreams: 0 });
     });
     expect(await segmentsOf(file.db, stream.id)).toHaveLength(3);
@@ -476,7 +478,7 @@ describe('retention', () => {
     const id = await insertJob(file.db, { id: uuidV7(Date.now() - 8 * DAY) });
     await claimFree(file.db, id);
     const stream = createTestFleet(file.url, []);
-    await sql`update jobs set lease_expires_at = null, lease_owner = null, status = 'completed', result = '1', finished_at = clock_timestamp() - interval '8 days' where id = ${id}`.execute(
+    await sql`update oncefleet.jobs set lease_expires_at = null, lease_owner = null, status = 'completed', result = '1', finished_at = clock_timestamp() - interval '8 days' where id = ${id}`.execute(
       file.db,
     );
     expect(await sweep()).toMatchObject({ expiredStreams: 0 });
@@ -495,7 +497,7 @@ describe('retention', () => {
 
 /** As if it were time to look again at what was put down for later. */
 async function lookNow(): Promise<void> {
-  await sql`update retention_later set look_at = clock_timestamp()`.execute(file.db);
+  await sql`update oncefleet.retention_later set look_at = clock_timestamp()`.execute(file.db);
 }
 
 /** The row under an id that was made an hour ago. */
@@ -503,6 +505,6 @@ async function withOlderId(id: string): Promise<string> {
   const ms = Number.parseInt(id.replace('-', '').slice(0, 12), 16) - 3_600_000;
   const hex = ms.toString(16).padStart(12, '0');
   const older = `${hex.slice(0, 8)}-${hex.slice(8)}${id.slice(13)}`;
-  await sql`update jobs set id = ${older} where id = ${id}`.execute(file.db);
+  await sql`update oncefleet.jobs set id = ${older} where id = ${id}`.execute(file.db);
   return older;
 }

@@ -115,13 +115,13 @@ describe('a worker that wakes when its job is another’s', () => {
       const worker = await fleet.work();
       expect(await fleet.result(id, { timeoutMs: 20_000 })).toEqual({ how: 'long' });
       await worker.close();
-      await sql`update jobs set expires_at = clock_timestamp() where id = ${id}`.execute(file.db);
+      await sql`update oncefleet.jobs set expires_at = clock_timestamp() where id = ${id}`.execute(file.db);
       const sweeper = createTestFleet(file.url, [stepsJob], limits);
       const left = async () => {
         const { rows } = await sql<{ job: unknown; head: unknown; segments: unknown }>`
-        select (select json_agg(j) from jobs j where id = ${id}) as job,
-          (select json_agg(h) from stream_heads h where stream_id = ${id}) as head,
-          (select json_agg(s) from journal_segments s where stream_id = ${id}) as segments`.execute(file.db);
+        select (select json_agg(j) from oncefleet.jobs j where id = ${id}) as job,
+          (select json_agg(h) from oncefleet.stream_heads h where stream_id = ${id}) as head,
+          (select json_agg(s) from oncefleet.journal_segments s where stream_id = ${id}) as segments`.execute(file.db);
         return rows[0];
       };
       const isRemoved = async () => {
@@ -278,7 +278,9 @@ describe('a worker that froze', () => {
     const { id } = await fleet.enqueue(stepsJob, { how: 'effect' });
     await zombie.stopped();
     const isFree = async () => {
-      const { rows } = await sql`select id from jobs where id = ${id} for update skip locked`.execute(file.db);
+      const { rows } = await sql`select id from oncefleet.jobs where id = ${id} for update skip locked`.execute(
+        file.db,
+      );
       return rows.length === 1;
     };
     expect(await isFree()).toBe(false);
