@@ -2,6 +2,7 @@
 export { CONFIG_VARIABLES, type Config, type FleetSettings, fleetSettings, loadConfig } from './config.ts';
 export { checkSchema, migrate } from './db/migrate.ts';
 export type { TenantPolicy } from './db/retention.ts';
+export type { QualifiedDatabase } from './db/own-schema.ts';
 export type { Database } from './db/schema.ts';
 export * from './errors.ts';
 export type { CallerTransaction, PgTransaction } from './idempotency/caller-transaction.ts';

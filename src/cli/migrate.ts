@@ -32,6 +32,7 @@ async function runMigrate(context: CliContext, options: MigrateOptions): Promise
   ]);
   const db = createDb({
     url: config.databaseUrl,
+    schema: config.databaseSchema,
     maxConnections: 2,
     applicationName: 'oncefleet migrate',
     onError: () => {},

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { type Kysely, sql, type Transaction } from 'kysely';
 import type { Migration } from 'kysely/migration';
 import { OncefleetError } from '../errors.ts';
-import { DEFAULT_SCHEMA } from './own-schema.ts';
+import { schemaOf } from './own-schema.ts';
 
 // The same distance in a checkout (src/db) and in a build (dist/src/db).
 const MIGRATIONS = new URL('../../migrations/', import.meta.url);
@@ -21,7 +21,7 @@ type AnyDb = Kysely<any>;
 type AnyTransaction = Transaction<any>;
 
 export interface SchemaOptions {
-  /** The schema of the fleet's tables. Default `oncefleet`. */
+  /** The schema of the fleet's tables. Default that of the fleet whose `db` it is, else `oncefleet`. */
   schema?: string;
 }
 
@@ -33,7 +33,7 @@ export interface SchemaOptions {
  * @returns the names applied now
  * @throws OncefleetError SCHEMA_NEWER the database has migrations this build does not know
  */
-export async function migrate(db: AnyDb, { schema = DEFAULT_SCHEMA }: SchemaOptions = {}): Promise<string[]> {
+export async function migrate(db: AnyDb, { schema = schemaOf(db) }: SchemaOptions = {}): Promise<string[]> {
   const known = await loadMigrations();
   return inTransaction(db, async (trx) => {
     await lockMigrations(trx, schema);
@@ -61,7 +61,7 @@ export async function migrate(db: AnyDb, { schema = DEFAULT_SCHEMA }: SchemaOpti
  *
  * @throws OncefleetError SCHEMA_OUTDATED, SCHEMA_NEWER
  */
-export async function checkSchema(db: AnyDb, { schema = DEFAULT_SCHEMA }: SchemaOptions = {}): Promise<void> {
+export async function checkSchema(db: AnyDb, { schema = schemaOf(db) }: SchemaOptions = {}): Promise<void> {
   const known = await loadMigrations();
   const applied = await refuseNewer(db.withoutPlugins(), known, schema);
   const missing = Object.keys(known).filter((name) => !applied.has(name));
