@@ -6,6 +6,8 @@ import { z } from 'zod';
 import { InputInvalidError } from './errors.ts';
 import {
   ANSWER_PACE_MS,
+  DEFAULT_SCHEMA,
+  databaseSchema,
   databaseUrl,
   heartbeatMessage,
   RANGES,
@@ -72,6 +74,10 @@ export const CONFIG_VARIABLES = {
       .default('false')
       .transform((text) => text === 'true'),
     about: 'REDIS_URL is a node of a Redis Cluster (Redis or Valkey 7 or newer).',
+  },
+  DATABASE_SCHEMA: {
+    schema: databaseSchema.default(DEFAULT_SCHEMA),
+    about: 'Schema of the tables; `oncefleet migrate` makes it.',
   },
   DATABASE_POOL_SIZE: { schema: number(RANGES.databasePoolSize), about: 'Postgres connections of this process.' },
   ONCEFLEET_PREFIX: {
@@ -170,6 +176,8 @@ export interface Config {
   readonly databaseUrl: string;
   readonly redisUrl: string;
   readonly redisCluster: boolean;
+  /** Schema of the tables. */
+  readonly databaseSchema: string;
   readonly databasePoolSize: number;
   readonly prefix: string;
   readonly tenant: string;
@@ -240,6 +248,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     databaseUrl: all.DATABASE_URL,
     redisUrl: all.REDIS_URL,
     redisCluster: all.REDIS_CLUSTER,
+    databaseSchema: all.DATABASE_SCHEMA,
     databasePoolSize: all.DATABASE_POOL_SIZE,
     prefix: all.ONCEFLEET_PREFIX,
     tenant: all.ONCEFLEET_TENANT,
@@ -278,6 +287,7 @@ const FLEET_SETTINGS = [
   'databaseUrl',
   'redisUrl',
   'redisCluster',
+  'databaseSchema',
   'databasePoolSize',
   'prefix',
   'tenant',

@@ -35,6 +35,8 @@ export const ERROR_CODES = {
   STORE_UNAVAILABLE: 'Postgres cannot be reached.',
   SCHEMA_OUTDATED: 'The database has not all migrations of this build.',
   SCHEMA_NEWER: 'The database was migrated by a newer build.',
+  SCHEMA_ELSEWHERE: 'The tables are where an older release put them, not in the schema of this one.',
+  SCHEMA_FORBIDDEN: 'The database role may not make or change what a migration needs.',
   FILE_UNREADABLE: 'A file or folder cannot be read.',
   FILE_EMPTY: 'A file has no text in it.',
   NOTHING_TO_INGEST: 'No document was found to ingest.',

@@ -42,6 +42,16 @@ export const ANSWER_PACE_MS = { min: 0, max: 1_000, default: 15 } satisfies Rang
 export const SHORT_NAME = /^[\w.-]{1,64}$/;
 export const SHORT_NAME_MESSAGE = 'expected 1 to 64 of A-Za-z0-9_.-';
 
+/** Where the tables are when no schema is named. */
+export const DEFAULT_SCHEMA = 'oncefleet';
+
+/** A plain identifier of Postgres, at most as long as it keeps; `pg_…` is Postgres's own. */
+export const databaseSchema = z.custom<string>(
+  (value) =>
+    typeof value === 'string' && /^(?!pg_)[a-z_][a-z0-9_]{0,62}$/.test(value) && value !== 'information_schema',
+  'expected the name of a schema: 1 to 63 of a-z0-9_, no digit first, and neither pg_… nor information_schema',
+);
+
 export const wholeNumber = ({ min, max }: Pick<Range, 'min' | 'max'>) =>
   z.custom<number>(
     (value) => Number.isInteger(value) && (value as number) >= min && (value as number) <= max,

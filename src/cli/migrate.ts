@@ -7,6 +7,7 @@ import { readSettings } from './settings.ts';
 
 interface MigrateOptions extends CommonOptions {
   check?: boolean;
+  fromPublic?: boolean;
 }
 
 export function migrateCommand(context: CliContext): Command {
@@ -14,10 +15,12 @@ export function migrateCommand(context: CliContext): Command {
     .summary("bring the database to this build's schema")
     .description('Applies every migration the database lacks. Safe to run from several places at once, and again.')
     .option('--check', 'apply nothing; exit with 4 if migrations are missing or the database is newer than this build')
+    .option('--from-public', 'first move the tables that a release before 0.2 made in schema public')
     .addOption(jsonOption())
     .action((options: MigrateOptions) => runMigrate(context, options));
   return addExamples(command, [
     ['oncefleet migrate', 'apply what is missing and list it'],
+    ['oncefleet migrate --from-public', 'move to a schema of its own, with all workers stopped'],
     ['oncefleet migrate --check && oncefleet work', 'start a worker only on the right schema'],
   ]);
 }
@@ -26,12 +29,13 @@ async function runMigrate(context: CliContext, options: MigrateOptions): Promise
   const terminal = terminalOf(context, options);
   // A release phase may know Postgres alone, and nothing else is needed here.
   const config = readSettings(context, context.env.REDIS_URL === undefined ? { REDIS_URL: 'redis://127.0.0.1' } : {});
-  const [{ createDb }, { checkSchema, migrate }] = await Promise.all([
+  const [{ createDb }, { checkSchema, migrate, moveFromPublic }] = await Promise.all([
     import('../db/client.ts'),
     import('../db/migrate.ts'),
   ]);
   const db = createDb({
     url: config.databaseUrl,
+    schema: config.databaseSchema,
     maxConnections: 2,
     applicationName: 'oncefleet migrate',
     onError: () => {},
@@ -42,10 +46,12 @@ async function runMigrate(context: CliContext, options: MigrateOptions): Promise
       await (options.json === true ? terminal.jsonLine('{"missing":[]}') : terminal.line('The schema is up to date.'));
       return;
     }
+    const moved = options.fromPublic === true ? await moveFromPublic(db.kysely) : [];
     const applied = await migrate(db.kysely);
-    if (options.json === true) return await terminal.jsonLine(JSON.stringify({ applied }));
+    if (options.json === true) return await terminal.jsonLine(JSON.stringify({ moved, applied }));
+    for (const name of moved) await terminal.line(`moved ${name} to schema ${config.databaseSchema}`);
     for (const name of applied) await terminal.line(`applied ${name}`);
-    if (applied.length === 0) await terminal.line('Nothing to apply: the schema is up to date.');
+    if (applied.length + moved.length === 0) await terminal.line('Nothing to apply: the schema is up to date.');
   } catch (thrown) {
     const error = toCommandError(thrown);
     // A refused password or a missing database says little without the name of what refused.

@@ -1,6 +1,7 @@
 import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
-import { DEFAULT_SCHEMA, schemaPlugins } from './own-schema.ts';
+import { DEFAULT_SCHEMA } from '../options.ts';
+import { asPlain, type QualifiedDatabase, schemaPlugins } from './own-schema.ts';
 import type { Database } from './schema.ts';
 import { endSilentConnections } from './silence.ts';
 import { prepareNamedStatements } from './statement.ts';
@@ -36,8 +37,10 @@ export interface CreateDbOptions {
 }
 
 export interface Db {
-  /** For our statements: `jobs` is the table in our schema. For those of others, see `asPlain`. */
+  /** For our statements: `jobs` is the table in our schema. */
   readonly kysely: Kysely<Database>;
+  /** For those of others, on the same connections: `jobs` may be a table of theirs. */
+  readonly plain: Kysely<QualifiedDatabase>;
   readonly schema: string;
   readonly pool: pg.Pool;
   close(): Promise<void>;
@@ -78,6 +81,7 @@ export function createDb(options: CreateDbOptions): Db {
   let closing: Promise<void> | undefined;
   return {
     kysely,
+    plain: asPlain(kysely),
     schema,
     pool,
     close() {

@@ -45,7 +45,7 @@ export async function whyNotInTransaction(run: RunInTransaction, home: string | 
   try {
     // Before the lock, which would abort the transaction where there is no such table.
     const found = await look(run);
-    if (found.home !== home) return "it is not on the fleet's database, or its search_path is another";
+    if (found.home !== home) return "it is not on the fleet's database";
     if (found.readOnly) return 'its transaction is read-only';
     await run(REQUIRE_TRANSACTION, []);
     return undefined;

@@ -13,13 +13,12 @@ import {
   type PluginTransformResultArgs,
   type QueryId,
   type RawNode,
+  type SchemableIdentifierNode,
   type Transaction,
   WithSchemaPlugin,
 } from 'kysely';
+import { DEFAULT_SCHEMA } from '../options.ts';
 import type { Database } from './schema.ts';
-
-/** The schema of a fleet that names none, and the name of every fleet's in our SQL. */
-export const DEFAULT_SCHEMA = 'oncefleet';
 
 const OURS = /\boncefleet\.(?=[a-z])/g;
 
@@ -44,52 +43,116 @@ export function qualify(text: string, schema: string): string {
   return own;
 }
 
-/** Plugins with which a Kysely instance means our tables by `jobs`, and by `oncefleet.jobs` in raw SQL. */
+/** Every relation of ours that a query builder is asked for. */
+export const RELATIONS = {
+  jobs: true,
+  unfinished_jobs: true,
+  ended_attempts: true,
+  job_attempts: true,
+  stream_heads: true,
+  journal_segments: true,
+  tenant_policies: true,
+  retention_marks: true,
+  retention_later: true,
+  dispatch_outbox: true,
+  reconciler_rounds: true,
+  poison_alerts: true,
+  collections: true,
+  documents: true,
+  chunks: true,
+  conversations: true,
+  messages: true,
+  paused_queues: true,
+} as const satisfies Record<keyof Database, true>;
+
+/**
+ * Plugins with which a Kysely instance means our tables by `jobs`, and by `oncefleet.jobs` in raw
+ * SQL. A table of another name stays as it is written.
+ */
 export function schemaPlugins(schema: string): KyselyPlugin[] {
-  const builder = new WithSchemaPlugin(schema);
-  return schema === DEFAULT_SCHEMA ? [builder] : [builder, new RawSqlPlugin(schema)];
+  return [new WithSchemaPlugin(schema), new OwnTablesPlugin(schema)];
 }
 
-/** A transaction that somebody else made, with our tables in it: whatever plugins it has would rename them. */
-// biome-ignore lint/suspicious/noExplicitAny: whatever tables its maker knows of.
-export function asOwn(trx: Transaction<any>, schema: string): Transaction<Database> {
-  let own: Transaction<Database> = trx.withoutPlugins();
+/** The tables as somebody else names them: by their schema, so that `jobs` can be a table of theirs. */
+export type QualifiedDatabase = { [T in keyof Database as `oncefleet.${T}`]: Database[T] };
+
+/** The same connection for statements that are not ours: they are sent as they are written. */
+export function asPlain(db: Transaction<Database>): Transaction<QualifiedDatabase>;
+export function asPlain(db: Kysely<Database>): Kysely<QualifiedDatabase>;
+export function asPlain(db: Kysely<Database>): Kysely<QualifiedDatabase> {
+  return db.withoutPlugins().withPlugin(new SchemaMark(schemaOf(db))) as unknown as Kysely<QualifiedDatabase>;
+}
+
+/**
+ * The same connection for our statements, whatever plugins it has: they would rename our columns.
+ *
+ * @param schema ours; that of the instance it comes from, where `asPlain` made it
+ */
+export function asOwn(trx: AnyTransaction, schema?: string): Transaction<Database>;
+export function asOwn(db: AnyDb, schema?: string): Kysely<Database>;
+export function asOwn(db: AnyDb, schema = schemaOf(db)): Kysely<Database> {
+  let own: Kysely<Database> = db.withoutPlugins();
   for (const plugin of schemaPlugins(schema)) own = own.withPlugin(plugin);
   return own;
 }
 
-/** The tables by the names that stand in SQL. */
-export type QualifiedDatabase = { [T in keyof Database as `oncefleet.${T}`]: Database[T] };
+// biome-ignore lint/suspicious/noExplicitAny: whatever tables its maker knows of.
+type AnyDb = Kysely<any>;
+// biome-ignore lint/suspicious/noExplicitAny: as above.
+type AnyTransaction = Transaction<any>;
 
-/** The same connection for somebody else's statements: it names tables as they are written. */
-export function asPlain<K extends Kysely<Database>>(
-  db: K,
-): K extends Transaction<Database> ? Transaction<QualifiedDatabase> : Kysely<QualifiedDatabase> {
-  return db.withoutPlugins() as never;
+/** Where our tables are for an instance of a fleet; else the default. */
+export function schemaOf(db: AnyDb): string {
+  return db.getExecutor().plugins.find((plugin) => plugin instanceof SchemaMark)?.schema ?? DEFAULT_SCHEMA;
 }
 
-class RawSqlPlugin implements KyselyPlugin {
-  readonly #transformer: RawSqlTransformer;
+/** Changes nothing, and says where our tables are. */
+export class SchemaMark implements KyselyPlugin {
+  readonly schema: string;
 
   constructor(schema: string) {
-    this.#transformer = new RawSqlTransformer(schema);
+    this.schema = schema;
   }
 
-  transformQuery(args: PluginTransformQueryArgs) {
-    return this.#transformer.transformNode(args.node, args.queryId);
+  transformQuery({ node }: PluginTransformQueryArgs) {
+    return node;
   }
 
-  transformResult(args: PluginTransformResultArgs) {
-    return Promise.resolve(args.result);
+  transformResult({ result }: PluginTransformResultArgs) {
+    return Promise.resolve(result);
   }
 }
 
-class RawSqlTransformer extends OperationNodeTransformer {
+/** After WithSchemaPlugin: takes the schema off what is no table of ours, and puts it into raw SQL. */
+class OwnTablesPlugin extends SchemaMark {
+  readonly #transformer: OwnTablesTransformer;
+
+  constructor(schema: string) {
+    super(schema);
+    this.#transformer = new OwnTablesTransformer(schema);
+  }
+
+  override transformQuery({ node, queryId }: PluginTransformQueryArgs) {
+    return this.#transformer.transformNode(node, queryId);
+  }
+}
+
+class OwnTablesTransformer extends OperationNodeTransformer {
   readonly #schema: string;
 
   constructor(schema: string) {
     super();
     this.#schema = schema;
+  }
+
+  protected override transformSchemableIdentifier(
+    node: SchemableIdentifierNode,
+    queryId?: QueryId,
+  ): SchemableIdentifierNode {
+    const { schema, ...rest } = super.transformSchemableIdentifier(node, queryId);
+    if (schema === undefined || schema.name !== this.#schema || rest.identifier.name in RELATIONS)
+      return schema === undefined ? rest : { ...rest, schema };
+    return rest;
   }
 
   protected override transformRaw(node: RawNode, queryId?: QueryId): RawNode {

@@ -31,6 +31,8 @@ export const HTTP_STATUS = {
   STORE_UNAVAILABLE: 503,
   SCHEMA_OUTDATED: 503,
   SCHEMA_NEWER: 503,
+  SCHEMA_ELSEWHERE: 503,
+  SCHEMA_FORBIDDEN: 503,
   SERVICE_MISSING: 503,
   SHUTTING_DOWN: 503,
 } as const satisfies Partial<Record<ErrorCode, number>>;

@@ -1,6 +1,7 @@
 /** Tells what a caller gave as its transaction, and runs statements in it. */
 import { CompiledQuery, type Transaction } from 'kysely';
 import { type RunInTransaction, whyNotInTransaction } from '../db/outbox.ts';
+import { qualify } from '../db/own-schema.ts';
 import { OncefleetError } from '../errors.ts';
 
 /** A `pg` client (not a pool): `pool.connect()` or `new Client()`, between BEGIN and COMMIT. */
@@ -16,12 +17,16 @@ export interface PgTransaction {
 export type CallerTransaction = Transaction<any> | PgTransaction;
 
 /**
- * @param home of the fleet, as `findHome` says it
+ * @param fleet its home, as `findHome` says it, and the schema of its tables
  * @throws OncefleetError TRANSACTION_INVALID it is nothing of the kind, no transaction is open on
  *   it, or it is on another database
  */
-export async function openCallerTransaction(tx: unknown, home: string | null): Promise<RunInTransaction> {
-  const run = toRun(tx);
+export async function openCallerTransaction(
+  tx: unknown,
+  { home, schema }: { home: string | null; schema: string },
+): Promise<RunInTransaction> {
+  const send = toRun(tx);
+  const run: RunInTransaction = (text, parameters) => send(qualify(text, schema), parameters);
   const why = await whyNotInTransaction(run, home);
   if (why !== undefined) throw invalid(why);
   return run;

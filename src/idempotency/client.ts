@@ -17,6 +17,7 @@ import {
   toDispatchRow,
 } from '../db/jobs.ts';
 import { findHome } from '../db/outbox.ts';
+import { qualify } from '../db/own-schema.ts';
 import type { JobsTable } from '../db/schema.ts';
 import {
   ERROR_CODES,
@@ -213,7 +214,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     byName.set(job.name, job);
     runtime.dispatcher.queue(job.queue);
   }
-  const db = runtime.db.kysely;
+  const { kysely: db, schema } = runtime.db;
   let closed = false;
   const outcomes = new Outcomes({ db, hub: runtime.hub, log: runtime.log });
   const tenantOf = (options: { tenant?: string | undefined }) => options.tenant ?? runtime.settings.tenant;
@@ -223,7 +224,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   let home: Promise<string | null> | undefined;
   function findOwnHome(): Promise<string | null> {
     if (home === undefined) {
-      home = findHome(async (text) => (await runtime.db.pool.query(text)).rows);
+      home = findHome(async (text) => (await runtime.db.pool.query(qualify(text, schema))).rows);
       home.catch(() => {
         home = undefined;
       });
@@ -296,7 +297,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
         crashPoint('enqueue.dispatch.after');
       }
     } else {
-      const run = await openCallerTransaction(options.tx, await findOwnHome());
+      const run = await openCallerTransaction(options.tx, { home: await findOwnHome(), schema });
       ({ xid, ...accepted } = await acceptInTransaction(run, wanted, policy.onFailedKey));
       if (xid !== undefined && accepted.outcome === 'created') runtime.outbox.watch(xid, toDispatch(accepted.id));
     }

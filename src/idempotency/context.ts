@@ -2,7 +2,7 @@ import type { Job } from 'bullmq';
 import type { Transaction } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import { type ClaimedJob, lockFence, saveCheckpoint } from '../db/jobs.ts';
-import type { Database } from '../db/schema.ts';
+import { asPlain } from '../db/own-schema.ts';
 import { InputInvalidError, type Issue, LeaseLostError, OncefleetError } from '../errors.ts';
 import { type AttemptEvent, encodeJson, type JobEvent } from '../journal/event.ts';
 import { readPrevious } from '../journal/previous.ts';
@@ -27,7 +27,8 @@ export interface ContextOptions {
   /** Checks what the handler emits; throws for what its schema refuses. */
   checkEvent: ((event: JobEvent) => void) | undefined;
   /** Commits the job's completion inside a caller's transaction. @throws LeaseLostError */
-  complete(trx: Transaction<Database>, result: unknown): Promise<void>;
+  // biome-ignore lint/suspicious/noExplicitAny: whatever tables the handler knows of.
+  complete(trx: Transaction<any>, result: unknown): Promise<void>;
 }
 
 /** Where the accessors of a context find what they are made of. */
@@ -90,7 +91,7 @@ export function createContext(options: ContextOptions): JobContext {
       createLog: () => teeToDelivery(runtime.log.child({ jobId: id, jobName: claimed.name, fence }), delivery),
       log: undefined,
     },
-    db,
+    db: runtime.db.plain,
     resumedFrom: claimed.checkpoint === null ? undefined : JSON.parse(claimed.checkpoint),
     previous: { [Symbol.asyncIterator]: () => readPrevious(db, id, { ...options.start, seq: claimed.nextSeq }) },
     async emit(event: JobEvent) {
@@ -124,7 +125,7 @@ export function createContext(options: ContextOptions): JobContext {
         stop.throwIfAborted();
         if (!(await lockFence(trx, id, fence, options.ttlMs))) lose('a transaction found the row at another fence');
         crashPoint('transaction.before');
-        const written = await effects(trx);
+        const written = await effects(asPlain(trx));
         crashPoint('transaction.commit.before');
         return written;
       });
@@ -152,7 +153,7 @@ export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: 
     attempt: 1,
     fence: 0,
     signal,
-    db: runtime.db.kysely,
+    db: runtime.db.plain,
     resumedFrom: undefined,
     previous: (async function* () {})(),
     log: teeToDelivery(runtime.log.child({ jobId: id, jobName: delivery.name, unguarded: true }), delivery),
@@ -163,7 +164,7 @@ export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: 
     },
     flush: nothing,
     checkpoint: nothing,
-    transaction: (effects) => runtime.db.kysely.transaction().execute(effects),
+    transaction: (effects) => runtime.db.plain.transaction().execute(effects),
     complete: () =>
       Promise.reject(new OncefleetError('STORE_UNAVAILABLE', 'A run without a lease cannot complete in a transaction')),
     keyFor: (step) => stepKey(id, step),

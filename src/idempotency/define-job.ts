@@ -4,7 +4,7 @@
  */
 import type { Kysely, Transaction } from 'kysely';
 import { z } from 'zod';
-import type { Database } from '../db/schema.ts';
+import type { QualifiedDatabase } from '../db/own-schema.ts';
 import type { JobEvent } from '../journal/event.ts';
 import type { Logger } from '../log.ts';
 import { aFunction, MAX_TIMER_MS, parseOptions, RANGES, wholeNumber } from '../options.ts';
@@ -23,7 +23,8 @@ export interface JobContext<E extends JobEvent = JobEvent> {
   readonly signal: AbortSignal;
   /** A pino child that binds the job's ids; its lines also go to Bull Board's job log. */
   readonly log: Logger;
-  readonly db: Kysely<Database>;
+  /** For tables of your own, as your role's search_path finds them; the fleet's are `oncefleet.jobs` and so on. */
+  readonly db: Kysely<QualifiedDatabase>;
   /** What the last `checkpoint()` of an earlier attempt saved; `undefined` on a fresh start. */
   readonly resumedFrom: unknown;
   /**
@@ -50,7 +51,7 @@ export interface JobContext<E extends JobEvent = JobEvent> {
    * Runs `effects` in a transaction that commits only while this run holds its fence.
    * @throws LeaseLostError nothing was committed
    */
-  transaction<T>(effects: (trx: Transaction<Database>) => Promise<T>): Promise<T>;
+  transaction<T>(effects: (trx: Transaction<QualifiedDatabase>) => Promise<T>): Promise<T>;
   /**
    * Completes the job inside a transaction: its effects, the last events, the result and the
    * status commit together, or none of them. What `run` returns afterwards is ignored.
@@ -58,7 +59,8 @@ export interface JobContext<E extends JobEvent = JobEvent> {
    *   STREAM_CLOSED this transaction has completed the job before, and still does;
    *   JOURNAL_REFUSED an event of this run was refused: it fails
    */
-  complete(trx: Transaction<Database>, result: unknown): Promise<void>;
+  // biome-ignore lint/suspicious/noExplicitAny: whatever tables the handler knows of.
+  complete(trx: Transaction<any>, result: unknown): Promise<void>;
   /** A key for a step's outside effect, the same in every attempt of this job. @throws InputInvalidError no step */
   keyFor(step: string): string;
 }

@@ -20,6 +20,7 @@ import {
   settleJobs,
   sourceRef,
 } from '../db/jobs.ts';
+import { asOwn } from '../db/own-schema.ts';
 import { isTransient } from '../db/transient.ts';
 import {
   asError,
@@ -486,10 +487,11 @@ export class Guard {
           if (stream.refused !== undefined) throw stream.refused;
           const settlement = await this.#plan(verdict, claimed, stream, delivery);
           lease.settling();
-          const accepted = await settleJobs(trx, [settlement]);
+          const own = asOwn(trx, this.#runtime.db.schema);
+          const accepted = await settleJobs(own, [settlement]);
           if (!accepted.has(settlement)) {
             const { settlement: first } = completion;
-            if (first !== undefined && (await findSettled(trx, [first])).has(first))
+            if (first !== undefined && (await findSettled(own, [first])).has(first))
               throw new OncefleetError(
                 'STREAM_CLOSED',
                 `ctx.complete: job ${id} has its outcome already, by the first call`,

@@ -17,6 +17,7 @@ import type { FromThread, LeaseThreadData, ToThread } from './lease-thread.ts';
 
 export interface LeaseKeeperOptions {
   databaseUrl: string;
+  databaseSchema: string;
   /** How often leases are renewed, ms; more often where a lease's TTL is under three times this. */
   heartbeatMs: number;
   /** Event loop blocked longer than this: no more renewals, ms. */
@@ -152,6 +153,7 @@ export class LeaseKeeper {
       beat: this.#beat,
       table: this.#table.buffer,
       databaseUrl: this.#options.databaseUrl,
+      databaseSchema: this.#options.databaseSchema,
       heartbeatMs: this.#options.heartbeatMs,
       paceMs: this.#paceMs,
       maxBlockMs: this.#options.maxBlockMs,

@@ -5,6 +5,7 @@
 import { type MessagePort, workerData } from 'node:worker_threads';
 import pg from 'pg';
 import { RENEW_LEASES } from '../db/leases.ts';
+import { qualify } from '../db/own-schema.ts';
 import { heartbeatOf, type LeaseEntry, type LeaseRef, LeaseTable } from './lease-table.ts';
 
 export interface LeaseThreadData {
@@ -13,6 +14,7 @@ export interface LeaseThreadData {
   /** Of a LeaseTable that the event loop writes. */
   table: SharedArrayBuffer;
   databaseUrl: string;
+  databaseSchema: string;
   heartbeatMs: number;
   /** The shortest heartbeat that any lease has needed so far, ms. */
   paceMs: number;
@@ -33,6 +35,7 @@ const NS_PER_MS = 1_000_000n;
 const RETRY_MS = 250;
 
 const { port, beat, databaseUrl, heartbeatMs, maxBlockMs, ...start } = workerData as LeaseThreadData;
+const renewLeases = qualify(RENEW_LEASES, start.databaseSchema);
 const table = new LeaseTable(start.table);
 /** Monotonic ns at which leases were last renewed, by generation. */
 let renewals = new Map<number, bigint>();
@@ -89,7 +92,7 @@ async function renew(): Promise<void> {
   try {
     client ??= await connect();
     const sentAt = process.hrtime.bigint();
-    const result = await client.query<{ id: string; fence: string; cancel_requested: boolean }>(RENEW_LEASES, [
+    const result = await client.query<{ id: string; fence: string; cancel_requested: boolean }>(renewLeases, [
       batch.map((lease) => lease.jobId),
       batch.map((lease) => lease.fence),
       batch.map((lease) => lease.ttlMs),

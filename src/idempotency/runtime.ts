@@ -23,6 +23,8 @@ import { Followers } from '../journal/follower.ts';
 import { JournalWriter } from '../journal/writer.ts';
 import { type Logger, silentLogger } from '../log.ts';
 import {
+  DEFAULT_SCHEMA,
+  databaseSchema,
   databaseUrl,
   heartbeatMessage,
   parseOptions,
@@ -50,6 +52,8 @@ const HEALTH_WAIT_MS = 2_000;
 
 export interface RuntimeOptions {
   databaseUrl: string;
+  /** Schema of the tables. Default `oncefleet`. */
+  databaseSchema?: string;
   redisUrl: string;
   /** `redisUrl` is a node of a Redis Cluster (Redis 7 or newer). Default false. */
   redisCluster?: boolean;
@@ -76,6 +80,7 @@ export interface RuntimeOptions {
 
 export interface RuntimeSettings {
   readonly databaseUrl: string;
+  readonly databaseSchema: string;
   readonly redisUrl: string;
   readonly redisCluster: boolean;
   readonly prefix: string;
@@ -90,6 +95,7 @@ export interface RuntimeSettings {
 /** Every option of a runtime with its range and default. */
 export const runtimeShape = {
   databaseUrl,
+  databaseSchema: databaseSchema.default(DEFAULT_SCHEMA),
   redisUrl,
   redisCluster: z.boolean().default(false),
   prefix: z.string().regex(SHORT_NAME, SHORT_NAME_MESSAGE).default('oncefleet'),
@@ -168,6 +174,7 @@ export class Runtime {
     const { leaseTtlMs } = options;
     this.settings = Object.freeze({
       databaseUrl: options.databaseUrl,
+      databaseSchema: options.databaseSchema,
       redisUrl: options.redisUrl,
       redisCluster: options.redisCluster,
       prefix: options.prefix,
@@ -182,6 +189,7 @@ export class Runtime {
     this.log = (options.log ?? silentLogger()).child({ worker: this.workerId });
     this.db = createDb({
       url: options.databaseUrl,
+      schema: options.databaseSchema,
       maxConnections: options.databasePoolSize,
       applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
       onError: (err) => this.log.warn({ err }, 'Postgres connection lost'),

@@ -4,6 +4,7 @@ import { createDb } from '../db/client.ts';
 import { migrate } from '../db/migrate.ts';
 import { InputInvalidError } from '../errors.ts';
 import type { AnyJobDefinition } from '../idempotency/define-job.ts';
+import { DEFAULT_SCHEMA } from '../options.ts';
 import { createFleet, type Fleet, type FleetOptions, parseFleetOptions } from '../workers/fleet.ts';
 import { watchdog } from './services/child.ts';
 import { createDatabase, dropDatabase, uniqueName } from './services/databases.ts';
@@ -24,6 +25,8 @@ export interface TestFleetOptions extends Partial<Omit<FleetOptions, 'databaseUr
 export interface TestFleet extends Fleet {
   /** Its own database, with every migration applied. */
   readonly databaseUrl: string;
+  /** Where the fleet's tables are in it. */
+  readonly databaseSchema: string;
   readonly redisUrl: string;
   readonly prefix: string;
   /** A pool on the same database, for tables and rows of a test. */
@@ -68,8 +71,10 @@ export async function createTestFleet(options: TestFleetOptions = {}): Promise<T
       }
     });
     const databaseUrl = await createDatabase(services.databaseUrl, name);
+    const { databaseSchema = DEFAULT_SCHEMA } = fleetOptions;
     const db = createDb({
       url: databaseUrl,
+      schema: databaseSchema,
       maxConnections: 10,
       applicationName: 'oncefleet testing',
       onError: () => {},
@@ -88,6 +93,7 @@ export async function createTestFleet(options: TestFleetOptions = {}): Promise<T
     let closed: Promise<void> | undefined;
     return Object.assign(Object.create(fleet) as Fleet, {
       databaseUrl,
+      databaseSchema,
       redisUrl: services.redisUrl,
       prefix,
       pool: db.pool,

@@ -14,7 +14,7 @@ import type { Kysely } from 'kysely';
 import pg from 'pg';
 import { z } from 'zod';
 import { createDb, type Db } from '../db/client.ts';
-import type { Database } from '../db/schema.ts';
+import { asPlain, type QualifiedDatabase } from '../db/own-schema.ts';
 import { LeaseLostError, OncefleetError, toIssues } from '../errors.ts';
 import type { EventPage, JobHandle, JobRecord } from '../idempotency/client-types.ts';
 import {
@@ -41,9 +41,9 @@ export interface TortureOptions<I, O> {
   /** Where to do it; a fleet of its own unless told. Rows in its tables do not survive: see `reset`. */
   fleet?: TestFleet;
   /** Once, before anything: makes the handler's tables. */
-  setup?(world: { fleet: TestFleet; db: Kysely<Database>; pool: pg.Pool }): Promise<void> | void;
+  setup?(world: { fleet: TestFleet; db: Kysely<QualifiedDatabase>; pool: pg.Pool }): Promise<void> | void;
   /** Before every run. Unless told, tables that were empty when torture began are emptied again, then and at the end. */
-  reset?(world: { fleet: TestFleet; db: Kysely<Database>; pool: pg.Pool }): Promise<void> | void;
+  reset?(world: { fleet: TestFleet; db: Kysely<QualifiedDatabase>; pool: pg.Pool }): Promise<void> | void;
   /** Throws where an invariant of yours does not hold. Called after every run, the first included. */
   check?(outcome: TortureOutcome<O>): Promise<void> | void;
   /** These schedules alone, by name, as a failure prints it. */
@@ -63,7 +63,7 @@ export interface TortureOutcome<O = unknown> {
   /** `in peace`, or as `only` takes it. */
   schedule: string;
   fleet: TestFleet;
-  db: Kysely<Database>;
+  db: Kysely<QualifiedDatabase>;
   pool: pg.Pool;
   job: JobRecord;
   result: O | undefined;
@@ -153,7 +153,7 @@ export async function torture<I, O, E extends JobEvent = JobEvent>(
   const definition = typeof job === 'function' ? toDefinition(job) : (job as AnyJobDefinition);
   const fleet = options.fleet ?? (await createTestFleet());
   try {
-    await options.setup?.({ fleet, db: fleet.db, pool: fleet.pool });
+    await options.setup?.({ fleet, db: asPlain(fleet.db), pool: fleet.pool });
     const chamber = await Chamber.open(definition, fleet, options as TortureOptions<unknown, unknown>);
     try {
       return await tortureIn(chamber, definition.name, options as TortureOptions<unknown, unknown>);
@@ -215,7 +215,7 @@ class Chamber {
     world: TestFleet,
     options: TortureOptions<unknown, unknown>,
   ): Promise<Chamber> {
-    const before = await countRows(world.pool);
+    const before = await countRows(world);
     const empty = Object.keys(before).filter((table) => before[table] === 0);
     const chamber = new Chamber(definition, world, options, empty);
     chamber.#worker = await chamber.#fleet.work();
@@ -234,6 +234,7 @@ class Chamber {
     this.#emptied = empty;
     this.#handlers = createDb({
       url: world.databaseUrl,
+      schema: world.databaseSchema,
       maxConnections: 10,
       applicationName: 'oncefleet torture',
       onError: () => {},
@@ -254,6 +255,7 @@ class Chamber {
     };
     this.#fleet = createFleet({
       databaseUrl: world.databaseUrl,
+      databaseSchema: world.databaseSchema,
       redisUrl: world.redisUrl,
       prefix: `${world.prefix.slice(0, 55)}-${randomUUID().slice(0, 8)}`,
       jobs: [tortured],
@@ -276,10 +278,10 @@ class Chamber {
     schedule: Schedule,
     peace: TortureOutcome | undefined,
   ): Promise<{ outcome: TortureOutcome | undefined; calls: Call[]; problems: string[] }> {
-    const { fleet: world, db, pool } = { fleet: this.#world, db: this.#world.db, pool: this.#world.pool };
+    const { fleet: world, db, pool } = { fleet: this.#world, db: asPlain(this.#world.db), pool: this.#world.pool };
     if (this.#options.reset !== undefined) await this.#options.reset({ fleet: world, db, pool });
     else await emptyTables(pool, this.#emptied);
-    const before = await countRows(pool);
+    const before = await countRows(this.#world);
     const trial = new Trial(this.#fleet, this.#worker as FleetWorker, pool, this.#definition.name, schedule);
     this.#trial = trial;
     const timeoutMs = this.#options.timeoutMs ?? 10_000;
@@ -317,11 +319,11 @@ class Chamber {
   }
 
   async #outcomeOf(trial: Trial, before: Record<string, number>): Promise<TortureOutcome> {
-    const { fleet, db, pool } = { fleet: this.#world, db: this.#world.db, pool: this.#world.pool };
+    const { fleet, db, pool } = { fleet: this.#world, db: asPlain(this.#world.db), pool: this.#world.pool };
     const job = await this.#fleet.get(trial.jobId);
     if (job === undefined) throw new Error('the job is gone');
     trial.stream = await readStream(this.#fleet, trial.jobId);
-    const after = await countRows(pool);
+    const after = await countRows(this.#world);
     const tables = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
     return {
       schedule: trial.schedule.name,
@@ -518,7 +520,7 @@ class Trial {
   /** Backdates the run's lease, as if it had been silent for too long, and brings the job to another. */
   async #takeOver(run: TorturedRun): Promise<void> {
     await this.#pool.query(
-      `update oncefleet.jobs set lease_expires_at = clock_timestamp() - interval '1 second'
+      `/* oncefleet: torture */ update oncefleet.jobs set lease_expires_at = clock_timestamp() - interval '1 second'
        where id = $1 and fence = $2 and status = 'running'`,
       [this.#jobId, run.fence],
     );
@@ -542,7 +544,7 @@ class Trial {
   async #until(wanted: (row: { fence: number; status: string; deferrals: number }) => boolean): Promise<void> {
     while (!this.#over) {
       const found = await this.#pool.query<{ fence: number; status: string; deferrals: number }>(
-        'select fence, status, deferral_count as deferrals from oncefleet.jobs where id = $1',
+        '/* oncefleet: torture */ select fence, status, deferral_count as deferrals from oncefleet.jobs where id = $1',
         [this.#jobId],
       );
       if (found.rows[0] === undefined || wanted(found.rows[0])) return;
@@ -631,11 +633,12 @@ function summary(events: readonly JobEvent[]): string {
 }
 
 /** Rows of every table of the database but the fleet's bookkeeping, by name. */
-async function countRows(pool: pg.Pool): Promise<Record<string, number>> {
+async function countRows({ pool, databaseSchema }: TestFleet): Promise<Record<string, number>> {
   const tables = await pool.query<{ name: string }>(
     `select format('%I.%I', schemaname, tablename) as name from pg_tables
-     where schemaname not in ('pg_catalog', 'information_schema') and tablename <> all ($1) order by 1`,
-    [OWN_TABLES],
+     where schemaname not in ('pg_catalog', 'information_schema')
+       and not (schemaname = $2 and tablename = any ($1)) order by 1`,
+    [OWN_TABLES, databaseSchema],
   );
   if (tables.rows.length === 0) return {};
   const counted = await pool.query<{ name: string; rows: number }>(

@@ -1,7 +1,7 @@
 /** One run of a tortured handler: its context, each call of which is a place for a fault. */
 import { Kysely, PostgresDialect, type PostgresPool, type PostgresPoolClient } from 'kysely';
 import type pg from 'pg';
-import type { Database } from '../db/schema.ts';
+import { type QualifiedDatabase, SchemaMark, schemaOf } from '../db/own-schema.ts';
 import type { JobContext } from '../idempotency/define-job.ts';
 import { type Call, type Moment, RUN, SETTLE } from './faults.ts';
 
@@ -129,7 +129,10 @@ export class TorturedRun {
   }
 
   #wrap(inner: JobContext, pool: pg.Pool): JobContext {
-    const db = new Kysely<Database>({ dialect: new PostgresDialect({ pool: this.#poolOf(pool) }) });
+    const db = new Kysely<QualifiedDatabase>({
+      dialect: new PostgresDialect({ pool: this.#poolOf(pool) }),
+      plugins: [new SchemaMark(schemaOf(inner.db))],
+    });
     const overrides: Partial<JobContext> = {
       db,
       signal: this.#controller.signal,

@@ -11,7 +11,7 @@ import { sql, type Transaction } from 'kysely';
 import { pino } from 'pino';
 import { z } from 'zod';
 import { CRASH_POINT_CHANNEL, type CrashPoint } from '../../src/crash-points.ts';
-import type { Database } from '../../src/db/schema.ts';
+import type { QualifiedDatabase } from '../../src/db/own-schema.ts';
 import { defineJob, type JobContext, NonRetryableError } from '../../src/index.ts';
 import { createFleet } from '../../src/workers/fleet.ts';
 import { blockEventLoop } from './block.ts';
@@ -88,7 +88,7 @@ async function told(ctx: JobContext): Promise<void> {
 }
 
 /** Nothing but the fence keeps this from being there twice. */
-async function insertEffect(trx: Transaction<Database>, ctx: JobContext): Promise<void> {
+async function insertEffect(trx: Transaction<QualifiedDatabase>, ctx: JobContext): Promise<void> {
   await sql`insert into effects (job_id) values (${ctx.jobId})`.execute(trx);
 }
 

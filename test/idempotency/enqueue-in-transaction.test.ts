@@ -139,7 +139,7 @@ function countLockedKeys(): () => number {
 /** Enqueues as a process does that dies before it can dispatch. */
 async function enqueueAndDie(tx: CallerTransaction, key: string): Promise<string> {
   const home = await findHome(async (text) => (await file.pool.query(text)).rows);
-  const run = await openCallerTransaction(tx, home);
+  const run = await openCallerTransaction(tx, { home, schema: 'oncefleet' });
   const accepted = await acceptInTransaction(
     run,
     {

@@ -13,6 +13,7 @@ function createKeeper(
 ): LeaseKeeper {
   const keeper = new LeaseKeeper({
     databaseUrl: file.url,
+    databaseSchema: 'oncefleet',
     heartbeatMs: 100,
     maxBlockMs: 60_000,
     log: silentLogger(),

@@ -48,7 +48,7 @@ describe('a test fleet', () => {
     await fleet.work();
     const handle = await fleet.enqueue(double, { n: 21 }, { key: 'k' });
     expect(await handle.result({ timeoutMs: 60_000 })).toBe(42);
-    const { rows } = await fleet.pool.query('select status from jobs');
+    const { rows } = await fleet.pool.query('select status from oncefleet.jobs');
     expect(rows).toEqual([{ status: 'completed' }]);
     expect(await databases()).toContain(nameOf(fleet.databaseUrl));
     expect(await keysUnder(fleet.prefix)).not.toEqual([]);

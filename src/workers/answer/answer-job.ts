@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { findNewestMessages, type Message, upsertExchange } from '../../db/conversations.ts';
 import { findCollection, findCollections } from '../../db/documents.ts';
+import { asOwn } from '../../db/own-schema.ts';
 import { NonRetryableError } from '../../errors.ts';
 import { defineJob, type JobContext, type JobDefinition } from '../../idempotency/define-job.ts';
 import { checkText, collectionName } from '../ingest/input-text.ts';
@@ -71,16 +72,17 @@ async function answer(
   options: AnswerJobOptions,
 ): Promise<AnswerResult> {
   const { question, conversationId } = input;
-  const collection = await findCollection(ctx.db, ctx.tenant, input.collection);
+  const db = asOwn(ctx.db);
+  const collection = await findCollection(db, ctx.tenant, input.collection);
   if (collection === undefined) throw await unknownCollection(input.collection, ctx);
   const history =
     conversationId === undefined
       ? []
-      : await findNewestMessages(ctx.db, ctx.tenant, conversationId, {
+      : await findNewestMessages(db, ctx.tenant, conversationId, {
           exceptJobId: ctx.jobId,
           limit: HISTORY_MESSAGES,
         });
-  const retrieval = await retrieve(ctx.db, {
+  const retrieval = await retrieve(db, {
     collectionId: collection.id,
     question,
     previousQuestion: history.findLast(({ role }) => role === 'user')?.content,
@@ -108,8 +110,8 @@ async function answer(
   } else {
     const { text, sources } =
       model === undefined
-        ? await extractAnswer(ctx.db, { question, collection: input.collection, retrieval })
-        : { text: nothingFound(input.collection, await missingWords(ctx.db, question, retrieval)), sources: [] };
+        ? await extractAnswer(db, { question, collection: input.collection, retrieval })
+        : { text: nothingFound(input.collection, await missingWords(db, question, retrieval)), sources: [] };
     await ctx.emit({ type: 'sources', sources });
     for await (const delta of paceText(text, options.answerPaceMs, ctx.signal))
       await ctx.emit({ type: 'delta', text: delta });
@@ -120,7 +122,7 @@ async function answer(
   if (conversationId !== undefined) {
     // Together with the outcome: an attempt after this commit would find the answer given, not give another.
     await ctx.transaction(async (trx) => {
-      await upsertExchange(trx, {
+      await upsertExchange(asOwn(trx), {
         tenant: ctx.tenant,
         conversationId,
         jobId: ctx.jobId,
@@ -167,7 +169,7 @@ function storable(text: string): string {
 }
 
 async function unknownCollection(name: string, ctx: JobContext<AnswerEvent>): Promise<NonRetryableError> {
-  const known = await findCollections(ctx.db, ctx.tenant, 10);
+  const known = await findCollections(asOwn(ctx.db), ctx.tenant, 10);
   const hint =
     known.length === 0
       ? 'nothing has been ingested yet'

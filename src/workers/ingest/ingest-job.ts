@@ -11,6 +11,7 @@ import {
   upsertCollection,
   upsertDocument,
 } from '../../db/documents.ts';
+import { asOwn } from '../../db/own-schema.ts';
 import { NonRetryableError } from '../../errors.ts';
 import { defineJob, type JobContext, type JobDefinition } from '../../idempotency/define-job.ts';
 import { CHUNKER_VERSION, type Chunk, chunkDocument } from './chunker.ts';
@@ -99,9 +100,9 @@ export function createIngestJob(): JobDefinition<IngestInput, IngestResult, Inge
  * one document's lock at a time, so that ingests of one collection cannot deadlock.
  */
 async function ingest(input: IngestInput, ctx: JobContext<IngestEvent>): Promise<IngestResult> {
-  const collectionId = await ctx.transaction((trx) => upsertCollection(trx, ctx.tenant, input.collection));
+  const collectionId = await ctx.transaction((trx) => upsertCollection(asOwn(trx), ctx.tenant, input.collection));
   const paths = input.documents.map(({ path }) => path);
-  const states = await findDocumentStates(ctx.db, collectionId, paths);
+  const states = await findDocumentStates(asOwn(ctx.db), collectionId, paths);
   const state = readCheckpoint(ctx.resumedFrom, input.documents.length);
   const prepared = await prepareAll(input, state.next, states, ctx.signal);
 
@@ -187,7 +188,8 @@ async function writeDocument(
     if (known?.jobId !== ctx.jobId) return 'unchanged';
     return known.revision === 1 ? 'added' : 'updated';
   }
-  const written = await ctx.transaction(async (trx) => {
+  const written = await ctx.transaction(async (given) => {
+    const trx = asOwn(given);
     const row = await upsertDocument(trx, {
       collectionId,
       path: document.path,
@@ -215,10 +217,10 @@ async function removeMissing(
   ctx.signal.throwIfAborted();
   const planned = state.removed;
   if (planned === undefined) {
-    state.removed = await countMissingDocuments(ctx.db, collectionId, paths);
+    state.removed = await countMissingDocuments(asOwn(ctx.db), collectionId, paths);
     await ctx.checkpoint({ ...state });
   }
-  const removed = await ctx.transaction((trx) => deleteMissingDocuments(trx, collectionId, paths));
+  const removed = await ctx.transaction((trx) => deleteMissingDocuments(asOwn(trx), collectionId, paths));
   return Math.max(removed.length, planned ?? 0);
 }
 
