@@ -123,6 +123,11 @@ async function createApplied(trx: AnyTransaction, schema: string): Promise<void>
       name text primary key,
       applied_at timestamptz not null default clock_timestamp()
     )`.execute(trx);
+  const comment = (on: string, text: string) => sql`comment on ${sql.raw(on)} is ${sql.lit(text)}`.execute(trx);
+  const table = `"${schema}"."${APPLIED}"`;
+  await comment(`table ${table}`, 'Migrations of these tables that have been applied');
+  await comment(`column ${table}.name`, 'name of its file');
+  await comment(`column ${table}.applied_at`, 'when it was applied here');
 }
 
 async function loadMigrations(): Promise<Record<string, Migration>> {
