@@ -15,7 +15,7 @@ export function migrateCommand(context: CliContext): Command {
     .summary("bring the database to this build's schema")
     .description('Applies every migration the database lacks. Safe to run from several places at once, and again.')
     .option('--check', 'apply nothing; exit with 4 if migrations are missing or the database is newer than this build')
-    .option('--from-public', 'first move the tables that a release before 0.2 made in schema public')
+    .option('--from-public', 'first move the tables that an earlier build made in schema public')
     .addOption(jsonOption())
     .action((options: MigrateOptions) => runMigrate(context, options));
   return addExamples(command, [

@@ -15,7 +15,7 @@ const MIGRATIONS = new URL('../../migrations/', import.meta.url);
  */
 const APPLIED = 'applied_migrations';
 
-/** Where releases before 0.2 put their tables, and noted their migrations among the app's own. */
+/** Where earlier builds put their tables, and noted their migrations among the app's own. */
 const OLD_SCHEMA = 'public';
 const OLD_APPLIED = 'kysely_migration';
 const OLD_LOCK = 'kysely_migration_lock';

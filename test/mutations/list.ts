@@ -1096,8 +1096,8 @@ export const mutations: readonly Mutation[] = [
   ...of('src/idempotency/guard.ts', [
     {
       name: 'complete-settling',
-      find: 'lease.settling(); const accepted',
-      replace: 'const accepted',
+      find: 'lease.settling(); const own',
+      replace: 'const own',
       mechanism: 'a run that completed itself has not lost its lease',
       test: SETTLING,
       title: 'a run that has completed itself and goes on has lost no lease',
@@ -3142,7 +3142,7 @@ export const mutations: readonly Mutation[] = [
     },
     {
       name: 'complete-again',
-      find: 'if (first !== undefined && (await findSettled(trx, [first])).has(first))',
+      find: 'if (first !== undefined && (await findSettled(own, [first])).has(first))',
       replace: 'if (false)',
       mechanism: 'completing twice is no lost lease',
       test: FENCES,
