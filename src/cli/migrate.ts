@@ -48,7 +48,8 @@ async function runMigrate(context: CliContext, options: MigrateOptions): Promise
     }
     const moved = options.fromPublic === true ? await moveFromPublic(db.kysely) : [];
     const applied = await migrate(db.kysely);
-    if (options.json === true) return await terminal.jsonLine(JSON.stringify({ moved, applied }));
+    if (options.json === true)
+      return await terminal.jsonLine(JSON.stringify(options.fromPublic === true ? { moved, applied } : { applied }));
     for (const name of moved) await terminal.line(`moved ${name} to schema ${config.databaseSchema}`);
     for (const name of applied) await terminal.line(`applied ${name}`);
     if (applied.length + moved.length === 0) await terminal.line('Nothing to apply: the schema is up to date.');
