@@ -121,6 +121,20 @@ export async function findClock(db: Kysely<Database>): Promise<number> {
   return rows.rows[0]?.now ?? 0;
 }
 
+/** Names of the fleet's jobs that have waited for so long, and are not among `known`. */
+export async function findUnknownNames(
+  db: Kysely<Database>,
+  known: readonly string[],
+  waitedMs: number,
+): Promise<{ name: string; count: number }[]> {
+  const rows = await sql<{ name: string; count: number }>`
+    select j.name, count(*)::int as count from oncefleet.unfinished_jobs u join oncefleet.jobs j on j.id = u.job_id
+    where j.key_scope = '' and u.run_at < statement_timestamp() - ${waitedMs}::float8 * interval '1 ms'
+      and j.status = 'pending' and j.name <> all(${known}::text[])
+    group by j.name order by j.name limit 100`.execute(db);
+  return rows.rows;
+}
+
 /** Queues of the fleet that unfinished jobs are in. */
 export async function findQueues(db: Kysely<Database>): Promise<string[]> {
   const rows = await sql<{ queue: string }>`

@@ -12,6 +12,7 @@ import {
   findRowStates,
   findServerState,
   findUnfinished,
+  findUnknownNames,
   findUnlisted,
   listUnfinished,
   type RowState,
@@ -30,6 +31,7 @@ import { isUuid } from '../idempotency/uuid.ts';
 import { within } from '../within.ts';
 import { type BullJob, DISAGREEMENTS, type DisagreementKind, judge } from './disagreements.ts';
 import { endIfOver, mendStreamOf } from './reconciler.ts';
+import { UNKNOWN_ALERT_MS } from './unknown-names.ts';
 
 /** Rows and BullMQ jobs looked at together. */
 const PAGE = 1_000;
@@ -78,6 +80,7 @@ export type Trouble =
   | 'no-workers'
   | 'no-reconciler'
   | 'poison-alerts'
+  | 'unknown-names'
   | 'dead-rows'
   | 'long-transaction';
 
@@ -573,10 +576,16 @@ class Doctor {
           : `No worker has looked for lost work for ${minutes(age)}.`,
         'Start a worker (`oncefleet work`): each looks after all queues.',
       );
+    for (const { name, count } of await findUnknownNames(db.kysely, [...this.#jobs.keys()], UNKNOWN_ALERT_MS))
+      tell(
+        'unknown-names',
+        `${count} ${count === 1 ? 'job' : 'jobs'} named ${JSON.stringify(name)} ${count === 1 ? 'has' : 'have'} waited for more than a day, and this process does not know the name.`,
+        'Deploy a worker that has this job, or cancel the jobs. Where other workers have it, name their modules in ONCEFLEET_JOBS here too.',
+      );
     for (const { name, count } of await findWaitingAlerts(db.kysely, ALERT_OVERDUE_MS))
       tell(
         'poison-alerts',
-        `${count} poisoned jobs named ${name} wait for their onPoison.`,
+        `${count} poisoned ${count === 1 ? 'job' : 'jobs'} named ${name} ${count === 1 ? 'waits for its' : 'wait for their'} onPoison.`,
         'Start a worker that has this job, or see in the logs why its onPoison fails.',
       );
     return troubles;

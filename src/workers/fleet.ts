@@ -1,6 +1,6 @@
 /** A fleet in one process: the client, and on demand BullMQ workers that run its jobs. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { DelayedError, type Job, Worker } from 'bullmq';
+import { type Job, Worker } from 'bullmq';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
 import { findPolicies, type Retention, setPolicy, type TenantPolicy } from '../db/retention.ts';
@@ -30,6 +30,7 @@ import { type Diagnosis, type DoctorOptions, diagnose } from './doctor.ts';
 import { FinishedJobs } from './finished-jobs.ts';
 import { Reconciler } from './reconciler.ts';
 import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from './sweeper.ts';
+import { UnknownNames } from './unknown-names.ts';
 
 export interface FleetOptions extends RuntimeOptions {
   jobs: readonly AnyJobDefinition[];
@@ -89,9 +90,6 @@ export interface Fleet extends JobClient {
 
 /** How long failed jobs stay visible in BullMQ. */
 const KEEP_FAILED = { age: 7 * 24 * 3600, count: 50_000 };
-
-/** How long an unknown job waits for a worker that knows it, ms. */
-const UNKNOWN_JOB_WAIT_MS = 5_000;
 
 /**
  * How often one of the workers looks for jobs whose BullMQ lock ran out, ms. It adds to the
@@ -241,6 +239,7 @@ async function startWorker(
 ): Promise<FleetWorker> {
   const { leaseTtlMs } = runtime.settings;
   const guard = new Guard(runtime);
+  const unknownNames = new UnknownNames(runtime.log);
   await obeyPauses(runtime, [...options.queues]);
   const specs = new Map([...client.jobs].map(([name, job]) => [name, toSpec(job)]));
 
@@ -248,14 +247,7 @@ async function startWorker(
   // nobody but this process, which interrupts by itself, has the worker to cancel a job with.
   const process = async (job: Job, token: string | undefined, slots: HandlerSlots): Promise<unknown> => {
     const spec = specs.get(job.name);
-    if (spec === undefined) {
-      runtime.log.warn(
-        { jobName: job.name, queue: job.queueName },
-        'job of a name this worker does not know: left to another',
-      );
-      await job.moveToDelayed(Date.now() + UNKNOWN_JOB_WAIT_MS, token);
-      throw new DelayedError();
-    }
+    if (spec === undefined) return unknownNames.leave(job, token);
     return guard.deliver(job, token, undefined, spec, slots);
   };
 

@@ -594,6 +594,13 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   ],
   'predicates that the primary key of the journal stands behind': ['append-accepted-fence', 'append-answer-fence'],
   'what a caller or a definition asks for': [
+    'input-as-json',
+    'input-lost',
+    'unknown-pause',
+    'unknown-alert',
+    'own-tables',
+    'migrate-locked',
+    'migrate-elsewhere',
     'alert-definition',
     'alert-plain',
     'alert-unknown',

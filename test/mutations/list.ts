@@ -3914,6 +3914,70 @@ export const mutations: readonly Mutation[] = [
       title: 'maintenance ends what no worker delivers any more',
     },
   ]),
+  ...of('src/idempotency/input.ts', [
+    {
+      name: 'input-as-json',
+      find: 'definition.input.safeParse(value)',
+      replace: 'definition.input.safeParse(input)',
+      mechanism: 'an input is checked as JSON carries it',
+      test: 'test/idempotency/input.test.ts',
+      title: 'never takes what its worker would refuse, whatever the schema and the value',
+    },
+    {
+      name: 'input-lost',
+      find: 'if (lost.length > 0) throw',
+      replace: 'if (false) throw',
+      mechanism: 'what JSON loses is refused',
+      test: 'test/idempotency/input.test.ts',
+      title: 'refuses %s, with its path',
+    },
+  ]),
+  ...of('src/workers/unknown-names.ts', [
+    {
+      name: 'unknown-pause',
+      find: 'LONGEST_WAIT_MS);',
+      replace: '5_000);',
+      mechanism: 'pauses of an unknown name grow',
+      test: 'test/workers/unknown-names.test.ts',
+      title: 'waits for another worker: a moment at first, never longer than half a minute, and is told of once',
+    },
+    {
+      name: 'unknown-alert',
+      find: 'Date.now() - job.timestamp > UNKNOWN_ALERT_MS',
+      replace: 'false',
+      mechanism: 'a name that nobody knows for a day is an alert',
+      test: 'test/workers/unknown-names.test.ts',
+      title: 'is an alert after a day, once for its name',
+    },
+  ]),
+  ...of('src/idempotency/context.ts', [
+    {
+      name: 'own-tables',
+      find: 'const written = await effects(asPlain(trx));',
+      replace: 'const written = await effects(trx as never);',
+      mechanism: 'a handler’s table names are its own',
+      test: 'test/db/own-schema.test.ts',
+      title: 'are what it means by their names, also where ours have the same',
+    },
+  ]),
+  ...of('src/db/migrate.ts', [
+    {
+      name: 'migrate-locked',
+      find: 'await lockMigrations(trx, schema); if (!',
+      replace: 'if (!',
+      mechanism: 'one process migrates at a time',
+      test: 'test/db/own-schema.test.ts',
+      title: 'two processes that migrate at once both find it migrated',
+    },
+    {
+      name: 'migrate-elsewhere',
+      find: 'if (schema !== OLD_SCHEMA && (await findOldMigrations(db, known)).length > 0) throw elsewhere(schema);',
+      replace: '',
+      mechanism: 'tables of an earlier build are not passed over',
+      test: 'test/db/own-schema.test.ts',
+      title: 'are moved with their data and their notes, and nothing else is',
+    },
+  ]),
 ];
 
 function of(file: string, changes: readonly Change[]): Mutation[] {

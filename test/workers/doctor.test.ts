@@ -473,8 +473,18 @@ describe('the doctor tells of', () => {
     expect((await diagnose(runtime, jobs)).findings).toEqual([]);
     await sql`update oncefleet.poison_alerts set created_at = created_at - interval '6 min'`.execute(file.db);
     expect((await diagnose(runtime, jobs)).findings).toMatchObject([
-      { kind: 'poison-alerts', message: '1 poisoned jobs named bill wait for their onPoison.' },
+      { kind: 'poison-alerts', message: '1 poisoned job named bill waits for its onPoison.' },
       { kind: 'poison-alerts', message: '2 poisoned jobs named mail wait for their onPoison.' },
+    ]);
+  });
+
+  it('jobs of a name that nobody has known for a day', async () => {
+    const runtime = await createRuntime();
+    const ids = await Promise.all(['renamed', 'renamed', 'job'].map((name) => insertJob(file.db, { name })));
+    expect((await diagnose(runtime, jobs)).findings.filter(({ kind }) => kind === 'unknown-names')).toEqual([]);
+    for (const id of ids) await backdateJob(file.db, id, 25 * 3_600_000);
+    expect((await diagnose(runtime, jobs)).findings.filter(({ kind }) => kind === 'unknown-names')).toMatchObject([
+      { message: '2 jobs named "renamed" have waited for more than a day, and this process does not know the name.' },
     ]);
   });
 

@@ -1,0 +1,48 @@
+/** Jobs whose name this worker does not know, on a queue that it shares with workers that may. */
+import { DelayedError, type Job } from 'bullmq';
+import type { Logger } from '../log.ts';
+
+/** The first pause, in ms: another worker of the queue may know the name, and is free in a moment. */
+const FIRST_WAIT_MS = 250;
+
+/** The longest, in ms: a worker that is started for such a job has it this soon. */
+const LONGEST_WAIT_MS = 30_000;
+
+/** A name that no worker has known for so long is a mistake and no deploy, in ms. */
+export const UNKNOWN_ALERT_MS = 24 * 3600 * 1000;
+
+/** Names that were told of; what is forgotten is told again. */
+const MAX_NAMES = 1_000;
+
+export class UnknownNames {
+  readonly #log: Logger;
+  readonly #told = new Set<string>();
+  readonly #alerted = new Set<string>();
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  /** Leaves a job to another worker; it spends no attempt. */
+  async leave(job: Job, token: string | undefined): Promise<never> {
+    const { name: jobName, queueName: queue } = job;
+    const place = `${queue}\n${jobName}`;
+    if (isNew(this.#told, place))
+      this.#log.warn({ jobName, queue }, 'job of a name this worker does not know: left to another');
+    if (Date.now() - job.timestamp > UNKNOWN_ALERT_MS && isNew(this.#alerted, place))
+      this.#log.error(
+        { alert: 'job_name_unknown', jobName, queue, bullJobId: job.id },
+        'no worker has known the name of this job for a day: deploy one that does, or remove the job',
+      );
+    const waitMs = Math.min(FIRST_WAIT_MS * 2 ** Math.min(Math.max(job.attemptsStarted - 1, 0), 10), LONGEST_WAIT_MS);
+    await job.moveToDelayed(Date.now() + Math.round(waitMs * (0.75 + Math.random() / 4)), token);
+    throw new DelayedError();
+  }
+}
+
+function isNew(known: Set<string>, place: string): boolean {
+  if (known.has(place)) return false;
+  if (known.size >= MAX_NAMES) known.clear();
+  known.add(place);
+  return true;
+}
