@@ -127,7 +127,7 @@ async function measureReads(
   { events, reads }: Plan,
 ): Promise<Omit<Finding, 'perFlush' | 'folded'>> {
   const { databaseUrl, web, port, id } = from;
-  const bytes = await bytesOnDisk(databaseUrl, ['journal_segments', 'stream_heads']);
+  const bytes = await bytesOnDisk(databaseUrl, ['oncefleet.journal_segments', 'oncefleet.stream_heads']);
   const times = { statement: [] as number[], reader: [] as number[], sse: [] as number[] };
   let rows = 0;
   const client = new pg.Client({ connectionString: databaseUrl });

@@ -39,9 +39,9 @@ describe('the services of a test run', () => {
     closers.push(database.drop);
     const found = await execute(
       database.url,
-      `select to_regclass('oncefleet.jobs')::text as jobs, to_regclass('oncefleet.journal_segments')::text as segments`,
+      `select to_regclass('oncefleet.jobs') is not null as jobs, to_regclass('oncefleet.journal_segments') is not null as segments`,
     );
-    expect(found.rows).toEqual([{ jobs: 'oncefleet.jobs', segments: 'oncefleet.journal_segments' }]);
+    expect(found.rows).toEqual([{ jobs: true, segments: true }]);
   });
 
   test('a test database can be dropped while somebody is connected', async () => {

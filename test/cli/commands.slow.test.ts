@@ -418,7 +418,9 @@ describe('retention and sweep', () => {
       db.kysely,
     );
     for (const table of ['stream_heads', 'journal_segments'])
-      await sql`update ${sql.table(table)} set stream_id = ${old} where stream_id = ${id}`.execute(db.kysely);
+      await sql`update ${sql.table(`oncefleet.${table}`)} set stream_id = ${old} where stream_id = ${id}`.execute(
+        db.kysely,
+      );
     return old;
   }
 

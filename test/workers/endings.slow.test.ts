@@ -127,7 +127,7 @@ describe('a delivery that froze just before it ends its job', () => {
     const before = await rowOf(file.db, id);
     frozen.wake();
     await ended(fleet, id);
-    expect({ ...(await rowOf(file.db, id)), failed_at_delivery: null }).toEqual(before);
+    expect({ ...(await rowOf(file.db, id)), ended_at_delivery: null }).toEqual(before);
     expect(await typesOf(id)).toEqual(['error']);
   });
 

@@ -227,7 +227,7 @@ describe('what was not heard is said again:', () => {
     const { fleet, proxy, worker, id, queue } = await freeze('claim.before', 'return');
     proxy.set({ kind: 'cut' });
     worker.wake();
-    await worker.said('Postgres is away: delivery deferred');
+    await worker.said('Postgres is unreachable: delivery deferred');
     await expect.poll(() => queue.getJobState(id), WAIT).toBe('delayed');
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'pending', fence: 0 });
     proxy.set({ kind: 'open' });
@@ -246,7 +246,7 @@ describe('what was not heard is said again:', () => {
     await worker.stopped();
     proxy.set({ kind: 'cut' });
     worker.wake();
-    await worker.said('Postgres is away: delivery deferred');
+    await worker.said('Postgres is unreachable: delivery deferred');
     expect(worker.words).toEqual([]);
     proxy.set({ kind: 'open' });
     await worker.told('running');

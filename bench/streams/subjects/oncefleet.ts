@@ -14,7 +14,7 @@ export const oncefleet: Subject = {
   name: 'oncefleet',
   title: 'Oncefleet',
   template: { name: 'oncefleet', prepare: prepareOncefleet },
-  tables: ['journal_segments', 'stream_heads'],
+  tables: ['oncefleet.journal_segments', 'oncefleet.stream_heads'],
   // More than the buffers hold, so that producers have to wait.
   events: (streams) => (streams === 1 ? 400_000 : 1_200_000),
   async write(place) {

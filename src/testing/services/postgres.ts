@@ -92,6 +92,8 @@ export class PrivatePostgres {
     const { folder, identity, durable } = this.#options;
     const settings: Record<string, string> = {
       listen_addresses: '127.0.0.1',
+      // The role is named as our schema is: with "$user" in the path, tables of others would be made in it.
+      search_path: 'public',
       // No socket file: its path could be too long, and 127.0.0.1 is enough.
       unix_socket_directories: '',
       port: String(this.#port),
