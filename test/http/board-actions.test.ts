@@ -25,8 +25,8 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   await stage.loseRedis();
-  await sql`truncate oncefleet.jobs, unfinished_jobs, ended_attempts, stream_heads, journal_segments, dispatch_outbox,
-    reconciler_rounds, paused_queues`.execute(stage.db);
+  await sql`truncate oncefleet.jobs, oncefleet.unfinished_jobs, oncefleet.ended_attempts, oncefleet.stream_heads, oncefleet.journal_segments, oncefleet.dispatch_outbox,
+    oncefleet.reconciler_rounds, oncefleet.paused_queues`.execute(stage.db);
   stage.ran.length = 0;
 });
 

@@ -21,7 +21,7 @@ beforeAll(async () => {
 });
 afterAll(() => own.stop());
 beforeEach(() =>
-  sql`truncate oncefleet.paused_queues, reconciler_rounds, jobs, unfinished_jobs`
+  sql`truncate oncefleet.paused_queues, oncefleet.reconciler_rounds, oncefleet.jobs, oncefleet.unfinished_jobs`
     .execute(file.db)
     .then(() => undefined),
 );
@@ -161,7 +161,7 @@ describe('a pause', () => {
     const meta = place.queue.toKey('meta');
     // Resumed in Postgres; Redis was not told.
     await place.fleet.pauseQueue('work');
-    await sql`delete from paused_queues`.execute(file.db);
+    await sql`delete from oncefleet.paused_queues`.execute(file.db);
     await place.reconcile();
     expect([await place.queue.isPaused(), await place.runtime.redis.hget(meta, 'oncefleet:pause')]).toEqual([
       false,

@@ -22,7 +22,7 @@ describe('the reconcilers of several processes', () => {
       onTestFinished(() => runtime.close());
       await expect.poll(() => runtime.redis.status).toBe('ready');
       const reconciler = new Reconciler({ runtime, jobs: new Map(), intervalMs: 1_000 });
-      await sql`delete from reconciler_rounds`.execute(file.db);
+      await sql`delete from oncefleet.reconciler_rounds`.execute(file.db);
       const holder = fork(fileURLToPath(new URL('../helpers/round-process.ts', import.meta.url)), [file.url], {
         execArgv: ['--conditions=oncefleet-source'],
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],

@@ -344,9 +344,10 @@ describe('retention', () => {
       const column = { jobs: 'id', ended_attempts: 'job_id', stream_heads: 'stream_id', journal_segments: 'stream_id' }[
         table
       ];
-      const rows = await sql`select 1 from ${sql.table(table)} where ${sql.ref(column)} = ${ancient.id}`.execute(
-        file.db,
-      );
+      const rows =
+        await sql`select 1 from ${sql.table(`oncefleet.${table}`)} where ${sql.ref(column)} = ${ancient.id}`.execute(
+          file.db,
+        );
       expect(rows.rows, table).toEqual([]);
     }
   });
