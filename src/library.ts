@@ -4,9 +4,9 @@ export { checkSchema, migrate } from './db/migrate.ts';
 export type { TenantPolicy } from './db/retention.ts';
 export type { Database } from './db/schema.ts';
 export * from './errors.ts';
-export type { CallerTransaction, PgTransaction } from './idempotency/caller-transaction.ts';
-export type { JobClient } from './idempotency/client.ts';
-export type * from './idempotency/client-types.ts';
+export type { CallerTransaction, PgTransaction } from './enqueue/caller-transaction.ts';
+export type { JobClient } from './client/client.ts';
+export type * from './client/types.ts';
 export {
   type AnyJobDefinition,
   type Backoff,
@@ -15,13 +15,13 @@ export {
   type JobDefinition,
   type JobOptions,
   type JobPolicy,
-} from './idempotency/define-job.ts';
+} from './jobs/define-job.ts';
 export {
   type DeliveredJob,
   type GuardedProcessor,
   type WithIdempotencyOptions,
   withIdempotency,
-} from './idempotency/with-idempotency.ts';
+} from './runs/with-idempotency.ts';
 export type { Cursor } from './journal/cursor.ts';
 export {
   type AttemptEvent,
@@ -42,8 +42,8 @@ export {
 export type { EventRun, Following } from './journal/follower.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
-export { createBuiltinJobs } from './workers/builtin-jobs.ts';
-export type { Diagnosis, DoctorOptions, Finding } from './workers/doctor.ts';
+export { createBuiltinJobs } from './jobs/builtin-jobs.ts';
+export type { Diagnosis, DoctorOptions, Finding } from './maintenance/doctor/doctor.ts';
 export { createFleet, type Fleet, type FleetOptions, type FleetWorker } from './workers/fleet.ts';
-export { type Maintenance, type MaintenanceOptions, startMaintenance } from './workers/maintenance.ts';
-export type { SweepReport } from './workers/sweeper.ts';
+export { type Maintenance, type MaintenanceOptions, startMaintenance } from './maintenance/start-maintenance.ts';
+export type { SweepReport } from './maintenance/sweeper.ts';

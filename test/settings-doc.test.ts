@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import type { z } from 'zod';
 import { CONFIG_VARIABLES } from '../src/config.ts';
-import { jobOptionsSchema } from '../src/idempotency/define-job.ts';
+import { jobOptionsSchema } from '../src/jobs/define-job.ts';
 import { fleetSchema } from '../src/workers/fleet.ts';
 
 const page = readFileSync(new URL('../docs/idempotency.md', import.meta.url), 'utf8');

@@ -2,9 +2,9 @@
 
 import { createDb } from '../../src/db/client.ts';
 import { claimJobs, insertJobs } from '../../src/db/jobs.ts';
-import { fingerprint } from '../../src/idempotency/fingerprint.ts';
-import type { Runtime } from '../../src/idempotency/runtime.ts';
-import { uuidV7 } from '../../src/idempotency/uuid.ts';
+import { fingerprint } from '../../src/enqueue/fingerprint.ts';
+import type { Runtime } from '../../src/runtime/runtime.ts';
+import { uuidV7 } from '../../src/util/uuid.ts';
 import { migrate } from '../../src/index.ts';
 
 export const TENANT = 'default';

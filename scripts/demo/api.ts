@@ -1,5 +1,5 @@
 /** The HTTP API as the demo uses it. */
-import type { AttemptRecord, EnqueueOutcome, JobStatus } from '../../src/idempotency/client-types.ts';
+import type { AttemptRecord, EnqueueOutcome, JobStatus } from '../../src/client/types.ts';
 
 export interface Accepted {
   id: string;

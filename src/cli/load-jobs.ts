@@ -4,7 +4,7 @@ import { createRequire, registerHooks } from 'node:module';
 import { isAbsolute, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { InputInvalidError, type Issue } from '../errors.ts';
-import type { AnyJobDefinition } from '../idempotency/define-job.ts';
+import type { AnyJobDefinition } from '../jobs/define-job.ts';
 
 /** How a job module names this package. */
 const PACKAGE_NAME = 'oncefleet';

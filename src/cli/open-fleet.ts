@@ -4,9 +4,9 @@
  */
 import { type Config, fleetSettings } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
-import type { AnyJobDefinition } from '../idempotency/define-job.ts';
+import type { AnyJobDefinition } from '../jobs/define-job.ts';
 import { createLogger, type Logger } from '../log.ts';
-import { within } from '../within.ts';
+import { within } from '../util/with-timeout.ts';
 import type { Fleet } from '../workers/fleet.ts';
 import { type CliContext, wantsDebug } from './context.ts';
 import { toCommandError } from './report.ts';
@@ -45,7 +45,7 @@ export async function withFleet<T>(
 /** The built-in jobs and those of the modules. */
 export async function allJobs(config: Config, modules: readonly string[], cwd: string): Promise<AnyJobDefinition[]> {
   const [{ createBuiltinJobs }, { loadJobs }] = await Promise.all([
-    import('../workers/builtin-jobs.ts'),
+    import('../jobs/builtin-jobs.ts'),
     import('./load-jobs.ts'),
   ]);
   return loadJobs(modules, { cwd, builtin: createBuiltinJobs(config) });

@@ -1,6 +1,6 @@
 /** Options that several commands share, and the readers of their values. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { isUuid } from '../idempotency/uuid.ts';
+import { isUuid } from '../util/uuid.ts';
 
 const UNIT_MS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 

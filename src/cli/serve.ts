@@ -1,6 +1,6 @@
 /** Runs what stays up (`web`, `work`, `dev`) until a signal, and closes it in order. */
 import type { Config } from '../config.ts';
-import { Lifecycle } from '../lifecycle.ts';
+import { Lifecycle } from '../util/lifecycle.ts';
 import type { Logger } from '../log.ts';
 import { onSignals } from './signals.ts';
 

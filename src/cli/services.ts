@@ -1,7 +1,7 @@
 /** The two processes of a fleet, as parts that `web`, `work` and `dev` put together. */
 import type { Config } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
-import type { Lifecycle } from '../lifecycle.ts';
+import type { Lifecycle } from '../util/lifecycle.ts';
 import type { Logger } from '../log.ts';
 import type { Fleet } from '../workers/fleet.ts';
 

@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander';
 import { OncefleetError } from '../errors.ts';
-import type { AttemptRecord, FindOptions, JobPage, JobRecord, JobStatus } from '../idempotency/client-types.ts';
+import type { AttemptRecord, FindOptions, JobPage, JobRecord, JobStatus } from '../client/types.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
 import { withFleet } from './open-fleet.ts';
 import { addExamples, jsonOption, parseInteger, parseJobId } from './options.ts';

@@ -13,7 +13,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequ
 import type { z } from 'zod';
 import type { Config } from '../config.ts';
 import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
-import type { JobClient } from '../idempotency/client.ts';
+import type { JobClient } from '../client/client.ts';
 import type { Logger } from '../log.ts';
 import { createTokenAuth } from './auth.ts';
 import { BOARD_PATH, boardRoutes } from './board.ts';

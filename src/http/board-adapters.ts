@@ -12,10 +12,10 @@ import type {
 import { FastifyAdapter } from '@bull-board/fastify';
 import type { Job, Queue } from 'bullmq';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
-import type { JobClient } from '../idempotency/client.ts';
-import { readJobData, shownData } from '../idempotency/job-data.ts';
-import type { QueueSet } from '../idempotency/operator.ts';
-import { within } from '../within.ts';
+import type { JobClient } from '../client/client.ts';
+import { readJobData, shownData } from '../enqueue/job-data.ts';
+import type { QueueSet } from '../client/operator.ts';
+import { within } from '../util/with-timeout.ts';
 
 /** BullMQ waits for a Redis that is away for ever. An answer that takes longer than this makes us look, ms. */
 const PATIENCE_MS = 2_000;

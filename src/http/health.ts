@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { OncefleetError } from '../errors.ts';
-import type { JobClient } from '../idempotency/client.ts';
+import type { JobClient } from '../client/client.ts';
 import { problemResponses, sendProblem } from './problem.ts';
 import type { OpenStreams } from './stream.ts';
 

@@ -3,9 +3,9 @@ import type { FastifyInstance } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { OncefleetError } from '../errors.ts';
-import type { JobClient } from '../idempotency/client.ts';
-import { checkKey } from '../idempotency/fingerprint.ts';
-import { isUuid } from '../idempotency/uuid.ts';
+import type { JobClient } from '../client/client.ts';
+import { checkKey } from '../enqueue/fingerprint.ts';
+import { isUuid } from '../util/uuid.ts';
 import { problemResponses } from './problem.ts';
 import {
   cancelAnswer,

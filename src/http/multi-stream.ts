@@ -10,7 +10,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
-import { isUuid } from '../idempotency/uuid.ts';
+import { isUuid } from '../util/uuid.ts';
 import { isTerminalType, type StreamEvent } from '../journal/event.ts';
 import { isStoreUnavailable, loggableError, problemResponses } from './problem.ts';
 import { eventsHeaders, MAX_STREAMS, multiEventsQuery } from './schemas.ts';

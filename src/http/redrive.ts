@@ -2,8 +2,8 @@
 import type { FastifyInstance } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { OncefleetError } from '../errors.ts';
-import type { JobClient } from '../idempotency/client.ts';
-import type { RedriveManyOptions } from '../idempotency/client-types.ts';
+import type { JobClient } from '../client/client.ts';
+import type { RedriveManyOptions } from '../client/types.ts';
 import { parseOptions } from '../options.ts';
 import { problemResponses } from './problem.ts';
 import { redriveManyAnswer, redriveManyBody } from './schemas.ts';

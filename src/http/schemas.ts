@@ -1,7 +1,7 @@
 /** What the API takes and gives, for its types and for /openapi.json. */
 import { z } from 'zod';
 import { ERROR_CODES, type ErrorCode } from '../errors.ts';
-import type { JobRecord } from '../idempotency/client-types.ts';
+import type { JobRecord } from '../client/types.ts';
 import { searchText } from '../options.ts';
 
 /** Far beyond any sensible schedule, and well inside what a timestamp and Redis's scores hold. */

@@ -4,12 +4,17 @@
  * costs a follower time and nothing else.
  */
 import type { EventEmitter } from 'node:events';
-import { Cluster, type Redis } from 'ioredis';
 import { lastSeq, type Run } from '../db/journal.ts';
 import type { Logger } from '../log.ts';
-
-/** A connection to a Redis, or to every node of a Redis Cluster. */
-export type RedisConnection = Redis | Cluster;
+import {
+  isSharded,
+  onMessage,
+  onSubscribable,
+  publish,
+  type RedisConnection,
+  subscribe,
+  unsubscribe,
+} from '../redis/pubsub.ts';
 
 /** Larger runs are announced without their events, which followers then read from Postgres. */
 const MAX_MESSAGE_LENGTH = 256 * 1024;
@@ -140,7 +145,7 @@ export class Publisher {
 
   /** Tells that jobs have ended which never said anything. */
   publishEndings(streamIds: readonly string[]): void {
-    if (this.#redis instanceof Cluster) {
+    if (isSharded(this.#redis)) {
       // A follower has its stream's node for certain, and no other.
       this.publish(streamIds.map((streamId) => ({ run: { streamId, fence: 0, firstSeq: 0, events: [] }, end: true })));
       return;
@@ -170,15 +175,9 @@ export class Publisher {
     const pairs = announcements.map(
       ({ run, end, form }) => [streamChannel(this.#prefix, run.streamId), encodeRunMessage(run, end, form)] as const,
     );
-    if (this.#redis instanceof Cluster) {
-      // Each goes to the node that has its channel's slot; a script may only publish to its own node's.
-      const cluster = this.#redis;
-      await Promise.all(pairs.map(([channel, message]) => cluster.spublish(channel, message)));
-      return;
-    }
-    const [only] = pairs;
-    if (pairs.length === 1 && only !== undefined) {
-      await this.#redis.publish(...only);
+    // On a Cluster a script may publish to its own node's channels only.
+    if (pairs.length === 1 || isSharded(this.#redis)) {
+      await Promise.all(pairs.map(([channel, message]) => publish(this.#redis, channel, message)));
       return;
     }
     for (let i = 0; i < pairs.length; i += MAX_PAIRS) {
@@ -222,9 +221,9 @@ export class ChannelHub {
     this.#prefix = options.prefix;
     this.#log = options.log;
     const redis: EventEmitter = this.#redis;
-    redis.on(this.#sharded ? 'smessage' : 'message', (channel: string, text: string) => this.#deliver(channel, text));
+    onMessage(this.#redis, (channel, text) => this.#deliver(channel, text));
     this.#ready = !this.#sharded && this.#redis.status === 'ready';
-    redis.on(this.#sharded ? 'subscribersReady' : 'ready', () => {
+    onSubscribable(this.#redis, () => {
       this.#ready = true;
       this.#subscribe([...this.#channels.keys()]);
     });
@@ -283,14 +282,11 @@ export class ChannelHub {
 
   #unsubscribe(names: readonly string[]): void {
     if (!this.#ready || names.length === 0) return;
-    const left = this.#sharded
-      ? Promise.all(names.map((name) => this.#redis.sunsubscribe(name)))
-      : this.#redis.unsubscribe(...names);
-    left.catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
+    unsubscribe(this.#redis, ...names).catch((err: unknown) => this.#log.debug({ err }, 'unsubscribe failed'));
   }
 
   get #sharded(): boolean {
-    return this.#redis instanceof Cluster;
+    return isSharded(this.#redis);
   }
 
   #subscribe(names: string[]): void {
@@ -308,12 +304,9 @@ export class ChannelHub {
     }
   }
 
-  /** Async, because ioredis throws at once for a slot that no node has. */
-  async #ask(names: readonly string[]): Promise<void> {
+  #ask(names: readonly string[]): Promise<void> {
     // With each stream's own, and first: once that is confirmed, no ending is missed either.
-    await (this.#sharded
-      ? this.#redis.ssubscribe(...names)
-      : this.#redis.subscribe(endingsChannel(this.#prefix), ...names));
+    return subscribe(this.#redis, ...(this.#sharded ? [] : [endingsChannel(this.#prefix)]), ...names);
   }
 
   #subscribeLater(names: readonly string[]): void {

@@ -21,7 +21,7 @@ import {
 import type { Database } from '../db/schema.ts';
 import { OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import { Batcher } from './batcher.ts';
+import { Batcher } from '../util/batcher.ts';
 import type { ChannelHub, ChannelListener, RunMessage } from './channel.ts';
 import { type Cursor, cursorAt, type Place, parseCursor } from './cursor.ts';
 import type { JobEvent, StreamEvent, SystemEvent } from './event.ts';

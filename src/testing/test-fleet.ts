@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { createDb } from '../db/client.ts';
 import { migrate } from '../db/migrate.ts';
 import { InputInvalidError } from '../errors.ts';
-import type { AnyJobDefinition } from '../idempotency/define-job.ts';
+import type { AnyJobDefinition } from '../jobs/define-job.ts';
 import { DEFAULT_SCHEMA } from '../options.ts';
 import { createFleet, type Fleet, type FleetOptions, parseFleetOptions } from '../workers/fleet.ts';
 import { watchdog } from './services/child.ts';

@@ -16,18 +16,18 @@ import { z } from 'zod';
 import { createDb, type Db } from '../db/client.ts';
 import { asPlain, type QualifiedDatabase } from '../db/own-schema.ts';
 import { LeaseLostError, OncefleetError, toIssues } from '../errors.ts';
-import type { EventPage, JobHandle, JobRecord } from '../idempotency/client-types.ts';
+import type { EventPage, JobHandle, JobRecord } from '../client/types.ts';
 import {
   type AnyJobDefinition,
   defineJob,
   definitionSchema,
   type JobContext,
   type JobDefinition,
-} from '../idempotency/define-job.ts';
+} from '../jobs/define-job.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import { isTerminalType, type JobEvent, type StreamEvent } from '../journal/event.ts';
 import { aFunction, MAX_TIMER_MS, parseOptions, RANGES, wholeNumber } from '../options.ts';
-import { within } from '../within.ts';
+import { within } from '../util/with-timeout.ts';
 import { createFleet, type Fleet, type FleetWorker } from '../workers/fleet.ts';
 import { type Call, FAULTS, type Fault, type Moment, RUN, type Schedule, SETTLE, schedulesOf } from './faults.ts';
 import { createTestFleet, type TestFleet } from './test-fleet.ts';

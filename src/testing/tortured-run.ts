@@ -2,7 +2,7 @@
 import { Kysely, PostgresDialect, type PostgresPool, type PostgresPoolClient } from 'kysely';
 import type pg from 'pg';
 import { type QualifiedDatabase, SchemaMark, schemaOf } from '../db/own-schema.ts';
-import type { JobContext } from '../idempotency/define-job.ts';
+import type { JobContext } from '../jobs/define-job.ts';
 import { type Call, type Moment, RUN, SETTLE } from './faults.ts';
 
 /** What happens at a place; it may throw, wait, or `die()` and never come back. */

@@ -7,12 +7,12 @@ import { findPolicies, type Retention, setPolicy, type TenantPolicy } from '../d
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
 import { InputInvalidError, type Issue, OncefleetError, toIssues } from '../errors.ts';
-import { createJobClient, type JobClient } from '../idempotency/client.ts';
-import { type AnyJobDefinition, definitionSchema } from '../idempotency/define-job.ts';
-import { Guard, type JobSpec } from '../idempotency/guard.ts';
-import { HandlerSlots } from '../idempotency/handler-slots.ts';
-import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from '../idempotency/runtime.ts';
-import { lendRuntime } from '../idempotency/shared-runtime.ts';
+import { createJobClient, type JobClient } from '../client/client.ts';
+import { type AnyJobDefinition, definitionSchema } from '../jobs/define-job.ts';
+import { Guard, type JobSpec } from '../runs/guard.ts';
+import { HandlerSlots } from '../runs/handler-slots.ts';
+import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
+import { lendRuntime } from '../runtime/shared-runtime.ts';
 import type { JobEvent } from '../journal/event.ts';
 import {
   abortSignal,
@@ -25,12 +25,12 @@ import {
   waitMs,
   wholeNumber,
 } from '../options.ts';
-import { within } from '../within.ts';
-import { type Diagnosis, type DoctorOptions, diagnose } from './doctor.ts';
-import { FinishedJobs } from './finished-jobs.ts';
-import { Reconciler } from './reconciler.ts';
-import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from './sweeper.ts';
-import { UnknownNames } from './unknown-names.ts';
+import { within } from '../util/with-timeout.ts';
+import { type Diagnosis, type DoctorOptions, diagnose } from '../maintenance/doctor/doctor.ts';
+import { FinishedJobs } from '../maintenance/completed-job-trimmer.ts';
+import { Reconciler } from '../maintenance/reconciler.ts';
+import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from '../maintenance/sweeper.ts';
+import { UnknownNames } from '../runtime/unknown-names.ts';
 
 export interface FleetOptions extends RuntimeOptions {
   jobs: readonly AnyJobDefinition[];

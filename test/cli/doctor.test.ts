@@ -1,4 +1,4 @@
-/** `oncefleet doctor` by the real command; what it finds and mends, test/workers/doctor.test.ts tells. */
+/** `oncefleet doctor` by the real command; what it finds and mends, test/maintenance/doctor.test.ts tells. */
 import { sql } from 'kysely';
 import { beforeEach, expect, test } from 'vitest';
 import { insertJob, useDatabase } from '../helpers/fixtures.ts';

@@ -4,7 +4,7 @@ import { beforeEach, expect, test } from 'vitest';
 import { z } from 'zod';
 import { loadJobs } from '../../src/cli/load-jobs.ts';
 import { readInput } from '../../src/cli/read-input.ts';
-import { defineJob } from '../../src/idempotency/define-job.ts';
+import { defineJob } from '../../src/jobs/define-job.ts';
 import { createTestFolder } from '../helpers/services.ts';
 
 const builtin = [defineJob({ name: 'ingest', input: z.object({}), run: () => null })];

@@ -4,8 +4,8 @@ import { afterAll, beforeAll } from 'vitest';
 import { createDb, type Db } from '../../src/db/client.ts';
 import { type ClaimedJob, claimJobs, insertJobs, type NewJob } from '../../src/db/jobs.ts';
 import type { Database } from '../../src/db/schema.ts';
-import { fingerprint } from '../../src/idempotency/fingerprint.ts';
-import { uuidV7 } from '../../src/idempotency/uuid.ts';
+import { fingerprint } from '../../src/enqueue/fingerprint.ts';
+import { uuidV7 } from '../../src/util/uuid.ts';
 import { createTestDatabase } from './services.ts';
 
 /** A database for a test file: `file.db` is set by the time the first test runs. */

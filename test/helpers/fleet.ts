@@ -1,5 +1,5 @@
 import { onTestFinished } from 'vitest';
-import type { AnyJobDefinition } from '../../src/idempotency/define-job.ts';
+import type { AnyJobDefinition } from '../../src/jobs/define-job.ts';
 import { createFleet, type Fleet, type FleetOptions } from '../../src/workers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from './services.ts';
 

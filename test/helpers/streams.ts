@@ -5,7 +5,7 @@ import { expect } from 'vitest';
 import { redriveJob, type Settlement, settleJobs } from '../../src/db/jobs.ts';
 import { appendRuns } from '../../src/db/journal.ts';
 import type { Database } from '../../src/db/schema.ts';
-import { uuidV7 } from '../../src/idempotency/uuid.ts';
+import { uuidV7 } from '../../src/util/uuid.ts';
 import { rowTerminalJson } from '../../src/journal/terminal.ts';
 import { claimFree, expireLease, insertJob } from './fixtures.ts';
 

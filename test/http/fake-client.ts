@@ -1,9 +1,9 @@
 /** A JobClient in memory, for faults that real servers cannot be made to show on cue. */
 import { randomUUID } from 'node:crypto';
 import { OncefleetError } from '../../src/errors.ts';
-import type { JobClient } from '../../src/idempotency/client.ts';
-import type { EventPage, FollowOptions, JobHandle, JobRecord } from '../../src/idempotency/client-types.ts';
-import type { AnyJobDefinition } from '../../src/idempotency/define-job.ts';
+import type { JobClient } from '../../src/client/client.ts';
+import type { EventPage, FollowOptions, JobHandle, JobRecord } from '../../src/client/types.ts';
+import type { AnyJobDefinition } from '../../src/jobs/define-job.ts';
 import { isTerminalType, type JobEvent, type StreamEvent } from '../../src/journal/event.ts';
 
 export interface FakeClient extends JobClient {

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import type { Config } from '../../src/config.ts';
 import { NonRetryableError } from '../../src/errors.ts';
 import { createApp } from '../../src/http/app.ts';
-import { type AnyJobDefinition, defineJob } from '../../src/idempotency/define-job.ts';
+import { type AnyJobDefinition, defineJob } from '../../src/jobs/define-job.ts';
 import { silentLogger } from '../../src/log.ts';
 import { createFleet, type Fleet } from '../../src/workers/fleet.ts';
 import { createTestDatabase, testRedisUrl, uniquePrefix } from '../helpers/services.ts';

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { NonRetryableError } from '../../src/errors.ts';
 import { HTTP_STATUS, problemSchema } from '../../src/http/problem.ts';
 import { redriveManyAnswer } from '../../src/http/schemas.ts';
-import { defineJob } from '../../src/idempotency/define-job.ts';
+import { defineJob } from '../../src/jobs/define-job.ts';
 import { type Harness, startHarness } from './harness.ts';
 import { inject, listenLocally } from './requests.ts';
 

@@ -3,7 +3,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { settleJobs } from '../../src/db/jobs.ts';
 import type { Run } from '../../src/db/journal.ts';
-import { uuidV7 } from '../../src/idempotency/uuid.ts';
+import { uuidV7 } from '../../src/util/uuid.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
 import { Publisher } from '../../src/journal/channel.ts';
 import { silentLogger } from '../../src/log.ts';

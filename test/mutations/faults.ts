@@ -6,21 +6,21 @@
 import type { Fault } from './mutation.ts';
 
 const CONCURRENCY = 'test/workers/concurrency.test.ts';
-const CRASHES = 'test/workers/crash-points.slow.test.ts';
-const ENDINGS = 'test/workers/endings.slow.test.ts';
-const FENCES = 'test/idempotency/fences.test.ts';
+const CRASHES = 'test/runs/crash-points.slow.test.ts';
+const ENDINGS = 'test/runs/endings.slow.test.ts';
+const FENCES = 'test/runs/fences.test.ts';
 const FOLLOWERS = 'test/journal/follower-faults.slow.test.ts';
-const HALF_OPEN = 'test/idempotency/half-open.slow.test.ts';
-const LEASES = 'test/workers/leases.slow.test.ts';
-const LOST_ANSWERS = 'test/workers/lost-answers.slow.test.ts';
-const OUTAGES = 'test/idempotency/outages.slow.test.ts';
-const PROCESSES = 'test/idempotency/processes.slow.test.ts';
-const RECONCILER = 'test/workers/reconciler.test.ts';
-const RECONCILER_PROCESSES = 'test/workers/reconciler-processes.slow.test.ts';
-const REDIS_LOSS = 'test/workers/redis-loss.slow.test.ts';
+const HALF_OPEN = 'test/db/half-open.slow.test.ts';
+const LEASES = 'test/leases/leases.slow.test.ts';
+const LOST_ANSWERS = 'test/runs/lost-answers.slow.test.ts';
+const OUTAGES = 'test/runtime/outages.slow.test.ts';
+const PROCESSES = 'test/runs/processes.slow.test.ts';
+const RECONCILER = 'test/maintenance/reconciler.test.ts';
+const RECONCILER_PROCESSES = 'test/maintenance/reconciler-processes.slow.test.ts';
+const REDIS_LOSS = 'test/maintenance/redis-loss.slow.test.ts';
 const SIGTERM = 'test/workers/sigterm.slow.test.ts';
-const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
-const ZOMBIES = 'test/workers/zombies.slow.test.ts';
+const TRANSACTIONS = 'test/enqueue/enqueue-in-transaction.test.ts';
+const ZOMBIES = 'test/runs/zombies.slow.test.ts';
 
 const POISONED = '%s of a poisoned job: the ending stands, and its alert is raised';
 const KILLED = '%s: another goes on, once';

@@ -3,49 +3,49 @@ import type { Mutation } from './mutation.ts';
 
 type Change = Omit<Mutation, 'file'>;
 
-const AROUND = 'test/idempotency/around-bullmq.test.ts';
-const ALERTS = 'test/workers/poison-alerts.test.ts';
-const CLAIMS = 'test/idempotency/claim-table.test.ts';
-const DOCTOR = 'test/workers/doctor.test.ts';
-const CRASHES = 'test/workers/crash-points.slow.test.ts';
-const DELIVERIES = 'test/idempotency/deliveries.test.ts';
-const FENCES = 'test/idempotency/fences.test.ts';
-const FINGERPRINT = 'test/idempotency/fingerprint.test.ts';
+const AROUND = 'test/runs/around-bullmq.test.ts';
+const ALERTS = 'test/runtime/poison-alerts.test.ts';
+const CLAIMS = 'test/db/claim-table.test.ts';
+const DOCTOR = 'test/maintenance/doctor.test.ts';
+const CRASHES = 'test/runs/crash-points.slow.test.ts';
+const DELIVERIES = 'test/runs/deliveries.test.ts';
+const FENCES = 'test/runs/fences.test.ts';
+const FINGERPRINT = 'test/enqueue/fingerprint.test.ts';
 const BOARD_ACTIONS = 'test/http/board-actions.test.ts';
 const ATTEMPTS = 'test/journal/attempts.test.ts';
 const CLUSTER = 'test/journal/cluster.slow.test.ts';
 const FOLD = 'test/journal/fold.test.ts';
-const HALF_OPEN = 'test/idempotency/half-open.slow.test.ts';
+const HALF_OPEN = 'test/db/half-open.slow.test.ts';
 const FOLLOWER = 'test/journal/follower.test.ts';
 const IMMEDIATE = 'test/journal/immediate.test.ts';
 const LEAKS = 'test/journal/follower-leaks.test.ts';
-const FINISHED = 'test/workers/finished-jobs.test.ts';
-const SLOTS = 'test/idempotency/handler-slots.test.ts';
+const FINISHED = 'test/maintenance/completed-job-trimmer.test.ts';
+const SLOTS = 'test/runs/handler-slots.test.ts';
 const CONCURRENCY = 'test/workers/concurrency.test.ts';
-const STOP = 'test/idempotency/stop.test.ts';
-const LEASE_TABLE = 'test/idempotency/lease-table.test.ts';
-const LEASES = 'test/idempotency/lease-keeper.test.ts';
-const LOST_ANSWERS = 'test/workers/lost-answers.slow.test.ts';
+const STOP = 'test/runs/stop.test.ts';
+const LEASE_TABLE = 'test/leases/table.test.ts';
+const LEASES = 'test/leases/keeper.test.ts';
+const LOST_ANSWERS = 'test/runs/lost-answers.slow.test.ts';
 const MULTI = 'test/http/multi-stream.test.ts';
 const OPTIONS = 'test/options.test.ts';
-const OUTAGES = 'test/idempotency/outages.slow.test.ts';
-const RECONCILER = 'test/workers/reconciler.test.ts';
-const PAUSES = 'test/workers/pauses.test.ts';
-const RECONCILER_PROCESSES = 'test/workers/reconciler-processes.slow.test.ts';
-const RUNTIME = 'test/idempotency/runtime.test.ts';
+const OUTAGES = 'test/runtime/outages.slow.test.ts';
+const RECONCILER = 'test/maintenance/reconciler.test.ts';
+const PAUSES = 'test/runtime/pauses.test.ts';
+const RECONCILER_PROCESSES = 'test/maintenance/reconciler-processes.slow.test.ts';
+const RUNTIME = 'test/runtime/runtime.test.ts';
 const REDRIVE = 'test/http/redrive.test.ts';
-const SHARED = 'test/idempotency/shared-runtime.test.ts';
-const SETTLING = 'test/idempotency/settling.test.ts';
-const PROCESSES = 'test/idempotency/processes.slow.test.ts';
+const SHARED = 'test/runtime/shared-runtime.test.ts';
+const SETTLING = 'test/runs/settling.test.ts';
+const PROCESSES = 'test/runs/processes.slow.test.ts';
 const STREAM = 'test/http/stream.test.ts';
 const STREAM_FAULTS = 'test/http/stream-faults.test.ts';
 const SIGTERM = 'test/workers/sigterm.slow.test.ts';
-const SWEEPER = 'test/workers/sweeper.test.ts';
-const TRANSACTIONS = 'test/idempotency/enqueue-in-transaction.test.ts';
+const SWEEPER = 'test/maintenance/sweeper.test.ts';
+const TRANSACTIONS = 'test/enqueue/enqueue-in-transaction.test.ts';
 const TEST_FLEET = 'test/testing/test-fleet.slow.test.ts';
 const TORTURE = 'test/testing/torture.slow.test.ts';
-const WAITING = 'test/idempotency/waiting.test.ts';
-const WAKE = 'test/idempotency/wake-up.test.ts';
+const WAITING = 'test/client/waiting.test.ts';
+const WAKE = 'test/runtime/wake-up.test.ts';
 const WRITER = 'test/journal/writer.test.ts';
 
 export const mutations: readonly Mutation[] = [
@@ -588,7 +588,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/db/silence.ts', [
+  ...of('src/db/half-open.ts', [
     {
       name: 'silence-ends',
       find: 'void client.end().catch(() => undefined);',
@@ -634,7 +634,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/connections.ts', [
+  ...of('src/redis/connections.ts', [
     {
       name: 'redis-silence',
       find: 'redis.disconnect(true);',
@@ -645,7 +645,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/fingerprint.ts', [
+  ...of('src/enqueue/fingerprint.ts', [
     {
       name: 'fingerprint-key-order',
       find: 'fields.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));',
@@ -688,7 +688,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/accept.ts', [
+  ...of('src/enqueue/accept.ts', [
     {
       name: 'fingerprint-compared',
       find: 'if (holder.fingerprint !== job.fingerprint && !isSame)',
@@ -723,7 +723,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/abandon.ts', [
+  ...of('src/runtime/abandon.ts', [
     {
       name: 'ending-poison-limit',
       find: 'if (row.crashCount > maxCrashes)',
@@ -734,7 +734,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/guard.ts', [
+  ...of('src/runs/guard.ts', [
     {
       name: 'interrupt-claiming',
       find: 'if (this.#over) abort(new InterruptedError(id));',
@@ -917,7 +917,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/context.ts', [
+  ...of('src/runs/context.ts', [
     {
       name: 'unguarded-id',
       find: 'const id = own?.jobId ??',
@@ -968,7 +968,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/client.ts', [
+  ...of('src/client/client.ts', [
     {
       name: 'result-tenant',
       find: 'await runtime.followers.state(id, tenantOf({ tenant }));',
@@ -979,7 +979,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/outcomes.ts', [
+  ...of('src/client/outcomes.ts', [
     {
       name: 'waits-share',
       find: 'this.#waited.get(jobId) ?? this.#start(jobId)',
@@ -1033,7 +1033,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/accept.ts', [
+  ...of('src/enqueue/accept.ts', [
     {
       name: 'enqueues-share',
       find: 'maxBatch: 500,',
@@ -1044,7 +1044,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/outbox.ts', [
+  ...of('src/enqueue/outbox.ts', [
     {
       name: 'outbox-batch',
       find: 'at += BATCH) {',
@@ -1071,18 +1071,18 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/bag.ts', [
+  ...of('src/util/swap-list.ts', [
     {
       name: 'bag-place',
       find: 'last.place = place;',
       replace: '',
       mechanism: 'a run or a lease that others have left before can still be let go of',
-      test: 'test/idempotency/bag.test.ts',
+      test: 'test/util/swap-list.test.ts',
       title: 'holds what was added and not removed, whatever the order',
     },
   ]),
 
-  ...of('src/idempotency/lease-keeper.ts', [
+  ...of('src/leases/keeper.ts', [
     {
       name: 'lease-settling',
       find: 'if (lease?.settling === true) this.#drop(lease); else',
@@ -1093,7 +1093,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/guard.ts', [
+  ...of('src/runs/guard.ts', [
     {
       name: 'complete-settling',
       find: 'lease.settling(); const own',
@@ -1147,7 +1147,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/client.ts', [
+  ...of('src/client/client.ts', [
     {
       name: 'redrive-canary',
       find: 'if (result.failedCanaries.length > 0) return result;',
@@ -1253,7 +1253,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/runtime.ts', [
+  ...of('src/runtime/runtime.ts', [
     {
       name: 'settlement-recognised',
       find: 'if (refused.length > 0) for (const settled of await findSettled(db, refused)) accepted.add(settled);',
@@ -1296,7 +1296,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/lease-keeper.ts', [
+  ...of('src/leases/keeper.ts', [
     {
       name: 'lease-watchdog',
       find: 'if (lease.safeUntil <= now) this.#lose(',
@@ -1348,7 +1348,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/lease-thread.ts', [
+  ...of('src/leases/thread.ts', [
     {
       name: 'heartbeat',
       find: 'timer = setTimeout(() => void renew(), afterMs);',
@@ -1907,7 +1907,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/connections.ts', [
+  ...of('src/redis/connections.ts', [
     {
       name: 'queue-slot',
       find: `return cluster ? \`{\${prefix}:\${queue}}\` : prefix;`,
@@ -1929,7 +1929,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/lease-table.ts', [
+  ...of('src/leases/table.ts', [
     {
       name: 'lease-table-hold',
       find: 'Atomics.store(this.#words, slot * SLOT_WORDS, this.#generation);',
@@ -1964,7 +1964,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/handler-slots.ts', [
+  ...of('src/runs/handler-slots.ts', [
     {
       name: 'slots-limit',
       find: 'if (this.#free === 0 || this.#closed) return false;',
@@ -2015,7 +2015,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/stop.ts', [
+  ...of('src/runs/stop.ts', [
     {
       name: 'stop-late-signal',
       find: 'if (this.#reason !== undefined) this.#controller.abort(this.#reason);',
@@ -2042,7 +2042,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/workers/finished-jobs.ts', [
+  ...of('src/maintenance/completed-job-trimmer.ts', [
     {
       name: 'finished-foreign',
       find: `if data and string.sub(data, 1, 13) == '{"oncefleet":' then`,
@@ -2069,7 +2069,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/job-data.ts', [
+  ...of('src/enqueue/job-data.ts', [
     {
       name: 'job-data-mark',
       find: 'oncefleet !== FORMAT ||',
@@ -2080,7 +2080,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/workers/reconciler.ts', [
+  ...of('src/maintenance/reconciler.ts', [
     {
       name: 'reconciler-dispatches',
       find: 'const done = await inTime(Promise.all(missing.map((job) => dispatcher.redispatch(job))));',
@@ -2241,7 +2241,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/poison-alerts.ts', [
+  ...of('src/runtime/poison-alerts.ts', [
     {
       name: 'alert-taken-out',
       find: '// Also when it resolves after it was waited for. await this.#takeOut(alert);',
@@ -2292,7 +2292,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/with-idempotency.ts', [
+  ...of('src/runs/with-idempotency.ts', [
     {
       name: 'alert-plain',
       find: 'forget.push(runtime.poisonAlerts.know([spec]));',
@@ -2322,7 +2322,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/workers/reconciler.ts', [
+  ...of('src/maintenance/reconciler.ts', [
     {
       name: 'alert-no-wait',
       find: 'void runtime.poisonAlerts.raise(',
@@ -2344,7 +2344,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/db/rounds.ts', [
+  ...of('src/db/reconcile.ts', [
     {
       name: 'mend-fold-due',
       find: `, fold_due: state === 'closed' && nextSeq > FOLD_FROM_SEQ ? true : null`,
@@ -2379,7 +2379,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/workers/doctor.ts', [
+  ...of('src/maintenance/doctor/doctor.ts', [
     {
       name: 'doctor-mends',
       find: 'await Promise.all(found.slice(i, i + MEND_AT_ONCE).map((suspect) => this.#mend(suspect)));',
@@ -2405,7 +2405,7 @@ export const mutations: readonly Mutation[] = [
       title: 'the doctor finds a queue that nobody registers any more, on whichever node it is',
     },
   ]),
-  ...of('src/db/disagreements.ts', [
+  ...of('src/db/doctor.ts', [
     {
       name: 'doctor-dead-rows',
       find: `to_regclass('oncefleet.ended_attempts')`,
@@ -2451,7 +2451,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/outbox.ts', [
+  ...of('src/enqueue/outbox.ts', [
     {
       name: 'tx-watch',
       find: 'this.#lookAt(now + FIRST_LOOK_MS);',
@@ -2470,7 +2470,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/accept.ts', [
+  ...of('src/enqueue/accept.ts', [
     {
       name: 'locked-key-lane',
       find: 'if (!isKeyLocked(error) || performance.now() > until) throw error;',
@@ -2583,7 +2583,7 @@ export const mutations: readonly Mutation[] = [
       find: `delete from oncefleet.unfinished_jobs u using completed c where u.job_id = c.id`,
       replace: `select from completed`,
       mechanism: 'a completion takes its job off the list of the unfinished',
-      test: 'test/idempotency/model.test.ts',
+      test: 'test/runs/model.test.ts',
       title: 'Postgres and the model agree after every step of any interleaving',
     },
     {
@@ -2591,7 +2591,7 @@ export const mutations: readonly Mutation[] = [
       find: `using settled s where u.job_id = s.id and s.terminal`,
       replace: `using settled s where false`,
       mechanism: 'an outcome takes its job off the list of the unfinished',
-      test: 'test/idempotency/model.test.ts',
+      test: 'test/runs/model.test.ts',
       title: 'Postgres and the model agree after every step of any interleaving',
     },
     {
@@ -2599,7 +2599,7 @@ export const mutations: readonly Mutation[] = [
       find: `set run_at = s.run_at from settled s where u.job_id = s.id and not s.terminal`,
       replace: `set run_at = s.run_at from settled s where false`,
       mechanism: 'a job that is tried again later is on the list at that time',
-      test: 'test/idempotency/model.test.ts',
+      test: 'test/runs/model.test.ts',
       title: 'Postgres and the model agree after every step of any interleaving',
     },
     {
@@ -2607,7 +2607,7 @@ export const mutations: readonly Mutation[] = [
       find: `await trx.deleteFrom('unfinished_jobs').where('job_id', '=', id).execute();`,
       replace: ``,
       mechanism: 'who ends an abandoned job takes it off the list of the unfinished',
-      test: 'test/idempotency/model.test.ts',
+      test: 'test/runs/model.test.ts',
       title: 'Postgres and the model agree after every step of any interleaving',
     },
     {
@@ -2615,7 +2615,7 @@ export const mutations: readonly Mutation[] = [
       find: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where id = \${id}`,
       replace: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where false and id = \${id}`,
       mechanism: 'a redrive puts its job back on the list of the unfinished',
-      test: 'test/idempotency/model.test.ts',
+      test: 'test/runs/model.test.ts',
       title: 'Postgres and the model agree after every step of any interleaving',
     },
     {
@@ -2634,12 +2634,12 @@ export const mutations: readonly Mutation[] = [
       find: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from job`,
       replace: `select from job`,
       mechanism: 'a job enqueued in a transaction is on the list of the unfinished',
-      test: 'test/workers/redis-loss.slow.test.ts',
+      test: 'test/maintenance/redis-loss.slow.test.ts',
       title: 'a job that was enqueued in a transaction runs, though Redis had it',
     },
   ]),
 
-  ...of('src/workers/reconciler.ts', [
+  ...of('src/maintenance/reconciler.ts', [
     {
       name: 'list-drop',
       find: `if (page.finished.length > 0) await dropFinished(db, page.finished);`,
@@ -2650,7 +2650,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/db/disagreements.ts', [
+  ...of('src/db/doctor.ts', [
     {
       name: 'list-doctor',
       find: `not exists (select from oncefleet.unfinished_jobs where job_id = id)`,
@@ -2667,12 +2667,12 @@ export const mutations: readonly Mutation[] = [
       find: `create index jobs_newest on jobs (tenant, id desc)`,
       replace: `create index jobs_newest on jobs (tenant, id desc) where finished_at is null`,
       mechanism: 'no index knows what becomes of a job',
-      test: 'test/idempotency/claim-table.test.ts',
+      test: 'test/db/claim-table.test.ts',
       title: 'a claim and an outcome write to no index',
     },
   ]),
 
-  ...of('src/idempotency/control.ts', [
+  ...of('src/runtime/control.ts', [
     {
       name: 'control-sharded',
       find: 'this.#subscribe.ssubscribe(this.#channel)',
@@ -2683,7 +2683,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/dispatcher.ts', [
+  ...of('src/enqueue/dispatcher.ts', [
     {
       name: 'dispatcher-failed',
       find: `if ((state === 'failed' && row.delayMs <= 0) || (state === 'completed' && row.source !== undefined)) {`,
@@ -3123,7 +3123,7 @@ export const mutations: readonly Mutation[] = [
       title: 'refuses its stream alone: others of the batch commit',
     },
   ]),
-  ...of('src/idempotency/guard.ts', [
+  ...of('src/runs/guard.ts', [
     {
       name: 'refused-disowned',
       find: 'if (stream.immediate && stream.refused !== undefined) await this.#disown(claimed, stream);',
@@ -3149,7 +3149,7 @@ export const mutations: readonly Mutation[] = [
       title: 'that completes itself twice in one transaction is told so, and has its first outcome',
     },
   ]),
-  ...of('src/idempotency/context.ts', [
+  ...of('src/runs/context.ts', [
     {
       name: 'progress-checked',
       find: "if (issues.length > 0) throw new InputInvalidError('ctx.progress', issues, 'EVENT_INVALID');",
@@ -3167,7 +3167,7 @@ export const mutations: readonly Mutation[] = [
       title: 'has no key for the step',
     },
   ]),
-  ...of('src/idempotency/client.ts', [
+  ...of('src/client/client.ts', [
     {
       name: 'follow-options',
       find: 'parseOptions(what, schema, options);',
@@ -3231,7 +3231,7 @@ export const mutations: readonly Mutation[] = [
       title: 'of a redriven job leaves what came after the removal, readable from there on',
     },
   ]),
-  ...of('src/workers/sweeper.ts', [
+  ...of('src/maintenance/sweeper.ts', [
     {
       name: 'sweep-lock',
       find: 'if (lock.rows[0]?.locked !== true) return undefined;',
@@ -3349,7 +3349,7 @@ export const mutations: readonly Mutation[] = [
       title: 'leaves nothing on given servers when its process is killed',
     },
   ]),
-  ...of('src/idempotency/verdict.ts', [
+  ...of('src/runs/verdict.ts', [
     {
       name: 'attempt-continues',
       find: "if (onRetry === 'continue' || isContinued(claimed)) return",
@@ -3391,7 +3391,7 @@ export const mutations: readonly Mutation[] = [
       title: 'replays the result %s',
     },
   ]),
-  ...of('src/idempotency/foreign-job.ts', [
+  ...of('src/enqueue/foreign-job.ts', [
     {
       name: 'foreign-added-once',
       find: "'deduplication',",
@@ -3433,7 +3433,7 @@ export const mutations: readonly Mutation[] = [
       title: 'runs a key once, whichever BullMQ job carries it, and a job without a key under its own id',
     },
   ]),
-  ...of('src/idempotency/dispatcher.ts', [
+  ...of('src/enqueue/dispatcher.ts', [
     {
       name: 'dispatch-foreign',
       find: 'row.source === undefined ? this.#entry(row.queue).adds.call(row) : this.#addAgain(row, row.source)',
@@ -3459,7 +3459,7 @@ export const mutations: readonly Mutation[] = [
       title: 'gives another job that has taken its number since the flush its own data and its own row',
     },
   ]),
-  ...of('src/idempotency/guard.ts', [
+  ...of('src/runs/guard.ts', [
     {
       name: 'foreign-by-source',
       find: 'if (job.attemptsStarted > 1 || rowId !== undefined) {',
@@ -3541,7 +3541,7 @@ export const mutations: readonly Mutation[] = [
       title: 'whose template has a key is warned of once',
     },
   ]),
-  ...of('src/idempotency/verdict.ts', [
+  ...of('src/runs/verdict.ts', [
     {
       name: 'bullmq-backoff',
       find: 'delayMs = await retryDelayOf(job, error);',
@@ -3575,7 +3575,7 @@ export const mutations: readonly Mutation[] = [
       title: '%s goes through as it is, and costs neither attempt nor error',
     },
   ]),
-  ...of('src/idempotency/bullmq-errors.ts', [
+  ...of('src/runs/bullmq-errors.ts', [
     {
       name: 'unrecoverable-name',
       find: "if (error.name === 'UnrecoverableError') return true;",
@@ -3593,7 +3593,7 @@ export const mutations: readonly Mutation[] = [
       title: 'that is unrecoverable %s ends the row too',
     },
   ]),
-  ...of('src/workers/disagreements.ts', [
+  ...of('src/maintenance/doctor/disagreements.ts', [
     {
       name: 'doctor-children',
       find: "return row.source === undefined ? 'lost' : undefined;",
@@ -3604,7 +3604,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/operator.ts', [
+  ...of('src/client/operator.ts', [
     {
       name: 'board-cancels',
       find: 'const ending = await this.#endOf(delivery);',
@@ -3730,7 +3730,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/job-data.ts', [
+  ...of('src/enqueue/job-data.ts', [
     {
       name: 'own-id-first',
       find: `const jobId = typeof id === 'string' && isUuid(id) ? id : (named ?? id);`,
@@ -3771,7 +3771,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/pauses.ts', [
+  ...of('src/runtime/pauses.ts', [
     {
       name: 'pause-restored',
       find: 'await queue.pause();',
@@ -3817,7 +3817,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/workers/reconciler.ts', [
+  ...of('src/maintenance/reconciler.ts', [
     {
       name: 'reconciler-pauses',
       find: 'mended += await this.#alignPauses();',
@@ -3828,7 +3828,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/workers/doctor.ts', [
+  ...of('src/maintenance/doctor/doctor.ts', [
     {
       name: 'doctor-pauses',
       find: 'const pauses = await this.#comparePauses(differences);',
@@ -3839,7 +3839,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/shared-runtime.ts', [
+  ...of('src/runtime/shared-runtime.ts', [
     {
       name: 'shared-count',
       find: 'if (taken.users > 0) return;',
@@ -3866,7 +3866,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/runtime.ts', [
+  ...of('src/runtime/runtime.ts', [
     {
       name: 'shared-owner',
       find: `return \`\${this.workerId}/\${this.#owners++}\`;`,
@@ -3877,7 +3877,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/idempotency/with-idempotency.ts', [
+  ...of('src/runs/with-idempotency.ts', [
     {
       name: 'guarded-closed',
       find: 'if (closed) return leave(delivery, token);',
@@ -3904,7 +3904,7 @@ export const mutations: readonly Mutation[] = [
     },
   ]),
 
-  ...of('src/workers/maintenance.ts', [
+  ...of('src/maintenance/start-maintenance.ts', [
     {
       name: 'maintenance-reconciles',
       find: 'reconciler.start();',
@@ -3914,13 +3914,13 @@ export const mutations: readonly Mutation[] = [
       title: 'maintenance ends what no worker delivers any more',
     },
   ]),
-  ...of('src/idempotency/input.ts', [
+  ...of('src/enqueue/input.ts', [
     {
       name: 'input-as-json',
       find: 'definition.input.safeParse(value)',
       replace: 'definition.input.safeParse(input)',
       mechanism: 'an input is checked as JSON carries it',
-      test: 'test/idempotency/input.test.ts',
+      test: 'test/enqueue/input.test.ts',
       title: 'never takes what its worker would refuse, whatever the schema and the value',
     },
     {
@@ -3928,17 +3928,17 @@ export const mutations: readonly Mutation[] = [
       find: 'if (lost.length > 0) throw',
       replace: 'if (false) throw',
       mechanism: 'what JSON loses is refused',
-      test: 'test/idempotency/input.test.ts',
+      test: 'test/enqueue/input.test.ts',
       title: 'refuses %s, with its path',
     },
   ]),
-  ...of('src/workers/unknown-names.ts', [
+  ...of('src/runtime/unknown-names.ts', [
     {
       name: 'unknown-pause',
       find: 'LONGEST_WAIT_MS);',
       replace: '5_000);',
       mechanism: 'pauses of an unknown name grow',
-      test: 'test/workers/unknown-names.test.ts',
+      test: 'test/runtime/unknown-names.test.ts',
       title: 'waits for another worker: a moment at first, never longer than half a minute, and is told of once',
     },
     {
@@ -3946,11 +3946,11 @@ export const mutations: readonly Mutation[] = [
       find: 'Date.now() - job.timestamp > UNKNOWN_ALERT_MS',
       replace: 'false',
       mechanism: 'a name that nobody knows for a day is an alert',
-      test: 'test/workers/unknown-names.test.ts',
+      test: 'test/runtime/unknown-names.test.ts',
       title: 'is an alert after a day, once for its name',
     },
   ]),
-  ...of('src/idempotency/context.ts', [
+  ...of('src/runs/context.ts', [
     {
       name: 'own-tables',
       find: 'const written = await effects(asPlain(trx));',

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { uuidV7 } from '../../../src/idempotency/uuid.ts';
+import { uuidV7 } from '../../../src/util/uuid.ts';
 import { ROWS, rowsTemplate } from './rows.ts';
 import type { Subject } from './subject.ts';
 

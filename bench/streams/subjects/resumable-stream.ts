@@ -1,6 +1,6 @@
 import { createResumableStreamContext } from 'resumable-stream/ioredis';
 import { Lines } from '../../../scripts/demo/lines.ts';
-import { uuidV7 } from '../../../src/idempotency/uuid.ts';
+import { uuidV7 } from '../../../src/util/uuid.ts';
 import { connectRedis, type Place } from '../../lib/databases.ts';
 import type { BenchEvent } from '../../lib/events.ts';
 import type { Subject } from './subject.ts';

@@ -1,0 +1,152 @@
+/** The shapes that `JobClient` takes and gives; HTTP, CLI and library users share them. */
+import type { ErrorCode } from '../errors.ts';
+import type { Cursor } from '../journal/cursor.ts';
+import type { JobEvent, StreamEvent } from '../journal/event.ts';
+import type { Following } from '../journal/follower.ts';
+import type { CallerTransaction } from '../enqueue/caller-transaction.ts';
+
+export type JobStatus = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
+
+/** What an enqueue found under its key. A mismatch is an error (`KEY_MISMATCH`), not an outcome. */
+export type EnqueueOutcome = 'created' | 'attached' | 'replayed';
+
+export interface EnqueueOptions {
+  tenant?: string;
+  /** 1 to 255 bytes, no control characters. Without one, a new job. */
+  key?: string;
+  /** Not before this many ms from now. */
+  delayMs?: number;
+  /** BullMQ priority: 1 is first, 0 (default) is before all of those. */
+  priority?: number;
+  /**
+   * A transaction of yours on the fleet's database: rolled back, the job never was; committed,
+   * it runs. Follow it only after the commit; its result may be waited for before.
+   */
+  tx?: CallerTransaction;
+}
+
+/** A job as people see it: dates as ISO 8601, JSON values parsed. */
+export interface JobRecord {
+  id: string;
+  tenant: string;
+  name: string;
+  queue: string;
+  key: string | null;
+  status: JobStatus;
+  fence: number;
+  input: unknown;
+  result: unknown;
+  error: { code: ErrorCode; message: string } | null;
+  crashCount: number;
+  errorCount: number;
+  deferralCount: number;
+  interruptionCount: number;
+  runAt: string;
+  createdAt: string;
+  startedAt: string | null;
+  finishedAt: string | null;
+  expiresAt: string | null;
+  cancelRequestedAt: string | null;
+  leaseOwner: string | null;
+  /** The last `ctx.progress`, if there was one. */
+  progress: { done: number; total?: number; message?: string } | null;
+  attempts: AttemptRecord[];
+}
+
+export interface AttemptRecord {
+  fence: number;
+  worker: string;
+  host: string;
+  startedAt: string;
+  finishedAt: string | null;
+  /** `null` while it runs. */
+  outcome: 'completed' | 'error' | 'crash' | 'interruption' | 'cancelled' | 'poisoned' | null;
+  error: { code: ErrorCode; message: string } | null;
+}
+
+export interface FollowOptions {
+  tenant?: string;
+  /** The last event already seen, as its `cursor` says; events after it are given. Default -1: from the start. */
+  after?: Cursor;
+  signal?: AbortSignal;
+  /** Give events of these types (and `rewind`) alone; the `cursor` of what is returned moves past the others too. */
+  types?: readonly string[];
+  /** Of a job with `publish: 'immediate'`, give events only once they are committed. Default false. */
+  committed?: boolean;
+}
+
+export interface ResultOptions {
+  signal?: AbortSignal;
+  /** How long to wait, ms; for ever unless told. */
+  timeoutMs?: number;
+}
+
+/** What `enqueue` returns. */
+export interface JobHandle<O = unknown, E extends JobEvent = JobEvent> {
+  readonly id: string;
+  readonly outcome: EnqueueOutcome;
+  readonly status: JobStatus;
+  /**
+   * The job's result, once it has one.
+   * @throws JobFailedError it failed or was cancelled; OncefleetError WAIT_TIMEOUT, JOB_NOT_FOUND the
+   *   transaction that enqueued it was rolled back, SHUTTING_DOWN the fleet was closed; the signal's reason
+   */
+  result(options?: ResultOptions): Promise<O>;
+  /** The job's stream; ends after its terminal event. */
+  events(options?: Omit<FollowOptions, 'tenant'>): Following<E>;
+  cancel(): Promise<CancelResult>;
+}
+
+export interface CancelResult {
+  status: JobStatus;
+  /** `cancelled`: done now. `requested`: its worker is told. `finished`: it had already ended. */
+  outcome: 'cancelled' | 'requested' | 'finished';
+}
+
+/** Which failed jobs to redrive, and how carefully. */
+export interface RedriveManyOptions {
+  tenant?: string;
+  name?: string;
+  /** Error code of the failure. */
+  code?: string;
+  /** Failed no longer ago than this, ms. */
+  withinMs?: number;
+  /** At most this many; 1 to 10,000, all of those unless told. */
+  limit?: number;
+  /** Redrive this many first, wait for them, and go on only if all of them complete. Default 0. */
+  canary?: number;
+  /** How long to wait for the canaries, ms. Default 10 minutes. */
+  canaryTimeoutMs?: number;
+  signal?: AbortSignal;
+  onProgress?(progress: { redriven: number; matched: number }): void;
+}
+
+export interface RedriveManyResult {
+  matched: number;
+  redriven: number;
+  /** Canaries that did not complete, and why; where there is one, the rest was left failed. */
+  failedCanaries: { id: string; code: ErrorCode; message: string }[];
+}
+
+export interface JobPage {
+  jobs: Omit<JobRecord, 'attempts' | 'progress'>[];
+  nextCursor: string | null;
+}
+
+export interface FindOptions {
+  tenant?: string;
+  key?: string;
+  name?: string;
+  status?: JobStatus;
+  cursor?: string;
+  /** 1 to 100; 20 unless told. */
+  limit?: number;
+}
+
+export interface EventPage {
+  events: StreamEvent[];
+  /** Cursor to ask with next. */
+  next: Cursor;
+  /** The terminal event is in this page or before it. */
+  finished: boolean;
+}

@@ -1,0 +1,348 @@
+/** Gives rows to BullMQ. What it fails to give, the reconciler gives later. */
+import { type JobsOptions, Queue } from 'bullmq';
+import { Cluster } from 'ioredis';
+import { crashPoint } from '../crash-points.ts';
+import type { DispatchRow, JobSource } from '../db/jobs.ts';
+import { isTransient } from '../db/transient.ts';
+import { Batcher } from '../util/batcher.ts';
+import type { RedisConnection } from '../redis/pubsub.ts';
+import type { Logger } from '../log.ts';
+import { idAgain, optionsAgain } from './foreign-job.ts';
+import { isOwnData, toJobData } from './job-data.ts';
+
+/** How long an enqueue waits for Redis before it leaves dispatching to the reconciler, ms. */
+const DISPATCH_WAIT_MS = 500;
+
+const MAX_BULK = 1_000;
+
+/** Entries of a queue's lists that are read to find a job that is in none: 400 kB of ids. */
+const MAX_LISTED = 10_000;
+
+/** BullMQ's score of a delayed job is its time with room for 4,096 jobs a ms. @see addDelayedJob-6.lua */
+export const SCORE_PER_MS = 0x1000;
+
+export interface DispatcherOptions {
+  redis: RedisConnection;
+  /** Of what the fleet itself keeps in Redis. */
+  prefix: string;
+  /** What BullMQ puts before the keys of a queue. */
+  prefixOf(queue: string): string;
+  rows: RowAccess;
+  log: Logger;
+}
+
+/** What a row keeps of a job that another BullMQ client added. */
+export interface RowAccess {
+  /** JSON text of its data; undefined where the row is gone. */
+  findInput(id: string): Promise<string | undefined>;
+  /** Says which BullMQ job delivers it from now on; null: one of the fleet. */
+  setSource(id: string, source: JobSource | null): Promise<void>;
+}
+
+/** A row that BullMQ will not run. */
+export interface MissingRow extends DispatchRow {
+  /** BullMQ knew nothing of it a moment ago: it need not be asked again. */
+  absent?: boolean;
+}
+
+export class Dispatcher {
+  readonly #options: DispatcherOptions;
+  /** Jobs given to Redis that it has not answered in time. While there is one, no enqueue waits for it. */
+  #late = 0;
+  readonly #queues = new Map<string, QueueEntry>();
+  /** Queues of other BullMQ clients that have a prefix of their own, by prefix and name. */
+  readonly #foreign = new Map<string, QueueEntry>();
+
+  constructor(options: DispatcherOptions) {
+    this.#options = options;
+  }
+
+  /** Those of the fleet's own prefix. */
+  get queues(): Queue[] {
+    return [...this.#queues.values()].map(({ queue }) => queue);
+  }
+
+  /** The queue that a row's deliveries come from. */
+  queueOf(row: Pick<DispatchRow, 'queue' | 'source'>): Queue {
+    return this.#entryOf(row).queue;
+  }
+
+  /** Makes a queue known, so that it shows in `queues` before its first job. */
+  queue(name: string): Queue {
+    return this.#entry(name).queue;
+  }
+
+  /**
+   * Adds a row's job to its queue. BullMQ keeps one job an id, so doing it again is harmless.
+   *
+   * @returns false when Redis did not take it in time
+   */
+  async dispatch(row: DispatchRow): Promise<boolean> {
+    if (!this.#mayTake()) return false;
+    const { promise: late, resolve } = Promise.withResolvers<false>();
+    let isLate = false;
+    const timer = setTimeout(() => {
+      isLate = true;
+      this.#late++;
+      resolve(false);
+    }, DISPATCH_WAIT_MS);
+    const given = row.source === undefined ? this.#entry(row.queue).adds.call(row) : this.#addAgain(row, row.source);
+    const added = given
+      .then(
+        () => true,
+        (err: unknown) => {
+          this.#options.log.warn({ err, jobId: row.id }, 'dispatch failed; the reconciler will do it');
+          return false;
+        },
+      )
+      .finally(() => {
+        clearTimeout(timer);
+        if (isLate) this.#late--;
+      });
+    return Promise.race([added, late]);
+  }
+
+  /**
+   * Makes BullMQ run a row again whatever it holds under its id: a failed job is retried
+   * (its history stays), a finished one replaced, a waiting or running one left.
+   *
+   * The retry starts BullMQ's count of attempts anew. A delivery with a higher count than
+   * the one that failed is a person's retry and redrives; should the row have failed a moment
+   * ago, this one must only repeat the failure.
+   */
+  async redispatch(row: MissingRow): Promise<boolean> {
+    if (row.absent === true) return this.dispatch(row);
+    const { queue } = this.#entryOf(row);
+    const job = await queue.getJob(bullIdOf(row));
+    if (job === undefined || isAnother(row, job.timestamp)) return this.dispatch(row);
+    const state = await job.getState();
+    // A job of somebody else is not replaced where it can be helped: flows hang on it, and listeners wait for it.
+    if ((state === 'failed' && row.delayMs <= 0) || (state === 'completed' && row.source !== undefined)) {
+      await job.retry(state, { resetAttemptsMade: true });
+      return true;
+    }
+    // In no list at all: evicted or lost from there, while what it carries was not.
+    if (state === 'completed' || state === 'failed' || state === 'unknown') await job.remove();
+    crashPoint('redispatch.removed');
+    return this.dispatch(row);
+  }
+
+  /**
+   * Of rows that wait to run, those that BullMQ will not run: it does not have them, has them
+   * as finished, or has what they carry and no place in any list (the list was evicted or lost).
+   * None of them while Redis is away, which gets them later.
+   */
+  async findMissing(rows: readonly DispatchRow[]): Promise<MissingRow[]> {
+    if (rows.length === 0 || this.#options.redis.status !== 'ready') return [];
+    const missing: MissingRow[] = [];
+    for (const [{ queue }, group] of Map.groupBy(rows, (row) => this.#entryOf(row))) {
+      const pipeline = this.#options.redis.pipeline();
+      const ids = group.map(bullIdOf);
+      for (const set of ['delayed', 'prioritized']) pipeline.zmscore(queue.toKey(set), ids);
+      for (const id of ids) pipeline.hmget(queue.toKey(id), 'timestamp', 'finishedOn');
+      const [delayed, prioritized, ...carried] = valuesOf(await pipeline.exec()) as (string | null)[][];
+      const unplaced: DispatchRow[] = [];
+      for (const [i, row] of group.entries()) {
+        const [timestamp, finishedOn] = carried[i] ?? [];
+        if (timestamp == null || isAnother(row, Number(timestamp))) missing.push({ ...row, absent: true });
+        else if (finishedOn != null) missing.push(row);
+        else if (delayed?.[i] == null && prioritized?.[i] == null) unplaced.push(row);
+      }
+      if (unplaced.length > 0) missing.push(...(await this.#findLost(queue, unplaced)));
+    }
+    return missing;
+  }
+
+  /** Of rows that no sorted set has, those that no list has either. */
+  async #findLost(queue: Queue, rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
+    const { redis } = this.#options;
+    const lists = ['wait', 'paused', 'active'].map((list) => queue.toKey(list));
+    const lengths = await Promise.all(lists.map((list) => redis.llen(list)));
+    // Of a longer queue the doctor looks; once it has become shorter, this does.
+    if (lengths.reduce((sum, length) => sum + length, 0) > MAX_LISTED) return [];
+    const placed = new Set((await Promise.all(lists.map((list) => redis.lrange(list, 0, -1)))).flat());
+    const lost: DispatchRow[] = [];
+    // It may have moved between two of these looks; asked alone, BullMQ looks at all places at once.
+    for (const row of rows) {
+      const id = bullIdOf(row);
+      if (!placed.has(id) && (await queue.getJobState(id)) === 'unknown') lost.push(row);
+    }
+    return lost;
+  }
+
+  /** Jobs that wait for a time later than `afterMs` from now; a page, and where the next one starts. */
+  async findDelayed(name: string, options: { afterMs: number; offset: number; limit: number }): Promise<string[]> {
+    const { redis } = this.#options;
+    if (redis.status !== 'ready') return [];
+    const from = (Date.now() + options.afterMs) * SCORE_PER_MS;
+    return redis.zrange(
+      this.queue(name).toKey('delayed'),
+      from,
+      '+inf',
+      'BYSCORE',
+      'LIMIT',
+      options.offset,
+      options.limit,
+    );
+  }
+
+  /** Of jobs without a row, or whose row has ended, those that this fleet added: others get their row when they run. */
+  async keepOwn(name: string, ids: readonly string[]): Promise<string[]> {
+    const pipeline = this.#options.redis.pipeline();
+    for (const id of ids) pipeline.hget(this.queue(name).toKey(id), 'data');
+    const answers = valuesOf(await pipeline.exec());
+    return ids.filter((id, i) => isOwnData(id, answers[i]));
+  }
+
+  /** Makes delayed jobs due. What is no longer delayed is left. @returns how many were delayed */
+  async promote(queue: Queue, ids: readonly string[]): Promise<number> {
+    const done = await Promise.all(
+      ids.map(async (id) => {
+        const job = await queue.getJob(id);
+        return job?.promote().then(
+          () => true,
+          () => false,
+        );
+      }),
+    );
+    return done.filter((promoted) => promoted === true).length;
+  }
+
+  /**
+   * Which Redis this is, and whether it is the one that `markSwept` was last called for: not
+   * after a flush, a restart or a failover. Undefined while Redis is away.
+   */
+  async identify(): Promise<{ runId: string; swept: boolean } | undefined> {
+    const { redis } = this.#options;
+    if (redis.status !== 'ready') return undefined;
+    const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis];
+    const [mark, ...infos] = await Promise.all([
+      redis.get(this.#sweptKey),
+      ...nodes.map((node) => node.info('server')),
+    ]);
+    const runId = infos
+      .map((info) => /^run_id:(\w+)/m.exec(info ?? '')?.[1] ?? 'unknown')
+      .sort()
+      .join('+');
+    return { runId, swept: mark === runId };
+  }
+
+  async markSwept(runId: string): Promise<void> {
+    await this.#options.redis.set(this.#sweptKey, runId);
+  }
+
+  get #sweptKey(): string {
+    return `${this.#options.prefix}:swept`;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(
+      [...this.#queues.values(), ...this.#foreign.values()].map(({ queue }) =>
+        queue.close().catch((err: unknown) => this.#options.log.debug({ err }, 'queue did not close')),
+      ),
+    );
+  }
+
+  #mayTake(): boolean {
+    const { status } = this.#options.redis;
+    return this.#late === 0 && (status === 'ready' || status === 'connecting' || status === 'connect');
+  }
+
+  /** Adds a job of another BullMQ client to its queue again, with the data and options it had. */
+  async #addAgain(row: DispatchRow, source: JobSource): Promise<void> {
+    const { rows } = this.#options;
+    // A job that `defineJob` knows has its input in the row: any delivery of the fleet's runs it.
+    if (row.keyScope === undefined || row.keyScope === '') {
+      await this.#entry(row.queue).adds.call(row);
+      return rows.setSource(row.id, null);
+    }
+    const data = await rows.findInput(row.id);
+    if (data === undefined) return;
+    const { queue } = this.#entryOf(row);
+    const options = optionsAgain(row, source);
+    try {
+      await queue.add(row.name, JSON.parse(data), options);
+    } catch (error) {
+      // After a flush its flow is gone; the job itself is not to be.
+      if (options.parent === undefined || !/parent/i.test((error as Error).message)) throw error;
+      const { parent: _gone, ...alone } = options;
+      await queue.add(row.name, JSON.parse(data), alone);
+    }
+    const id = idAgain(row, source);
+    if (id !== source.id) await rows.setSource(row.id, { ...source, id });
+  }
+
+  #entryOf({ queue, source }: Pick<DispatchRow, 'queue' | 'source'>): QueueEntry {
+    if (source === undefined || source.prefix === this.#options.prefixOf(source.queue)) return this.#entry(queue);
+    const place = `${source.prefix}\n${source.queue}`;
+    let entry = this.#foreign.get(place);
+    if (entry === undefined) {
+      entry = this.#open(source.queue, source.prefix);
+      this.#foreign.set(place, entry);
+    }
+    return entry;
+  }
+
+  #entry(name: string): QueueEntry {
+    let entry = this.#queues.get(name);
+    if (entry === undefined) {
+      entry = this.#open(name, this.#options.prefixOf(name));
+      this.#queues.set(name, entry);
+    }
+    return entry;
+  }
+
+  #open(name: string, prefix: string): QueueEntry {
+    const queue = new Queue(name, { connection: this.#options.redis, prefix });
+    // Of an outage the connection tells once.
+    queue.on('error', (err) =>
+      this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'),
+    );
+    const adds = new Batcher<DispatchRow, void>({
+      run: async (rows) => {
+        const [only] = rows;
+        if (rows.length === 1 && only !== undefined) await queue.add(only.name, toJobData(only), toOptions(only));
+        else await queue.addBulk(rows.map((row) => ({ name: row.name, data: toJobData(row), opts: toOptions(row) })));
+        return rows.map(() => undefined);
+      },
+      maxBatch: MAX_BULK,
+      maxInFlight: 2,
+    });
+    return { queue, adds };
+  }
+}
+
+interface QueueEntry {
+  queue: Queue;
+  /** Of jobs of the fleet. */
+  adds: Batcher<DispatchRow, void>;
+}
+
+/** BullMQ's id of the job that delivers a row. */
+export function bullIdOf({ id, source }: Pick<DispatchRow, 'id' | 'source'>): string {
+  return source?.id ?? id;
+}
+
+/** Whether a job under a row's id in BullMQ is another one: numbers start at 1 again after a flush. */
+export function isAnother({ source }: Pick<DispatchRow, 'source'>, timestamp: number): boolean {
+  return source !== undefined && source.timestamp !== timestamp;
+}
+
+/** What a pipeline answered. @throws the first error of it */
+export function valuesOf(answers: [error: Error | null, result: unknown][] | null): unknown[] {
+  return (answers ?? []).map(([error, value]) => {
+    if (error) throw error;
+    return value;
+  });
+}
+
+function toOptions(row: DispatchRow): JobsOptions {
+  return {
+    jobId: row.id,
+    // Left out where they are BullMQ's defaults: see JobData.
+    ...(row.options.priority === 0 ? {} : { priority: row.options.priority }),
+    ...(row.delayMs < 0.5 ? {} : { delay: Math.round(row.delayMs) }),
+    // Shown in Bull Board; whether and when a job is retried, its row decides.
+    attempts: row.options.attempts,
+  };
+}

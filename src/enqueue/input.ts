@@ -1,0 +1,97 @@
+/**
+ * The input of a job as its worker will have it. JSON is between the two: what is checked here is what
+ * JSON makes of a value, or a job would be accepted that fails when it runs.
+ */
+import { InputInvalidError, type Issue, toIssues } from '../errors.ts';
+import type { AnyJobDefinition } from '../jobs/define-job.ts';
+
+/** Problems that are told of one input. */
+const MAX_ISSUES = 20;
+
+/**
+ * @returns the JSON text, and the value that it stands for
+ * @throws InputInvalidError it is not JSON, loses something in JSON, or does not fit its schema
+ */
+export function checkedInput(definition: AnyJobDefinition, input: unknown): { text: string; value: unknown } {
+  const what = `Input of job ${definition.name}`;
+  const lost = lostInJson(input);
+  if (lost.length > 0) throw new InputInvalidError(what, lost);
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(input === undefined ? null : input);
+  } catch (cause) {
+    throw new InputInvalidError(what, [{ path: '', message: `is not JSON: ${(cause as Error).message}` }]);
+  }
+  if (text === undefined) throw new InputInvalidError(what, [{ path: '', message: 'is not JSON' }]);
+  const value: unknown = JSON.parse(text);
+  const parsed = definition.input.safeParse(value);
+  if (parsed.success) return { text, value };
+  const issues = toIssues(parsed.error.issues);
+  // Right as it was given, wrong as it arrives: a date that is a text by then, a NaN that is null.
+  const onlyInJson = isAccepted(definition, input);
+  throw new InputInvalidError(
+    what,
+    onlyInJson ? issues.map(({ path, message }) => ({ path, message: `${message} ${AS_JSON}` })) : issues,
+  );
+}
+
+const AS_JSON =
+  '(the worker gets what JSON makes of it: a Date is a text by then, for z.iso.datetime() or z.coerce.date(); NaN and Infinity are null)';
+
+function isAccepted(definition: AnyJobDefinition, input: unknown): boolean {
+  try {
+    return definition.input.safeParse(input).success;
+  } catch {
+    return false;
+  }
+}
+
+/** Values of which JSON keeps nothing, or something else, and says nothing: each with its path. */
+function lostInJson(input: unknown): Issue[] {
+  const issues: Issue[] = [];
+  const seen = new Set<object>();
+  const look = (value: unknown, path: string): void => {
+    if (issues.length >= MAX_ISSUES || typeof value !== 'object' || value === null) return;
+    const why = lostObject(value);
+    if (why !== undefined) {
+      issues.push({ path, message: why });
+      return;
+    }
+    // It says itself what it is in JSON. A circle is JSON.stringify's to find.
+    if (typeof (value as { toJSON?: unknown }).toJSON === 'function' || seen.has(value)) return;
+    seen.add(value);
+    if (Array.isArray(value)) {
+      for (const [i, item] of value.entries()) {
+        if (issues.length >= MAX_ISSUES) break;
+        if (item === undefined || typeof item === 'function' || typeof item === 'symbol')
+          issues.push({ path: `${path}[${i}]`, message: `${typeof item} in an array would arrive as null` });
+        else look(item, `${path}[${i}]`);
+      }
+    } else {
+      for (const [key, item] of Object.entries(value)) look(item, path === '' ? key : `${path}.${key}`);
+    }
+    seen.delete(value);
+  };
+  try {
+    look(input, '');
+  } catch {
+    // A proxy or a getter that throws, or a depth that no stack holds: JSON.stringify says so next.
+  }
+  return issues;
+}
+
+function lostObject(value: object): string | undefined {
+  if (value instanceof Set || value instanceof Map)
+    return `a ${value.constructor.name} would arrive as {}: send an array, [...it]`;
+  if (ArrayBuffer.isView(value) && !Buffer.isBuffer(value))
+    return `a ${value.constructor.name} would arrive as an object of numbers: send base64, or an array`;
+  if (
+    value instanceof ArrayBuffer ||
+    value instanceof WeakMap ||
+    value instanceof WeakSet ||
+    value instanceof RegExp ||
+    value instanceof Promise
+  )
+    return `a ${value.constructor.name} would arrive as {}`;
+  return undefined;
+}

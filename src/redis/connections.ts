@@ -1,0 +1,168 @@
+import { Cluster, Redis } from 'ioredis';
+import type { RedisConnection } from './pubsub.ts';
+import type { Logger } from '../log.ts';
+
+/** How often a connection is asked whether it is alive, ms. */
+const ASK_EVERY_MS = 1_000;
+
+/** Commands sent together at most: Redis is to start on the first while the others are made. */
+const GATHER = 24;
+
+/** Questions in a row without an answer after which a connection counts as half-open. */
+const MAX_SILENT = 4;
+
+export interface ConnectOptions {
+  /** The URL is a node of a Redis Cluster, which knows the others. */
+  cluster: boolean;
+  /** Names the connection to Redis and in the log. */
+  name: string;
+  log: Logger;
+  /** False for what must fail at once while Redis is away. */
+  enableOfflineQueue?: boolean;
+  /** False for who subscribes again by itself. */
+  autoResubscribe?: boolean;
+}
+
+/** A Redis connection that reconnects for ever and never throws from the background. */
+export function connectRedis(url: string, options: ConnectOptions): RedisConnection {
+  const { cluster, name, log, ...overrides } = options;
+  const common = {
+    connectionName: `oncefleet-${name}`,
+    // BullMQ insists on it for blocking connections; elsewhere callers set their own limits.
+    maxRetriesPerRequest: null,
+  };
+  const redis = cluster
+    ? connectCluster(url, common, overrides)
+    : new Redis(url, { ...common, retryStrategy, ...overrides });
+  // One line per outage, not one per try.
+  let reported = false;
+  redis.on('error', (err) => {
+    if (!reported) log.warn({ err, connection: name }, 'Redis is not reachable; trying again');
+    reported = true;
+  });
+  redis.on('ready', () => {
+    if (reported) log.info({ connection: name }, 'Redis is back');
+    reported = false;
+  });
+  // The connections of a Cluster are ioredis's own to keep.
+  if (redis instanceof Redis) {
+    endSilence(redis, name, log);
+    gatherWrites(redis);
+  }
+  return redis;
+}
+
+/**
+ * What BullMQ puts before the keys of a queue. On a Cluster all keys of one queue must be in
+ * one slot, which the braces see to; queues spread over the nodes.
+ */
+export function queuePrefix(prefix: string, queue: string, cluster: boolean): string {
+  return cluster ? `{${prefix}:${queue}}` : prefix;
+}
+
+function retryStrategy(times: number): number {
+  return Math.min(50 * 2 ** Math.min(times, 6), 1_000);
+}
+
+function connectCluster(
+  url: string,
+  common: { connectionName: string; maxRetriesPerRequest: null },
+  overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean },
+): Cluster {
+  const { hostname, port, username, password, protocol } = new URL(url);
+  const tls = protocol === 'rediss:';
+  return new Cluster([{ host: hostname, port: port === '' ? 6379 : Number(port) }], {
+    clusterRetryStrategy: retryStrategy,
+    // A channel's messages stay on the node that has its slot.
+    shardedSubscribers: overrides.autoResubscribe === false,
+    ...(overrides.enableOfflineQueue === undefined ? {} : { enableOfflineQueue: overrides.enableOfflineQueue }),
+    // Certificates are for names, which a lookup would turn into addresses.
+    ...(tls ? { dnsLookup: (name: string, done: (err: null, address: string) => void) => done(null, name) } : {}),
+    redisOptions: {
+      ...common,
+      ...(username === '' ? {} : { username: decodeURIComponent(username) }),
+      ...(password === '' ? {} : { password: decodeURIComponent(password) }),
+      ...(tls ? { tls: {} } : {}),
+    },
+  });
+}
+
+/**
+ * Sends what is written in one turn of the event loop together. ioredis writes each command by
+ * itself; when a statement ends fifty runs, BullMQ sends fifty commands in one turn. In a
+ * profile at 100 jobs at once ioredis took a third less of the event loop.
+ */
+function gatherWrites(redis: Redis): void {
+  redis.on('connect', () => {
+    const { stream } = redis;
+    const write = stream.write.bind(stream) as (...args: unknown[]) => boolean;
+    let gathered = 0;
+    const send = () => {
+      gathered = 0;
+      stream.uncork();
+    };
+    stream.write = ((...args: unknown[]) => {
+      if (gathered === 0) {
+        stream.cork();
+        setImmediate(send);
+      } else if (gathered % GATHER === 0) {
+        stream.uncork();
+        stream.cork();
+      }
+      gathered++;
+      return write(...args);
+    }) as typeof stream.write;
+  });
+}
+
+/**
+ * Ends a connection that went half-open (its other side is gone and nobody was told), so that
+ * it is made anew: TCP takes a quarter of an hour to notice, a subscriber that never sends
+ * anything does not notice at all.
+ *
+ * Counts questions, not time: an event loop that was blocked has not listened either.
+ */
+function endSilence(redis: Redis, name: string, log: Logger): void {
+  let silent = 0;
+  const timer = setInterval(() => {
+    // Connected and still not ready: its handshake has no answer either.
+    if (redis.status !== 'ready' && redis.status !== 'connect') {
+      silent = 0;
+      return;
+    }
+    if (silent === 0 && redis.status === 'ready') {
+      redis.ping().then(
+        () => {
+          silent = 0;
+        },
+        () => undefined,
+      );
+    }
+    silent++;
+    if (silent <= MAX_SILENT) return;
+    silent = 0;
+    log.warn({ connection: name }, 'Redis connection ended: it does not answer');
+    redis.disconnect(true);
+  }, ASK_EVERY_MS);
+  timer.unref();
+  redis.once('end', () => clearInterval(timer));
+}
+
+/** Ends a connection without waiting for a Redis that is away. */
+export async function closeRedis(redis: RedisConnection): Promise<void> {
+  if (redis.status === 'ready') await redis.quit().catch(() => redis.disconnect());
+  else redis.disconnect();
+}
+
+/** Every connection duplicated from this one from now on, as BullMQ does for its blocking reads. */
+export function trackDuplicates(redis: RedisConnection): ReadonlySet<RedisConnection> {
+  const duplicates = new Set<RedisConnection>();
+  const duplicate = redis.duplicate.bind(redis) as (...args: unknown[]) => RedisConnection;
+  redis.duplicate = ((...args: unknown[]) => {
+    const copy = duplicate(...args);
+    duplicates.add(copy);
+    copy.once('end', () => duplicates.delete(copy));
+    return copy;
+  }) as typeof redis.duplicate;
+  return duplicates;
+}

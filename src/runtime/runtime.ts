@@ -1,0 +1,350 @@
+/** What the jobs of one process share: connections, journal, leases, coalesced statements. */
+import { hostname } from 'node:os';
+import { sql } from 'kysely';
+import { z } from 'zod';
+import { crashPoint } from '../crash-points.ts';
+import { createDb, type Db } from '../db/client.ts';
+import {
+  type ClaimAnswer,
+  type ClaimRequest,
+  claimJobs,
+  findInput,
+  findSettled,
+  type Settlement,
+  setSource,
+  settleJobs,
+} from '../db/jobs.ts';
+import type { Run } from '../db/journal.ts';
+import { isTransient } from '../db/transient.ts';
+import { type Issue, OncefleetError } from '../errors.ts';
+import { Batcher } from '../util/batcher.ts';
+import { ChannelHub, Publisher } from '../journal/channel.ts';
+import type { RedisConnection } from '../redis/pubsub.ts';
+import { Followers } from '../journal/follower.ts';
+import { JournalWriter } from '../journal/writer.ts';
+import { type Logger, silentLogger } from '../log.ts';
+import {
+  DEFAULT_SCHEMA,
+  databaseSchema,
+  databaseUrl,
+  heartbeatMessage,
+  parseOptions,
+  RANGES,
+  redisUrl,
+  SHORT_NAME,
+  SHORT_NAME_MESSAGE,
+  tenantName,
+  wholeNumber,
+} from '../options.ts';
+import { within } from '../util/with-timeout.ts';
+import { Acceptor } from '../enqueue/accept.ts';
+import { closeRedis, connectRedis, queuePrefix, trackDuplicates } from '../redis/connections.ts';
+import { Control } from './control.ts';
+import { Dispatcher } from '../enqueue/dispatcher.ts';
+import { LeaseKeeper } from '../leases/keeper.ts';
+import { OtherQueues } from './other-queues.ts';
+import { Outbox } from '../enqueue/outbox.ts';
+import { Pauses } from './pauses.ts';
+import { PoisonAlerts } from './poison-alerts.ts';
+import { uuidV7 } from '../util/uuid.ts';
+
+/** How long a health check waits for each service, ms. */
+const HEALTH_WAIT_MS = 2_000;
+
+export interface RuntimeOptions {
+  databaseUrl: string;
+  /** Schema of the tables. Default `oncefleet`. */
+  databaseSchema?: string;
+  redisUrl: string;
+  /** `redisUrl` is a node of a Redis Cluster (Redis 7 or newer). Default false. */
+  redisCluster?: boolean;
+  /** Prefix of every Redis key and channel. Default `oncefleet`. */
+  prefix?: string;
+  /** Tenant where none is named. Default `default`. */
+  tenant?: string;
+  log?: Logger;
+  /** Postgres connections. Default 10. */
+  databasePoolSize?: number;
+  /** How long a silent worker keeps a job, ms. Default 60,000. */
+  leaseTtlMs?: number;
+  /** How often leases are renewed, ms. Default a third of the TTL. */
+  heartbeatMs?: number;
+  /** An event loop blocked longer loses its leases, ms. Default 600,000. */
+  maxBlockMs?: number;
+  /** More crashes than this poison a job. Default 5. */
+  maxCrashes?: number;
+  /** How long an outcome is kept for its key, ms. Default 24 h. */
+  resultTtlMs?: number;
+  /** How long the journal waits for company, ms. Default 5. */
+  lingerMs?: number;
+}
+
+export interface RuntimeSettings {
+  readonly databaseUrl: string;
+  readonly databaseSchema: string;
+  readonly redisUrl: string;
+  readonly redisCluster: boolean;
+  readonly prefix: string;
+  readonly tenant: string;
+  readonly leaseTtlMs: number;
+  readonly heartbeatMs: number;
+  readonly maxBlockMs: number;
+  readonly maxCrashes: number;
+  readonly resultTtlMs: number;
+}
+
+/** Every option of a runtime with its range and default. */
+export const runtimeShape = {
+  databaseUrl,
+  databaseSchema: databaseSchema.default(DEFAULT_SCHEMA),
+  redisUrl,
+  redisCluster: z.boolean().default(false),
+  prefix: z.string().regex(SHORT_NAME, SHORT_NAME_MESSAGE).default('oncefleet'),
+  tenant: tenantName.default('default'),
+  log: z
+    .custom<Logger>(
+      (value) => ['child', 'info', 'warn'].every((name) => typeof (value as never)?.[name] === 'function'),
+      'expected a pino logger',
+    )
+    .optional(),
+  databasePoolSize: wholeNumber(RANGES.databasePoolSize).default(RANGES.databasePoolSize.default),
+  leaseTtlMs: wholeNumber(RANGES.leaseTtlMs).default(RANGES.leaseTtlMs.default),
+  heartbeatMs: wholeNumber(RANGES.heartbeatMs).optional(),
+  maxBlockMs: wholeNumber(RANGES.maxBlockMs).default(RANGES.maxBlockMs.default),
+  maxCrashes: wholeNumber(RANGES.maxCrashes).default(RANGES.maxCrashes.default),
+  resultTtlMs: wholeNumber(RANGES.resultTtlMs).default(RANGES.resultTtlMs.default),
+  lingerMs: wholeNumber(RANGES.lingerMs).default(RANGES.lingerMs.default),
+} satisfies Record<keyof RuntimeOptions, z.ZodType>;
+
+const runtimeSchema = z.object(runtimeShape);
+
+/** What is wrong between options of a runtime, each of which is right by itself. */
+export function runtimeIssues(options: { readonly leaseTtlMs?: unknown; readonly heartbeatMs?: unknown }): Issue[] {
+  const { heartbeatMs, leaseTtlMs = RANGES.leaseTtlMs.default } = options;
+  if (typeof heartbeatMs !== 'number' || typeof leaseTtlMs !== 'number') return [];
+  const message = heartbeatMessage(heartbeatMs, leaseTtlMs, 'leaseTtlMs');
+  return message === undefined ? [] : [{ path: 'heartbeatMs', message }];
+}
+
+const loggers = new WeakMap<object, number>();
+let loggerCount = 0;
+
+/**
+ * Equal for options that make equal runtimes. A logger is equal to itself alone: a child has bindings of its own.
+ *
+ * @throws InputInvalidError
+ */
+export function runtimeKey(given: RuntimeOptions): string {
+  const { log, ...options } = parseOptions('Runtime', runtimeSchema, given, runtimeIssues);
+  if (log !== undefined && !loggers.has(log)) loggers.set(log, ++loggerCount);
+  const entries = Object.entries({ ...options, log: log === undefined ? 0 : loggers.get(log) });
+  return JSON.stringify(entries.toSorted(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+export class Runtime {
+  /** Names this process in leases and the ledger. */
+  readonly workerId: string;
+  readonly settings: RuntimeSettings;
+  readonly log: Logger;
+  readonly db: Db;
+  readonly acceptor: Acceptor;
+  readonly dispatcher: Dispatcher;
+  readonly outbox: Outbox;
+  readonly otherQueues: OtherQueues;
+  readonly pauses: Pauses;
+  readonly poisonAlerts: PoisonAlerts;
+  readonly publisher: Publisher;
+  readonly hub: ChannelHub;
+  readonly control: Control;
+  readonly followers: Followers;
+  readonly writer: JournalWriter;
+  readonly leases: LeaseKeeper;
+  readonly #redis: RedisConnection;
+  readonly #duplicates: ReadonlySet<RedisConnection>;
+  readonly #publishRedis: RedisConnection;
+  readonly #subscriber: RedisConnection;
+  readonly #claims: Batcher<ClaimRequest, ClaimAnswer>;
+  readonly #settlements: Batcher<Settlement, boolean>;
+  #closed: Promise<void> | undefined;
+  #owners = 0;
+
+  /** @throws InputInvalidError; OncefleetError SERVICE_MISSING. Nothing is opened then */
+  constructor(given: RuntimeOptions) {
+    requireNode();
+    const options = parseOptions('Runtime', runtimeSchema, given, runtimeIssues);
+    const { leaseTtlMs } = options;
+    this.settings = Object.freeze({
+      databaseUrl: options.databaseUrl,
+      databaseSchema: options.databaseSchema,
+      redisUrl: options.redisUrl,
+      redisCluster: options.redisCluster,
+      prefix: options.prefix,
+      tenant: options.tenant,
+      leaseTtlMs,
+      heartbeatMs: options.heartbeatMs ?? Math.floor(leaseTtlMs / 3),
+      maxBlockMs: options.maxBlockMs,
+      maxCrashes: options.maxCrashes,
+      resultTtlMs: options.resultTtlMs,
+    });
+    this.workerId = `${hostname()}:${process.pid}:${uuidV7().slice(-8)}`;
+    this.log = (options.log ?? silentLogger()).child({ worker: this.workerId });
+    this.db = createDb({
+      url: options.databaseUrl,
+      schema: options.databaseSchema,
+      maxConnections: options.databasePoolSize,
+      applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
+      onError: (err) => this.log.warn({ err }, 'Postgres connection lost'),
+      // Well within a lease, so that a claim or an outcome that was lost on the way is tried again in time.
+      silenceMs: Math.max(2_000, Math.min(10_000, Math.floor(leaseTtlMs / 3))),
+    });
+    const { prefix } = this.settings;
+    const { log } = this;
+    const db = this.db.kysely;
+    const connect = (name: string, overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean } = {}) =>
+      connectRedis(options.redisUrl, { cluster: this.settings.redisCluster, name, log, ...overrides });
+    this.#redis = connect('queue');
+    this.#duplicates = trackDuplicates(this.#redis);
+    this.#publishRedis = connect('publish', { enableOfflineQueue: false });
+    this.#subscriber = connect('subscribe', { autoResubscribe: false });
+    this.publisher = new Publisher({ redis: this.#publishRedis, prefix, log });
+    this.hub = new ChannelHub({ redis: this.#subscriber, prefix, log });
+    this.control = new Control({ publish: this.#publishRedis, subscribe: this.#subscriber, prefix, log });
+    this.followers = new Followers({ db, hub: this.hub, log });
+    this.writer = new JournalWriter({ db, publisher: this.publisher, log, lingerMs: options.lingerMs });
+    this.leases = new LeaseKeeper({ ...this.settings, log });
+    this.acceptor = new Acceptor(db);
+    this.dispatcher = new Dispatcher({
+      redis: this.#redis,
+      prefix,
+      prefixOf: (queue) => this.queuePrefix(queue),
+      rows: {
+        findInput: (id) => findInput(db, id),
+        setSource: (id, source) => setSource(db, id, source, 'pending'),
+      },
+      log,
+    });
+    this.outbox = new Outbox({ db, dispatcher: this.dispatcher, log });
+    this.otherQueues = new OtherQueues({ db, redis: this.#redis, log, prefixOf: (queue) => this.queuePrefix(queue) });
+    this.pauses = new Pauses({
+      db,
+      redis: this.#redis,
+      log,
+      queueAt: (queuePrefix, queue) =>
+        queuePrefix === this.queuePrefix(queue)
+          ? this.dispatcher.queue(queue)
+          : this.otherQueues.at(queuePrefix, queue),
+    });
+    this.poisonAlerts = new PoisonAlerts({ db, log });
+    this.#claims = new Batcher({
+      run: (claims) => claimJobs(db, claims, this.workerId),
+      isolate: (error) => !isTransient(error),
+      maxBatch: 200,
+      maxInFlight: 3,
+    });
+    this.#settlements = new Batcher({
+      run: (settlements) => this.#settle(settlements),
+      isolate: (error) => !isTransient(error),
+      maxBatch: 200,
+      maxInFlight: 3,
+    });
+  }
+
+  /** The queue connection, for BullMQ workers to share and to duplicate. */
+  get redis(): RedisConnection {
+    return this.#redis;
+  }
+
+  /** What BullMQ puts before the keys of a queue. */
+  queuePrefix(queue: string): string {
+    return queuePrefix(this.settings.prefix, queue, this.settings.redisCluster);
+  }
+
+  /**
+   * Names the owner of one claim. Counted here and not by each guard: two deliveries of one job to two
+   * guards of this process must not take each other for themselves.
+   */
+  newOwner(): string {
+    return `${this.workerId}/${this.#owners++}`;
+  }
+
+  /** Ends the connections that BullMQ made for itself, however busy they are. */
+  dropDuplicates(): void {
+    for (const redis of this.#duplicates) redis.disconnect();
+  }
+
+  claim(request: ClaimRequest): Promise<ClaimAnswer> {
+    return this.#claims.call(request);
+  }
+
+  /** @returns false: the lease is lost, nothing was written */
+  settle(settlement: Settlement): Promise<boolean> {
+    return this.#settlements.call(settlement);
+  }
+
+  /** Tells followers of a settlement that was committed elsewhere than in `settle`. */
+  announce(settlement: Settlement): void {
+    this.#announce([settlement]);
+  }
+
+  /** What is wrong with Postgres and Redis, `undefined` for what answers. */
+  async health(): Promise<{ postgres: string | undefined; redis: string | undefined }> {
+    const [postgres, redis] = await Promise.all([
+      problemOf(sql`select 1`.execute(this.db.kysely)),
+      problemOf(this.#publishRedis.ping()),
+    ]);
+    return { postgres, redis };
+  }
+
+  /** Flushes the journal, then lets go of everything. Idempotent. */
+  close(): Promise<void> {
+    this.#closed ??= (async () => {
+      await this.writer.close();
+      await this.outbox.close();
+      await this.poisonAlerts.close();
+      await this.leases.close();
+      await this.dispatcher.close();
+      await this.otherQueues.close();
+      await Promise.all([this.#redis, this.#publishRedis, this.#subscriber].map(closeRedis));
+      await this.db.close();
+    })();
+    return this.#closed;
+  }
+
+  async #settle(settlements: readonly Settlement[]): Promise<boolean[]> {
+    const db = this.db.kysely;
+    crashPoint('settle.before');
+    const accepted = await settleJobs(db, settlements);
+    crashPoint('settle.after');
+    const refused = settlements.filter((settlement) => !accepted.has(settlement));
+    if (refused.length > 0) for (const settled of await findSettled(db, refused)) accepted.add(settled);
+    this.#announce(settlements.filter((settlement) => accepted.has(settlement)));
+    return settlements.map((settlement) => accepted.has(settlement));
+  }
+
+  #announce(settlements: readonly Settlement[]): void {
+    const runs: { run: Run; end: boolean }[] = [];
+    const silentlyEnded: string[] = [];
+    for (const { id, run, status } of settlements) {
+      const end = status !== 'pending';
+      if (run !== undefined) runs.push({ run, end });
+      else if (end) silentlyEnded.push(id);
+    }
+    this.publisher.publish(runs);
+    this.publisher.publishEndings(silentlyEnded);
+  }
+}
+
+/** Says at once what would otherwise fail every job: `engines` only warns. @throws OncefleetError SERVICE_MISSING */
+function requireNode(): void {
+  if (typeof Promise.withResolvers === 'function') return;
+  throw new OncefleetError('SERVICE_MISSING', `Node 22.12 or newer is needed; this is ${process.version}`);
+}
+
+/** `undefined` when the service answers in time, else what is wrong. */
+function problemOf(answer: Promise<unknown>): Promise<string | undefined> {
+  const problem = answer.then(
+    () => undefined,
+    (error: Error) => error.message || 'not reachable',
+  );
+  return within(HEALTH_WAIT_MS, problem, () => `no answer within ${HEALTH_WAIT_MS} ms`);
+}

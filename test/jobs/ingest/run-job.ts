@@ -1,0 +1,55 @@
+/** Runs one attempt of a definition against a real database, without a fleet. */
+import { createDb, type Db } from '../../../src/db/client.ts';
+import type { AnyJobDefinition, JobContext } from '../../../src/jobs/define-job.ts';
+import type { JobEvent } from '../../../src/journal/event.ts';
+import { silentLogger } from '../../../src/log.ts';
+
+export interface Attempt {
+  result: Promise<unknown>;
+  events: JobEvent[];
+  checkpoints: unknown[];
+}
+
+export interface AttemptOptions {
+  jobId?: string;
+  tenant?: string;
+  resumedFrom?: unknown;
+  signal?: AbortSignal;
+  /** Called on every event, progress included, before it counts. */
+  onEvent?(event: JobEvent): void | Promise<void>;
+}
+
+export function openTestDb(url: string): Db {
+  return createDb({ url, maxConnections: 6, applicationName: 'oncefleet test', onError: () => {} });
+}
+
+export function runAttempt(db: Db, job: AnyJobDefinition, input: unknown, options: AttemptOptions = {}): Attempt {
+  const events: JobEvent[] = [];
+  const checkpoints: unknown[] = [];
+  const emit = async (event: JobEvent): Promise<void> => {
+    await options.onEvent?.(event);
+    events.push(event);
+  };
+  const ctx: JobContext = {
+    jobId: options.jobId ?? crypto.randomUUID(),
+    tenant: options.tenant ?? 'default',
+    name: job.name,
+    key: null,
+    attempt: 1,
+    fence: 1,
+    signal: options.signal ?? new AbortController().signal,
+    log: silentLogger(),
+    db: db.plain,
+    resumedFrom: options.resumedFrom,
+    previous: (async function* () {})(),
+    emit,
+    progress: (progress) => emit({ type: 'progress', ...progress }),
+    flush: async () => {},
+    checkpoint: async (value) => void checkpoints.push(structuredClone(value)),
+    transaction: (effects) => db.plain.transaction().execute((trx) => effects(trx)),
+    complete: async () => {},
+    keyFor: (step) => step,
+  };
+  const parsed = job.input.safeParse(input);
+  return { result: parsed.success ? job.run(parsed.data, ctx) : Promise.reject(parsed.error), events, checkpoints };
+}
