@@ -1,5 +1,5 @@
 /**
- * `npm run mutate`: takes each mechanism of test/mutations/list.ts out of a copy of the source
+ * `npm run mutate`: takes each mechanism of test/mutations out of a copy of the source
  * and runs the test that must notice; with `--faults` those of test/mutations/faults.ts, and the
  * tests that kill, freeze and cut off real processes. The working tree is not touched.
  */
@@ -18,20 +18,16 @@ import {
   titlePattern,
   trialOfFault,
   trialOfMutation,
-  withTables,
 } from '../test/mutations/mutation.ts';
 import { Screen } from './demo/screen.ts';
 import { exitCodeOf, listenForStop } from './entry.ts';
 import { ROOT } from './root.ts';
 import { startServices } from './services.ts';
 
-const USAGE = `Usage: npm run mutate [-- <part of a name, file or mechanism>…] [--faults] [--list | --write]
+const USAGE = `Usage: npm run mutate [-- <part of a name, file or mechanism>…] [--faults] [--list]
 
   --faults  those that hold a promise while machines die, each with its test of real faults
-  --list    what there is, without running it
-  --write   bring the tables in test/README.md up to date`;
-
-const README = join(ROOT, 'test/README.md');
+  --list    what there is and the test that goes red, without running it`;
 
 /** Neither needed by a test run nor small. */
 const LEFT_OUT = new Set(['node_modules', '.git', '.oncefleet', 'dist', 'coverage']);
@@ -72,14 +68,10 @@ process.stdout.write('', () => process.exit(code));
 async function main(args: readonly string[]): Promise<number> {
   const flags = new Set(args.filter((arg) => arg.startsWith('-')));
   const filters = args.filter((arg) => !arg.startsWith('-'));
-  const unknown = flags.difference(new Set(['--faults', '--list', '--write']));
-  if (unknown.size > 0 || (flags.has('--list') && flags.has('--write'))) {
+  const unknown = flags.difference(new Set(['--faults', '--list']));
+  if (unknown.size > 0) {
     screen.line(USAGE);
     return flags.has('--help') ? 0 : 2;
-  }
-  if (flags.has('--write')) {
-    await writeFile(README, withTables(await readFile(README, 'utf8'), mutations, faults));
-    return 0;
   }
   const trials = flags.has('--faults')
     ? faults.map((fault) => trialOfFault(fault, mutations))
@@ -90,7 +82,10 @@ async function main(args: readonly string[]): Promise<number> {
     return 2;
   }
   if (flags.has('--list')) {
-    for (const trial of wanted) screen.line(`${trial.name.padEnd(28)} ${trial.mechanism} (${filesOf(trial)})`);
+    for (const trial of wanted) {
+      screen.line(`${trial.name.padEnd(28)} ${trial.mechanism} (${filesOf(trial)})`);
+      screen.line(`${' '.repeat(28)} ${trial.test}: ${trial.title}`);
+    }
     return 0;
   }
   try {

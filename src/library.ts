@@ -1,12 +1,14 @@
 /** All of the library, with all that it rests on. `index.ts` is its face, which loads this when it is first called. */
+
+export type { JobClient } from './client/client.ts';
+export type * from './client/types.ts';
 export { CONFIG_VARIABLES, type Config, type FleetSettings, fleetSettings, loadConfig } from './config.ts';
 export { checkSchema, migrate } from './db/migrate.ts';
 export type { TenantPolicy } from './db/retention.ts';
 export type { Database } from './db/schema.ts';
-export * from './errors.ts';
 export type { CallerTransaction, PgTransaction } from './enqueue/caller-transaction.ts';
-export type { JobClient } from './client/client.ts';
-export type * from './client/types.ts';
+export * from './errors.ts';
+export { createBuiltinJobs } from './jobs/builtin-jobs.ts';
 export {
   type AnyJobDefinition,
   type Backoff,
@@ -16,12 +18,6 @@ export {
   type JobOptions,
   type JobPolicy,
 } from './jobs/define-job.ts';
-export {
-  type DeliveredJob,
-  type GuardedProcessor,
-  type WithIdempotencyOptions,
-  withIdempotency,
-} from './runs/with-idempotency.ts';
 export type { Cursor } from './journal/cursor.ts';
 export {
   type AttemptEvent,
@@ -42,8 +38,13 @@ export {
 export type { EventRun, Following } from './journal/follower.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
-export { createBuiltinJobs } from './jobs/builtin-jobs.ts';
 export type { Diagnosis, DoctorOptions, Finding } from './maintenance/doctor/doctor.ts';
-export { createFleet, type Fleet, type FleetOptions, type FleetWorker } from './workers/fleet.ts';
 export { type Maintenance, type MaintenanceOptions, startMaintenance } from './maintenance/start-maintenance.ts';
 export type { SweepReport } from './maintenance/sweeper.ts';
+export {
+  type DeliveredJob,
+  type GuardedProcessor,
+  type WithIdempotencyOptions,
+  withIdempotency,
+} from './runs/with-idempotency.ts';
+export { createFleet, type Fleet, type FleetOptions, type FleetWorker } from './workers/fleet.ts';

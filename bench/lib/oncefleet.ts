@@ -1,11 +1,12 @@
 /** Oncefleet's own parts, as benches need them. */
 
 import { createDb } from '../../src/db/client.ts';
-import { claimJobs, insertJobs } from '../../src/db/jobs.ts';
+import { claimJobs } from '../../src/db/jobs/claim.ts';
+import { insertJobs } from '../../src/db/jobs/insert.ts';
 import { fingerprint } from '../../src/enqueue/fingerprint.ts';
+import { migrate } from '../../src/index.ts';
 import type { Runtime } from '../../src/runtime/runtime.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
-import { migrate } from '../../src/index.ts';
 
 export const TENANT = 'default';
 

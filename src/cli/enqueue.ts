@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander';
-import { OncefleetError } from '../errors.ts';
 import type { EnqueueOptions, JobHandle } from '../client/types.ts';
+import { OncefleetError } from '../errors.ts';
 import type { SystemEvent } from '../journal/event.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
 import { formatEventJson, formatEventLine } from './event-text.ts';

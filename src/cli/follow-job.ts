@@ -1,8 +1,8 @@
 /** Watches a job's stream until its end, for `enqueue`, `ingest`, `ask` and `follow`. */
 import { setTimeout } from 'node:timers/promises';
-import { JobFailedError, OncefleetError } from '../errors.ts';
 import type { JobClient } from '../client/client.ts';
 import type { JobRecord } from '../client/types.ts';
+import { JobFailedError, OncefleetError } from '../errors.ts';
 import { isTerminalType, type StreamEvent, type TerminalEvent } from '../journal/event.ts';
 import { CommandInterruptedError, toCommandError } from './report.ts';
 import type { Interrupt } from './signals.ts';

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
-import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
 import type { JobHandle } from '../client/types.ts';
+import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
 import type { JobEvent, SystemEvent } from '../journal/event.ts';
 import type { Fleet } from '../workers/fleet.ts';
 import {

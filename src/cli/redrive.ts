@@ -1,6 +1,6 @@
 import { Command } from 'commander';
-import { OncefleetError } from '../errors.ts';
 import type { RedriveManyOptions } from '../client/types.ts';
+import { OncefleetError } from '../errors.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
 import { withFleet } from './open-fleet.ts';
 import { addExamples, jsonOption, parseDuration, parseInteger, parseJobId } from './options.ts';

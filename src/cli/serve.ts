@@ -1,7 +1,7 @@
 /** Runs what stays up (`web`, `work`, `dev`) until a signal, and closes it in order. */
 import type { Config } from '../config.ts';
-import { Lifecycle } from '../util/lifecycle.ts';
 import type { Logger } from '../log.ts';
+import { Lifecycle } from '../util/lifecycle.ts';
 import { onSignals } from './signals.ts';
 
 /** Beyond the drain of ONCEFLEET_SHUTDOWN_MS: interrupted handlers, the journal's last flush, Redis and Postgres saying goodbye. */

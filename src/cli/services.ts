@@ -1,8 +1,8 @@
 /** The two processes of a fleet, as parts that `web`, `work` and `dev` put together. */
 import type { Config } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
-import type { Lifecycle } from '../util/lifecycle.ts';
 import type { Logger } from '../log.ts';
+import type { Lifecycle } from '../util/lifecycle.ts';
 import type { Fleet } from '../workers/fleet.ts';
 
 /**

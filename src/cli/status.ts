@@ -1,12 +1,12 @@
 import { Command, Option } from 'commander';
-import { OncefleetError } from '../errors.ts';
 import type { AttemptRecord, FindOptions, JobPage, JobRecord, JobStatus } from '../client/types.ts';
+import { JOB_STATUSES } from '../db/jobs/states.ts';
+import { OncefleetError } from '../errors.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
 import { withFleet } from './open-fleet.ts';
 import { addExamples, jsonOption, parseInteger, parseJobId } from './options.ts';
 import { formatTable, printableJson, printableLine, type Style, type Terminal } from './terminal.ts';
 
-const STATUSES = ['pending', 'running', 'completed', 'failed', 'cancelled'] as const satisfies readonly JobStatus[];
 const STATUS_STYLES: Record<JobStatus, Style> = {
   pending: 'dim',
   running: 'yellow',
@@ -33,7 +33,7 @@ export function statusCommand(context: CliContext): Command {
     .argument('[id]', "the job's id", parseJobId)
     .option('--name <name>', 'jobs of this name')
     .option('-k, --key <key>', 'jobs with this idempotency key')
-    .addOption(new Option('--status <status>', 'jobs in this status').choices(STATUSES))
+    .addOption(new Option('--status <status>', 'jobs in this status').choices(JOB_STATUSES))
     .option('--limit <number>', 'at most this many, 1 to 100', parseInteger(1, 100))
     .option('--cursor <cursor>', 'the next page; printed under the one before')
     .addOption(jsonOption())

@@ -1,24 +1,23 @@
 /** Enqueueing, looking, following, waiting, cancelling: all that needs no worker. */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
 import type { Selectable } from 'kysely';
 import { z } from 'zod';
 import { crashPoint } from '../crash-points.ts';
-import {
-  type DispatchRow,
-  endAbandoned,
-  findAttempts,
-  findFailedJobs,
-  findJob,
-  findJobs,
-  type RowOptions,
-  redriveJob,
-  requestCancel,
-  toDispatchRow,
-} from '../db/jobs.ts';
+import { requestCancel } from '../db/jobs/cancel.ts';
+import { findAttempts, findFailedJobs, findJob, findJobs } from '../db/jobs/find.ts';
+import type { RowOptions } from '../db/jobs/insert.ts';
+import { redriveJob } from '../db/jobs/redrive.ts';
+import { isTerminalStatus, JOB_STATUSES } from '../db/jobs/states.ts';
+import { type DispatchRow, toDispatchRow } from '../db/jobs/unfinished.ts';
 import { findHome } from '../db/outbox.ts';
 import { qualify } from '../db/own-schema.ts';
 import type { JobsTable } from '../db/schema.ts';
+import { type Accepted, acceptInTransaction, isKeyLocked } from '../enqueue/accept.ts';
+import { openCallerTransaction } from '../enqueue/caller-transaction.ts';
+import { checkKey, fingerprint } from '../enqueue/fingerprint.ts';
+import { checkedInput } from '../enqueue/input.ts';
 import {
   ERROR_CODES,
   type ErrorCode,
@@ -28,10 +27,10 @@ import {
   type StoredFailure,
   toStoredFailure,
 } from '../errors.ts';
+import type { AnyJobDefinition, JobDefinition } from '../jobs/define-job.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent } from '../journal/event.ts';
 import { type EventRun, type Following, type FollowStreamOptions, failedFollowing } from '../journal/follower.ts';
-import { rowTerminalJson } from '../journal/terminal.ts';
 import {
   abortSignal,
   aFunction,
@@ -42,9 +41,11 @@ import {
   waitMs,
   wholeNumber,
 } from '../options.ts';
-import { ending } from '../runtime/abandon.ts';
-import { type Accepted, acceptInTransaction, isKeyLocked } from '../enqueue/accept.ts';
-import { openCallerTransaction } from '../enqueue/caller-transaction.ts';
+import { finishJob } from '../runtime/finish-job.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import { isUuid } from '../util/uuid.ts';
+import { Operator } from './operator.ts';
+import { Outcomes } from './outcomes.ts';
 import type {
   AttemptRecord,
   CancelResult,
@@ -59,13 +60,6 @@ import type {
   RedriveManyResult,
   ResultOptions,
 } from './types.ts';
-import type { AnyJobDefinition, JobDefinition } from '../jobs/define-job.ts';
-import { checkKey, fingerprint } from '../enqueue/fingerprint.ts';
-import { checkedInput } from '../enqueue/input.ts';
-import { Operator } from './operator.ts';
-import { Outcomes } from './outcomes.ts';
-import type { Runtime } from '../runtime/runtime.ts';
-import { isUuid } from '../util/uuid.ts';
 
 export interface JobClient {
   /** Every registered job, by name. */
@@ -184,7 +178,7 @@ const findSchema = z.strictObject({
   // As with enqueue, its contents are KEY_INVALID's matter.
   key: z.string().optional(),
   name: searchText.optional(),
-  status: z.enum(['pending', 'running', 'completed', 'failed', 'cancelled']).optional(),
+  status: z.enum(JOB_STATUSES).optional(),
   // A text that is none is CURSOR_INVALID.
   cursor: z.string().optional(),
   limit: wholeNumber({ min: 1, max: MAX_PAGE }).optional(),
@@ -338,23 +332,18 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       const met = isUuid(id) ? await requestCancel(db, tenant, id) : undefined;
       if (met === undefined) throw notFound(id);
       crashPoint('cancel.asked');
-      if (met.status !== 'pending' && met.status !== 'running') {
+      if (isTerminalStatus(met.status)) {
         // In a later round: somebody else has ended it for us, or it ended by itself first.
         const outcome = round > 0 && met.status === 'cancelled' ? 'cancelled' : 'finished';
         return { status: met.status, outcome };
       }
       if (!met.live) {
-        const ended = await endAbandoned(
-          db,
-          id,
-          { resultTtlMs: runtime.settings.resultTtlMs, delivery: undefined },
-          (row) => ending(id, row, Number.POSITIVE_INFINITY),
-        );
-        if (ended !== undefined) {
-          crashPoint('cancel.ended');
-          runtime.publisher.publish([{ run: ended.run, end: true }]);
-          return { status: 'cancelled', outcome: 'cancelled' };
-        }
+        const finished = await finishJob(runtime, id, {
+          definition: undefined,
+          cancel: 'requested',
+          committed: 'cancel.ended',
+        });
+        if (finished !== undefined) return { status: 'cancelled', outcome: 'cancelled' };
         // Its row is locked: by a claim, which will see the cancel, or by who ends it just now.
         if (round < CANCEL_ROUNDS) {
           await delay(2 ** round * 5);
@@ -398,7 +387,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     const ownTenant = tenantIn('redrive', options);
     const row = isUuid(id) ? await findJob(db, ownTenant, id) : undefined;
     if (row === undefined) throw notFound(id);
-    const redriven = await redriveJob(db, id, rowTerminalJson);
+    const redriven = await redriveJob(db, id);
     if (redriven === undefined) {
       throw new OncefleetError('JOB_NOT_FAILED', `Job ${id} is ${row.status}; only failed jobs can be redriven`, {
         details: { jobId: id, status: row.status },

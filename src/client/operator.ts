@@ -5,10 +5,12 @@
  * the two leaves a disagreement that a delivery, the reconciler or the doctor ends. Jobs of other
  * BullMQ clients have no row until they run: until then they are BullMQ's alone.
  */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import { Job, type JobsOptions, type Queue } from 'bullmq';
 import { z } from 'zod';
-import { endAbandoned, type UnfinishedCursor } from '../db/jobs.ts';
+import { isTerminalStatus } from '../db/jobs/states.ts';
+import type { UnfinishedCursor } from '../db/jobs/unfinished.ts';
 import {
   cancelWaiting,
   findForeignRows,
@@ -18,15 +20,15 @@ import {
   rescheduleWaiting,
   type ShownRow,
 } from '../db/operator.ts';
-import { CancelledError, OncefleetError, toStoredFailure } from '../errors.ts';
-import { rowTerminalJson } from '../journal/terminal.ts';
-import { parseOptions, wholeNumber } from '../options.ts';
-import { ending } from '../runtime/abandon.ts';
-import type { EnqueueOptions, JobHandle } from './types.ts';
-import type { AnyJobDefinition } from '../jobs/define-job.ts';
+import { rowTerminalJson } from '../db/streams/terminal.ts';
 import { readJobData } from '../enqueue/job-data.ts';
+import { CancelledError, OncefleetError, toStoredFailure } from '../errors.ts';
+import type { AnyJobDefinition } from '../jobs/define-job.ts';
+import { parseOptions, wholeNumber } from '../options.ts';
+import { finishJob } from '../runtime/finish-job.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { isUuid } from '../util/uuid.ts';
+import type { EnqueueOptions, JobHandle } from './types.ts';
 
 /** Jobs that are read, cancelled and removed together. */
 const PAGE = 200;
@@ -470,17 +472,8 @@ export class Operator {
   }
 
   async #endAbandoned(id: string): Promise<boolean> {
-    const { db, settings, publisher } = this.#options.runtime;
-    const ended = await endAbandoned(
-      db.kysely,
-      id,
-      { resultTtlMs: settings.resultTtlMs, delivery: undefined },
-      ({ crashCount }) =>
-        ending(id, { crashCount, cancelRequested: true, deadlinePassed: false }, Number.POSITIVE_INFINITY),
-    );
-    if (ended === undefined) return false;
-    publisher.publish([{ run: ended.run, end: true }]);
-    return true;
+    const { runtime } = this.#options;
+    return (await finishJob(runtime, id, { definition: undefined, cancel: 'now' })) !== undefined;
   }
 
   /** Cancels the children that jobs of flows wait for, which BullMQ removes with them, and theirs. */
@@ -627,7 +620,7 @@ function refuseMark(data: unknown): void {
 }
 
 function isOver(row: ShownRow): boolean {
-  return row.status !== 'pending' && row.status !== 'running';
+  return isTerminalStatus(row.status);
 }
 
 function refused(message: string, jobId?: string, cause?: unknown): OncefleetError {

@@ -3,7 +3,7 @@
  * one statement at intervals looks at every job waited for: no worker slot, no polling storm.
  */
 import type { Kysely } from 'kysely';
-import { findOutcomes, type Outcome } from '../db/jobs.ts';
+import { findOutcomes, type Outcome } from '../db/jobs/find.ts';
 import { findExisting, findTransactionStatuses } from '../db/outbox.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';

@@ -1,14 +1,13 @@
 /** The shapes that `JobClient` takes and gives; HTTP, CLI and library users share them. */
+import type { JobStatus } from '../db/jobs/states.ts';
+import type { EnqueueOutcome } from '../enqueue/accept.ts';
+import type { CallerTransaction } from '../enqueue/caller-transaction.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent, StreamEvent } from '../journal/event.ts';
 import type { Following } from '../journal/follower.ts';
-import type { CallerTransaction } from '../enqueue/caller-transaction.ts';
 
-export type JobStatus = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
-
-/** What an enqueue found under its key. A mismatch is an error (`KEY_MISMATCH`), not an outcome. */
-export type EnqueueOutcome = 'created' | 'attached' | 'replayed';
+export type { EnqueueOutcome, JobStatus };
 
 export interface EnqueueOptions {
   tenant?: string;

@@ -1,9 +1,9 @@
 import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
 import { DEFAULT_SCHEMA } from '../options.ts';
+import { endSilentConnections } from './half-open.ts';
 import { asPlain, type QualifiedDatabase, schemaPlugins } from './own-schema.ts';
 import type { Database } from './schema.ts';
-import { endSilentConnections } from './half-open.ts';
 import { prepareNamedStatements } from './statement.ts';
 
 /** Type OIDs of pg_type.dat. */

@@ -1,5 +1,8 @@
 /** Queries of the doctor: rows as they stand beside BullMQ's jobs, and the state of the server. */
+
 import { type Kysely, sql } from 'kysely';
+import type { JobStatus } from './jobs/states.ts';
+import { crashesOf, leaseHeld, mustEnd, unfinished } from './jobs/states.ts';
 import {
   DISPATCH_COLUMNS,
   type DispatchColumns,
@@ -7,11 +10,11 @@ import {
   findUnfinishedIds,
   toDispatchRow,
   type UnfinishedCursor,
-} from './jobs.ts';
+} from './jobs/unfinished.ts';
 import type { Database } from './schema.ts';
 
 export interface RowState extends DispatchRow {
-  status: 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
+  status: JobStatus;
   /** Running, and its lease has not expired. */
   held: boolean;
   /** Unfinished, and cancelled or past its deadline. */
@@ -31,10 +34,9 @@ interface RowColumns extends DispatchColumns {
 const COLUMNS = sql.raw(`
   ${DISPATCH_COLUMNS.join(', ')}, status,
   extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms,
-  coalesce(status = 'running' and lease_expires_at > clock_timestamp(), false) as held,
-  status in ('pending', 'running')
-    and (cancel_requested_at is not null or coalesce(deadline_at <= clock_timestamp(), false)) as must_end,
-  crash_count + coalesce(status = 'running' and lease_expires_at <= clock_timestamp(), false)::int as crash_count`);
+  ${leaseHeld('j')} as held,
+  ${unfinished('j')} and ${mustEnd('j')} as must_end,
+  case when ${leaseHeld('j')} then crash_count else ${crashesOf('j')} end as crash_count`);
 
 function toRowState(row: RowColumns): RowState {
   return {
@@ -47,7 +49,9 @@ function toRowState(row: RowColumns): RowState {
 }
 
 export async function findRowStates(db: Kysely<Database>, ids: readonly string[]): Promise<Map<string, RowState>> {
-  const rows = await sql<RowColumns>`select ${COLUMNS} from oncefleet.jobs where id = any(${ids}::uuid[])`.execute(db);
+  const rows = await sql<RowColumns>`select ${COLUMNS} from oncefleet.jobs j where id = any(${ids}::uuid[])`.execute(
+    db,
+  );
   return new Map(rows.rows.map((row) => [row.id, toRowState(row)]));
 }
 
@@ -63,7 +67,7 @@ export async function findUnfinished(
 /** Unfinished jobs that are not on the list of them. Reads every job. @param ids only of these */
 export async function findUnlisted(db: Kysely<Database>, ids?: readonly string[]): Promise<RowState[]> {
   const rows = await sql<RowColumns>`
-    select ${COLUMNS} from oncefleet.jobs
+    select ${COLUMNS} from oncefleet.jobs j
     where finished_at is null and not exists (select from oncefleet.unfinished_jobs where job_id = id)
       and ${ids === undefined ? sql`true` : sql`id = any(${ids}::uuid[])`}`.execute(db);
   return rows.rows.map(toRowState);

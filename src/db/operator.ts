@@ -1,15 +1,19 @@
 /** Queries for what a person does to jobs that BullMQ shows: their rows, and changes of rows that wait. */
 import { type Kysely, sql } from 'kysely';
-import { findUnfinishedIds, type JobSource, type RowOptions, sourceRef, type UnfinishedCursor } from './jobs.ts';
-import { FOLD_FROM_SEQ, segmentText } from './journal.ts';
+import type { RowOptions } from './jobs/insert.ts';
+import { type JobSource, sourceRef } from './jobs/source.ts';
+import { type JobStatus, leaseHeld } from './jobs/states.ts';
+import { findUnfinishedIds, type UnfinishedCursor } from './jobs/unfinished.ts';
 import type { Database } from './schema.ts';
 import { textArray } from './statement.ts';
+import { closeHeads } from './streams/heads.ts';
+import { segmentText } from './streams/segments.ts';
 
 export interface ShownRow {
   id: string;
   tenant: string;
   name: string;
-  status: 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
+  status: JobStatus;
   /** Somebody runs it: its lease has not expired. */
   held: boolean;
   /** Another client's job, guarded under its own id: nobody gave it a key. */
@@ -17,7 +21,7 @@ export interface ShownRow {
 }
 
 const SHOWN = sql.raw(`j.id, j.tenant, j.name, j.status,
-  coalesce(j.status = 'running' and j.lease_expires_at > clock_timestamp(), false) as held,
+  ${leaseHeld('j')} as held,
   j.options->>'keyless' is not null as keyless`);
 
 export async function findShownRows(db: Kysely<Database>, ids: readonly string[]): Promise<Map<string, ShownRow>> {
@@ -159,14 +163,7 @@ export async function cancelWaiting(
       order by j.id
       for update of j skip locked
     ), head as (
-      insert into oncefleet.stream_heads (stream_id, fence, next_seq, state)
-      select id, fence, 1, 'closed' from held
-      on conflict (stream_id) do update set
-        fence = excluded.fence,
-        next_seq = stream_heads.next_seq + 1,
-        state = 'closed',
-        fold_due = case when stream_heads.next_seq >= ${sql.lit(FOLD_FROM_SEQ)} then true end
-      returning stream_id, next_seq
+      ${sql.raw(closeHeads('held'))}
     ), segment as (
       insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
       select h.id, s.next_seq - 1, s.next_seq - 1, h.fence, ${segmentText([terminalJson])}::json

@@ -1,6 +1,8 @@
 /** Queries on `dispatch_outbox`: jobs whose row is committed and that BullMQ may not have yet. */
 import { type Kysely, sql, type Transaction } from 'kysely';
-import { type DispatchRow, EXPIRED, type JobKey, type KeyedJob, type NewJob, type RowOptions } from './jobs.ts';
+import type { JobKey, KeyedJob, NewJob, RowOptions } from './jobs/insert.ts';
+import { EXPIRED } from './jobs/states.ts';
+import type { DispatchRow } from './jobs/unfinished.ts';
 import type { Database } from './schema.ts';
 
 /** Runs one statement in a transaction that its caller owns. */

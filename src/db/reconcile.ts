@@ -1,7 +1,10 @@
 /** Queries of the reconciler's rounds: who works, and streams that disagree with their job. */
 import { type Kysely, sql, type Transaction } from 'kysely';
-import { FOLD_FROM_SEQ, type Run, segmentText } from './journal.ts';
+import { isTerminalStatus } from './jobs/states.ts';
 import type { Database } from './schema.ts';
+import { repairHead } from './streams/heads.ts';
+import { type Run, segmentText } from './streams/segments.ts';
+import { isTerminalEvent, rowTerminalJson } from './streams/terminal.ts';
 
 /** Any number that nothing else locks; "once" in ASCII. */
 const LOCK_ID = 0x6f6e6365;
@@ -95,21 +98,9 @@ export interface MendedStream {
  * Makes a stream agree with its job: the terminal event is journalled if it is not there, and
  * the stream closed; or opened, where the job goes on.
  *
- * @param isTerminal says it of an event's JSON text
  * @returns undefined when they agree, or somebody has the row locked
  */
-export async function mendStream(
-  db: Kysely<Database>,
-  id: string,
-  options: {
-    terminalJson(row: {
-      status: 'completed' | 'failed' | 'cancelled';
-      result: string | null;
-      error: string | null;
-    }): string;
-    isTerminal(eventJson: string): boolean;
-  },
-): Promise<MendedStream | undefined> {
+export async function mendStream(db: Kysely<Database>, id: string): Promise<MendedStream | undefined> {
   return db.transaction().execute(async (trx) => {
     const job = await trx
       .selectFrom('jobs')
@@ -126,32 +117,26 @@ export async function mendStream(
       .executeTakeFirst();
     if (job === undefined || head === undefined) return undefined;
     const { status, result, error } = job;
-    const setHead = (state: 'open' | 'closed', nextSeq: number) =>
-      trx
-        .updateTable('stream_heads')
-        .set({ state, next_seq: nextSeq, fold_due: state === 'closed' && nextSeq > FOLD_FROM_SEQ ? true : null })
-        .where('stream_id', '=', id)
-        .execute();
-    if (status === 'pending' || status === 'running') {
+    if (!isTerminalStatus(status)) {
       if (head.state === 'open') return undefined;
-      await setHead('open', head.next_seq);
+      await repairHead(trx, id, { state: 'open', nextSeq: head.next_seq });
       return { how: 'opened', run: undefined };
     }
     if (head.state === 'closed') return undefined;
     const last = await sql<{ event: string }>`
       select event from oncefleet.journal_events where stream_id = ${id} and seq = ${head.next_seq - 1}`.execute(trx);
     const event = last.rows[0]?.event;
-    if (event !== undefined && options.isTerminal(event)) {
-      await setHead('closed', head.next_seq);
+    if (event !== undefined && isTerminalEvent(event)) {
+      await repairHead(trx, id, { state: 'closed', nextSeq: head.next_seq });
       return { how: 'closed', run: undefined };
     }
-    const terminalJson = options.terminalJson({ status, result, error });
+    const terminalJson = rowTerminalJson({ status, result, error });
     const seq = head.next_seq;
     await trx
       .insertInto('journal_segments')
       .values({ stream_id: id, first_seq: seq, last_seq: seq, fence: head.fence, events: segmentText([terminalJson]) })
       .execute();
-    await setHead('closed', seq + 1);
+    await repairHead(trx, id, { state: 'closed', nextSeq: seq + 1 });
     return { how: 'ended', run: { streamId: id, fence: head.fence, firstSeq: seq, events: [terminalJson] } };
   });
 }

@@ -3,6 +3,7 @@
  * (see db/client.ts), timestamps as Date, bigints as number.
  */
 import type { ColumnType, Generated, GeneratedAlways } from 'kysely';
+import type { AttemptOutcome, JobStatus, LastOutcome } from './jobs/states.ts';
 
 /** Exact JSON text; written from a string, never parsed on the way. */
 type JsonText = string;
@@ -19,7 +20,7 @@ export interface JobsTable {
   fingerprint: string;
   input: JsonText;
   options: JsonText;
-  status: Generated<'pending' | 'running' | 'completed' | 'failed' | 'cancelled'>;
+  status: Generated<JobStatus>;
   fence: Generated<number>;
   lease_owner: string | null;
   lease_expires_at: NullableTimestamp;
@@ -31,7 +32,7 @@ export interface JobsTable {
   error_count: Generated<number>;
   deferral_count: Generated<number>;
   interruption_count: Generated<number>;
-  last_outcome: string | null;
+  last_outcome: LastOutcome | null;
   checkpoint: JsonText | null;
   checkpoint_seq: number | null;
   result: JsonText | null;
@@ -57,7 +58,7 @@ export interface EndedAttemptsTable {
   worker: string;
   started_at: Timestamp;
   finished_at: Timestamp;
-  outcome: string;
+  outcome: AttemptOutcome;
   error: JsonText | null;
 }
 

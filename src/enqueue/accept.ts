@@ -1,14 +1,10 @@
 /** Gives a key its row: a new one, the one in flight, or the one that has the outcome. */
+
 import type { Kysely } from 'kysely';
-import {
-  findJobsByKey,
-  insertJobs,
-  type JobKey,
-  type KeyedJob,
-  type NewJob,
-  releaseKey,
-  sourceRef,
-} from '../db/jobs.ts';
+import { findJobsByKey, insertJobs, type JobKey, type KeyedJob, type NewJob, releaseKey } from '../db/jobs/insert.ts';
+import { sourceRef } from '../db/jobs/source.ts';
+import type { JobStatus } from '../db/jobs/states.ts';
+import { isTerminalStatus } from '../db/jobs/states.ts';
 import {
   findKeyInTransaction,
   insertJobWithOutbox,
@@ -19,8 +15,10 @@ import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
 import { OncefleetError } from '../errors.ts';
 import { Batcher } from '../util/batcher.ts';
-import type { EnqueueOutcome, JobStatus } from '../client/types.ts';
 import { uuidV7 } from '../util/uuid.ts';
+
+/** What an enqueue found under its key. A mismatch is an error (`KEY_MISMATCH`), not an outcome. */
+export type EnqueueOutcome = 'created' | 'attached' | 'replayed';
 
 export interface Accepted {
   id: string;
@@ -190,7 +188,7 @@ async function acceptBy(
         },
       );
     }
-    const finished = holder.status !== 'pending' && holder.status !== 'running';
+    const finished = isTerminalStatus(holder.status);
     return {
       id: holder.id,
       outcome: finished ? 'replayed' : 'attached',

@@ -2,11 +2,12 @@
 import { type JobsOptions, Queue } from 'bullmq';
 import { Cluster } from 'ioredis';
 import { crashPoint } from '../crash-points.ts';
-import type { DispatchRow, JobSource } from '../db/jobs.ts';
+import type { JobSource } from '../db/jobs/source.ts';
+import type { DispatchRow } from '../db/jobs/unfinished.ts';
 import { isTransient } from '../db/transient.ts';
-import { Batcher } from '../util/batcher.ts';
-import type { RedisConnection } from '../redis/pubsub.ts';
 import type { Logger } from '../log.ts';
+import type { RedisConnection } from '../redis/pubsub.ts';
+import { Batcher } from '../util/batcher.ts';
 import { idAgain, optionsAgain } from './foreign-job.ts';
 import { isOwnData, toJobData } from './job-data.ts';
 

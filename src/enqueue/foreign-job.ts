@@ -1,10 +1,11 @@
 /** Jobs that other BullMQ clients added: what names one for good, its key, and how it is added to its queue again. */
 import { createHash } from 'node:crypto';
 import type { Job, JobsOptions } from 'bullmq';
-import type { DispatchRow, JobSource } from '../db/jobs.ts';
+import type { JobSource } from '../db/jobs/source.ts';
+import type { DispatchRow } from '../db/jobs/unfinished.ts';
 import { OncefleetError } from '../errors.ts';
-import { checkKey, MAX_KEY_BYTES } from './fingerprint.ts';
 import { isUuid } from '../util/uuid.ts';
+import { checkKey, MAX_KEY_BYTES } from './fingerprint.ts';
 
 /** The BullMQ option by which a job that the fleet added again names its row. */
 const ROW_OPTION = 'oncefleet';

@@ -1,5 +1,5 @@
 /** What our BullMQ jobs carry, and how they are told from those that other clients add. */
-import type { DispatchRow } from '../db/jobs.ts';
+import type { DispatchRow } from '../db/jobs/unfinished.ts';
 import { isUuid } from '../util/uuid.ts';
 
 /** The tenant that is not spelled out. */

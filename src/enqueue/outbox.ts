@@ -12,12 +12,12 @@
  */
 import type { Kysely } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
-import type { DispatchRow } from '../db/jobs.ts';
+import type { DispatchRow } from '../db/jobs/unfinished.ts';
 import { deleteOutbox, findTransactionStatuses, insertOutbox, lockOutbox } from '../db/outbox.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
-import { Batcher } from '../util/batcher.ts';
 import type { Logger } from '../log.ts';
+import { Batcher } from '../util/batcher.ts';
 import type { Dispatcher } from './dispatcher.ts';
 
 /** The first look comes so long after an enqueue, ms: most transactions are over by then. */

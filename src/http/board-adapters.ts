@@ -11,10 +11,10 @@ import type {
 } from '@bull-board/api/typings/app';
 import { FastifyAdapter } from '@bull-board/fastify';
 import type { Job, Queue } from 'bullmq';
-import { InputInvalidError, OncefleetError } from '../errors.ts';
 import type { JobClient } from '../client/client.ts';
-import { readJobData, shownData } from '../enqueue/job-data.ts';
 import type { QueueSet } from '../client/operator.ts';
+import { readJobData, shownData } from '../enqueue/job-data.ts';
+import { InputInvalidError, OncefleetError } from '../errors.ts';
 import { within } from '../util/with-timeout.ts';
 
 /** BullMQ waits for a Redis that is away for ever. An answer that takes longer than this makes us look, ms. */

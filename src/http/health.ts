@@ -1,8 +1,8 @@
 /** Is this process alive; can it serve. Both are for probes and need no token. */
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../client/client.ts';
+import { OncefleetError } from '../errors.ts';
 import { problemResponses, sendProblem } from './problem.ts';
 import type { OpenStreams } from './stream.ts';
 

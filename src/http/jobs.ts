@@ -2,9 +2,9 @@
 import type { FastifyInstance } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
-import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../client/client.ts';
 import { checkKey } from '../enqueue/fingerprint.ts';
+import { OncefleetError } from '../errors.ts';
 import { isUuid } from '../util/uuid.ts';
 import { problemResponses } from './problem.ts';
 import {

@@ -1,9 +1,9 @@
 /** Redriving many failed jobs at once. The request is held while canaries run, and who leaves stops it. */
 import type { FastifyInstance } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
-import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../client/client.ts';
 import type { RedriveManyOptions } from '../client/types.ts';
+import { OncefleetError } from '../errors.ts';
 import { parseOptions } from '../options.ts';
 import { problemResponses } from './problem.ts';
 import { redriveManyAnswer, redriveManyBody } from './schemas.ts';

@@ -1,7 +1,9 @@
 /** What the API takes and gives, for its types and for /openapi.json. */
+
 import { z } from 'zod';
-import { ERROR_CODES, type ErrorCode } from '../errors.ts';
 import type { JobRecord } from '../client/types.ts';
+import { JOB_STATUSES } from '../db/jobs/states.ts';
+import { ERROR_CODES, type ErrorCode } from '../errors.ts';
 import { searchText } from '../options.ts';
 
 /** Far beyond any sensible schedule, and well inside what a timestamp and Redis's scores hold. */
@@ -24,7 +26,7 @@ const MAX_WITHIN_MS = 3_155_760_000_000;
 const errorCode = z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]);
 const failure = z.object({ code: errorCode, message: z.string() });
 const timestamp = z.iso.datetime();
-const jobStatus = z.enum(['pending', 'running', 'completed', 'failed', 'cancelled']);
+const jobStatus = z.enum(JOB_STATUSES);
 
 /** Query numbers come as text; an empty one is no number, where `Number('')` would be 0. */
 const queryInt = (min: number, max: number) => {

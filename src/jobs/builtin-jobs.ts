@@ -1,8 +1,8 @@
 /** The jobs that come with the fleet. */
 
-import type { AnyJobDefinition } from './define-job.ts';
 import { ANSWER_PACE_MS } from '../options.ts';
 import { type AnswerJobOptions, createAnswerJob } from './answer/answer-job.ts';
+import type { AnyJobDefinition } from './define-job.ts';
 import { createIngestJob } from './ingest/ingest-job.ts';
 
 /** What a `Config` holds of it fits as it is. `answerPaceMs` is 15 unless told. */

@@ -4,7 +4,7 @@
  * costs a follower time and nothing else.
  */
 import type { EventEmitter } from 'node:events';
-import { lastSeq, type Run } from '../db/journal.ts';
+import { lastSeq, type Run } from '../db/streams/segments.ts';
 import type { Logger } from '../log.ts';
 import {
   isSharded,

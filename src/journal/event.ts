@@ -2,6 +2,7 @@
  * What a stream is made of. An event is a JSON object with a `type`; its place is `seq`,
  * contiguous from 0 over all attempts of the job.
  */
+import { isTerminalType, TERMINAL_TYPES } from '../db/streams/terminal.ts';
 import { OncefleetError, type StoredFailure } from '../errors.ts';
 import type { Cursor } from './cursor.ts';
 
@@ -39,7 +40,6 @@ export type AttemptEvent = Extract<SystemEvent, { type: 'attempt' }>;
 
 export type TerminalEvent = Extract<SystemEvent, { type: 'end' | 'error' | 'cancelled' }>;
 
-const TERMINAL_TYPES: ReadonlySet<string> = new Set(['end', 'error', 'cancelled']);
 const RESERVED_TYPES: ReadonlySet<string> = new Set(['attempt', 'retry', 'rewind', ...TERMINAL_TYPES]);
 
 /** Longest accepted event, in UTF-16 units of its JSON text. */
@@ -51,9 +51,7 @@ const MAX_EVENT_LENGTH = 4 * 1024 * 1024;
  */
 const MAX_EVENT_DEPTH = 1_000;
 
-export function isTerminalType(type: string): boolean {
-  return TERMINAL_TYPES.has(type);
-}
+export { isTerminalType };
 
 /** Whether only the fleet writes events of this type. */
 export function isFleetType(type: string): boolean {

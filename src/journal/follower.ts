@@ -10,6 +10,7 @@
  * shows that the journal left it, the reader is told to rewind and goes on from there.
  */
 import type { Kysely } from 'kysely';
+import type { Database } from '../db/schema.ts';
 import {
   findFork,
   findSegments,
@@ -17,15 +18,14 @@ import {
   type Segment,
   type StreamState,
   segmentEvents,
-} from '../db/journal.ts';
-import type { Database } from '../db/schema.ts';
+} from '../db/streams/segments.ts';
+import { rowTerminalJson } from '../db/streams/terminal.ts';
 import { OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { Batcher } from '../util/batcher.ts';
 import type { ChannelHub, ChannelListener, RunMessage } from './channel.ts';
 import { type Cursor, cursorAt, type Place, parseCursor } from './cursor.ts';
 import type { JobEvent, StreamEvent, SystemEvent } from './event.ts';
-import { rowTerminalJson } from './terminal.ts';
 
 export interface FollowerOptions {
   db: Kysely<Database>;

@@ -1,7 +1,7 @@
 /** What an attempt finds in its stream: events of earlier attempts that readers still have. */
 import type { Kysely } from 'kysely';
-import { findAttemptEvents, findSegments, segmentEvents } from '../db/journal.ts';
 import type { Database } from '../db/schema.ts';
+import { findAttemptEvents, findSegments, segmentEvents } from '../db/streams/segments.ts';
 import { type AttemptEvent, isFleetType, type JobEvent } from './event.ts';
 
 /** Segments in memory at once. */

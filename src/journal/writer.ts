@@ -10,8 +10,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Kysely } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
-import { appendRuns, findHeads, lastSeq, type Run } from '../db/journal.ts';
 import type { Database } from '../db/schema.ts';
+import { appendRuns, findHeads, lastSeq, type Run } from '../db/streams/segments.ts';
 import { isTransient } from '../db/transient.ts';
 import { LeaseLostError, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';

@@ -6,8 +6,8 @@
  * have; in batches a script call in a thousand does it, and one that knows our jobs have two.
  */
 import type { Worker } from 'bullmq';
-import type { RedisConnection } from '../redis/pubsub.ts';
 import type { Logger } from '../log.ts';
+import type { RedisConnection } from '../redis/pubsub.ts';
 
 /** Completed jobs that stay visible, and for how long. */
 const KEEP = 5_000;

@@ -9,28 +9,26 @@
  * more only while it finds something to mend. All it does is guarded row by row, so that a
  * process that wakes in the middle of a round somebody else has taken over does no harm.
  */
+
 import { sql, type Transaction } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import {
   type AbandonedJob,
   type DispatchRow,
   dropFinished,
-  endAbandoned,
   findAbandonedJobs,
   findOverdueJobs,
   findPendingJobs,
   findWaiting,
   type UnfinishedCursor,
-} from '../db/jobs.ts';
+} from '../db/jobs/unfinished.ts';
 import { findOddStreams, findSuperfluous, forgetRounds, lockRound, mendStream, noteRound } from '../db/reconcile.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
-import { ending } from '../runtime/abandon.ts';
 import type { AnyJobDefinition } from '../jobs/define-job.ts';
+import { finishJob } from '../runtime/finish-job.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { isUuid } from '../util/uuid.ts';
-import { isTerminalType } from '../journal/event.ts';
-import { rowTerminalJson } from '../journal/terminal.ts';
 import { within } from '../util/with-timeout.ts';
 
 /** Abandoned jobs dealt with at once. */
@@ -346,25 +344,16 @@ export async function endIfOver(
   const definition = jobs.get(job.name);
   const maxCrashes = definition?.policy.maxCrashes ?? runtime.settings.maxCrashes;
   if (!job.mustEnd && job.crashCount <= maxCrashes) return false;
-  const resultTtlMs = definition?.policy.resultTtlMs ?? runtime.settings.resultTtlMs;
-  const ended = await endAbandoned(runtime.db.kysely, job.id, { resultTtlMs, delivery: undefined }, (row) =>
-    ending(job.id, row, maxCrashes),
-  );
-  if (ended === undefined) return false;
-  crashPoint('reconcile.end.after');
-  runtime.publisher.publish([{ run: ended.run, end: true }]);
-  runtime.log.info({ jobId: job.id, status: ended.status }, 'job ended by the reconciler');
-  // Not waited for: a hook that hangs must not hold up the round, nor keep the lock from others.
-  if (ended.alert !== undefined) void runtime.poisonAlerts.raise(definition, ended.alert);
+  const finished = await finishJob(runtime, job.id, { definition, committed: 'reconcile.end.after' });
+  if (finished === undefined) return false;
+  runtime.log.info({ jobId: job.id, status: finished.status }, 'job ended by the reconciler');
+  // `alerted` is not waited for: a hook that hangs must not hold up the round, nor keep the lock from others.
   return true;
 }
 
 /** Gives a stream the end that its job has had, or opens it for a job that goes on. @returns what it did */
 export async function mendStreamOf(runtime: Runtime, id: string): Promise<'ended' | 'closed' | 'opened' | undefined> {
-  const mended = await mendStream(runtime.db.kysely, id, {
-    terminalJson: rowTerminalJson,
-    isTerminal: (json) => isTerminalType((JSON.parse(json) as { type: string }).type),
-  });
+  const mended = await mendStream(runtime.db.kysely, id);
   if (mended === undefined) return undefined;
   if (mended.run !== undefined) runtime.publisher.publish([{ run: mended.run, end: true }]);
   runtime.log.warn({ jobId: id, how: mended.how }, 'stream disagreed with its job');

@@ -3,9 +3,9 @@
  * processors leave finished jobs behind as well, and rows that nobody delivers any more.
  */
 import { z } from 'zod';
+import { parseOptions, RANGES, retention, wholeNumber } from '../options.ts';
 import { type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
 import { shareRuntime } from '../runtime/shared-runtime.ts';
-import { parseOptions, RANGES, retention, wholeNumber } from '../options.ts';
 import { Reconciler } from './reconciler.ts';
 import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from './sweeper.ts';
 

@@ -8,9 +8,9 @@
  * may as well do the next.
  */
 import { type Kysely, sql } from 'kysely';
-import { findUnfolded, foldStream, forgetFold } from '../db/fold.ts';
 import { findTenantsToSweep, type Retention, type RetentionKind, sweepAlong, sweepLater } from '../db/retention.ts';
 import type { Database } from '../db/schema.ts';
+import { findUnfolded, foldStream, forgetFold } from '../db/streams/fold.ts';
 import { isTransient } from '../db/transient.ts';
 import type { Logger } from '../log.ts';
 import { within } from '../util/with-timeout.ts';

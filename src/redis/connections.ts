@@ -1,6 +1,6 @@
 import { Cluster, Redis } from 'ioredis';
-import type { RedisConnection } from './pubsub.ts';
 import type { Logger } from '../log.ts';
+import type { RedisConnection } from './pubsub.ts';
 
 /** How often a connection is asked whether it is alive, ms. */
 const ASK_EVERY_MS = 1_000;

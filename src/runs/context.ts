@@ -1,15 +1,16 @@
 import type { Job } from 'bullmq';
 import type { Transaction } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
-import { type ClaimedJob, lockFence, saveCheckpoint } from '../db/jobs.ts';
+import type { ClaimedJob } from '../db/jobs/claim.ts';
+import { lockFence, saveCheckpoint } from '../db/jobs/fence.ts';
 import { asPlain } from '../db/own-schema.ts';
+import { readJobData } from '../enqueue/job-data.ts';
 import { InputInvalidError, type Issue, LeaseLostError, OncefleetError } from '../errors.ts';
+import type { JobContext } from '../jobs/define-job.ts';
 import { type AttemptEvent, encodeJson, type JobEvent } from '../journal/event.ts';
 import { readPrevious } from '../journal/previous.ts';
 import type { StreamWriter } from '../journal/writer.ts';
 import type { Logger } from '../log.ts';
-import type { JobContext } from '../jobs/define-job.ts';
-import { readJobData } from '../enqueue/job-data.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Stop } from './stop.ts';
 

@@ -2,26 +2,20 @@
  * What happens to a delivery: BullMQ hands over a job, the claim table says what becomes of
  * it, and a run that owns the lease ends in one fenced transaction before BullMQ is told.
  */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import { DelayedError, type Job, WaitingError } from 'bullmq';
 import { crashPoint } from '../crash-points.ts';
-import {
-  type ClaimAnswer,
-  type ClaimedJob,
-  endAbandoned,
-  findJobBySource,
-  findSettled,
-  type JobSource,
-  raiseFence,
-  redriveJob,
-  type Settlement,
-  saveInput,
-  setSource,
-  settleJobs,
-  sourceRef,
-} from '../db/jobs.ts';
+import type { ClaimAnswer, ClaimedJob } from '../db/jobs/claim.ts';
+import { raiseFence } from '../db/jobs/fence.ts';
+import { redriveJob } from '../db/jobs/redrive.ts';
+import { findSettled, type Settlement, settleJobs } from '../db/jobs/settle.ts';
+import { findJobBySource, type JobSource, saveInput, setSource, sourceRef } from '../db/jobs/source.ts';
 import { asOwn } from '../db/own-schema.ts';
 import { isTransient } from '../db/transient.ts';
+import { fingerprint, inputJson } from '../enqueue/fingerprint.ts';
+import { keyInData, namedRow, ownKey, sourceOf, toKey, withoutKey } from '../enqueue/foreign-job.ts';
+import { readJobData } from '../enqueue/job-data.ts';
 import {
   asError,
   CancelledError,
@@ -30,21 +24,17 @@ import {
   OncefleetError,
   toStoredFailure,
 } from '../errors.ts';
+import type { Backoff, JobContext, JobPolicy } from '../jobs/define-job.ts';
 import type { JobEvent } from '../journal/event.ts';
-import { rowTerminalJson } from '../journal/terminal.ts';
 import type { StreamWriter } from '../journal/writer.ts';
 import { MAX_TIMER_MS } from '../options.ts';
-import { within } from '../util/with-timeout.ts';
-import { ending } from '../runtime/abandon.ts';
+import { finishJob } from '../runtime/finish-job.ts';
+import type { Runtime } from '../runtime/runtime.ts';
 import { Bag, type Placed } from '../util/swap-list.ts';
+import { within } from '../util/with-timeout.ts';
 import { decideRetry } from './bullmq-errors.ts';
 import { createContext, createUnguardedContext } from './context.ts';
-import type { Backoff, JobContext, JobPolicy } from '../jobs/define-job.ts';
-import { fingerprint, inputJson } from '../enqueue/fingerprint.ts';
-import { keyInData, namedRow, ownKey, sourceOf, toKey, withoutKey } from '../enqueue/foreign-job.ts';
 import { type HandlerSlots, Slot } from './handler-slots.ts';
-import { readJobData } from '../enqueue/job-data.ts';
-import type { Runtime } from '../runtime/runtime.ts';
 import { Stop } from './stop.ts';
 import {
   attemptEvent,
@@ -267,7 +257,7 @@ export class Guard {
       case 'cancelled':
         throw toUnrecoverable(toStoredFailure(new CancelledError(jobId)));
       case 'retried':
-        await redriveJob(this.#runtime.db.kysely, jobId, rowTerminalJson, 'ended');
+        await redriveJob(this.#runtime.db.kysely, jobId, 'ended');
         crashPoint('retry.redriven');
         this.#runtime.log.info({ jobId }, 'redriven by a retry in BullMQ');
         return this.#deliver(delivery);
@@ -806,18 +796,15 @@ export class Guard {
   /** Ends a job that nobody may run any more, and answers its delivery. */
   async #end(jobId: string, delivery: Delivery): Promise<unknown> {
     const { spec, attemptsMade } = delivery;
-    const { settings, db, publisher, poisonAlerts } = this.#runtime;
-    const maxCrashes = spec.policy.maxCrashes ?? settings.maxCrashes;
-    const resultTtlMs = spec.policy.resultTtlMs ?? settings.resultTtlMs;
     crashPoint('end.before');
-    const ended = await endAbandoned(db.kysely, jobId, { resultTtlMs, delivery: attemptsMade }, (row) =>
-      ending(jobId, row, maxCrashes),
-    );
-    if (ended === undefined) return this.#defer(delivery, 200 + Math.random() * 300);
-    crashPoint('end.after');
-    publisher.publish([{ run: ended.run, end: true }]);
-    if (ended.alert !== undefined) await poisonAlerts.raise(spec, ended.alert);
-    throw toUnrecoverable(ended.error ?? toStoredFailure(new CancelledError(jobId)));
+    const finished = await finishJob(this.#runtime, jobId, {
+      definition: spec,
+      committed: 'end.after',
+      delivery: attemptsMade,
+    });
+    if (finished === undefined) return this.#defer(delivery, 200 + Math.random() * 300);
+    await finished.alerted;
+    throw toUnrecoverable(finished.error);
   }
 
   /** Another owner is alive: comes back when its lease would expire, or as soon as it finishes. */

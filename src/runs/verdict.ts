@@ -1,6 +1,9 @@
 /** How a run has ended, and what that means for its row, its stream and BullMQ. Pure: nothing is read or written here. */
 import { type Job, UnrecoverableError } from 'bullmq';
-import type { ClaimedJob, RowOptions, Settlement } from '../db/jobs.ts';
+import type { ClaimedJob } from '../db/jobs/claim.ts';
+import type { RowOptions } from '../db/jobs/insert.ts';
+import type { Settlement } from '../db/jobs/settle.ts';
+import { rowTerminalJson } from '../db/streams/terminal.ts';
 import {
   CancelledError,
   InterruptedError,
@@ -11,10 +14,9 @@ import {
   type StoredFailure,
   toStoredFailure,
 } from '../errors.ts';
-import { type AttemptEvent, type AttemptReason, encodeJson, type SystemEvent } from '../journal/event.ts';
-import { rowTerminalJson } from '../journal/terminal.ts';
-import { isControlFlow, isUnrecoverable, retryDelayOf } from './bullmq-errors.ts';
 import type { JobPolicy } from '../jobs/define-job.ts';
+import { type AttemptEvent, type AttemptReason, encodeJson, type SystemEvent } from '../journal/event.ts';
+import { isControlFlow, isUnrecoverable, retryDelayOf } from './bullmq-errors.ts';
 
 export type Verdict =
   | { kind: 'completed'; result: string | null }

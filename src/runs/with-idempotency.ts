@@ -1,13 +1,13 @@
 import { DelayedError, type Job } from 'bullmq';
 import { z } from 'zod';
-import { InputInvalidError, type Issue } from '../errors.ts';
-import { aFunction, parseOptions } from '../options.ts';
-import { within } from '../util/with-timeout.ts';
 import type { JobClient } from '../client/client.ts';
+import { InputInvalidError, type Issue } from '../errors.ts';
 import { type Backoff, type JobContext, type JobPolicy, policyShape, toPolicy } from '../jobs/define-job.ts';
-import { Guard, type JobSpec } from './guard.ts';
+import { aFunction, parseOptions } from '../options.ts';
 import { type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
 import { type RuntimeShare, shareOf, shareRuntime } from '../runtime/shared-runtime.ts';
+import { within } from '../util/with-timeout.ts';
+import { Guard, type JobSpec } from './guard.ts';
 
 /**
  * A BullMQ job by its shape. BullMQ's `Job` is a class with private members, so that the one of

@@ -4,8 +4,8 @@ import type { Kysely } from 'kysely';
 import { findOtherQueues } from '../db/operator.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
-import type { RedisConnection } from '../redis/pubsub.ts';
 import type { Logger } from '../log.ts';
+import type { RedisConnection } from '../redis/pubsub.ts';
 
 /** Queues kept at most: each costs every look at the board some commands. */
 const MAX_QUEUES = 100;

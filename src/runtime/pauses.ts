@@ -22,10 +22,10 @@ import type { Kysely } from 'kysely';
 import { deletePause, findPause, findPauses, insertPause, lockPause, type Pause } from '../db/paused-queues.ts';
 import type { Database } from '../db/schema.ts';
 import { OncefleetError } from '../errors.ts';
-import type { RedisConnection } from '../redis/pubsub.ts';
 import type { Logger } from '../log.ts';
-import { within } from '../util/with-timeout.ts';
+import type { RedisConnection } from '../redis/pubsub.ts';
 import { uuidV7 } from '../util/uuid.ts';
+import { within } from '../util/with-timeout.ts';
 
 /** The field of a queue's `meta` hash that has the id of its pause. */
 const MARK = 'oncefleet:pause';

@@ -4,24 +4,19 @@ import { sql } from 'kysely';
 import { z } from 'zod';
 import { crashPoint } from '../crash-points.ts';
 import { createDb, type Db } from '../db/client.ts';
-import {
-  type ClaimAnswer,
-  type ClaimRequest,
-  claimJobs,
-  findInput,
-  findSettled,
-  type Settlement,
-  setSource,
-  settleJobs,
-} from '../db/jobs.ts';
-import type { Run } from '../db/journal.ts';
+import { type ClaimAnswer, type ClaimRequest, claimJobs } from '../db/jobs/claim.ts';
+import { findSettled, type Settlement, settleJobs } from '../db/jobs/settle.ts';
+import { findInput, setSource } from '../db/jobs/source.ts';
+import type { Run } from '../db/streams/segments.ts';
 import { isTransient } from '../db/transient.ts';
+import { Acceptor } from '../enqueue/accept.ts';
+import { Dispatcher } from '../enqueue/dispatcher.ts';
+import { Outbox } from '../enqueue/outbox.ts';
 import { type Issue, OncefleetError } from '../errors.ts';
-import { Batcher } from '../util/batcher.ts';
 import { ChannelHub, Publisher } from '../journal/channel.ts';
-import type { RedisConnection } from '../redis/pubsub.ts';
 import { Followers } from '../journal/follower.ts';
 import { JournalWriter } from '../journal/writer.ts';
+import { LeaseKeeper } from '../leases/keeper.ts';
 import { type Logger, silentLogger } from '../log.ts';
 import {
   DEFAULT_SCHEMA,
@@ -36,17 +31,15 @@ import {
   tenantName,
   wholeNumber,
 } from '../options.ts';
-import { within } from '../util/with-timeout.ts';
-import { Acceptor } from '../enqueue/accept.ts';
 import { closeRedis, connectRedis, queuePrefix, trackDuplicates } from '../redis/connections.ts';
+import type { RedisConnection } from '../redis/pubsub.ts';
+import { Batcher } from '../util/batcher.ts';
+import { uuidV7 } from '../util/uuid.ts';
+import { within } from '../util/with-timeout.ts';
 import { Control } from './control.ts';
-import { Dispatcher } from '../enqueue/dispatcher.ts';
-import { LeaseKeeper } from '../leases/keeper.ts';
 import { OtherQueues } from './other-queues.ts';
-import { Outbox } from '../enqueue/outbox.ts';
 import { Pauses } from './pauses.ts';
 import { PoisonAlerts } from './poison-alerts.ts';
-import { uuidV7 } from '../util/uuid.ts';
 
 /** How long a health check waits for each service, ms. */
 const HEALTH_WAIT_MS = 2_000;

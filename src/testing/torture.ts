@@ -7,16 +7,19 @@
  * backdated, another run takes over. What real processes do when they are killed is the matter
  * of crash points (docs/crash-points.md).
  */
+
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type { Queue } from 'bullmq';
 import type { Kysely } from 'kysely';
 import pg from 'pg';
 import { z } from 'zod';
+import type { EventPage, JobHandle, JobRecord } from '../client/types.ts';
 import { createDb, type Db } from '../db/client.ts';
+import type { JobStatus } from '../db/jobs/states.ts';
+import { isTerminalStatus } from '../db/jobs/states.ts';
 import { asPlain, type QualifiedDatabase } from '../db/own-schema.ts';
 import { LeaseLostError, OncefleetError, toIssues } from '../errors.ts';
-import type { EventPage, JobHandle, JobRecord } from '../client/types.ts';
 import {
   type AnyJobDefinition,
   defineJob,
@@ -424,7 +427,7 @@ class Trial {
   /** @returns false when it has not ended in time */
   async ended(timeoutMs: number): Promise<boolean> {
     // By its row: an outcome that was committed beside a crash is not announced, and waiters would look late.
-    const ended = this.#until(({ status }) => status !== 'pending' && status !== 'running');
+    const ended = this.#until(({ status }) => isTerminalStatus(status));
     const inTime = await settles(timeoutMs, ended);
     this.#finished.resolve();
     return inTime;
@@ -541,9 +544,9 @@ class Trial {
   }
 
   /** Waits until the job's row is as wanted. */
-  async #until(wanted: (row: { fence: number; status: string; deferrals: number }) => boolean): Promise<void> {
+  async #until(wanted: (row: { fence: number; status: JobStatus; deferrals: number }) => boolean): Promise<void> {
     while (!this.#over) {
-      const found = await this.#pool.query<{ fence: number; status: string; deferrals: number }>(
+      const found = await this.#pool.query<{ fence: number; status: JobStatus; deferrals: number }>(
         '/* oncefleet: torture */ select fence, status, deferral_count as deferrals from oncefleet.jobs where id = $1',
         [this.#jobId],
       );

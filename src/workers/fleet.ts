@@ -3,17 +3,17 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type Job, Worker } from 'bullmq';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
+import { createJobClient, type JobClient } from '../client/client.ts';
 import { findPolicies, type Retention, setPolicy, type TenantPolicy } from '../db/retention.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
 import { InputInvalidError, type Issue, OncefleetError, toIssues } from '../errors.ts';
-import { createJobClient, type JobClient } from '../client/client.ts';
 import { type AnyJobDefinition, definitionSchema } from '../jobs/define-job.ts';
-import { Guard, type JobSpec } from '../runs/guard.ts';
-import { HandlerSlots } from '../runs/handler-slots.ts';
-import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
-import { lendRuntime } from '../runtime/shared-runtime.ts';
 import type { JobEvent } from '../journal/event.ts';
+import { FinishedJobs } from '../maintenance/completed-job-trimmer.ts';
+import { type Diagnosis, type DoctorOptions, diagnose } from '../maintenance/doctor/doctor.ts';
+import { Reconciler } from '../maintenance/reconciler.ts';
+import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from '../maintenance/sweeper.ts';
 import {
   abortSignal,
   aFunction,
@@ -25,12 +25,12 @@ import {
   waitMs,
   wholeNumber,
 } from '../options.ts';
-import { within } from '../util/with-timeout.ts';
-import { type Diagnosis, type DoctorOptions, diagnose } from '../maintenance/doctor/doctor.ts';
-import { FinishedJobs } from '../maintenance/completed-job-trimmer.ts';
-import { Reconciler } from '../maintenance/reconciler.ts';
-import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from '../maintenance/sweeper.ts';
+import { Guard, type JobSpec } from '../runs/guard.ts';
+import { HandlerSlots } from '../runs/handler-slots.ts';
+import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
+import { lendRuntime } from '../runtime/shared-runtime.ts';
 import { UnknownNames } from '../runtime/unknown-names.ts';
+import { within } from '../util/with-timeout.ts';
 
 export interface FleetOptions extends RuntimeOptions {
   jobs: readonly AnyJobDefinition[];

@@ -1,6 +1,6 @@
 import { describe, expect, test, vi } from 'vitest';
-import { Lifecycle } from '../../src/util/lifecycle.ts';
 import { silentLogger } from '../../src/log.ts';
+import { Lifecycle } from '../../src/util/lifecycle.ts';
 
 const create = (limitMs = 5_000, hurryLimitMs = 5_000) => new Lifecycle({ log: silentLogger(), limitMs, hurryLimitMs });
 

@@ -1,17 +1,12 @@
 import { sql } from 'kysely';
 import { describe, expect, it } from 'vitest';
-import {
-  claimJobs,
-  endAbandoned,
-  lockFence,
-  redriveJob,
-  requestCancel,
-  type Settlement,
-  saveCheckpoint,
-  settleJobs,
-} from '../../src/db/jobs.ts';
-import { appendRuns } from '../../src/db/journal.ts';
-import { ending } from '../../src/runtime/abandon.ts';
+import { requestCancel } from '../../src/db/jobs/cancel.ts';
+import { claimJobs } from '../../src/db/jobs/claim.ts';
+import { lockFence, saveCheckpoint } from '../../src/db/jobs/fence.ts';
+import { finishAbandoned } from '../../src/db/jobs/finish.ts';
+import { redriveJob } from '../../src/db/jobs/redrive.ts';
+import { type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
+import { appendRuns } from '../../src/db/streams/segments.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { claimFree, claimOne, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 
@@ -90,8 +85,8 @@ describe('the claim table, row by row', () => {
       await expireLease(file.db, id);
     }
     expect(await claimOne(file.db, id, { maxCrashes: 2 })).toEqual({ decision: 'end', why: 'poison' });
-    const ended = await endAbandoned(file.db, id, { resultTtlMs: 1_000, delivery: 0 }, (row) => ending(id, row, 2));
-    expect(ended).toMatchObject({ status: 'failed', alert: { jobId: id, fence: 4, crashes: 3 }, crashCount: 3 });
+    const finished = await finishAbandoned(file.db, id, { resultTtlMs: 1_000, delivery: 0, maxCrashes: 2 });
+    expect(finished).toMatchObject({ status: 'failed', alert: { jobId: id, fence: 4, crashes: 3 } });
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'failed', crash_count: 3, fence: 4, lease_owner: null });
     expect((await journalOf(file.db, id)).at(-1)?.event).toMatchObject({ type: 'error', error: { code: 'POISONED' } });
   });
@@ -131,7 +126,7 @@ describe('the claim table, row by row', () => {
     const id = await insertJob(file.db);
     await claimOne(file.db, id, { maxCrashes: 0 });
     await expireLease(file.db, id);
-    await endAbandoned(file.db, id, { resultTtlMs: 1_000, delivery: undefined }, (row) => ending(id, row, 0));
+    await finishAbandoned(file.db, id, { resultTtlMs: 1_000, maxCrashes: 0 });
     expect((await claimOne(file.db, id, { delivery: 1 })).decision).toBe('failed');
     expect((await claimOne(file.db, id, { delivery: 1 })).decision).toBe('failed');
     expect((await claimOne(file.db, id, { delivery: 2 })).decision).toBe('retried');
@@ -141,7 +136,7 @@ describe('the claim table, row by row', () => {
     const id = await insertJob(file.db);
     await requestCancel(file.db, 'default', id);
     expect(await claimOne(file.db, id)).toEqual({ decision: 'end', why: 'cancel' });
-    await endAbandoned(file.db, id, { resultTtlMs: 1_000, delivery: 0 }, (row) => ending(id, row, 5));
+    await finishAbandoned(file.db, id, { resultTtlMs: 1_000, delivery: 0, maxCrashes: 5 });
     expect(await claimOne(file.db, id)).toEqual({ decision: 'cancelled' });
   });
 
@@ -288,7 +283,7 @@ describe('after a takeover the last owner', () => {
     await claimFree(file.db, id);
     await expireLease(file.db, id);
     await requestCancel(file.db, 'default', id);
-    await endAbandoned(file.db, id, { resultTtlMs: 1_000, delivery: undefined }, (row) => ending(id, row, 5));
+    await finishAbandoned(file.db, id, { resultTtlMs: 1_000, maxCrashes: 5 });
     expect(
       await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] }]),
     ).toHaveProperty('size', 0);
@@ -318,12 +313,11 @@ describe('while a transaction holds the fence', () => {
 describe('redrive', () => {
   it('takes failed jobs only, resets the counters, and lets the fence and the stream go on', async () => {
     const id = await insertJob(file.db);
-    const textOf = ({ error }: { error: string | null }) => `{"type":"error","error":${error}}`;
-    expect(await redriveJob(file.db, id, textOf)).toBeUndefined();
+    expect(await redriveJob(file.db, id)).toBeUndefined();
     await claimFree(file.db, id);
     const error = '{"code":"HANDLER_ERROR","message":"no"}';
     await settleJobs(file.db, [settlement(id, 1, { status: 'failed', outcome: 'error', result: null, error })]);
-    expect(await redriveJob(file.db, id, textOf)).toEqual({ queue: 'job' });
+    expect(await redriveJob(file.db, id)).toEqual({ queue: 'job' });
     expect(await rowOf(file.db, id)).toMatchObject({
       status: 'pending',
       error_count: 0,

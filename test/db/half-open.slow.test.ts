@@ -5,13 +5,13 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { FaultProxy } from '../../chaos/proxy.ts';
 import { createDb, type Db } from '../../src/db/client.ts';
-import { endAbandoned } from '../../src/db/jobs.ts';
-import { connectRedis } from '../../src/redis/connections.ts';
-import { Runtime } from '../../src/runtime/runtime.ts';
+import { finishAbandoned } from '../../src/db/jobs/finish.ts';
 import { type AnyJobDefinition, defineJob } from '../../src/index.ts';
 import { ChannelHub, streamChannel } from '../../src/journal/channel.ts';
 import { silentLogger } from '../../src/log.ts';
 import { Reconciler } from '../../src/maintenance/reconciler.ts';
+import { connectRedis } from '../../src/redis/connections.ts';
+import { Runtime } from '../../src/runtime/runtime.ts';
 import { backdateJob, insertJob, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
@@ -143,10 +143,15 @@ describe('a process whose connections to Postgres went half-open in a transactio
     const gone = createDb({ url, maxConnections: 1, applicationName: 'test', onError: () => undefined });
     onTestFinished(() => gone.close());
     const id = await insertJob(file.db);
-    const ending = endAbandoned(gone.kysely, id, { resultTtlMs: 1_000, delivery: undefined }, () => {
-      proxy.strand();
-      return { status: 'failed', error: undefined, terminalJson: '{"type":"error"}', poisoned: false };
+    // Cut off when it has the row's lock: the rule's answer comes with it.
+    const stranded = gone.kysely.withPlugin({
+      transformQuery: ({ node }) => node,
+      transformResult: async ({ result }) => {
+        if ('reason' in (result.rows[0] ?? {})) proxy.strand();
+        return result;
+      },
     });
+    const ending = finishAbandoned(stranded, id, { resultTtlMs: 1_000, maxCrashes: undefined, cancel: true });
     ending.catch(() => undefined);
     const isFree = async () =>
       (await sql`select id from oncefleet.jobs where id = ${id} for update skip locked`.execute(file.db)).rows.length;

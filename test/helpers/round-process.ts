@@ -3,8 +3,8 @@
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
-import { Runtime } from '../../src/runtime/runtime.ts';
 import { Reconciler } from '../../src/maintenance/reconciler.ts';
+import { Runtime } from '../../src/runtime/runtime.ts';
 
 const runtime = new Runtime({ databaseUrl: process.argv[2] as string, redisUrl: await silentRedis() });
 const reconciler = new Reconciler({ runtime, jobs: new Map(), intervalMs: 1_000 });

@@ -2,11 +2,12 @@
 import type { Kysely } from 'kysely';
 import { sql } from 'kysely';
 import { expect } from 'vitest';
-import { redriveJob, type Settlement, settleJobs } from '../../src/db/jobs.ts';
-import { appendRuns } from '../../src/db/journal.ts';
+import { redriveJob } from '../../src/db/jobs/redrive.ts';
+import { type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
 import type { Database } from '../../src/db/schema.ts';
+import { appendRuns } from '../../src/db/streams/segments.ts';
+import { rowTerminalJson } from '../../src/db/streams/terminal.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
-import { rowTerminalJson } from '../../src/journal/terminal.ts';
 import { claimFree, expireLease, insertJob } from './fixtures.ts';
 
 export interface TestStream {
@@ -72,7 +73,7 @@ export async function openStream(
       await backdateEnd(db, id, ageMs);
     },
     async redrive() {
-      await redriveJob(db, id, () => '');
+      await redriveJob(db, id);
       ({ fence } = await claimFree(db, id));
     },
   };

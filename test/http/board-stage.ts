@@ -10,11 +10,11 @@ import type { Database } from '../../src/db/schema.ts';
 import { NonRetryableError } from '../../src/errors.ts';
 import { createApp } from '../../src/http/app.ts';
 import { defineJob } from '../../src/jobs/define-job.ts';
-import { Runtime } from '../../src/runtime/runtime.ts';
-import { withIdempotency } from '../../src/runs/with-idempotency.ts';
 import { silentLogger } from '../../src/log.ts';
-import { createFleet, type Fleet, type FleetWorker } from '../../src/workers/fleet.ts';
 import { Reconciler } from '../../src/maintenance/reconciler.ts';
+import { withIdempotency } from '../../src/runs/with-idempotency.ts';
+import { Runtime } from '../../src/runtime/runtime.ts';
+import { createFleet, type Fleet, type FleetWorker } from '../../src/workers/fleet.ts';
 import { createTestDatabase, testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 import { inject } from './requests.ts';
 

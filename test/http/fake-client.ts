@@ -1,8 +1,8 @@
 /** A JobClient in memory, for faults that real servers cannot be made to show on cue. */
 import { randomUUID } from 'node:crypto';
-import { OncefleetError } from '../../src/errors.ts';
 import type { JobClient } from '../../src/client/client.ts';
 import type { EventPage, FollowOptions, JobHandle, JobRecord } from '../../src/client/types.ts';
+import { OncefleetError } from '../../src/errors.ts';
 import type { AnyJobDefinition } from '../../src/jobs/define-job.ts';
 import { isTerminalType, type JobEvent, type StreamEvent } from '../../src/journal/event.ts';
 

@@ -1,8 +1,8 @@
 /** Event streams of jobs whose events are published before they are committed. */
 import { expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
-import { settleJobs } from '../../src/db/jobs.ts';
-import { appendRuns } from '../../src/db/journal.ts';
+import { settleJobs } from '../../src/db/jobs/settle.ts';
+import { appendRuns } from '../../src/db/streams/segments.ts';
 import { createApp } from '../../src/http/app.ts';
 import { defineJob } from '../../src/index.ts';
 import { silentLogger } from '../../src/log.ts';

@@ -5,7 +5,7 @@ import { connect, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { Redis } from 'ioredis';
 import { expect, it, onTestFinished } from 'vitest';
-import { appendRuns, type Run } from '../../src/db/journal.ts';
+import { appendRuns, type Run } from '../../src/db/streams/segments.ts';
 import { encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
 import { claimFree, insertJob, useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';

@@ -1,12 +1,12 @@
 import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
-import { settleJobs } from '../../src/db/jobs.ts';
-import type { Run } from '../../src/db/journal.ts';
-import { uuidV7 } from '../../src/util/uuid.ts';
+import { settleJobs } from '../../src/db/jobs/settle.ts';
+import type { Run } from '../../src/db/streams/segments.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
 import { Publisher } from '../../src/journal/channel.ts';
 import { silentLogger } from '../../src/log.ts';
+import { uuidV7 } from '../../src/util/uuid.ts';
 import { journalOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl } from '../helpers/services.ts';

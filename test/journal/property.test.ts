@@ -8,7 +8,7 @@ import fc from 'fast-check';
 import { Redis } from 'ioredis';
 import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { type Settlement, settleJobs } from '../../src/db/jobs.ts';
+import { type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
 import type { StreamEvent } from '../../src/index.ts';
 import { type Announcement, ChannelHub, encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
 import { Followers, type Following } from '../../src/journal/follower.ts';

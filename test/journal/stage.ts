@@ -1,8 +1,9 @@
 /** A stream, its journal and its live bus, written and told separately, and followers of it. */
 import { Redis } from 'ioredis';
 import { expect, onTestFinished } from 'vitest';
-import { type NewJob, type Settlement, settleJobs } from '../../src/db/jobs.ts';
-import { appendRuns, type Run } from '../../src/db/journal.ts';
+import type { NewJob } from '../../src/db/jobs/insert.ts';
+import { type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
+import { appendRuns, type Run } from '../../src/db/streams/segments.ts';
 import type { Cursor, StreamEvent } from '../../src/index.ts';
 import { type Announcement, ChannelHub, encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
 import { type FollowerOptions, Followers } from '../../src/journal/follower.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
-import type { Run } from '../../src/db/journal.ts';
+import type { Run } from '../../src/db/streams/segments.ts';
 import { OncefleetError } from '../../src/errors.ts';
 import { JournalWriter, type JournalWriterOptions } from '../../src/journal/writer.ts';
 import { silentLogger } from '../../src/log.ts';

@@ -1,7 +1,7 @@
 import { Queue, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import { expect, it, onTestFinished } from 'vitest';
-import type { DispatchRow } from '../../src/db/jobs.ts';
+import type { DispatchRow } from '../../src/db/jobs/unfinished.ts';
 import { toJobData } from '../../src/enqueue/job-data.ts';
 import { silentLogger } from '../../src/log.ts';
 import { FinishedJobs } from '../../src/maintenance/completed-job-trimmer.ts';

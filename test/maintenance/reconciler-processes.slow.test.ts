@@ -5,8 +5,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { Runtime } from '../../src/runtime/runtime.ts';
 import { Reconciler } from '../../src/maintenance/reconciler.ts';
+import { Runtime } from '../../src/runtime/runtime.ts';
 import { useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 

@@ -2,20 +2,20 @@
 import { sql, type Transaction } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
-import { findUnfolded } from '../../src/db/fold.ts';
+import { requestCancel } from '../../src/db/jobs/cancel.ts';
 import {
   findAbandonedJobs,
   findOverdueJobs,
   findPendingJobs,
-  requestCancel,
   type UnfinishedCursor,
-} from '../../src/db/jobs.ts';
+} from '../../src/db/jobs/unfinished.ts';
 import { insertOutbox } from '../../src/db/outbox.ts';
 import type { Database } from '../../src/db/schema.ts';
-import { Runtime } from '../../src/runtime/runtime.ts';
-import { uuidV7 } from '../../src/util/uuid.ts';
+import { findUnfolded } from '../../src/db/streams/fold.ts';
 import { defineJob } from '../../src/index.ts';
 import { Reconciler } from '../../src/maintenance/reconciler.ts';
+import { Runtime } from '../../src/runtime/runtime.ts';
+import { uuidV7 } from '../../src/util/uuid.ts';
 import { backdateJob, claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 

@@ -3,7 +3,7 @@ import type { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { requestCancel } from '../../src/db/jobs.ts';
+import { requestCancel } from '../../src/db/jobs/cancel.ts';
 import { stepsJob } from '../helpers/crash-process.ts';
 import { LONG_LEASE, startDoomed } from '../helpers/doomed.ts';
 import { backdateJob, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';

@@ -1,7 +1,7 @@
 /**
- * The mechanisms that hold promises 1 to 8 of DESIGN.md while machines die: for each a test that
+ * The mechanisms that hold promises 1 to 8 (README.md) while machines die: for each a test that
  * kills, freezes or cuts off real processes at named points, and goes red when it is taken out.
- * `npm run mutate -- --faults` checks each; README.md shows them.
+ * `npm run mutate -- --faults` checks each.
  */
 import type { Fault } from './mutation.ts';
 
@@ -62,9 +62,9 @@ export const faults: readonly Fault[] = [
   ),
   ...sees(1, LOST_ANSWERS, LOST_OUTCOME, ['silent'], 'settle-silent-running'),
   ...sees(1, LOST_ANSWERS, LOST_OUTCOME, ['return'], 'settlement-recognised', [
-    'settle-head-state',
+    'append-state',
     'settle-running',
-    'settle-next-seq',
+    'append-next-seq',
   ]),
   ...sees(1, LOST_ANSWERS, 'an interruption, by the run that was told to stop', [], 'settle-running'),
   ...sees(
@@ -72,7 +72,7 @@ export const faults: readonly Fault[] = [
     LOST_ANSWERS,
     'an error that is retried, by the run that threw it',
     [],
-    ['settle-running', 'settle-next-seq'],
+    ['settle-running', 'append-next-seq'],
   ),
   ...sees(1, LOST_ANSWERS, 'a transaction that completed its job, by the run that did it', [], 'complete-recognised'),
   ...sees(
@@ -96,7 +96,7 @@ export const faults: readonly Fault[] = [
   ...sees(2, ZOMBIES, ZOMBIE_WRITES, ['append.before', 'complete'], 'append-fence', 'claim-new-head'),
   ...sees(2, ZOMBIES, ZOMBIE_WRITES, ['checkpoint.before', 'complete'], 'checkpoint-fence'),
   ...sees(2, ZOMBIES, ZOMBIE_WRITES, ['settle.before', 'silent'], 'settle-silent-fence'),
-  ...sees(2, ZOMBIES, ZOMBIE_WRITES, ['settle.before', 'return'], ['settle-fence', 'settle-head-fence']),
+  ...sees(2, ZOMBIES, ZOMBIE_WRITES, ['settle.before', 'return'], ['settle-fence', 'append-fence']),
   ...sees(2, ZOMBIES, 'releases nothing that it was told to let go of', [], 'settle-fence'),
   ...sees(
     2,
@@ -139,7 +139,7 @@ export const faults: readonly Fault[] = [
   ...sees(3, CRASHES, KILLED, ['checkpoint.after (overlap)'], 'checkpoint-seq-early'),
   ...sees(3, LOST_ANSWERS, 'a flush, of events that are on their way', [], 'stream-flush-waits'),
   ...sees(3, LOST_ANSWERS, 'waits for them', [], 'writer-seal-waits'),
-  ...sees(3, LOST_ANSWERS, 'leaves no gap before itself', [], ['settle-first-seq', 'writer-seal-waits']),
+  ...sees(3, LOST_ANSWERS, 'leaves no gap before itself', [], ['append-first-seq', 'writer-seal-waits']),
   ...sees(3, ZOMBIES, RETENTION, ['job'], 'append-first-seq'),
   ...sees(
     3,
@@ -339,7 +339,14 @@ export const faults: readonly Fault[] = [
   ),
   ...sees(5, ENDINGS, 'reaches the run with its next heartbeat', [], 'cancel-heartbeat'),
   ...sees(5, ENDINGS, DIED_BEFORE_END, ['claim.before', 'CANCELLED'], 'claim-cancelled', 'claim-fresh-cancelled'),
-  ...sees(5, ENDINGS, DIED_BEFORE_END, ['claim.before', 'DEADLINE_EXCEEDED'], 'claim-deadline', 'claim-fresh-deadline'),
+  ...sees(
+    5,
+    ENDINGS,
+    DIED_BEFORE_END,
+    ['claim.before', 'DEADLINE_EXCEEDED'],
+    'claim-deadline',
+    'claim-fresh-cancelled',
+  ),
   ...sees(5, CRASHES, KILLED, ['settle.after (throw)'], 'release-on-error'),
   ...sees(
     5,
@@ -474,7 +481,7 @@ export const faults: readonly Fault[] = [
     'claim-poison',
     'delivery-ends-poisoned',
   ),
-  ...sees(7, ENDINGS, 'leaves a job to be run whose owner has come back and let go of it', [], 'ending-poison-limit'),
+  ...sees(7, ENDINGS, 'leaves a job to be run whose owner has come back and let go of it', [], 'claim-poison-limit'),
   ...sees(
     7,
     ENDINGS,
@@ -487,7 +494,7 @@ export const faults: readonly Fault[] = [
     REDIS_LOSS,
     'a job that kills its workers is ended by the reconciler, with an alert, though nothing delivers it',
     [],
-    'reconciler-alerts',
+    'delivery-ends-poisoned',
   ),
   ...sees(7, CRASHES, POISONED, ['reconcile.end.after'], 'alert-noted', 'alert-taken-out'),
   ...sees(7, CRASHES, POISONED, ['poison.alert.after'], 'alert-after-hook'),

@@ -1,4 +1,4 @@
-/** What a mutation and a fault are, how their places are found, and the tables of README.md. */
+/** What a mutation and a fault are, and how their places are found. */
 
 /** A mechanism taken out of the source, and the test that must notice. */
 export interface Mutation {
@@ -17,9 +17,12 @@ export interface Mutation {
   title: string;
 }
 
+/** A mutation as the list of its file has it. */
+export type Change = Omit<Mutation, 'file'>;
+
 /** A mechanism that holds a promise while machines die, and the test with real faults that must notice when it is gone. */
 export interface Fault {
-  /** Of the first eight of DESIGN.md's promises. */
+  /** Of the first eight promises of README.md. */
   promise: 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
   /** Names of mutations. Several: each is behind the others, so that only together they are missed. */
   without: readonly [string, ...string[]];
@@ -39,11 +42,6 @@ export interface Trial {
   test: string;
   title: string;
 }
-
-const MARKS = {
-  mutations: ['<!-- mutations: written by `npm run mutate -- --write` -->', '<!-- end of mutations -->'],
-  faults: ['<!-- faults: written by `npm run mutate -- --write` -->', '<!-- end of faults -->'],
-} as const;
 
 /** Where `find` occurs, whatever line breaks, indents and trailing commas a formatter has put there. */
 export function placesOf(find: string, source: string): { start: number; end: number }[] {
@@ -89,47 +87,6 @@ export function trialOfFault({ without, test, title, values = [] }: Fault, mutat
   const mechanism = taken.map((mutation) => mutation.mechanism).join('; ');
   const filled = values.reduce((text, value) => text.replace('%s', value), title);
   return { name: without.join(' + '), mechanism, mutations: taken, test, title: filled };
-}
-
-/** The text of a README with its tables brought up to date. @throws Error its marks are missing */
-export function withTables(readme: string, mutations: readonly Mutation[], faults: readonly Fault[]): string {
-  return between(between(readme, MARKS.mutations, tableOf(mutations)), MARKS.faults, faultTableOf(mutations, faults));
-}
-
-function between(text: string, [start, end]: readonly [string, string], table: string): string {
-  const from = text.indexOf(start);
-  const to = text.indexOf(end);
-  if (from === -1 || to < from) throw new Error(`no table to write: ${start} … ${end}`);
-  return `${text.slice(0, from + start.length)}\n\n${table}\n\n${text.slice(to)}`;
-}
-
-function tableOf(mutations: readonly Mutation[]): string {
-  const rows = mutations.map(
-    ({ name, file, mechanism, test, title }) =>
-      `| \`${name}\` | ${cell(mechanism)} | ${file.replace('src/', '')} | ${cell(title)} (${test.replace('test/', '')}) |`,
-  );
-  return ['| mutation | mechanism taken out | of | test that goes red |', '| --- | --- | --- | --- |', ...rows].join(
-    '\n',
-  );
-}
-
-function faultTableOf(mutations: readonly Mutation[], faults: readonly Fault[]): string {
-  const rows = faults
-    .toSorted((a, b) => a.promise - b.promise)
-    .map((fault) => {
-      const { test, title, mechanism } = trialOfFault(fault, mutations);
-      const names = fault.without.map((name) => `\`${name}\``).join(' + ');
-      return `| ${fault.promise} | ${names} | ${cell(mechanism)} | ${cell(title)} (${test.replace('test/', '')}) |`;
-    });
-  return [
-    '| promise | taken out | mechanism | test with real faults that goes red |',
-    '| --- | --- | --- | --- |',
-    ...rows,
-  ].join('\n');
-}
-
-function cell(text: string): string {
-  return text.replace(/[|\\]/g, '\\$&');
 }
 
 function escapePattern(text: string): string {

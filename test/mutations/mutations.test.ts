@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { elsewhere, faults } from './faults.ts';
 import { mutations } from './list.ts';
-import { mutate, placesOf, titlePattern, trialOfFault, withTables } from './mutation.ts';
+import { mutate, placesOf, titlePattern, trialOfFault } from './mutation.ts';
 
 const read = (path: string) => readFileSync(fileURLToPath(new URL(`../../${path}`, import.meta.url)), 'utf8');
 
@@ -26,11 +26,6 @@ describe('the list of mutations', () => {
   it('names tests that are there', () => {
     const missing = mutations.filter(({ test, title }) => !read(test).includes(title)).map(({ name }) => name);
     expect(missing).toEqual([]);
-  });
-
-  it('is what the tables in test/README.md show: npm run mutate -- --write', () => {
-    const readme = read('test/README.md');
-    expect(withTables(readme, mutations, faults)).toBe(readme);
   });
 });
 

@@ -3,10 +3,10 @@ import { randomBytes } from 'node:crypto';
 import { type Job, type JobsOptions, Queue, QueueEvents, UnrecoverableError, Worker, type WorkerOptions } from 'bullmq';
 import { Redis } from 'ioredis';
 import { afterAll, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { Runtime } from '../../src/runtime/runtime.ts';
 import { createFleet, type JobContext, NonRetryableError, RetryAfterError, withIdempotency } from '../../src/index.ts';
 import { type Logger, silentLogger } from '../../src/log.ts';
 import { Reconciler } from '../../src/maintenance/reconciler.ts';
+import { Runtime } from '../../src/runtime/runtime.ts';
 import { useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 

@@ -3,7 +3,6 @@ import { Queue, QueueEvents, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
-import { Runtime } from '../../src/runtime/runtime.ts';
 import {
   CancelledError,
   defineJob,
@@ -12,6 +11,7 @@ import {
   RetryAfterError,
   withIdempotency,
 } from '../../src/index.ts';
+import { Runtime } from '../../src/runtime/runtime.ts';
 import { claimFree, expireLease, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';

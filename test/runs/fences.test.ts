@@ -7,21 +7,16 @@ import { type CompiledQuery, sql } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { createDb } from '../../src/db/client.ts';
-import {
-  claimJobs,
-  endAbandoned,
-  findSettled,
-  raiseFence,
-  requestCancel,
-  type Settlement,
-  settleJobs,
-} from '../../src/db/jobs.ts';
-import { appendRuns, findHeads, type Run } from '../../src/db/journal.ts';
+import { requestCancel } from '../../src/db/jobs/cancel.ts';
+import { claimJobs } from '../../src/db/jobs/claim.ts';
+import { raiseFence } from '../../src/db/jobs/fence.ts';
+import { finishAbandoned } from '../../src/db/jobs/finish.ts';
+import { findSettled, type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
 import { RENEW_LEASES } from '../../src/db/leases.ts';
-import { ending } from '../../src/runtime/abandon.ts';
+import { appendRuns, findHeads, type Run } from '../../src/db/streams/segments.ts';
+import { defineJob, type JobContext } from '../../src/index.ts';
 import { Runtime } from '../../src/runtime/runtime.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
-import { defineJob, type JobContext } from '../../src/index.ts';
 import { blockEventLoop } from '../helpers/block.ts';
 import { connectionLost } from '../helpers/faulty-db.ts';
 import { claimFree, expireLease, insertJob, journalOf, refusePoison, rowOf, useDatabase } from '../helpers/fixtures.ts';
@@ -229,9 +224,7 @@ describe('an ending from outside', () => {
   it('leaves a job alone while its lease lives', async () => {
     const id = await claimed();
     await requestCancel(file.db, 'default', id);
-    expect(
-      await endAbandoned(file.db, id, { resultTtlMs: 1_000, delivery: undefined }, (row) => ending(id, row, 5)),
-    ).toBeUndefined();
+    expect(await finishAbandoned(file.db, id, { resultTtlMs: 1_000, maxCrashes: 5 })).toBeUndefined();
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', fence: 1 });
   });
 
@@ -239,21 +232,19 @@ describe('an ending from outside', () => {
     const id = await claimed();
     await settleJobs(file.db, [settlement(id, 1)]);
     const before = await rowOf(file.db, id);
-    const insist = () => ({
-      status: 'cancelled' as const,
-      error: undefined,
-      terminalJson: '{"type":"cancelled"}',
-      poisoned: false,
-    });
-    expect(await endAbandoned(file.db, id, { resultTtlMs: 1_000, delivery: undefined }, insist)).toBeUndefined();
+    expect(await finishAbandoned(file.db, id, { resultTtlMs: 1_000, maxCrashes: 0, cancel: true })).toBeUndefined();
     expect(await rowOf(file.db, id)).toEqual(before);
     expect(await journalOf(file.db, id)).toEqual([]);
   });
 
-  it('takes more than maxCrashes crashes', () => {
-    const row = { cancelRequested: false, deadlinePassed: false };
-    expect(ending('id', { ...row, crashCount: 2 }, 2)).toBeUndefined();
-    expect(ending('id', { ...row, crashCount: 3 }, 2)).toMatchObject({ status: 'failed', poisoned: true });
+  it('takes more than maxCrashes crashes', async () => {
+    const id = await insertJob(file.db);
+    const finish = async (crashes: number) => {
+      await file.db.updateTable('jobs').set({ crash_count: crashes }).where('id', '=', id).execute();
+      return finishAbandoned(file.db, id, { resultTtlMs: 1_000, maxCrashes: 2 });
+    };
+    expect(await finish(2)).toBeUndefined();
+    expect(await finish(3)).toMatchObject({ status: 'failed', reason: 'poison' });
   });
 });
 

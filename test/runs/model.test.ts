@@ -1,16 +1,12 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import {
-  endAbandoned,
-  redriveJob,
-  requestCancel,
-  type Settlement,
-  saveCheckpoint,
-  settleJobs,
-} from '../../src/db/jobs.ts';
-import { appendRuns, findHeads } from '../../src/db/journal.ts';
+import { requestCancel } from '../../src/db/jobs/cancel.ts';
+import { saveCheckpoint } from '../../src/db/jobs/fence.ts';
+import { finishAbandoned } from '../../src/db/jobs/finish.ts';
+import { redriveJob } from '../../src/db/jobs/redrive.ts';
+import { type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
 import { RENEW_LEASES } from '../../src/db/leases.ts';
-import { ending } from '../../src/runtime/abandon.ts';
+import { appendRuns, findHeads } from '../../src/db/streams/segments.ts';
 import { claimOne, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import * as model from './model.ts';
 
@@ -201,16 +197,14 @@ const commands: fc.Arbitrary<Command>[] = [
   fc.constant(
     command('end what must end', async (m, r) => {
       const expected = model.end(m);
-      const ended = await endAbandoned(file.db, r.id, { resultTtlMs: 60_000, delivery: undefined }, (row) =>
-        ending(r.id, row, model.MAX_CRASHES),
-      );
+      const ended = await finishAbandoned(file.db, r.id, { resultTtlMs: 60_000, maxCrashes: model.MAX_CRASHES });
       expect(ended !== undefined).toBe(expected);
     }),
   ),
   fc.constant(
     command('redrive', async (m, r) => {
       const expected = model.redrive(m);
-      const redriven = await redriveJob(file.db, r.id, ({ error }) => `{"type":"error","error":${error}}`);
+      const redriven = await redriveJob(file.db, r.id);
       expect(redriven !== undefined).toBe(expected);
     }),
   ),

@@ -2,9 +2,9 @@
 import { pino } from 'pino';
 import { afterEach, expect, it, vi } from 'vitest';
 import { z } from 'zod';
-import type { Settlement } from '../../src/db/jobs.ts';
-import { Runtime } from '../../src/runtime/runtime.ts';
+import type { Settlement } from '../../src/db/jobs/settle.ts';
 import { defineJob } from '../../src/index.ts';
+import { Runtime } from '../../src/runtime/runtime.ts';
 import { rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 

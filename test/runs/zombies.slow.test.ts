@@ -5,7 +5,7 @@
 import { sql } from 'kysely';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { CrashPoint } from '../../src/crash-points.ts';
-import { claimJobs } from '../../src/db/jobs.ts';
+import { claimJobs } from '../../src/db/jobs/claim.ts';
 import { aheadJob, type StepsInput, stepsJob } from '../helpers/crash-process.ts';
 import { type Doomed, LONG_LEASE, startDoomed, takeOver } from '../helpers/doomed.ts';
 import { expireLease, journalOf, refusePoison, rowOf, useDatabase } from '../helpers/fixtures.ts';

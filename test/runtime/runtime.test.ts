@@ -1,6 +1,6 @@
 import type { CompiledQuery } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
-import type { Settlement } from '../../src/db/jobs.ts';
+import type { Settlement } from '../../src/db/jobs/settle.ts';
 import { Runtime } from '../../src/runtime/runtime.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { connectionLost } from '../helpers/faulty-db.ts';

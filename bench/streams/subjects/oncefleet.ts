@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Runtime } from '../../../src/runtime/runtime.ts';
 import type { StreamWriter as JournalStream } from '../../../src/journal/writer.ts';
+import { Runtime } from '../../../src/runtime/runtime.ts';
 import type { Place } from '../../lib/databases.ts';
 import type { BenchEvent } from '../../lib/events.ts';
 import { prepareOncefleet, startJobs, TENANT } from '../../lib/oncefleet.ts';

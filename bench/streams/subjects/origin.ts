@@ -9,8 +9,8 @@
  * @see https://github.com/arc53/DocsGPT/blob/main/application/streaming/message_journal.py
  */
 import pg from 'pg';
-import { uuidV7 } from '../../../src/util/uuid.ts';
 import { execute } from '../../../src/testing/services/databases.ts';
+import { uuidV7 } from '../../../src/util/uuid.ts';
 import { connectRedis } from '../../lib/databases.ts';
 import type { BenchEvent } from '../../lib/events.ts';
 import type { OnEvent, Subject } from './subject.ts';

@@ -3,6 +3,7 @@
  * somebody a night. Beside a live fleet rows and BullMQ's jobs move between two looks, so what
  * looks wrong is looked at again after a while, and only what is still wrong is told.
  */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
 import { Cluster } from 'ioredis';
@@ -18,20 +19,21 @@ import {
   type RowState,
   type ServerState,
 } from '../../db/doctor.ts';
-import type { UnfinishedCursor } from '../../db/jobs.ts';
+import { isTerminalStatus } from '../../db/jobs/states.ts';
+import type { UnfinishedCursor } from '../../db/jobs/unfinished.ts';
 import { findWaitingAlerts } from '../../db/poison-alerts.ts';
 import { findOddStreams, findRoundAge } from '../../db/reconcile.ts';
-import { OncefleetError } from '../../errors.ts';
-import type { AnyJobDefinition } from '../../jobs/define-job.ts';
 import { bullIdOf, isAnother, type MissingRow, SCORE_PER_MS, valuesOf } from '../../enqueue/dispatcher.ts';
 import { isOwnData } from '../../enqueue/job-data.ts';
+import { OncefleetError } from '../../errors.ts';
+import type { AnyJobDefinition } from '../../jobs/define-job.ts';
 import type { PauseDifference } from '../../runtime/pauses.ts';
 import type { Runtime } from '../../runtime/runtime.ts';
+import { UNKNOWN_ALERT_MS } from '../../runtime/unknown-names.ts';
 import { isUuid } from '../../util/uuid.ts';
 import { within } from '../../util/with-timeout.ts';
-import { type BullJob, DISAGREEMENTS, type DisagreementKind, judge } from './disagreements.ts';
 import { endIfOver, mendStreamOf } from '../reconciler.ts';
-import { UNKNOWN_ALERT_MS } from '../../runtime/unknown-names.ts';
+import { type BullJob, DISAGREEMENTS, type DisagreementKind, judge } from './disagreements.ts';
 
 /** Rows and BullMQ jobs looked at together. */
 const PAGE = 1_000;
@@ -291,7 +293,7 @@ class Doctor {
     return ids.flatMap((id) => {
       const row = rows.get(id);
       if (row === undefined) return [];
-      const ended = row.status !== 'pending' && row.status !== 'running';
+      const ended = isTerminalStatus(row.status);
       return [{ id, queue: row.queue, kind: ended ? 'open-stream' : 'closed-stream', row, bull: undefined }];
     });
   }

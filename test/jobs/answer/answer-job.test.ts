@@ -1,9 +1,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Db } from '../../../src/db/client.ts';
-import type { AnyJobDefinition } from '../../../src/jobs/define-job.ts';
-import type { JobEvent } from '../../../src/journal/event.ts';
 import { answerInput, createAnswerJob } from '../../../src/jobs/answer/answer-job.ts';
 import { createBuiltinJobs } from '../../../src/jobs/builtin-jobs.ts';
+import type { AnyJobDefinition } from '../../../src/jobs/define-job.ts';
+import type { JobEvent } from '../../../src/journal/event.ts';
 import { createTestDatabase, type TestDatabase } from '../../helpers/services.ts';
 import { openTestDb, runAttempt } from '../ingest/run-job.ts';
 import { type ModelRequest, type ModelServer, startModelServer } from './model-server.ts';

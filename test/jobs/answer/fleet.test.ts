@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Db } from '../../../src/db/client.ts';
-import type { JobEvent } from '../../../src/journal/event.ts';
 import { createBuiltinJobs } from '../../../src/jobs/builtin-jobs.ts';
+import type { JobEvent } from '../../../src/journal/event.ts';
 import type { Fleet } from '../../../src/workers/fleet.ts';
 import { createTestFleet } from '../../helpers/fleet.ts';
 import { createTestDatabase, type TestDatabase } from '../../helpers/services.ts';

@@ -1,7 +1,10 @@
 /** Queries on `stream_heads` and `journal_segments`. Values are bound, texts stay texts. */
+
 import { type Kysely, sql } from 'kysely';
-import type { Database } from './schema.ts';
-import { named, textArray } from './statement.ts';
+import { isTerminalStatus } from '../jobs/states.ts';
+import type { Database } from '../schema.ts';
+import { named, textArray } from '../statement.ts';
+import { advanceHeads } from './heads.ts';
 
 /** Consecutive events of one stream; `events` are their JSON texts. */
 export interface Run {
@@ -42,12 +45,6 @@ export interface StreamState {
     | undefined;
 }
 
-/**
- * A stream whose last run starts here or later is folded once it has ended. A shorter one has
- * no more segments than a reader takes in one page, and its end writes no index entry.
- */
-export const FOLD_FROM_SEQ = 32;
-
 export function lastSeq(run: Run): number {
   return run.firstSeq + run.events.length - 1;
 }
@@ -76,33 +73,20 @@ export function lastProgress(events: readonly string[]): string | null {
 }
 
 /**
- * Appends one run to each of several streams, in one statement.
+ * Appends one run to each of several streams, in one statement, where their heads accept them
+ * (`advanceHeads`); the others commit.
  *
- * A run is accepted only if the stream's head has its fence, is open, and expects its first
- * seq; the others commit. A stream without a head accepts a run that starts at 0: only the
- * first claim of a job leaves no head, later claims and outside endings all write one.
- *
- * @returns the ids of the streams that accepted theirs
+ * @returns the runs that were accepted
  */
 export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Promise<Set<Run>> {
   const result = await db.executeQuery(
     named<{ stream_id: string; fence: number }>(
       'append',
       `with run as (
-        select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
+        select *, false as terminal from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
           as r (stream_id, fence, first_seq, last_seq, progress, events)
         where fence >= 1 and first_seq >= 0 and last_seq >= first_seq
-      ), advanced as (
-        update oncefleet.stream_heads h set next_seq = r.last_seq + 1, progress = coalesce(r.progress::json, h.progress)
-        from run r
-        where h.stream_id = r.stream_id and h.fence = r.fence and h.next_seq = r.first_seq and h.state = 'open'
-        returning h.stream_id, h.fence
-      ), opened as (
-        insert into oncefleet.stream_heads (stream_id, fence, next_seq, progress)
-        select stream_id, fence, last_seq + 1, progress::json from run where first_seq = 0
-        on conflict do nothing
-        returning stream_id, fence
-      ), accepted as (
+      ), ${advanceHeads('run')}, accepted as (
         select stream_id, fence from advanced union all select stream_id, fence from opened
       ), appended as (
         insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
@@ -165,7 +149,7 @@ export async function findStreamStates(
   return new Map(
     rows.map((row) => {
       const { status } = row;
-      const inRow = row.next_seq === null && status !== 'pending' && status !== 'running';
+      const inRow = row.next_seq === null && isTerminalStatus(status);
       return [
         row.id,
         {

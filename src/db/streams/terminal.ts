@@ -1,5 +1,5 @@
 /** Terminal events, as both the run that ends a job and the reader of a silent one write them. */
-import type { StoredFailure } from '../errors.ts';
+import type { StoredFailure } from '../../errors.ts';
 
 export interface Ending {
   status: 'completed' | 'failed' | 'cancelled';
@@ -21,4 +21,15 @@ export function rowTerminalJson(ending: Ending): string {
     default:
       return ending.status satisfies never;
   }
+}
+
+export const TERMINAL_TYPES: ReadonlySet<string> = new Set(['end', 'error', 'cancelled']);
+
+/** Whether an event's JSON text is a terminal event. */
+export function isTerminalEvent(json: string): boolean {
+  return isTerminalType((JSON.parse(json) as { type: string }).type);
+}
+
+export function isTerminalType(type: string): boolean {
+  return TERMINAL_TYPES.has(type);
 }

@@ -6,8 +6,8 @@
  * after it, and asks on by seq.
  */
 import { type Kysely, sql } from 'kysely';
-import { SEPARATOR } from './journal.ts';
-import type { Database } from './schema.ts';
+import type { Database } from '../schema.ts';
+import { SEPARATOR } from './segments.ts';
 
 /**
  * A folded segment's size, bytes of JSON: 10,000 short deltas fit two, and a reader that

@@ -1,0 +1,38 @@
+import { sql, type Transaction } from 'kysely';
+import type { Database } from '../schema.ts';
+import type { AttemptOutcome } from './states.ts';
+
+/** Postgres ends a transaction of ours when its process is silent for so long, ms: a row stays locked no longer. */
+export const SILENT_OWNER_MS = 10_000;
+
+export async function limitSilence(trx: Transaction<Database>, limitMs: number): Promise<void> {
+  await sql`select set_config('idle_in_transaction_session_timeout', ${String(limitMs)}, true)`.execute(trx);
+}
+
+/** Gives the attempt in a job's row a row of its own, because the job's row is about to be reused. */
+export async function keepAttempt(
+  trx: Transaction<Database>,
+  job: {
+    id: string;
+    fence: number;
+    worker: string | null;
+    claimed_at: Date | null;
+    finished_at?: Date | null;
+    outcome: AttemptOutcome;
+    error: string | null;
+  },
+): Promise<void> {
+  if (job.claimed_at === null || job.worker === null) return;
+  await trx
+    .insertInto('ended_attempts')
+    .values({
+      job_id: job.id,
+      fence: job.fence,
+      worker: job.worker,
+      started_at: job.claimed_at,
+      finished_at: job.finished_at ?? sql`clock_timestamp()`,
+      outcome: job.outcome,
+      error: job.error,
+    })
+    .execute();
+}

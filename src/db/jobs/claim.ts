@@ -1,0 +1,369 @@
+import { type Kysely, sql } from 'kysely';
+import type { StoredFailure } from '../../errors.ts';
+import type { Database } from '../schema.ts';
+import { named, textArray } from '../statement.ts';
+import { raiseHeads } from '../streams/heads.ts';
+import type { RowOptions } from './insert.ts';
+import { type AbandonReason, abandonReason, byId, leaseHeld } from './states.ts';
+
+export interface ClaimRequest {
+  id: string;
+  /** Unique per delivery: a claim whose answer was lost is recognised by it. */
+  owner: string;
+  ttlMs: number;
+  maxCrashes: number;
+  /** BullMQ's attemptsMade of this delivery. */
+  delivery: number;
+  /** BullMQ starts it anew, with its counts reset: as good as a higher `delivery`. */
+  restarted?: boolean;
+  /** BullMQ has the job under the row's id; another client's duplicate has an id, and a count, of its own. */
+  own: boolean;
+}
+
+export interface ClaimedJob {
+  id: string;
+  /** Of the lease. */
+  owner: string;
+  tenant: string;
+  name: string;
+  key: string | null;
+  fence: number;
+  /** JSON text. */
+  input: string;
+  options: RowOptions;
+  crashCount: number;
+  errorCount: number;
+  interruptionCount: number;
+  lastOutcome: string | null;
+  /** JSON text. */
+  checkpoint: string | null;
+  checkpointSeq: number | null;
+  /** Time left until the deadline over all attempts, ms. */
+  deadlineLeftMs: number | null;
+  /** The seq its stream goes on at. */
+  nextSeq: number;
+}
+
+export type ClaimAnswer =
+  | { decision: 'claimed'; job: ClaimedJob }
+  | { decision: 'completed'; result: string | null }
+  | { decision: 'failed'; error: StoredFailure }
+  | { decision: 'cancelled' }
+  /** A person retried the failed job in BullMQ, or a completed one that has no key. */
+  | { decision: 'retried' }
+  /** `heldMs`: for how long its owner has had it. */
+  | { decision: 'held'; leaseLeftMs: number; heldMs: number }
+  /** To be ended by whoever meets it: cancel requested, deadline passed, crashed too often. */
+  | { decision: 'end'; why: AbandonReason }
+  /** Somebody holds the row's lock just now. */
+  | { decision: 'busy' }
+  | { decision: 'missing' };
+
+interface ClaimRow {
+  id: string;
+  decision: 'claimed' | 'completed' | 'failed' | 'cancelled' | 'retried' | 'held' | 'cancel' | 'deadline' | 'poison';
+  lease_left_ms?: number | null;
+  held_ms?: number | null;
+  old_result: string | null;
+  old_error?: string | null;
+  tenant: string;
+  name: string;
+  idempotency_key: string | null;
+  fence: number;
+  input: string;
+  options: string;
+  crash_count: number;
+  error_count: number;
+  interruption_count: number;
+  last_outcome: string | null;
+  checkpoint: string | null;
+  checkpoint_seq: number | null;
+  deadline_left_ms: number | null;
+  next_seq?: number | null;
+}
+
+/**
+ * The claim table, for several deliveries in one statement, by the database's clock.
+ *
+ * Rows that somebody has locked are skipped ('busy'), so one slow row never holds up a
+ * batch. Taking over writes the stream's head at the new fence in the same statement: from
+ * then on the journal refuses the last owner.
+ */
+export async function claimJobs(
+  db: Kysely<Database>,
+  requests: readonly ClaimRequest[],
+  worker: string,
+): Promise<ClaimAnswer[]> {
+  // Several deliveries of one job in a batch: the first speaks for the job, the others meet its lease.
+  const copies = new Map<string, number>();
+  for (const { id } of requests) copies.set(id, (copies.get(id) ?? 0) + 1);
+  const first = new Map<string, ClaimRequest>();
+  for (const request of requests) if (!first.has(request.id)) first.set(request.id, request);
+  const claims = [...first.values()].map((claim) => ({ ...claim, copies: copies.get(claim.id) as number })).sort(byId);
+  const rows = await claimFresh(db, claims, worker);
+  const others = claims.filter((claim) => !rows.has(claim.id));
+  if (others.length > 0) for (const [id, row] of await claimAny(db, others, worker)) rows.set(id, row);
+  const unseen = others.filter((claim) => !rows.has(claim.id)).map((claim) => claim.id);
+  const locked = unseen.length === 0 ? new Set<string>() : await findExisting(db, unseen);
+  return requests.map((request) => {
+    const row = rows.get(request.id);
+    if (row === undefined) return { decision: locked.has(request.id) ? 'busy' : 'missing' };
+    if (row.decision === 'claimed' && first.get(request.id) !== request)
+      return { decision: 'held', leaseLeftMs: request.ttlMs, heldMs: 0 };
+    return toAnswer(row, request.owner);
+  });
+}
+
+type CountedClaim = ClaimRequest & { copies: number };
+
+/**
+ * The two rows of the table that nearly all deliveries meet: a job nobody has run yet, and
+ * one that has ended. Half the work of the whole table, and nothing is locked but what is
+ * claimed; a job of fence 0 has had no owner whose transaction could hold it.
+ */
+async function claimFresh(
+  db: Kysely<Database>,
+  claims: readonly CountedClaim[],
+  worker: string,
+): Promise<Map<string, ClaimRow>> {
+  const result = await db.executeQuery(
+    named<FreshRow>(
+      'claim_fresh',
+      `with want as (
+        select id::uuid, owner, ttl_ms, copies
+        from unnest($1::text[], $2::text[], $3::float8[], $4::int[]) as w (id, owner, ttl_ms, copies)
+        where ttl_ms > 0 and copies >= 1 and owner <> ''
+      ), fresh as (
+        select w.* from want w join oncefleet.jobs j on j.id = w.id
+        where j.fence = 0 and j.status = 'pending' and ${abandonReason('j', '0')} is null
+        for no key update of j skip locked
+      ), claimed as (
+        update oncefleet.jobs j set
+          status = 'running',
+          fence = 1,
+          lease_owner = w.owner,
+          lease_expires_at = clock_timestamp() + w.ttl_ms * interval '1 ms',
+          deferral_count = w.copies - 1,
+          worker = $5,
+          claimed_at = clock_timestamp(),
+          started_at = clock_timestamp()
+        from fresh w
+        where j.id = w.id
+        returning j.*
+      ), early as (
+        -- A person has a delayed job run at once: as a running one it is looked after among those due.
+        update oncefleet.unfinished_jobs u set run_at = clock_timestamp()
+        from claimed c where c.run_at > clock_timestamp() and u.job_id = c.id
+      )
+      select id, 'claimed' as decision, tenant, name, idempotency_key, options, input,
+        extract(epoch from deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms
+      from claimed
+      union all
+      select j.id, j.status, null, null, null, null, j.result, null
+      from want w join oncefleet.jobs j on j.id = w.id
+      where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null`,
+      [
+        textArray(claims.map((claim) => claim.id)),
+        textArray(claims.map((claim) => claim.owner)),
+        claims.map((claim) => claim.ttlMs),
+        claims.map((claim) => claim.copies),
+        worker,
+      ],
+    ),
+  );
+  return new Map(result.rows.map((row) => [row.id, ofFresh(row)]));
+}
+
+interface FreshRow {
+  id: string;
+  decision: 'claimed' | 'completed' | 'cancelled';
+  tenant: string;
+  name: string;
+  idempotency_key: string | null;
+  options: string;
+  /** Of a completed job: its result. */
+  input: string;
+  deadline_left_ms: number | null;
+}
+
+/** What a first claim finds is as `insertJobs` left it; reading it back would be half the answer. */
+function ofFresh(row: FreshRow): ClaimRow {
+  return {
+    id: row.id,
+    decision: row.decision,
+    old_result: row.input,
+    tenant: row.tenant,
+    name: row.name,
+    idempotency_key: row.idempotency_key,
+    fence: 1,
+    input: row.input,
+    options: row.options,
+    crash_count: 0,
+    error_count: 0,
+    interruption_count: 0,
+    last_outcome: null,
+    checkpoint: null,
+    checkpoint_seq: null,
+    deadline_left_ms: row.deadline_left_ms,
+  };
+}
+
+/** The whole table. */
+async function claimAny(
+  db: Kysely<Database>,
+  claims: readonly CountedClaim[],
+  worker: string,
+): Promise<Map<string, ClaimRow>> {
+  const result = await db.executeQuery(
+    named<ClaimRow>(
+      'claim',
+      `with want as (
+        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[])
+          as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted)
+        where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
+      ), ended as (
+        -- Read without a lock, which would be a write, and a commit to wait for.
+        select j.id, j.status, j.result from oncefleet.jobs j join want w on w.id = j.id
+        where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null
+      ), found as (
+        select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.ended_at_delivery,
+          j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own, w.restarted
+        from oncefleet.jobs j join want w on w.id = j.id
+        where j.status not in ('completed', 'cancelled') or j.ended_at_delivery is not null
+        for update of j skip locked
+      ), decided as materialized (
+        select found.*,
+          status = 'running' and lease_owner = owner as again,
+          case
+            when status in ('failed', 'completed') and (delivery > ended_at_delivery or restarted and ended_at_delivery is not null) then 'retried'
+            when status in ('failed', 'completed', 'cancelled') then status
+            when status = 'running' and lease_owner = owner then 'claimed'
+            when ${leaseHeld('found')} then 'held'
+            else coalesce(${abandonReason('found', 'max_crashes')}, 'claimed')
+          end as decision
+        from found
+      ), claimed as (
+        update oncefleet.jobs j set
+          status = 'running',
+          fence = j.fence + (not d.again)::int,
+          lease_owner = d.owner,
+          lease_expires_at = clock_timestamp() + d.ttl_ms * interval '1 ms',
+          crash_count = j.crash_count + (d.status = 'running' and not d.again)::int,
+          deferral_count = j.deferral_count + d.copies - 1,
+          last_outcome = case when d.status = 'running' and not d.again then 'crash' else j.last_outcome end,
+          worker = $8,
+          claimed_at = case when d.again then j.claimed_at else clock_timestamp() end,
+          started_at = coalesce(j.started_at, clock_timestamp())
+        from decided d
+        where j.id = d.id and d.decision = 'claimed'
+        returning j.*
+      ), early as (
+        -- A person has a delayed job run at once: as a running one it is looked after among those due.
+        update oncefleet.unfinished_jobs u set run_at = clock_timestamp()
+        from claimed c where c.run_at > clock_timestamp() and u.job_id = c.id
+      ), deferred as (
+        update oncefleet.jobs j set deferral_count = j.deferral_count + d.copies
+        from decided d where j.id = d.id and d.decision = 'held'
+      ), noted as (
+        -- Ended by no delivery, or BullMQ's job was replaced and counts anew: from this one on.
+        update oncefleet.jobs j set ended_at_delivery = d.delivery
+        from decided d
+        where j.id = d.id and d.decision = 'failed'
+          and (d.ended_at_delivery is null or d.own and d.delivery < d.ended_at_delivery)
+      ), crashed as (
+        insert into oncefleet.ended_attempts (job_id, fence, worker, started_at, outcome)
+        select id, fence, worker, claimed_at, 'crash' from decided
+        where status = 'running' and not again and decision = 'claimed'
+      ), head as (
+        ${raiseHeads('claimed where fence > 1')}
+      )
+      select d.id, d.decision, d.old_result, d.old_error,
+        extract(epoch from d.lease_expires_at - clock_timestamp())::float8 * 1000 as lease_left_ms,
+        extract(epoch from clock_timestamp() - d.claimed_at)::float8 * 1000 as held_ms,
+        c.tenant, c.name, c.idempotency_key, c.fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
+        c.last_outcome, c.checkpoint, c.checkpoint_seq,
+        extract(epoch from c.deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms,
+        h.next_seq
+      from (
+        select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at from decided
+        union all
+        select id, status, result, null, null, null from ended
+      ) d
+      left join claimed c on c.id = d.id left join head h on h.stream_id = d.id`,
+      [
+        claims.map((claim) => claim.id),
+        claims.map((claim) => claim.owner),
+        claims.map((claim) => claim.ttlMs),
+        claims.map((claim) => claim.maxCrashes),
+        claims.map((claim) => claim.delivery),
+        claims.map((claim) => claim.copies),
+        claims.map((claim) => claim.own),
+        worker,
+        claims.map((claim) => claim.restarted ?? false),
+      ],
+    ),
+  );
+  return new Map(result.rows.map((row) => [row.id, row]));
+}
+
+function toAnswer(row: ClaimRow, owner: string): ClaimAnswer {
+  switch (row.decision) {
+    case 'claimed':
+      return {
+        decision: 'claimed',
+        job: {
+          id: row.id,
+          owner,
+          tenant: row.tenant,
+          name: row.name,
+          key: row.idempotency_key,
+          fence: row.fence,
+          input: row.input,
+          options: parseOptions(row.options),
+          crashCount: row.crash_count,
+          errorCount: row.error_count,
+          interruptionCount: row.interruption_count,
+          lastOutcome: row.last_outcome,
+          checkpoint: row.checkpoint,
+          checkpointSeq: row.checkpoint_seq,
+          deadlineLeftMs: row.deadline_left_ms,
+          nextSeq: row.next_seq ?? 0,
+        },
+      };
+    case 'completed':
+      return { decision: 'completed', result: row.old_result };
+    case 'failed':
+      return { decision: 'failed', error: JSON.parse(row.old_error ?? 'null') as StoredFailure };
+    case 'held':
+      return { decision: 'held', leaseLeftMs: row.lease_left_ms ?? 0, heldMs: row.held_ms ?? 0 };
+    case 'cancel':
+    case 'deadline':
+    case 'poison':
+      return { decision: 'end', why: row.decision };
+    case 'cancelled':
+    case 'retried':
+      return { decision: row.decision };
+    default:
+      return row.decision satisfies never;
+  }
+}
+
+/** Most jobs of a fleet have one of a few texts of options. */
+const MAX_PARSED = 1_000;
+
+const parsed = new Map<string, RowOptions>();
+
+function parseOptions(text: string): RowOptions {
+  let options = parsed.get(text);
+  if (options === undefined) {
+    options = Object.freeze(JSON.parse(text) as RowOptions);
+    if (parsed.size >= MAX_PARSED) parsed.clear();
+    parsed.set(text, options);
+  }
+  return options;
+}
+
+async function findExisting(db: Kysely<Database>, ids: readonly string[]): Promise<Set<string>> {
+  const rows = await db.selectFrom('jobs').select('id').where(sql<boolean>`id = any(${ids}::uuid[])`).execute();
+  return new Set(rows.map((row) => row.id));
+}

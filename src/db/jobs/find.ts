@@ -1,0 +1,82 @@
+import { type Kysely, sql } from 'kysely';
+import type { Database } from '../schema.ts';
+import type { JobStatus } from './states.ts';
+
+/** One job of a tenant, with its columns as the table has them. */
+export async function findJob(db: Kysely<Database>, tenant: string, id: string) {
+  return db
+    .selectFrom('jobs as j')
+    .leftJoin('stream_heads as h', 'h.stream_id', 'j.id')
+    .selectAll('j')
+    .select('h.progress')
+    .where('j.id', '=', id)
+    .where('j.tenant', '=', tenant)
+    .executeTakeFirst();
+}
+
+export async function findAttempts(db: Kysely<Database>, id: string) {
+  return db.selectFrom('job_attempts').selectAll().where('job_id', '=', id).orderBy('fence').execute();
+}
+
+/** A tenant's jobs, newest first; `before` is the id the last page ended with. */
+export async function findJobs(
+  db: Kysely<Database>,
+  filter: {
+    tenant: string;
+    key?: string | undefined;
+    name?: string | undefined;
+    status?: JobStatus | undefined;
+    before?: string | undefined;
+    limit: number;
+  },
+) {
+  let query = db.selectFrom('jobs').selectAll().where('tenant', '=', filter.tenant);
+  if (filter.key !== undefined) query = query.where('idempotency_key', '=', filter.key);
+  if (filter.name !== undefined) query = query.where('name', '=', filter.name);
+  if (filter.status !== undefined) query = query.where('status', '=', filter.status);
+  if (filter.before !== undefined) query = query.where('id', '<', filter.before);
+  return query.orderBy('id', 'desc').limit(filter.limit).execute();
+}
+
+export interface FailedFilter {
+  tenant: string;
+  name?: string | undefined;
+  /** Error code of the failure. */
+  code?: string | undefined;
+  /** Failed no longer ago than this, ms. */
+  withinMs?: number | undefined;
+}
+
+/** Ids of failed jobs, longest failed first. */
+export async function findFailedJobs(db: Kysely<Database>, filter: FailedFilter, limit: number): Promise<string[]> {
+  let query = db.selectFrom('jobs').select('id').where('tenant', '=', filter.tenant).where('status', '=', 'failed');
+  if (filter.name !== undefined) query = query.where('name', '=', filter.name);
+  // As text: a message with \u0000 in it cannot be taken apart by json operators.
+  if (filter.code !== undefined)
+    query = query.where(sql<boolean>`starts_with(error::text, ${`{"code":${JSON.stringify(filter.code)}`})`);
+  if (filter.withinMs !== undefined)
+    query = query.where(
+      'finished_at',
+      '>=',
+      sql<Date>`clock_timestamp() - ${filter.withinMs}::float8 * interval '1 ms'`,
+    );
+  const rows = await query.orderBy('finished_at').limit(limit).execute();
+  return rows.map((row) => row.id);
+}
+
+export interface Outcome {
+  id: string;
+  status: JobStatus;
+  result: string | null;
+  error: string | null;
+}
+
+/** Of several jobs, those that have ended, with what they ended in. */
+export async function findOutcomes(db: Kysely<Database>, ids: readonly string[]): Promise<Outcome[]> {
+  return db
+    .selectFrom('jobs')
+    .select(['id', 'status', 'result', 'error'])
+    .where(sql<boolean>`id = any(${ids}::uuid[])`)
+    .where('finished_at', 'is not', null)
+    .execute();
+}

@@ -1,0 +1,126 @@
+/** A job ends from outside: nobody runs it, and it was cancelled, is past its deadline or crashed too often. */
+import { type Kysely, sql } from 'kysely';
+import { CancelledError, OncefleetError, type StoredFailure, toStoredFailure } from '../../errors.ts';
+import { insertPoisonAlert, type PoisonAlert } from '../poison-alerts.ts';
+import type { Database } from '../schema.ts';
+import { closeHeads } from '../streams/heads.ts';
+import { type Run, segmentText } from '../streams/segments.ts';
+import { rowTerminalJson } from '../streams/terminal.ts';
+import { keepAttempt, limitSilence, SILENT_OWNER_MS } from './attempts.ts';
+import { type AbandonReason, abandonReason, crashesOf, leaseHeld } from './states.ts';
+
+export interface FinishedJob {
+  /** What to publish. */
+  run: Run;
+  status: 'failed' | 'cancelled';
+  reason: AbandonReason;
+  error: StoredFailure;
+  /** Noted with the end of a poisoned job: its hook is to be called now. */
+  alert: Omit<PoisonAlert, 'calls'> | undefined;
+}
+
+export interface FinishOptions {
+  /** How long the outcome is kept for the key, ms. */
+  resultTtlMs: number;
+  /** Crashes with which the job may still run; undefined: any number. */
+  maxCrashes: number | undefined;
+  /** BullMQ's attemptsMade of the delivery that met the job, if one did. */
+  delivery?: number;
+  /** Cancels it whether a cancel was requested or not. */
+  cancel?: boolean;
+}
+
+/**
+ * Ends a job that nobody runs, if it must end. The fence goes up and the stream's head with it, so
+ * that a previous owner that is still alive cannot write.
+ *
+ * @returns undefined when somebody runs it, it may run, it has ended, or its row is locked
+ */
+export async function finishAbandoned(
+  db: Kysely<Database>,
+  id: string,
+  { resultTtlMs, maxCrashes, delivery, cancel = false }: FinishOptions,
+): Promise<FinishedJob | undefined> {
+  return db.transaction().execute(async (trx) => {
+    await limitSilence(trx, SILENT_OWNER_MS);
+    const row = await trx
+      .selectFrom('jobs')
+      .select([
+        'tenant',
+        'name',
+        'queue',
+        'fence',
+        'worker',
+        'claimed_at',
+        sql<number>`${sql.raw(crashesOf('jobs'))}`.as('crashes'),
+        sql<boolean>`${sql.raw(leaseHeld('jobs'))}`.as('held'),
+        // As a literal: the rule takes SQL, and the builder numbers its own parameters.
+        sql<AbandonReason | null>`${sql.raw(abandonReason('jobs', maxCrashes === undefined ? 'null' : String(Math.trunc(maxCrashes))))}`.as(
+          'reason',
+        ),
+      ])
+      .where('id', '=', id)
+      .where('status', 'in', ['pending', 'running'])
+      .forUpdate()
+      .skipLocked()
+      .executeTakeFirst();
+    if (row === undefined || row.held) return undefined;
+    const reason = cancel ? 'cancel' : row.reason;
+    if (reason === null) return undefined;
+    const error = toStoredFailure(failureOf(reason, { id, crashes: row.crashes, maxCrashes }));
+    const errorJson = JSON.stringify(error);
+    const status = reason === 'cancel' ? 'cancelled' : 'failed';
+    const terminalJson = rowTerminalJson({ status, result: null, error: status === 'failed' ? errorJson : null });
+    const fence = row.fence + 1;
+    const { rows } = await sql<{ next_seq: number }>`
+      with ended as (select ${id}::uuid as id, ${fence}::bigint as fence)
+      ${sql.raw(closeHeads('ended'))}`.execute(trx);
+    const seq = (rows[0] as { next_seq: number }).next_seq - 1;
+    await trx
+      .insertInto('journal_segments')
+      .values({ stream_id: id, first_seq: seq, last_seq: seq, fence, events: segmentText([terminalJson]) })
+      .execute();
+    await keepAttempt(trx, { id, ...row, outcome: reason === 'poison' ? 'poisoned' : 'crash', error: errorJson });
+    await trx
+      .updateTable('jobs')
+      .set({
+        status,
+        fence,
+        error: errorJson,
+        crash_count: row.crashes,
+        lease_owner: null,
+        lease_expires_at: null,
+        claimed_at: null,
+        last_outcome: reason === 'poison' ? 'poisoned' : status,
+        ended_at_delivery: status === 'failed' ? (delivery ?? null) : null,
+        finished_at: sql`clock_timestamp()`,
+        expires_at: sql`clock_timestamp() + ${resultTtlMs}::float8 * interval '1 ms'`,
+      })
+      .where('id', '=', id)
+      .execute();
+    await trx.deleteFrom('unfinished_jobs').where('job_id', '=', id).execute();
+    const { tenant, name, queue, crashes } = row;
+    const alert = reason === 'poison' ? { jobId: id, fence, tenant, name, queue, crashes } : undefined;
+    if (alert !== undefined) await insertPoisonAlert(trx, alert);
+    return { run: { streamId: id, fence, firstSeq: seq, events: [terminalJson] }, status, reason, error, alert };
+  });
+}
+
+function failureOf(
+  reason: AbandonReason,
+  { id, crashes, maxCrashes }: { id: string; crashes: number; maxCrashes: number | undefined },
+): OncefleetError {
+  switch (reason) {
+    case 'cancel':
+      return new CancelledError(id);
+    case 'deadline':
+      return new OncefleetError('DEADLINE_EXCEEDED', 'The job was not finished by its deadline');
+    case 'poison':
+      return new OncefleetError(
+        'POISONED',
+        `The job crashed or lost its worker ${crashes} times; the limit is ${maxCrashes}`,
+      );
+    default:
+      return reason satisfies never;
+  }
+}

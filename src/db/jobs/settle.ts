@@ -1,0 +1,191 @@
+import { type Kysely, sql } from 'kysely';
+import type { Database } from '../schema.ts';
+import { named, textArray, unnamed } from '../statement.ts';
+import { advanceHeads } from '../streams/heads.ts';
+import { lastProgress, type Run, segmentText } from '../streams/segments.ts';
+import { type AttemptOutcome, byId, type TerminalStatus } from './states.ts';
+
+/** The end of a run: where the row goes, and what the stream gets with it. */
+export interface Settlement {
+  id: string;
+  fence: number;
+  status: 'pending' | TerminalStatus;
+  outcome: Exclude<AttemptOutcome, 'crash' | 'poisoned'>;
+  /** JSON text. */
+  result: string | null;
+  /** JSON text of a StoredFailure: the row's when it fails, always the attempt's. */
+  error: string | null;
+  /** How long the outcome is kept for the key, ms. */
+  resultTtlMs: number;
+  /** For `pending`: not before this many ms. */
+  delayMs: number;
+  /** BullMQ's attemptsMade of the delivery. A later one with more was retried by a person, and redrives a failed job. */
+  delivery: number;
+  /** Such a retry also redrives it when it has completed: nobody gave it a key. */
+  rerunnable?: boolean;
+  /** Events of the same transaction; absent where the stream has none and gets none. */
+  run: Run | undefined;
+}
+
+/**
+ * Ends several runs, each at its fence: status, result, ledger, last events and the release
+ * of the lease, in one statement.
+ *
+ * @returns those that were accepted; the others' leases are lost. Not ids: a process may end a run
+ *   whose lease it has lost beside the one with which it took the job over itself
+ */
+export async function settleJobs(db: Kysely<Database>, given: readonly Settlement[]): Promise<Set<Settlement>> {
+  const settlements = given.toSorted(byId);
+  const silent = settlements.filter(({ status, run }) => status === 'completed' && run === undefined);
+  if (silent.length === 0) return settleAny(db, settlements);
+  const accepted = await settleSilent(db, silent);
+  if (silent.length === settlements.length) return accepted;
+  return accepted.union(
+    await settleAny(
+      db,
+      settlements.filter((settlement) => !silent.includes(settlement)),
+    ),
+  );
+}
+
+/** Completes runs that have emitted nothing: their streams have no head, and get none. */
+async function settleSilent(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
+  const statement = db.isTransaction ? unnamed : named;
+  const result = await db.executeQuery(
+    statement<{ id: string; fence: number }>(
+      'settle_silent',
+      `with want as (
+        select id::uuid, fence, result_ttl_ms, result, ended_at
+        from unnest($1::text[], $2::bigint[], $3::float8[], $4::text[], $5::int[]) as w (id, fence, result_ttl_ms, result, ended_at)
+        where fence >= 1 and fence < 2147483648 and result_ttl_ms >= 0
+      ), completed as (
+        update oncefleet.jobs j set
+          status = 'completed',
+          result = w.result::json,
+          lease_owner = null,
+          lease_expires_at = null,
+          last_outcome = 'completed',
+          ended_at_delivery = w.ended_at,
+          finished_at = clock_timestamp(),
+          expires_at = clock_timestamp() + w.result_ttl_ms * interval '1 ms'
+        from want w
+        where j.id = w.id and j.fence = w.fence and j.status = 'running'
+        returning j.id, j.fence
+      ), finished as (
+        delete from oncefleet.unfinished_jobs u using completed c where u.job_id = c.id
+      )
+      select id, fence from completed`,
+      [
+        textArray(settlements.map((s) => s.id)),
+        settlements.map((s) => s.fence),
+        settlements.map((s) => s.resultTtlMs),
+        textArray(settlements.map((s) => s.result)),
+        settlements.map(endedAtDelivery),
+      ],
+    ),
+  );
+  return acceptedOf(settlements, result.rows);
+}
+
+function endedAtDelivery({ status, delivery, rerunnable }: Settlement): number | null {
+  return status === 'failed' || (status === 'completed' && rerunnable === true) ? delivery : null;
+}
+
+async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
+  const statement = db.isTransaction ? unnamed : named;
+  const result = await db.executeQuery(
+    statement<{ id: string; fence: number }>(
+      'settle',
+      `with want as (
+        select *, first_seq is not null as has_run
+        from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::float8[], $7::int[], $8::bigint[], $9::bigint[], $10::bool[], $11::text[],
+            $12::text[], $13::text[], $14::text[])
+          as w (id, fence, status, outcome, result_ttl_ms, delay_ms, ended_at, first_seq, last_seq, terminal, progress, result, error, events)
+        where fence >= 1 and result_ttl_ms >= 0 and delay_ms >= 0
+      ), held as (
+        select w.*, j.worker, j.claimed_at from oncefleet.jobs j join want w on w.id = j.id
+        where j.fence = w.fence and j.status = 'running'
+        for update of j
+      ), batch as (
+        select id as stream_id, fence, first_seq, last_seq, progress, terminal from held where has_run
+      ), ${advanceHeads('batch')}, accepted as (
+        select w.* from held w
+        where not w.has_run or exists (select from advanced a where a.stream_id = w.id) or exists (select from opened o where o.stream_id = w.id)
+      ), appended as (
+        insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
+        select id, first_seq, last_seq, fence, events::json from accepted where has_run
+      ), ledger as (
+        insert into oncefleet.ended_attempts (job_id, fence, worker, started_at, outcome, error)
+        select id, fence, worker, claimed_at, outcome, error::json from accepted where not terminal
+      ), settled as (
+        update oncefleet.jobs j set
+          status = w.status,
+          result = w.result::json,
+          error = case when w.terminal then w.error::json end,
+          lease_owner = null,
+          lease_expires_at = null,
+          error_count = j.error_count + (w.outcome = 'error')::int,
+          interruption_count = j.interruption_count + (w.outcome = 'interruption')::int,
+          deferral_count = j.deferral_count + (w.outcome = 'deferral')::int,
+          last_outcome = w.outcome,
+          claimed_at = case when w.terminal then j.claimed_at end,
+          run_at = case when w.terminal then j.run_at else clock_timestamp() + w.delay_ms * interval '1 ms' end,
+          ended_at_delivery = case when w.terminal then w.ended_at end,
+          finished_at = case when w.terminal then clock_timestamp() end,
+          expires_at = case when w.terminal then clock_timestamp() + w.result_ttl_ms * interval '1 ms' end
+        from accepted w
+        where j.id = w.id and j.fence = w.fence
+        returning j.id, j.fence, j.run_at, w.terminal
+      ), finished as (
+        delete from oncefleet.unfinished_jobs u using settled s where u.job_id = s.id and s.terminal
+      ), delayed as (
+        update oncefleet.unfinished_jobs u set run_at = s.run_at from settled s where u.job_id = s.id and not s.terminal
+      )
+      select id, fence from settled`,
+      [
+        settlements.map((s) => s.id),
+        settlements.map((s) => s.fence),
+        settlements.map((s) => s.status),
+        settlements.map((s) => s.outcome),
+        settlements.map((s) => s.resultTtlMs),
+        settlements.map((s) => s.delayMs),
+        settlements.map(endedAtDelivery),
+        settlements.map((s) => s.run?.firstSeq ?? null),
+        settlements.map((s) => (s.run === undefined ? null : s.run.firstSeq + s.run.events.length - 1)),
+        settlements.map((s) => s.status !== 'pending'),
+        textArray(settlements.map((s) => (s.run === undefined ? null : lastProgress(s.run.events)))),
+        textArray(settlements.map((s) => s.result)),
+        textArray(settlements.map((s) => s.error)),
+        textArray(settlements.map((s) => (s.run === undefined ? null : segmentText(s.run.events)))),
+      ],
+    ),
+  );
+  return acceptedOf(settlements, result.rows);
+}
+
+function acceptedOf(
+  settlements: readonly Settlement[],
+  rows: readonly { id: string; fence: number }[],
+): Set<Settlement> {
+  const fences = new Map(rows.map(({ id, fence }) => [id, fence]));
+  return new Set(settlements.filter(({ id, fence }) => fences.get(id) === fence));
+}
+
+/**
+ * Of settlements that were refused, those that an earlier try committed: its answer was
+ * lost. Only the holder of a fence settles at that fence, so the row tells.
+ */
+export async function findSettled(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
+  const rows = await db
+    .selectFrom('jobs')
+    .select(['id', 'fence', 'status', 'last_outcome'])
+    .where(sql<boolean>`id = any(${settlements.map((s) => s.id)}::uuid[])`)
+    .execute();
+  const byId = new Map(rows.map((row) => [row.id, row]));
+  return new Set(
+    settlements.filter((s) => {
+      const row = byId.get(s.id);
+      return row !== undefined && row.fence === s.fence && row.status === s.status && row.last_outcome === s.outcome;
+    }),
+  );
+}

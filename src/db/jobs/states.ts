@@ -1,0 +1,60 @@
+/**
+ * The states of a job and the rules on its row, each written once: every statement takes them
+ * from here. A new rule for claims goes into `abandonReason` (the job ends) or beside it.
+ *
+ * Locks: whatever changes a fence or ends a lease takes the row `for update`; `lockFence` takes it
+ * `for key share`. The two exclude each other, while a heartbeat (an update of no key column)
+ * passes beside the second: a long user transaction keeps its lease renewed, and nobody takes the
+ * job over in the middle of it. Two statements need no lock: the first claim (there was no owner)
+ * and the end of a run without events (nobody takes over a completed job).
+ */
+export const JOB_STATUSES = ['pending', 'running', 'completed', 'failed', 'cancelled'] as const;
+
+export type JobStatus = (typeof JOB_STATUSES)[number];
+export type TerminalStatus = Exclude<JobStatus, 'pending' | 'running'>;
+
+export function isTerminalStatus(status: JobStatus): status is TerminalStatus {
+  return status !== 'pending' && status !== 'running';
+}
+
+/** How an attempt ended, as the ledger says it. */
+export type AttemptOutcome = 'completed' | 'error' | 'crash' | 'interruption' | 'deferral' | 'cancelled' | 'poisoned';
+
+/** What happened to a job last: an attempt ended, the job failed without one, or it was redriven. */
+export type LastOutcome = AttemptOutcome | 'failed' | 'redrive';
+
+/** Why a job that nobody runs must end. */
+export type AbandonReason = 'cancel' | 'deadline' | 'poison';
+
+/** SQL: the outcome is past its TTL, so that it is not replayed and its key can be reused. */
+export const EXPIRED = 'coalesce(finished_at is not null and expires_at <= clock_timestamp(), false)';
+
+/** SQL: the job has not ended. */
+export const unfinished = (job: string) => `${job}.status in ('pending', 'running')`;
+
+/** SQL: a run holds the job now. */
+export const leaseHeld = (job: string) =>
+  `coalesce(${job}.status = 'running' and ${job}.lease_expires_at > clock_timestamp(), false)`;
+
+/** SQL: the job must end, whatever its crashes: a cancel was requested or its deadline has passed. */
+export const mustEnd = (job: string) =>
+  `(${job}.cancel_requested_at is not null or coalesce(${job}.deadline_at <= clock_timestamp(), false))`;
+
+/** SQL, of a job that nobody runs: its crashes. An expired lease is one that no claim has counted yet. */
+export const crashesOf = (job: string) => `(${job}.crash_count + (${job}.status = 'running')::int)`;
+
+/**
+ * SQL, of a job that nobody runs: why it must end, as an `AbandonReason`; null when it may run.
+ *
+ * @param maxCrashes SQL; null counts no crashes
+ */
+export const abandonReason = (job: string, maxCrashes: string) => `case
+    when ${job}.cancel_requested_at is not null then 'cancel'
+    when ${job}.deadline_at <= clock_timestamp() then 'deadline'
+    when ${crashesOf(job)} > ${maxCrashes} then 'poison'
+  end`;
+
+/** Statements lock the rows of a batch in this order, heartbeats too; else two of them could wait for each other. */
+export function byId(a: { id: string }, b: { id: string }): number {
+  return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
+}

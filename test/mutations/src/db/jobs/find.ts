@@ -1,0 +1,20 @@
+import type { Change } from '../../../mutation.ts';
+
+export default [
+  {
+    name: 'find-tenant',
+    find: `.where('j.id', '=', id).where('j.tenant', '=', tenant)`,
+    replace: `.where('j.id', '=', id)`,
+    mechanism: 'a job is looked up in its tenant',
+    test: 'test/runs/fences.test.ts',
+    title: 'cannot be cancelled, redriven, read, found or waited for',
+  },
+  {
+    name: 'search-tenant',
+    find: `.selectAll().where('tenant', '=', filter.tenant)`,
+    replace: '.selectAll()',
+    mechanism: 'a search looks in its tenant',
+    test: 'test/runs/fences.test.ts',
+    title: 'cannot be cancelled, redriven, read, found or waited for',
+  },
+] satisfies readonly Change[];

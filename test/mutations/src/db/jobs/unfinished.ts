@@ -1,0 +1,68 @@
+import type { Change } from '../../../mutation.ts';
+
+export default [
+  {
+    name: 'stray-stable',
+    find: 'run_at > statement_timestamp() - ${withinMs}',
+    replace: 'run_at > clock_timestamp() - ${withinMs}',
+    mechanism: 'pages of the list are read by its index',
+    test: 'test/maintenance/reconciler.test.ts',
+    title: 'a round reads pages by index, however many jobs wait, run and have ended',
+  },
+  {
+    name: 'stray-lookup',
+    find: 'left join lateral (select * from oncefleet.jobs where id = l.id offset 0) j on true',
+    replace: 'left join oncefleet.jobs j on j.id = l.id',
+    mechanism: 'leases are looked up row by row, however many jobs there are',
+    test: 'test/maintenance/reconciler.test.ts',
+    title: 'a round reads pages by index, however many jobs wait, run and have ended',
+  },
+  {
+    name: 'stray-delay',
+    find: 'extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms from oncefleet.jobs where id = any(${ids}',
+    replace: '0 as delay_ms from oncefleet.jobs where id = any(${ids}',
+    mechanism: 'a job that is dispatched again keeps the delay it has left',
+    test: 'test/maintenance/reconciler.test.ts',
+    title: 'gives a delayed job back the delay it has left, its priority and its counters',
+  },
+  {
+    name: 'stray-expired',
+    find: `when j.status = 'running' then not \${sql.raw(leaseHeld('j'))}`,
+    replace: `when j.status = 'running' then false`,
+    mechanism: 'the reconciler finds expired leases',
+    test: 'test/maintenance/reconciler.test.ts',
+    title: 'dispatches again what lost its worker',
+  },
+  {
+    name: 'stray-live-lease',
+    find: `when j.status = 'running' then not \${sql.raw(leaseHeld('j'))}`,
+    replace: `when j.status = 'running' then true`,
+    mechanism: 'the reconciler leaves live leases alone',
+    test: 'test/maintenance/reconciler.test.ts',
+    title: 'leaves alone what runs',
+  },
+  {
+    name: 'stray-cancelled',
+    find: `else \${sql.raw(mustEnd('j'))} end`,
+    replace: 'else false end',
+    mechanism: 'the reconciler finds waiting jobs that are cancelled',
+    test: 'test/maintenance/reconciler.test.ts',
+    title: 'ends waiting jobs that are cancelled or past their deadline',
+  },
+  {
+    name: 'stray-late',
+    find: 'where u.end_by <= statement_timestamp()',
+    replace: 'where false',
+    mechanism: 'the reconciler finds waiting jobs that are past their deadline',
+    test: 'test/maintenance/reconciler.test.ts',
+    title: 'ends waiting jobs that are cancelled or past their deadline',
+  },
+  {
+    name: 'list-lock',
+    find: 'and finished_at is not null for key share skip locked',
+    replace: 'and finished_at is not null',
+    mechanism: 'who is sending a job round again keeps it on the list',
+    test: 'test/maintenance/reconciler.test.ts',
+    title: 'takes off its list what was ended by hand or deleted, and leaves what is being sent round again',
+  },
+] satisfies readonly Change[];

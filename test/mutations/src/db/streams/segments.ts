@@ -1,0 +1,28 @@
+import type { Change } from '../../../mutation.ts';
+
+export default [
+  {
+    name: 'append-accepted-fence',
+    find: 'from run r join accepted using (stream_id, fence)',
+    replace: 'from run r join accepted using (stream_id)',
+    mechanism: 'of two runs of one process at one stream the one that has the fence is journalled alone',
+    test: 'test/runs/fences.test.ts',
+    title: 'the one at the fence appends, the other is refused, wherever it stands',
+  },
+  {
+    name: 'append-answer-fence',
+    find: 'return new Set(runs.filter((run) => fences.get(run.streamId) === run.fence));',
+    replace: 'return new Set(runs.filter((run) => fences.has(run.streamId)));',
+    mechanism: 'of two runs of one process at one stream the one that has the fence is published alone',
+    test: 'test/runs/fences.test.ts',
+    title: 'the one at the fence appends, the other is refused, wherever it stands',
+  },
+  {
+    name: 'state-row-terminal',
+    find: 'const inRow = row.next_seq === null && isTerminalStatus(status);',
+    replace: 'const inRow = (false as boolean) && isTerminalStatus(status);',
+    mechanism: 'the terminal event of a silent job is read from its row',
+    test: 'test/journal/follower.test.ts',
+    title: 'of a job that never emitted reads the terminal event from its row',
+  },
+] satisfies readonly Change[];

@@ -1,0 +1,12 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'board-sentence',
+    find: 'sendProblem(error, request, reply, { error: title, message: detail });',
+    replace: 'sendProblem(error, request, reply);',
+    mechanism: 'a refusal is shown to the person',
+    test: 'test/http/board-actions.test.ts',
+    title: 'refuses a duplicate of a job of this fleet, whatever job its data name',
+  },
+] satisfies readonly Change[];

@@ -1,0 +1,52 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'multi-cursor',
+    find: 'cursors.moveTo(id, event);',
+    replace: '',
+    mechanism: 'a frame brings the cursors of all streams',
+    test: 'test/http/multi-stream.test.ts',
+    title: 'are the same stories however the response is cut: at every byte, then resumed',
+  },
+  {
+    name: 'multi-204',
+    find: 'if (unfinished.length === 0) return reply.code(204).send();',
+    replace: '',
+    mechanism: 'a reader that is past every end is told to stop',
+    test: 'test/http/multi-stream.test.ts',
+    title: 'are 204 once all are past their terminal events, and not before',
+  },
+  {
+    name: 'multi-cut',
+    find: 'if (!stream.signal.aborted) stream.destroy();',
+    replace: '',
+    mechanism: 'one broken stream cuts the response',
+    test: 'test/http/multi-stream.test.ts',
+    title: 'are cut off, not ended, when the follower of one stops before its terminal event',
+  },
+  {
+    name: 'multi-ids',
+    find: `if (issues.length > 0) throw new InputInvalidError('Query', issues);`,
+    replace: '',
+    mechanism: 'ids that are none are named',
+    test: 'test/http/multi-stream.test.ts',
+    title: 'name the ids that are none, by their places',
+  },
+  {
+    name: 'multi-first-place',
+    find: `if (id !== '' && !places.has(id)) places.set(id, i);`,
+    replace: `if (id !== '') places.set(isUuid(id) ? id : id + i, i);`,
+    mechanism: 'a list of one bad id over and over is one issue',
+    test: 'test/http/multi-stream.test.ts',
+    title: 'are refused for %s',
+  },
+  {
+    name: 'multi-count',
+    find: '|| places.size > MAX_STREAMS',
+    replace: '',
+    mechanism: 'a list of too many is refused as one, not id by id',
+    test: 'test/http/multi-stream.test.ts',
+    title: 'are refused for %s',
+  },
+] satisfies readonly Change[];

@@ -1,0 +1,36 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'fold-restart',
+    find: 'if (!resumed) this.#keep(() => false);',
+    replace: 'if (!resumed) this.#keep(() => true);',
+    mechanism: 'an attempt that starts over supersedes what came before',
+    test: 'test/journal/fold.test.ts',
+    title: 'discards all that an attempt which starts over supersedes',
+  },
+  {
+    name: 'fold-resume',
+    find: 'this.#keep((seq) => seq < from)',
+    replace: 'this.#keep(() => true)',
+    mechanism: 'an attempt that resumes supersedes what came after its checkpoint',
+    test: 'test/journal/fold.test.ts',
+    title: 'keeps what came before the checkpoint where an attempt resumes, also of the attempts before',
+  },
+  {
+    name: 'fold-repeat',
+    find: 'if (item.seq <= this.#state.lastSeq) return this.#state;',
+    replace: '',
+    mechanism: 'a repeated event is taken once',
+    test: 'test/journal/fold.test.ts',
+    title: 'takes an event once, however often a reconnect repeats it',
+  },
+  {
+    name: 'fold-rewind',
+    find: 'this.#all.filter(({ seq }) => seq < event.from)',
+    replace: 'this.#all.filter(() => true)',
+    mechanism: 'a rewind takes events back',
+    test: 'test/journal/fold.test.ts',
+    title: 'forgets what a rewind takes back, an attempt too, and takes what comes in its place',
+  },
+] satisfies readonly Change[];

@@ -1,0 +1,60 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'fleet-options-first',
+    find: `const settings = parseFleetOptions('createFleet', options); const runtime = new Runtime(options);`,
+    replace: `const runtime = new Runtime(options); const settings = parseFleetOptions('createFleet', options);`,
+    mechanism: 'options are checked before anything is opened',
+    test: 'test/options.test.ts',
+    title: 'opens no connection for options that it refuses',
+  },
+  {
+    name: 'fleet-options-strict',
+    find: 'const fleetSchema = z.strictObject(fleetShape);',
+    replace: 'const fleetSchema = z.object(fleetShape);',
+    mechanism: 'what is no option is refused',
+    test: 'test/options.test.ts',
+    title: 'tells of every problem at once',
+  },
+  {
+    name: 'fleet-names-unique',
+    find: `...sameNames(given['jobs'])`,
+    replace: '',
+    mechanism: 'no two jobs have one name',
+    test: 'test/options.test.ts',
+    title: 'by the path of each option',
+  },
+  {
+    name: 'work-options',
+    find: `parseOptions('work', workSchema, workOptions)`,
+    replace: 'workOptions',
+    mechanism: 'options of work are checked',
+    test: 'test/options.test.ts',
+    title: 'refuses options of %s that do not make sense',
+  },
+  {
+    name: 'worker-close-first',
+    find: 'let drained = false;',
+    replace: 'await Promise.all([reconciler.close(), sweeper.close()]); let drained = false;',
+    mechanism: 'a worker that closes starts nothing while its reconciler ends',
+    test: 'test/workers/concurrency.test.ts',
+    title: 'go back to their queue when their worker closes, however long its reconciler takes to end',
+  },
+  {
+    name: 'alert-looks',
+    find: 'runtime.poisonAlerts.know([...specs.values()], options.reconcileMs)',
+    replace: '() => undefined',
+    mechanism: 'a worker looks after alerts that others left behind',
+    test: 'test/runtime/poison-alerts.test.ts',
+    title: 'that throws is called again after a while, until it resolves',
+  },
+  {
+    name: 'worker-obeys-pauses',
+    find: 'await obeyPauses(runtime, [...options.queues]);',
+    replace: '',
+    mechanism: 'a worker that starts looks for pauses first',
+    test: 'test/runtime/pauses.test.ts',
+    title: 'is obeyed by a worker that starts after Redis has lost it',
+  },
+] satisfies readonly Change[];
