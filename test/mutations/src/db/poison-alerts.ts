@@ -4,7 +4,7 @@ export default [
   {
     name: 'alert-hold',
     find: `due_at) values (\${jobId}, \${fence}, \${tenant}, \${name}, \${queue}, \${crashes}, clock_timestamp() + \${ALERT_HOLD_MS}::float8 * interval '1 ms')`,
-    replace: 'due_at) values (${jobId}, ${fence}, ${tenant}, ${name}, ${queue}, ${crashes}, clock_timestamp())',
+    replace: `due_at) values (\${jobId}, \${fence}, \${tenant}, \${name}, \${queue}, \${crashes}, clock_timestamp())`,
     mechanism: 'who ends a job has its alert to itself for a while',
     test: 'test/runtime/poison-alerts.test.ts',
     title: 'that throws is called again after a while, until it resolves',

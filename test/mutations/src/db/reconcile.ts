@@ -3,7 +3,7 @@ import type { Change } from '../../mutation.ts';
 export default [
   {
     name: 'round-lock',
-    find: 'and pg_try_advisory_xact_lock(${LOCK_ID})',
+    find: `and pg_try_advisory_xact_lock(\${LOCK_ID})`,
     replace: '',
     mechanism: 'one process reconciles at a time',
     test: 'test/maintenance/reconciler.test.ts',
@@ -11,7 +11,7 @@ export default [
   },
   {
     name: 'round-idle-limit',
-    find: '${String(options.idleLimitMs)}',
+    find: `\${String(options.idleLimitMs)}`,
     replace: '0',
     mechanism: 'Postgres takes the lock from a reconciler that is frozen',
     test: 'test/maintenance/reconciler-processes.slow.test.ts',
@@ -19,7 +19,7 @@ export default [
   },
   {
     name: 'round-turn',
-    find: 'where worker <> ${options.worker}',
+    find: `where worker <> \${options.worker}`,
     replace: 'where false',
     mechanism: 'who did the last round goes on',
     test: 'test/maintenance/reconciler.test.ts',

@@ -19,8 +19,8 @@ export default [
   },
   {
     name: 'retention-key-ttl',
-    find: 'greatest(${due}, case when ${due} is not null then j.expires_at end)',
-    replace: '${due}',
+    find: `greatest(\${due}, case when \${due} is not null then j.expires_at end)`,
+    replace: `\${due}`,
     mechanism: 'a job is kept while its key is held',
     test: 'test/maintenance/sweeper.test.ts',
     title: 'keeps a job while its key is held by it, and lets the key start anew afterwards',
@@ -35,8 +35,8 @@ export default [
   },
   {
     name: 'retention-policy',
-    find: 'coalesce(${column}, ${String(standard)}::float8)',
-    replace: '${String(standard)}::float8',
+    find: `coalesce(\${column}, \${String(standard)}::float8)`,
+    replace: `\${String(standard)}::float8`,
     mechanism: 'a tenant has limits of its own',
     test: 'test/maintenance/sweeper.test.ts',
     title: 'follows the policy of the tenant, which may be longer, shorter or never',

@@ -3,7 +3,7 @@ import type { Change } from '../../mutation.ts';
 export default [
   {
     name: 'body-limit-named',
-    find: '`: ${bodyLimitBytes} bytes`',
+    find: `\`: \${bodyLimitBytes} bytes\``,
     replace: `''`,
     mechanism: 'a body that is too large is told the limit',
     test: 'test/http/jobs.test.ts',

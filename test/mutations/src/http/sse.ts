@@ -11,7 +11,7 @@ export default [
   },
   {
     name: 'sse-one-line',
-    find: 'throw new RangeError(`SSE ${what} with a line break or NUL`);',
+    find: `throw new RangeError(\`SSE \${what} with a line break or NUL\`);`,
     replace: 'return text;',
     mechanism: 'no id or event name forges a field',
     test: 'test/http/sse.test.ts',

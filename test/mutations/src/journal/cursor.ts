@@ -3,7 +3,7 @@ import type { Change } from '../../mutation.ts';
 export default [
   {
     name: 'cursor-fence',
-    find: 'return immediate ? `${fence}-${seq}` : seq;',
+    find: `return immediate ? \`\${fence}-\${seq}\` : seq;`,
     replace: 'return seq;',
     mechanism: 'a cursor of an immediate stream says whose event it was',
     test: 'test/journal/immediate.test.ts',

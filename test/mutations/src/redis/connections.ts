@@ -11,7 +11,7 @@ export default [
   },
   {
     name: 'queue-slot',
-    find: 'return cluster ? `{${prefix}:${queue}}` : prefix;',
+    find: `return cluster ? \`{\${prefix}:\${queue}}\` : prefix;`,
     replace: 'return prefix;',
     mechanism: 'the keys of a queue are in one slot',
     test: 'test/journal/cluster.slow.test.ts',

@@ -43,7 +43,7 @@ export default [
   },
   {
     name: 'shared-owner',
-    find: 'return `${this.workerId}/${this.#owners++}`;',
+    find: `return \`\${this.workerId}/\${this.#owners++}\`;`,
     replace: 'return this.workerId;',
     mechanism: 'owners differ between the guards of one process',
     test: 'test/runtime/shared-runtime.test.ts',

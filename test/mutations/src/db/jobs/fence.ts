@@ -3,15 +3,15 @@ import type { Change } from '../../../mutation.ts';
 export default [
   {
     name: 'raise-again',
-    find: 'and fence in (${fence}, ${fence}::bigint + 1)',
-    replace: 'and fence = ${fence}',
+    find: `and fence in (\${fence}, \${fence}::bigint + 1)`,
+    replace: `and fence = \${fence}`,
     mechanism: 'a fence whose raise was not answered is raised once',
     test: 'test/runs/fences.test.ts',
     title: 'a fence that its own run raises is raised once, however often it asks',
   },
   {
     name: 'raise-owner',
-    find: 'and lease_owner = ${owner} and fence in',
+    find: `and lease_owner = \${owner} and fence in`,
     replace: 'and fence in',
     mechanism: 'only the owner of a lease raises its fence',
     test: 'test/runs/fences.test.ts',
@@ -27,8 +27,8 @@ export default [
   },
   {
     name: 'lock-fence',
-    find: 'from oncefleet.jobs where id = ${id} and fence = ${fence} and',
-    replace: 'from oncefleet.jobs where id = ${id} and',
+    find: `from oncefleet.jobs where id = \${id} and fence = \${fence} and`,
+    replace: `from oncefleet.jobs where id = \${id} and`,
     mechanism: 'a transaction is held to its fence',
     test: 'test/db/claim-table.test.ts',
     title: 'cannot hold its fence in a transaction',

@@ -11,9 +11,8 @@ export default [
   },
   {
     name: 'list-redriven',
-    find: 'insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where id = ${id}',
-    replace:
-      'insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where false and id = ${id}',
+    find: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where id = \${id}`,
+    replace: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where false and id = \${id}`,
     mechanism: 'a redrive puts its job back on the list of the unfinished',
     test: 'test/runs/model.test.ts',
     title: 'Postgres and the model agree after every step of any interleaving',

@@ -12,8 +12,8 @@ export default [
   },
   {
     name: 'claim-poison-limit',
-    find: '${crashesOf(job)} > ${maxCrashes}',
-    replace: '${crashesOf(job)} >= ${maxCrashes}',
+    find: `\${crashesOf(job)} > \${maxCrashes}`,
+    replace: `\${crashesOf(job)} >= \${maxCrashes}`,
     mechanism: 'maxCrashes crashes are allowed, one more is not',
     test: 'test/db/claim-table.test.ts',
     title:

@@ -3,8 +3,8 @@ import type { Change } from '../../../mutation.ts';
 export default [
   {
     name: 'stray-stable',
-    find: 'run_at > statement_timestamp() - ${withinMs}',
-    replace: 'run_at > clock_timestamp() - ${withinMs}',
+    find: `run_at > statement_timestamp() - \${withinMs}`,
+    replace: `run_at > clock_timestamp() - \${withinMs}`,
     mechanism: 'pages of the list are read by its index',
     test: 'test/maintenance/reconciler.test.ts',
     title: 'a round reads pages by index, however many jobs wait, run and have ended',
@@ -19,8 +19,8 @@ export default [
   },
   {
     name: 'stray-delay',
-    find: 'extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms from oncefleet.jobs where id = any(${ids}',
-    replace: '0 as delay_ms from oncefleet.jobs where id = any(${ids}',
+    find: `extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms from oncefleet.jobs where id = any(\${ids}`,
+    replace: `0 as delay_ms from oncefleet.jobs where id = any(\${ids}`,
     mechanism: 'a job that is dispatched again keeps the delay it has left',
     test: 'test/maintenance/reconciler.test.ts',
     title: 'gives a delayed job back the delay it has left, its priority and its counters',

@@ -43,8 +43,8 @@ export default [
   },
   {
     name: 'append-first-seq',
-    find: 'from ${from} where first_seq = 0',
-    replace: 'from ${from}',
+    find: `from \${from} where first_seq = 0`,
+    replace: `from \${from}`,
     mechanism: 'a stream is opened only at seq 0',
     test: 'test/runs/fences.test.ts',
     title: 'that leaves a gap or repeats a seq is refused, and others of its statement are not',
