@@ -30,7 +30,8 @@ beforeAll(async () => {
     REDIS_URL: testRedisUrl(),
     ONCEFLEET_PREFIX: uniquePrefix(),
     ONCEFLEET_JOBS: JOBS,
-    ONCEFLEET_LEASE_TTL_MS: '3000',
+    // No lease is to run out here, however slow the machine is.
+    ONCEFLEET_LEASE_TTL_MS: '30000',
     ONCEFLEET_HEARTBEAT_MS: '1000',
     ONCEFLEET_RECONCILE_MS: '500',
     PORT: '0',

@@ -157,7 +157,7 @@ describe('on a Redis Cluster', () => {
   it.each([
     ['a node', 1],
     ['every node', 3],
-  ])('%s that is killed and comes back loses no job and no event', { timeout: 90_000 }, async (_name, count) => {
+  ])('%s that is killed and comes back loses no job and no event', { timeout: 240_000 }, async (_name, count) => {
     const warned: Error[] = [];
     const onWarning = (warning: Error) => warned.push(warning);
     process.on('warning', onWarning);
@@ -179,8 +179,8 @@ describe('on a Redis Cluster', () => {
     await expect.poll(() => seen.length, { timeout: 20_000 }).toBe(3);
     await following;
     for (const node of killed) await node.start();
-    expect(await handle.result({ timeoutMs: 60_000 })).toBe('survivor');
-    expect(await during.result({ timeoutMs: 40_000 })).toBe('survivor');
+    expect(await handle.result({ timeoutMs: 100_000 })).toBe('survivor');
+    expect(await during.result({ timeoutMs: 100_000 })).toBe('survivor');
     const after = await fleet.enqueue(job, {});
     const events: string[] = [];
     for await (const { event } of after.events()) events.push(event.type);
