@@ -7,7 +7,8 @@ import { aFunction, parseOptions } from '../options.ts';
 import { type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
 import { type RuntimeShare, shareOf, shareRuntime } from '../runtime/shared-runtime.ts';
 import { within } from '../util/with-timeout.ts';
-import { Guard, type JobSpec } from './guard.ts';
+import { Guard } from './guard.ts';
+import type { JobSpec } from './spec.ts';
 
 /**
  * A BullMQ job by its shape. BullMQ's `Job` is a class with private members, so that the one of
@@ -153,7 +154,7 @@ export function withIdempotency<R, J extends DeliveredJob = Job>(
       ended ??= (async () => {
         for (const each of forget.splice(0)) each();
         guard.abandon();
-        await within(CLOSE_WAIT_MS, guard.idle(), () => guard.giveUp());
+        await within(CLOSE_WAIT_MS, guard.idle(), () => guard.stopWaiting());
         await share.release();
       })();
       return ended;

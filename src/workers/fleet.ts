@@ -25,8 +25,9 @@ import {
   waitMs,
   wholeNumber,
 } from '../options.ts';
-import { Guard, type JobSpec } from '../runs/guard.ts';
+import { Guard } from '../runs/guard.ts';
 import { HandlerSlots } from '../runs/handler-slots.ts';
+import type { JobSpec } from '../runs/spec.ts';
 import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
 import { lendRuntime } from '../runtime/shared-runtime.ts';
 import { UnknownNames } from '../runtime/unknown-names.ts';
@@ -310,7 +311,7 @@ async function startWorker(
     const housekeeping = Promise.all([reconciler.close(), sweeper.close()]);
     const timers = [
       setTimeout(() => guard.interrupt({ forGood: true }), timeoutMs),
-      setTimeout(() => guard.giveUp(), timeoutMs + INTERRUPT_WAIT_MS),
+      setTimeout(() => guard.stopWaiting(), timeoutMs + INTERRUPT_WAIT_MS),
     ];
     try {
       // BullMQ waits for ever for a Redis that went away (and came back at the wrong moment);

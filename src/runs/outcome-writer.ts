@@ -1,0 +1,87 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { ClaimedJob } from '../db/jobs/claim.ts';
+import { raiseFence } from '../db/jobs/fence.ts';
+import { findSettled, type Settlement } from '../db/jobs/settle.ts';
+import { isTransient } from '../db/transient.ts';
+import { LeaseLostError } from '../errors.ts';
+import type { StreamWriter } from '../journal/writer.ts';
+import type { Delivery, GuardHost } from './delivery.ts';
+import { eventOf, type SettledVerdict, settlementOf } from './verdict.ts';
+
+/** Writes outcomes of runs to their rows: planned from the verdict, committed at the fence, tried until Postgres answers. */
+export class OutcomeWriter {
+  readonly #host: GuardHost;
+
+  constructor(host: GuardHost) {
+    this.#host = host;
+  }
+
+  /** The one transaction that a run ends in: what is left of its stream, its last event, its outcome. */
+  async plan(
+    verdict: SettledVerdict,
+    claimed: ClaimedJob,
+    stream: StreamWriter,
+    { spec, attemptsMade }: Delivery,
+  ): Promise<Settlement> {
+    const sealed = await stream.seal();
+    if (stream.immediate && stream.refused !== undefined) await this.#disown(claimed, stream);
+    const row = settlementOf(verdict);
+    const own = eventOf(verdict, claimed);
+    // A stream without a head gets none: its terminal event is read from the row.
+    const eventless =
+      claimed.fence === 1 && sealed.firstSeq === 0 && sealed.events.length === 0 && row.status !== 'pending';
+    const events = own === undefined || eventless ? sealed.events : [...sealed.events, own];
+    return {
+      ...row,
+      id: claimed.id,
+      fence: claimed.fence,
+      resultTtlMs: spec.policy.resultTtlMs ?? this.#host.runtime.settings.resultTtlMs,
+      delivery: attemptsMade,
+      ...(claimed.options.keyless === true && spec.transparent ? { rerunnable: true } : {}),
+      run:
+        events.length === 0
+          ? undefined
+          : { streamId: claimed.id, fence: claimed.fence, firstSeq: sealed.firstSeq, events },
+    };
+  }
+
+  /** Tries until Postgres answers: the fence, not the clock, decides whether it is too late. @returns false: too late */
+  commit(settlement: Settlement): Promise<boolean> {
+    return this.#persist(settlement.id, () => this.#host.runtime.settle(settlement));
+  }
+
+  /** Whether the transaction that `ctx.complete` took part in has committed. */
+  async hasCommitted(settlement: Settlement): Promise<boolean> {
+    const { runtime } = this.#host;
+    const settled = await this.#persist(settlement.id, () => findSettled(runtime.db.kysely, [settlement]));
+    if (!settled.has(settlement)) return false;
+    runtime.announce(settlement);
+    return true;
+  }
+
+  /**
+   * Readers have events of a refused run's stream that the journal will never have, and the
+   * outcome goes where the first of them would: at another fence, so that cursors differ.
+   */
+  async #disown(claimed: ClaimedJob, stream: StreamWriter): Promise<void> {
+    if (claimed.fence !== stream.fence) return;
+    const { id, fence } = claimed;
+    const raised = await this.#persist(id, () => raiseFence(this.#host.runtime.db.kysely, claimed));
+    if (raised === undefined) throw new LeaseLostError(id, fence, 'the outcome found the row at another fence');
+    claimed.fence = raised;
+  }
+
+  async #persist<T>(jobId: string, write: () => Promise<T>): Promise<T> {
+    const { registry, runtime } = this.#host;
+    const signal = registry.stoppedWaiting;
+    for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 2_000)) {
+      try {
+        return await write();
+      } catch (err) {
+        if (!isTransient(err) || signal.aborted) throw err;
+        runtime.log.warn({ err, jobId }, 'outcome not committed; trying again');
+        await delay(waitMs * (0.5 + Math.random()), undefined, { signal }).catch(() => undefined);
+      }
+    }
+  }
+}
