@@ -15,6 +15,7 @@ export {
   type JobDefinition,
   type JobOptions,
   type JobPolicy,
+  type Schema,
 } from './idempotency/define-job.ts';
 export {
   type DeliveredJob,
