@@ -1,5 +1,7 @@
 /** `npm run bench -- import`: what a process pays for `import 'oncefleet'`, and for its first wrapped worker. */
 import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { ROOT } from '../../scripts/root.ts';
 import { createDb } from '../../src/db/client.ts';
@@ -10,6 +12,10 @@ import { round as digits, grouped, medianRatio, type Spread, spread } from '../l
 import { formatNumber } from '../lib/table.ts';
 
 const ROUNDS = { whole: 15, quick: 1 };
+
+/** In the clone, whose packages it finds. */
+const BUILD = join(ROOT, '.oncefleet', 'bench-import');
+const ONCEFLEET = JSON.stringify(pathToFileURL(join(BUILD, 'src', 'index.js')).href);
 
 const run = promisify(execFile);
 
@@ -24,13 +30,13 @@ const WRAPPED = `oncefleet.withIdempotency(async () => 1, {
 const SUBJECTS = {
   'nothing, Node alone': { code: '', of: undefined },
   "import 'bullmq'": { code: "await import('bullmq');", of: undefined },
-  "import 'oncefleet'": { code: "await import('oncefleet');", of: "import 'bullmq'" },
+  "import 'oncefleet'": { code: `await import(${ONCEFLEET});`, of: "import 'bullmq'" },
   'a Worker of BullMQ, connected': {
     code: `const bullmq = await import('bullmq');${WORKER('async () => 1')}`,
     of: undefined,
   },
   'the same, its processor wrapped': {
-    code: `const bullmq = await import('bullmq'); const oncefleet = await import('oncefleet');${WORKER(WRAPPED)}`,
+    code: `const bullmq = await import('bullmq'); const oncefleet = await import(${ONCEFLEET});${WORKER(WRAPPED)}`,
     of: 'a Worker of BullMQ, connected',
   },
 } as const;
@@ -64,7 +70,9 @@ function plan({ quick, own }: BenchOptions): (context: BenchContext) => Promise<
 }
 
 async function measureAll({ services, signal, say }: BenchContext, rounds: number): Promise<BenchResult> {
-  await run(process.execPath, ['scripts/bootstrap.mjs', 'build'], { cwd: ROOT, signal });
+  // Not into dist, which another process may be packing.
+  const compiler = join(ROOT, 'node_modules/typescript/bin/tsc');
+  await run(process.execPath, [compiler, '-p', 'tsconfig.build.json', '--outDir', BUILD], { cwd: ROOT, signal });
   const db = createDb({
     url: services.databaseUrl,
     maxConnections: 1,
@@ -94,7 +102,6 @@ async function measure(
     const ms = performance.now() - begun;
     gc();
     process.stdout.write(JSON.stringify({ ms, rssMb: process.memoryUsage.rss() / 1e6 }), () => process.exit());`;
-  // In the package's own folder its name means its build.
   const args = ['--expose-gc', '--input-type=module', '-e', code];
   const { stdout } = await run(process.execPath, args, { cwd: ROOT, ...options });
   return JSON.parse(stdout) as { ms: number; rssMb: number };
