@@ -3,7 +3,7 @@
  * folder; type-checked and run. Installs from the configured registry.
  */
 import { execFile, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { accessSync, constants, lstatSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -47,6 +47,9 @@ const folderOf = (name: Name) => join(folder, String(Object.keys(PROJECTS).index
 
 beforeAll(async () => {
   folder = await createTestFolder();
+  // Of an older build, such as a migration that was renamed.
+  mkdirSync(join(ROOT, 'dist/migrations'), { recursive: true });
+  writeFileSync(join(ROOT, 'dist/migrations/0000_stale.js'), '');
   execFileSync('npm', ['run', '--silent', 'build'], { cwd: ROOT });
   execFileSync('npm', ['pack', '--ignore-scripts', '--pack-destination', folder], { cwd: ROOT, stdio: 'ignore' });
   await Promise.all(
@@ -202,6 +205,12 @@ const { DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, PREFIX: prefix } = proce
       });
     }
   });
+});
+
+it('a build leaves nothing of an older one', () => {
+  const migrations = readdirSync(join(folderOf('BullMQ 6'), 'node_modules/oncefleet/dist/migrations'));
+  expect(migrations).toContain('0001_jobs_and_journal.js');
+  expect(migrations).not.toContain('0000_stale.js');
 });
 
 describe('the snippets run', () => {
