@@ -1,4 +1,4 @@
-/** All of the library, with all that it rests on. `index.ts` is its face, which loads this when it is first called. */
+/** All of the library, with all that it rests on. `index.ts` is its face, which loads parts of it with their first call. */
 export { CONFIG_VARIABLES, type Config, type FleetSettings, fleetSettings, loadConfig } from './config.ts';
 export { checkSchema, migrate } from './db/migrate.ts';
 export type { TenantPolicy } from './db/retention.ts';
@@ -15,6 +15,7 @@ export {
   type JobDefinition,
   type JobOptions,
   type JobPolicy,
+  type Schema,
 } from './idempotency/define-job.ts';
 export {
   type DeliveredJob,

@@ -4,6 +4,7 @@ import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { OncefleetError } from '../errors.ts';
 import type { JobClient } from '../idempotency/client.ts';
+import type { Schema } from '../idempotency/define-job.ts';
 import { checkKey } from '../idempotency/fingerprint.ts';
 import { isUuid } from '../idempotency/uuid.ts';
 import { problemResponses } from './problem.ts';
@@ -229,9 +230,9 @@ function describeDefinitions(client: JobClient): z.infer<typeof definitionsAnswe
 }
 
 /** JSON Schema of a user's zod schema; what JSON Schema cannot say is left open. */
-function describeSchema(schema: z.ZodType, io: 'input' | 'output'): Record<string, unknown> {
+function describeSchema(schema: Schema, io: 'input' | 'output'): Record<string, unknown> {
   try {
-    return { ...z.toJSONSchema(schema, { io, unrepresentable: 'any' }) };
+    return { ...z.toJSONSchema(schema as z.ZodType, { io, unrepresentable: 'any' }) };
   } catch {
     return {};
   }

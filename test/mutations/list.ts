@@ -2313,6 +2313,14 @@ export const mutations: readonly Mutation[] = [
       title: 'go back to their queue when their worker closes, however long its reconciler takes to end',
     },
     {
+      name: 'worker-farewell',
+      find: 'within(FAREWELL_MS, closed, () => undefined)',
+      replace: 'new Promise((resolve) => setTimeout(resolve, FAREWELL_MS))',
+      mechanism: 'a worker that has closed no longer waits for BullMQ',
+      test: CONCURRENCY,
+      title: 'a fleet that is closed leaves no timer behind, which would keep its process alive',
+    },
+    {
       name: 'alert-looks',
       find: 'runtime.poisonAlerts.know([...specs.values()], options.reconcileMs)',
       replace: '() => undefined',
