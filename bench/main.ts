@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { exitCodeOf, listenForStop } from '../scripts/entry.ts';
 import { startServices } from '../scripts/services.ts';
 import { fanoutBench } from './fanout/bench.ts';
+import { importBench } from './import/bench.ts';
 import { jobsBench } from './jobs/bench.ts';
 import { journalBench } from './journal/bench.ts';
 import { latencyBench } from './latency/bench.ts';
@@ -23,7 +24,15 @@ import { toMarkdown } from './lib/table.ts';
 import { replayBench } from './replay/bench.ts';
 import { soakBench } from './soak/bench.ts';
 
-const BENCHES: readonly Bench[] = [jobsBench, journalBench, latencyBench, fanoutBench, replayBench, soakBench];
+const BENCHES: readonly Bench[] = [
+  jobsBench,
+  journalBench,
+  latencyBench,
+  fanoutBench,
+  replayBench,
+  soakBench,
+  importBench,
+];
 
 const DOCS = fileURLToPath(new URL('../docs/benchmarks/', import.meta.url));
 

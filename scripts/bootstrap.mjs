@@ -2,7 +2,7 @@
  * The first command after a clone: installs packages where they are missing or older than
  * package-lock.json, then runs a command under the pinned Node.
  *
- *   node scripts/bootstrap.mjs demo | dev | bench | chaos | mutate | test | test:slow [arguments]
+ *   node scripts/bootstrap.mjs demo | dev | build | bench | chaos | mutate | test | test:slow [arguments]
  *
  * No dependencies, and nothing newer than Node 20, because nothing is installed yet.
  */
@@ -47,6 +47,11 @@ const COMMANDS = {
   // Job modules import the package by its name.
   chaos: (args) => ['--conditions=oncefleet-source', 'chaos/main.ts', ...args],
   mutate: (args) => ['scripts/mutate.ts', ...args],
+  build: (args) => {
+    // A file that is no longer in the source, such as a renamed migration, would be packed.
+    rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
+    return ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', ...args];
+  },
   test: (args) => vitest('fast', args),
   'test:slow': (args) => vitest('slow', args),
 };

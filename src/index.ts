@@ -15,18 +15,36 @@ export { createFolder, fold } from './journal/fold.ts';
 export type * from './library.ts';
 
 const require = createRequire(import.meta.url);
-const file = import.meta.url.endsWith('.ts') ? './library.ts' : './library.js';
-let loaded: typeof Library | undefined;
+const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
 
-function load(): typeof Library {
-  loaded ??= require(file) as typeof Library;
-  return loaded;
+/** Where each is; a process that defines jobs loads zod, and neither drivers nor the fleet. */
+const FILES = {
+  CONFIG_VARIABLES: 'config',
+  checkSchema: 'db/migrate',
+  createBuiltinJobs: 'jobs/builtin-jobs',
+  createFleet: 'workers/fleet',
+  createLogger: 'log',
+  defineJob: 'jobs/define-job',
+  fleetSettings: 'config',
+  JournalWriter: 'journal/writer',
+  loadConfig: 'config',
+  migrate: 'db/migrate',
+  startMaintenance: 'maintenance/start-maintenance',
+  withIdempotency: 'runs/with-idempotency',
+} as const satisfies Partial<Record<keyof typeof Library, string>>;
+type Late = keyof typeof FILES;
+
+const loaded: Partial<Record<Late, unknown>> = {};
+
+function load<Name extends Late>(name: Name): (typeof Library)[Name] {
+  loaded[name] ??= (require(`./${FILES[name]}.${extension}`) as typeof Library)[name];
+  return loaded[name] as (typeof Library)[Name];
 }
 
 /** A function or class of the library under its own type, loaded with its first call. */
-function late<Name extends keyof typeof Library>(name: Name): (typeof Library)[Name] {
+function late<Name extends Late>(name: Name): (typeof Library)[Name] {
   const target = (() => {}) as unknown as object;
-  const real = () => load()[name] as object;
+  const real = () => load(name) as object;
   return new Proxy(target, {
     apply: (_target, self, args) => Reflect.apply(real() as () => unknown, self, args),
     construct: (_target, args) => Reflect.construct(real() as new () => object, args),
@@ -49,12 +67,12 @@ export const withIdempotency = late('withIdempotency');
 
 /** Every variable of the environment that `loadConfig` reads. */
 export const CONFIG_VARIABLES = new Proxy({} as typeof Library.CONFIG_VARIABLES, {
-  get: (_target, key) => Reflect.get(load().CONFIG_VARIABLES, key),
-  has: (_target, key) => Reflect.has(load().CONFIG_VARIABLES, key),
-  ownKeys: () => Reflect.ownKeys(load().CONFIG_VARIABLES),
+  get: (_target, key) => Reflect.get(load('CONFIG_VARIABLES'), key),
+  has: (_target, key) => Reflect.has(load('CONFIG_VARIABLES'), key),
+  ownKeys: () => Reflect.ownKeys(load('CONFIG_VARIABLES')),
   // Configurable, as a proxy's must be that its target does not have.
   getOwnPropertyDescriptor: (_target, key) => {
-    const found = Reflect.getOwnPropertyDescriptor(load().CONFIG_VARIABLES, key);
+    const found = Reflect.getOwnPropertyDescriptor(load('CONFIG_VARIABLES'), key);
     return found === undefined ? undefined : { ...found, configurable: true };
   },
 });

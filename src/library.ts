@@ -1,4 +1,4 @@
-/** All of the library, with all that it rests on. `index.ts` is its face, which loads this when it is first called. */
+/** All of the library, with all that it rests on. `index.ts` is its face, which loads parts of it with their first call. */
 
 export type { JobClient } from './client/client.ts';
 export type * from './client/types.ts';
@@ -17,6 +17,7 @@ export {
   type JobDefinition,
   type JobOptions,
   type JobPolicy,
+  type Schema,
 } from './jobs/define-job.ts';
 export type { Cursor } from './journal/cursor.ts';
 export {

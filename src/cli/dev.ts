@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { createLogger } from '../log.ts';
+import { MODEL_PACKAGES, requirePackages, WEB_PACKAGES } from '../optional.ts';
 import { type CliContext, terminalOf } from './context.ts';
 import { allJobs, openFleet } from './open-fleet.ts';
 import { addExamples, jobsOption, parseInteger } from './options.ts';
@@ -29,8 +30,10 @@ export function devCommand(context: CliContext): Command {
 }
 
 async function runDev(context: CliContext, options: WebOptions): Promise<void> {
+  requirePackages('oncefleet dev', WEB_PACKAGES);
   const terminal = terminalOf(context, {});
   const config = readSettings(context, { HOST: options.host, PORT: options.port?.toString() });
+  if (config.model !== undefined) requirePackages('OPENAI_MODEL', MODEL_PACKAGES);
   const log = createLogger({ level: config.logLevel, process: 'dev', fd: 2 });
   const jobs = await allJobs(config, [...config.jobModules, ...options.jobs], context.cwd);
   await serve(config, log, async (lifecycle) => {

@@ -1,6 +1,7 @@
 /** Job definitions from users' modules. */
 import { stat } from 'node:fs/promises';
-import { createRequire, registerHooks } from 'node:module';
+// All of it: Node before 22.15 has no `registerHooks`, and an import by that name would fail there.
+import * as nodeModule from 'node:module';
 import { isAbsolute, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { InputInvalidError, type Issue } from '../errors.ts';
@@ -67,7 +68,7 @@ async function locate(module: string, cwd: string): Promise<string> {
   if (stats?.isDirectory()) throw new ModuleMissingError('is a folder; name the module file in it');
   if (!module.startsWith('.') && !isAbsolute(module)) {
     try {
-      return pathToFileURL(createRequire(join(cwd, 'jobs.js')).resolve(module)).href;
+      return pathToFileURL(nodeModule.createRequire(join(cwd, 'jobs.js')).resolve(module)).href;
     } catch {
       throw new ModuleMissingError('is neither a file nor an installed package');
     }
@@ -84,10 +85,10 @@ let ownPackageResolved = false;
  */
 function resolveOwnPackage(): void {
   // Absent before Node 22.15: the package is then found as any other is.
-  if (ownPackageResolved || typeof registerHooks !== 'function') return;
+  if (ownPackageResolved || typeof nodeModule.registerHooks !== 'function') return;
   ownPackageResolved = true;
   const own = new URL(import.meta.url.endsWith('.ts') ? '../index.ts' : '../index.js', import.meta.url).href;
-  registerHooks({
+  nodeModule.registerHooks({
     resolve: (specifier, context, next) =>
       specifier === PACKAGE_NAME ? { url: own, shortCircuit: true } : next(specifier, context),
   });

@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { createLogger } from '../log.ts';
+import { requirePackages, WEB_PACKAGES } from '../optional.ts';
 import type { CliContext } from './context.ts';
 import { allJobs, openFleet, requireSchema } from './open-fleet.ts';
 import { addExamples, jobsOption, parseInteger } from './options.ts';
@@ -37,6 +38,7 @@ export function webCommand(context: CliContext): Command {
 }
 
 async function runWeb(context: CliContext, options: WebOptions): Promise<void> {
+  requirePackages('oncefleet web', WEB_PACKAGES);
   const config = readSettings(context, { HOST: options.host, PORT: options.port?.toString() });
   const log = createLogger({ level: config.logLevel, process: 'web' });
   const jobs = await allJobs(config, [...config.jobModules, ...options.jobs], context.cwd);

@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { InputInvalidError } from '../errors.ts';
 import { createLogger } from '../log.ts';
+import { MODEL_PACKAGES, requirePackages } from '../optional.ts';
 import type { CliContext } from './context.ts';
 import { allJobs, openFleet, requireSchema } from './open-fleet.ts';
 import { addExamples, collect, jobsOption, parseInteger } from './options.ts';
@@ -55,6 +56,8 @@ async function runWork(context: CliContext, options: WorkOptions): Promise<void>
     );
   }
   const only = options.only.length > 0 ? options.only : undefined;
+  if (config.model !== undefined && (only ?? ['answer']).includes('answer'))
+    requirePackages('OPENAI_MODEL', MODEL_PACKAGES);
   await serve(config, log, async (lifecycle) => {
     const fleet = await openFleet(config, jobs, log);
     await lifecycle.add('fleet', () => fleet.close());

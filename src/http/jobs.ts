@@ -5,6 +5,7 @@ import { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
 import { checkKey } from '../enqueue/fingerprint.ts';
 import { OncefleetError } from '../errors.ts';
+import type { Schema } from '../jobs/define-job.ts';
 import { isUuid } from '../util/uuid.ts';
 import { problemResponses } from './problem.ts';
 import {
@@ -229,9 +230,9 @@ function describeDefinitions(client: JobClient): z.infer<typeof definitionsAnswe
 }
 
 /** JSON Schema of a user's zod schema; what JSON Schema cannot say is left open. */
-function describeSchema(schema: z.ZodType, io: 'input' | 'output'): Record<string, unknown> {
+function describeSchema(schema: Schema, io: 'input' | 'output'): Record<string, unknown> {
   try {
-    return { ...z.toJSONSchema(schema, { io, unrepresentable: 'any' }) };
+    return { ...z.toJSONSchema(schema as z.ZodType, { io, unrepresentable: 'any' }) };
   } catch {
     return {};
   }

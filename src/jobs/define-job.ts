@@ -111,6 +111,20 @@ export interface JobPolicy {
 }
 
 /**
+ * A zod schema by its shape. zod's own types hold its minor version, so that a schema of another copy,
+ * as beside a folder that npm has linked, would not be assignable to them.
+ */
+export interface Schema<O = unknown, I = unknown> {
+  /** What zod infers from: `z.output<>` and `z.input<>` work. */
+  readonly _zod: { readonly output: O; readonly input: I };
+  safeParse(
+    value: unknown,
+  ):
+    | { success: true; data: O }
+    | { success: false; error: { issues: readonly { path: readonly PropertyKey[]; message: string }[] } };
+}
+
+/**
  * @typeParam I what `run` gets: the input after its schema
  * @typeParam In what `enqueue` takes: the input before it
  */
@@ -119,10 +133,10 @@ export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = Jo
   /** BullMQ queue; the job's name unless told. */
   readonly queue: string;
   readonly description: string;
-  readonly input: z.ZodType<I, In>;
-  readonly output: z.ZodType<O> | undefined;
+  readonly input: Schema<I, In>;
+  readonly output: Schema<O> | undefined;
   /** What the handler may emit; `emit` refuses anything else. */
-  readonly events: z.ZodType<E> | undefined;
+  readonly events: Schema<E> | undefined;
   readonly policy: Readonly<JobPolicy>;
   /** Method syntax keeps definitions of different inputs in one list. */
   run(input: I, ctx: JobContext<E>): Promise<O>;
@@ -133,13 +147,13 @@ export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = Jo
 // biome-ignore lint/suspicious/noExplicitAny: the list's reader checks input by schema; no type fits all.
 export type AnyJobDefinition = JobDefinition<any, any, any, any>;
 
-export interface JobOptions<I extends z.ZodType, O, E extends JobEvent> extends Partial<JobPolicy> {
+export interface JobOptions<I extends Schema, O, E extends JobEvent> extends Partial<JobPolicy> {
   name: string;
   queue?: string;
   description?: string;
   input: I;
-  output?: z.ZodType<O>;
-  events?: z.ZodType<E>;
+  output?: Schema<O>;
+  events?: Schema<E>;
   run(input: z.output<I>, ctx: JobContext<E>): Promise<O> | O;
   /** Called at least once when a job is poisoned, by any process that works; a call that fails, or takes 20 s, is tried again. */
   onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
@@ -187,8 +201,8 @@ const nameOf = (what: string) =>
     `expected a ${what} name: 1 to 100 of A-Za-z0-9_.-, the first a letter or digit`,
   );
 /** By shape: the caller may have another copy of zod. */
-const aSchema = z.custom<z.ZodType>(
-  (value) => typeof (value as z.ZodType | undefined)?.safeParse === 'function',
+const aSchema = z.custom<Schema>(
+  (value) => typeof (value as Schema | undefined)?.safeParse === 'function',
   'expected a zod schema',
 );
 
@@ -221,7 +235,7 @@ export const definitionSchema = z.looseObject(
  *
  * @throws InputInvalidError what does not make sense, all of it
  */
-export function defineJob<I extends z.ZodType, O = unknown, E extends JobEvent = JobEvent>(
+export function defineJob<I extends Schema, O = unknown, E extends JobEvent = JobEvent>(
   options: JobOptions<I, O, E>,
 ): JobDefinition<z.output<I>, O, E, z.input<I>> {
   const given = (options as { name?: unknown } | undefined)?.name;
@@ -231,7 +245,7 @@ export function defineJob<I extends z.ZodType, O = unknown, E extends JobEvent =
     name: checked.name,
     queue: checked.queue ?? checked.name,
     description: checked.description ?? '',
-    input: options.input as unknown as z.ZodType<z.output<I>, z.input<I>>,
+    input: options.input as unknown as Schema<z.output<I>, z.input<I>>,
     output: options.output,
     events: options.events,
     policy: toPolicy(checked),

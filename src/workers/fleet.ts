@@ -1,5 +1,4 @@
 /** A fleet in one process: the client, and on demand BullMQ workers that run its jobs. */
-import { setTimeout as delay } from 'node:timers/promises';
 import { type Job, Worker } from 'bullmq';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
@@ -317,7 +316,7 @@ async function startWorker(
       // BullMQ waits for ever for a Redis that went away (and came back at the wrong moment);
       // outcomes are in Postgres, so nothing is lost by leaving it.
       while (!drained) {
-        await Promise.race([closed, guard.idle().then(() => delay(FAREWELL_MS))]);
+        await Promise.race([closed, guard.idle().then(() => within(FAREWELL_MS, closed, () => undefined))]);
         if (!drained && guard.size === 0) {
           runtime.log.warn('BullMQ did not let go of Redis in time; leaving it');
           runtime.dropDuplicates();

@@ -30,6 +30,11 @@ it('the import alone loads no package', () => {
   expect(packagesOf('')).toEqual([]);
 });
 
+it('a definition loads zod, and no driver', () => {
+  const code = "library.defineJob({ name: 'a', input: { safeParse: () => ({ success: true }) }, run: () => 1 });";
+  expect(packagesOf(code)).toEqual(['zod']);
+});
+
 it.each([
   [
     'a fleet',

@@ -46,6 +46,14 @@ test('the package has README, docs, examples and the settings, and no test or to
   expect(strange).toEqual([]);
 });
 
+test('a clone installs every optional package: npm leaves out optional ones whose engines are newer than the Node of a set-up', () => {
+  const { devDependencies, optionalDependencies } = JSON.parse(read('package.json'));
+  expect(devDependencies).toMatchObject(optionalDependencies);
+  const { packages } = JSON.parse(read('package-lock.json'));
+  for (const name of Object.keys(optionalDependencies))
+    expect(packages[`node_modules/${name}`].optional, name).toBeUndefined();
+});
+
 test('every relative link of a packed page leads to something that is packed, and every anchor to a heading', () => {
   const broken: string[] = [];
   let links = 0;

@@ -601,6 +601,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   ],
   'predicates that the primary key of the journal stands behind': ['append-accepted-fence', 'append-answer-fence'],
   'what a caller or a definition asks for': [
+    'worker-farewell',
     'input-as-json',
     'input-lost',
     'unknown-pause',

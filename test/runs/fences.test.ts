@@ -1,6 +1,6 @@
 /**
  * What the fences and their neighbours refuse, one mechanism a test, staged by hand: each of
- * them is taken out by a mutation of test/mutations/list.ts.
+ * them is taken out by a mutation of test/mutations.
  */
 import { once } from 'node:events';
 import { setTimeout } from 'node:timers/promises';

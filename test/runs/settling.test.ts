@@ -9,7 +9,8 @@ import { rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 
 const file = useDatabase();
-const FAST = { leaseTtlMs: 2_000, heartbeatMs: 100 };
+// Renewed often, and long: no lease is to run out here, however slow the machine is.
+const FAST = { leaseTtlMs: 30_000, heartbeatMs: 100 };
 
 afterEach(() => {
   vi.restoreAllMocks();

@@ -1,4 +1,5 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { setImmediate } from 'node:timers/promises';
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
@@ -156,4 +157,16 @@ describe('jobs that a worker takes while the outcomes of others are committed', 
     await closing;
     expect(await one.get(behind.id)).toMatchObject({ status: 'pending', interruptionCount: 0 });
   });
+});
+
+it('a fleet that is closed leaves no timer behind, which would keep its process alive', async () => {
+  const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+  const fleet = createTestFleet(file.url, [defineJob({ name: 'one', input: z.object({}), run: () => 1 })]);
+  await fleet.work();
+  await (await fleet.enqueue('one', {})).result({ timeoutMs: 20_000 });
+  await fleet.close();
+  // Short ones of the drivers may end yet. Polled without a timer, and for less than BullMQ is waited for.
+  const asked = performance.now();
+  while (timers() > 0 && performance.now() - asked < 1_500) await setImmediate();
+  expect(timers()).toBe(0);
 });

@@ -7,6 +7,7 @@ import type { LanguageModelUsage, ModelMessage, streamText } from 'ai';
 import type { RankedChunk } from '../../db/chunks.ts';
 import type { Message } from '../../db/conversations.ts';
 import { NonRetryableError, OncefleetError, RetryAfterError } from '../../errors.ts';
+import { MODEL_PACKAGES, requirePackages } from '../../optional.ts';
 
 /** Of a server's own words; more is usually a page of HTML. */
 const MAX_SERVER_MESSAGE_LENGTH = 300;
@@ -61,6 +62,7 @@ export async function* streamModelAnswer(
 ): AsyncGenerator<ModelPart, void, undefined> {
   const { signal } = options;
   signal.throwIfAborted();
+  requirePackages('An answer by a model', MODEL_PACKAGES);
   // Loaded on first use: a web process, and a worker without a model, never need it.
   const [{ streamText }, { createOpenAICompatible }] = await Promise.all([
     import('ai'),

@@ -57,4 +57,12 @@ export default [
     test: 'test/runtime/pauses.test.ts',
     title: 'is obeyed by a worker that starts after Redis has lost it',
   },
+  {
+    name: 'worker-farewell',
+    find: 'within(FAREWELL_MS, closed, () => undefined)',
+    replace: 'new Promise((resolve) => setTimeout(resolve, FAREWELL_MS))',
+    mechanism: 'a worker that has closed no longer waits for BullMQ',
+    test: 'test/workers/concurrency.test.ts',
+    title: 'a fleet that is closed leaves no timer behind, which would keep its process alive',
+  },
 ] satisfies readonly Change[];
