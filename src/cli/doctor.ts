@@ -6,7 +6,7 @@ import { addExamples, jobsOption, jsonOption } from './options.ts';
 import { Progress } from './progress.ts';
 import { CommandInterruptedError } from './report.ts';
 import { listenForInterrupt } from './signals.ts';
-import { printableLine, type Terminal } from './terminal.ts';
+import { counted, printableLine, type Terminal } from './terminal.ts';
 
 /** Jobs listed under a finding; --json has a hundred. */
 const MAX_LISTED = 5;
@@ -22,7 +22,7 @@ export function doctorCommand(context: CliContext): Command {
     .description(
       'Compares every unfinished job with BullMQ, every BullMQ job with its row and every stream with its job, and looks at the servers. Safe beside running workers: what looks wrong is looked at twice.',
     )
-    .option('--fix', 'mend what can be mended, and say what was done')
+    .option('--fix', 'repair what can be repaired, and say what was done')
     .addOption(jobsOption())
     .addOption(jsonOption())
     .action((options: DoctorCommandOptions) => runDoctor(context, options));
@@ -80,7 +80,7 @@ function describe(row: string | null, bullmq: string | null): string {
 }
 
 function formatSummary({ findings, looked, well }: Diagnosis, fixed: boolean): string {
-  const counts = `${looked.rows} unfinished rows, ${looked.bullmqJobs} BullMQ jobs and ${looked.streams} streams looked at`;
+  const counts = `${counted(looked.rows, 'unfinished row')}, ${counted(looked.bullmqJobs, 'BullMQ job')} and ${counted(looked.streams, 'stream')} looked at`;
   if (findings.length === 0) return `All is well: ${counts}.`;
   if (well) return `All is well now: ${counts}.`;
   const mendable = findings.some((finding) => finding.count > finding.mended);

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import type { JobClient } from '../client/client.ts';
 import { OncefleetError } from '../errors.ts';
 import { AnswerView } from './answer-view.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
@@ -22,7 +23,8 @@ export function followCommand(context: CliContext): Command {
     )
     .argument('<id>', "the job's id", parseJobId)
     .option('--after <seq>', 'only events after this one', parseInteger(-1, Number.MAX_SAFE_INTEGER))
-    .option('--text', "an answer's text and sources instead of its events")
+    .option('--text', "an answer's text and sources instead of its events; the default on a terminal")
+    .option('--no-text', 'its events also on a terminal')
     .option('--timeout <duration>', 'stop waiting after this (exit code 7); the job goes on', parseDuration)
     .addOption(jsonOption())
     .action((id: string, options: FollowCliOptions) => runFollow(context, id, options));
@@ -31,23 +33,29 @@ export function followCommand(context: CliContext): Command {
     [
       ['oncefleet follow <id>', 'from the first event to the last'],
       ['oncefleet follow <id> --after 41 --json', 'event 42 and later, one JSON object a line'],
-      ['oncefleet follow <id> --text', 'what `oncefleet ask` would print'],
+      ['oncefleet follow <id> --text', 'what `oncefleet ask` would print, also into a pipe'],
     ],
     'Exits with 0, 1 or 5 as the job completed, failed or was cancelled. Ctrl-C stops following; the job goes on.',
   );
+}
+
+/** Whether the stream is an answer's, read from its start: its text can be put together. */
+async function isWholeAnswer(fleet: Pick<JobClient, 'get'>, id: string, after: number | undefined): Promise<boolean> {
+  return after === undefined && (await fleet.get(id))?.name === 'answer';
 }
 
 async function runFollow(context: CliContext, id: string, options: FollowCliOptions): Promise<void> {
   const terminal = terminalOf(context, options);
   await withFleet(context, {}, async (fleet) => {
     using interrupt = listenForInterrupt();
-    const view = options.text === true && !terminal.json ? new AnswerView(terminal, terminal.interactive) : undefined;
+    const text = options.text ?? (terminal.interactive && (await isWholeAnswer(fleet, id, options.after)));
+    const view = text && !terminal.json ? new AnswerView(terminal, terminal.interactive) : undefined;
     const end = await followJob(fleet, id, {
       interrupt,
       ...(options.after === undefined ? {} : { after: options.after }),
       ...(options.timeout === undefined ? {} : { timeoutMs: options.timeout }),
       note: terminal.note,
-      text: options.text === true,
+      text,
       onEvent: async (event) => {
         if (view !== undefined) await view.accept(event);
         else await terminal.line(terminal.json ? formatEventJson(event) : formatEventLine(event));

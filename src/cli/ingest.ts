@@ -17,7 +17,7 @@ import { addExamples, collectionOption, jsonOption } from './options.ts';
 import { Progress } from './progress.ts';
 import { CommandInterruptedError } from './report.ts';
 import { type Interrupt, listenForInterrupt } from './signals.ts';
-import type { Terminal } from './terminal.ts';
+import { counted, type Terminal } from './terminal.ts';
 
 /** One job must see all documents to know which are missing; this much still fits one. In bytes of content. */
 const MAX_WHOLE_BYTES = 16 * MAX_PART_BYTES;
@@ -94,7 +94,7 @@ async function runIngest(context: CliContext, paths: string[], options: IngestOp
       handles.push(await fleet.enqueue('ingest', part.input, part.key === undefined ? {} : { key: part.key }));
     const replayed = handles.filter(({ outcome }) => outcome === 'replayed').length;
     if (replayed > 0)
-      terminal.note(`${replayed} of ${handles.length} job(s) had been done before (--again does them again)`);
+      terminal.note(`${replayed} of ${counted(handles.length, 'job')} had been done before (--again does them again)`);
 
     const jobs = handles.map(({ id, outcome, status }) => ({ id, outcome, status }));
     if (options.detach === true) {
@@ -208,5 +208,5 @@ function describeResults(collection: string, documents: number, results: readonl
   const sum = (field: keyof IngestCounts) => results.reduce((total, result) => total + (result?.[field] ?? 0), 0);
   const counts = [`${sum('added')} added`, `${sum('updated')} updated`, `${sum('unchanged')} unchanged`];
   if (sum('removed') > 0) counts.push(`${sum('removed')} removed`);
-  return `${collection}: ${documents} document(s): ${counts.join(', ')}; ${sum('chunks')} chunks`;
+  return `${collection}: ${counted(documents, 'document')}: ${counts.join(', ')}; ${counted(sum('chunks'), 'chunk')}`;
 }

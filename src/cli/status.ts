@@ -5,7 +5,7 @@ import { OncefleetError } from '../errors.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
 import { withFleet } from './open-fleet.ts';
 import { addExamples, jsonOption, parseInteger, parseJobId } from './options.ts';
-import { formatTable, printableJson, printableLine, type Style, type Terminal } from './terminal.ts';
+import { counted, formatTable, printableJson, printableLine, type Style, type Terminal } from './terminal.ts';
 
 const STATUS_STYLES: Record<JobStatus, Style> = {
   pending: 'dim',
@@ -17,6 +17,8 @@ const STATUS_STYLES: Record<JobStatus, Style> = {
 /** Results and inputs can be megabytes; --json has them whole. */
 const MAX_VALUE_LENGTH = 1_000;
 const MAX_KEY_LENGTH = 40;
+/** What a table may take, whatever it is printed to. */
+const MAX_COLUMNS = 100;
 
 interface StatusOptions extends CommonOptions {
   name?: string;
@@ -76,15 +78,15 @@ async function printPage(terminal: Terminal, page: JobPage, search: FindOptions)
   if (page.jobs.length === 0) return terminal.note('No jobs.');
   const rows = page.jobs.map((job) => [
     job.id,
-    job.name,
+    nameOf(job),
     job.status,
     job.key === null ? '-' : printableLine(job.key, MAX_KEY_LENGTH),
-    String(job.fence),
     formatTime(job.createdAt),
     formatDuration(job.startedAt, job.finishedAt),
     job.error === null ? '' : printableLine(job.error.code),
   ]);
-  await terminal.line(formatTable(['ID', 'NAME', 'STATUS', 'KEY', 'FENCE', 'CREATED', 'TOOK', 'ERROR'], rows));
+  const headings = ['ID', 'NAME', 'STATUS', 'KEY', 'CREATED', 'TOOK', 'ERROR'];
+  await terminal.line(formatTable(headings, rows, { columns: widthOf(terminal), cut: ['NAME', 'KEY', 'ERROR'] }));
   if (page.nextCursor !== null)
     terminal.note(`More: oncefleet status${formatSearch(search)} --cursor ${page.nextCursor}`);
 }
@@ -100,11 +102,29 @@ function formatSearch({ name, key, status, limit }: FindOptions): string {
   ].join('');
 }
 
-function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style'>): string {
+/** A person's terminal may be narrower; a pipe has no width of its own. */
+function widthOf({ interactive, columns }: Pick<Terminal, 'interactive' | 'columns'>): number {
+  return interactive ? Math.min(columns, MAX_COLUMNS) : MAX_COLUMNS;
+}
+
+/** With its queue, where that has another name. */
+function nameOf({ name, queue }: Pick<JobRecord, 'name' | 'queue'>): string {
+  return printableLine(queue === name ? name : `${name} (${queue})`);
+}
+
+function formatProgressOf(progress: JobRecord['progress']): string | null {
+  if (progress === null) return null;
+  const { done, total, message } = progress;
+  const share = total === undefined ? `${done}` : `${done} of ${total}`;
+  return message === undefined ? share : `${share}: ${printableLine(message)}`;
+}
+
+function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style' | 'interactive' | 'columns'>): string {
   const fields: [string, string | null][] = [
     ['Job', job.id],
-    ['Name', job.queue === job.name ? job.name : `${job.name} (queue ${job.queue})`],
-    ['Tenant', job.tenant],
+    ['Name', printableLine(job.name)],
+    ['Queue', printableLine(job.queue)],
+    ['Tenant', printableLine(job.tenant)],
     ['Key', job.key === null ? null : printableLine(job.key)],
     ['Status', terminal.style(STATUS_STYLES[job.status], job.status)],
     [
@@ -113,6 +133,7 @@ function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style'>): string {
         ? null
         : `asked for at ${formatTime(job.cancelRequestedAt)}`,
     ],
+    ['Progress', formatProgressOf(job.progress)],
     ['Created', formatTime(job.createdAt)],
     ['Runs at', job.status === 'pending' ? formatTime(job.runAt) : null],
     ['Started', job.startedAt === null ? null : formatTime(job.startedAt)],
@@ -127,10 +148,10 @@ function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style'>): string {
     [
       'Counts',
       [
-        countOf(job.crashCount, 'crash', 'crashes'),
-        countOf(job.errorCount, 'error'),
-        countOf(job.deferralCount, 'deferral'),
-        countOf(job.interruptionCount, 'interruption'),
+        counted(job.crashCount, 'crash', 'crashes'),
+        counted(job.errorCount, 'error'),
+        counted(job.deferralCount, 'deferral'),
+        counted(job.interruptionCount, 'interruption'),
       ].join(', '),
     ],
     ['Input', formatValue(job.input)],
@@ -140,7 +161,8 @@ function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style'>): string {
   const lines = fields.filter(([, value]) => value !== null).map(([label, value]) => `${label.padEnd(11)} ${value}`);
   if (job.attempts.length > 0) {
     const rows = job.attempts.map((attempt, i) => formatAttempt(attempt, i));
-    lines.push('', formatTable(['ATTEMPT', 'FENCE', 'OUTCOME', 'STARTED', 'TOOK', 'WORKER', 'ERROR'], rows));
+    const headings = ['ATTEMPT', 'FENCE', 'OUTCOME', 'STARTED', 'TOOK', 'WORKER', 'ERROR'];
+    lines.push('', formatTable(headings, rows, { columns: widthOf(terminal), cut: ['WORKER', 'ERROR'] }));
   }
   return lines.join('\n');
 }
@@ -155,10 +177,6 @@ function formatAttempt(attempt: AttemptRecord, index: number): string[] {
     printableLine(`${attempt.worker} on ${attempt.host}`),
     attempt.error === null ? '' : printableLine(`${attempt.error.code}: ${attempt.error.message}`, 80),
   ];
-}
-
-function countOf(count: number, one: string, many = `${one}s`): string {
-  return `${count} ${count === 1 ? one : many}`;
 }
 
 function formatValue(value: unknown): string {

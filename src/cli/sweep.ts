@@ -4,6 +4,7 @@ import { withFleet } from './open-fleet.ts';
 import { addExamples, jsonOption } from './options.ts';
 import { CommandInterruptedError } from './report.ts';
 import { listenForInterrupt } from './signals.ts';
+import { counted } from './terminal.ts';
 
 export function sweepCommand(context: CliContext): Command {
   const command = new Command('sweep')
@@ -35,10 +36,12 @@ async function runSweep(context: CliContext, options: CommonOptions): Promise<vo
     if (terminal.json) return await terminal.jsonLine(JSON.stringify({ ...report, busy }));
     if (busy) terminal.note('Another process sweeps at present; it does what there is to do');
     await terminal.line(
-      `folded ${report.foldedStreams} streams (${report.segmentsBefore} segments into ${report.segmentsAfter}), ` +
-        `removed the events of ${report.expiredStreams} jobs and ${report.removedJobs} jobs`,
+      `folded ${counted(report.foldedStreams, 'stream')} (${counted(report.segmentsBefore, 'segment')} into ${report.segmentsAfter}), ` +
+        `removed the events of ${counted(report.expiredStreams, 'job')} and ${counted(report.removedJobs, 'job')}`,
     );
     if (report.failedFolds > 0)
-      terminal.note(`${report.failedFolds} streams stay as they are: Postgres refused to fold them`);
+      terminal.note(
+        `${counted(report.failedFolds, 'stream stays as it is', 'streams stay as they are')}: Postgres refused to fold`,
+      );
   });
 }

@@ -105,13 +105,52 @@ export function printableJson(json: string): string {
   return json.replace(/[\x7f-\x9f\u2028\u2029]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
-/** Rows under their headings, columns as wide as their widest cell. */
-export function formatTable(headings: readonly string[], rows: readonly (readonly string[])[]): string {
+/** `1 job`, `2 jobs`. */
+export function counted(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
+/** Columns are not cut below this, or their heading if that is longer. */
+const MIN_CUT_WIDTH = 8;
+
+/**
+ * Rows under their headings, columns as wide as their widest cell.
+ *
+ * @param fit the table gets no wider than `columns`, as far as cutting the cells of the columns `cut` can do it;
+ *   the widest of them is cut first
+ */
+export function formatTable(
+  headings: readonly string[],
+  rows: readonly (readonly string[])[],
+  fit?: { columns: number; cut: readonly string[] },
+): string {
   const widths = headings.map((heading, i) => Math.max(heading.length, ...rows.map((row) => (row[i] ?? '').length)));
+  if (fit !== undefined) cutWidths(headings, widths, fit);
   const format = (cells: readonly string[]) =>
     cells
-      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+      .map((cell, i) => printableLine(cell, widths[i]).padEnd(widths[i] ?? 0))
       .join('  ')
       .trimEnd();
   return [format(headings), ...rows.map(format)].join('\n');
+}
+
+function cutWidths(
+  headings: readonly string[],
+  widths: number[],
+  { columns, cut }: { columns: number; cut: readonly string[] },
+): void {
+  const floors = headings.map((heading) =>
+    cut.includes(heading) ? Math.max(MIN_CUT_WIDTH, heading.length) : Infinity,
+  );
+  const roomIn = (i: number) => (widths[i] ?? 0) - (floors[i] ?? 0);
+  let excess = widths.reduce((sum, width) => sum + width, 2 * (widths.length - 1)) - columns;
+  for (; excess > 0; excess--) {
+    const cuttable = widths
+      .keys()
+      .filter((i) => roomIn(i) > 0)
+      .toArray();
+    const widest = cuttable.toSorted((a, b) => (widths[b] ?? 0) - (widths[a] ?? 0))[0];
+    if (widest === undefined) return;
+    widths[widest] = (widths[widest] ?? 0) - 1;
+  }
 }

@@ -6,7 +6,14 @@ import { EXIT_CODE_BY_ERROR, EXIT_CODES } from '../../src/cli/exit-codes.ts';
 import { parseDuration, parseInteger, parseJobId } from '../../src/cli/options.ts';
 import { formatProgress, Progress } from '../../src/cli/progress.ts';
 import { CommandInterruptedError, reportError } from '../../src/cli/report.ts';
-import { createTerminal, formatTable, printable, printableLine, type Terminal } from '../../src/cli/terminal.ts';
+import {
+  counted,
+  createTerminal,
+  formatTable,
+  printable,
+  printableLine,
+  type Terminal,
+} from '../../src/cli/terminal.ts';
 import { ERROR_CODES, InputInvalidError, JobFailedError, OncefleetError } from '../../src/errors.ts';
 import type { JobEvent, StreamEvent, SystemEvent } from '../../src/journal/event.ts';
 
@@ -80,6 +87,35 @@ describe('the terminal', () => {
       ),
     ).toBe('A    LONG\nxyz  1\nx');
   });
+});
+
+describe('a table that has to fit', () => {
+  const headings = ['ID', 'NAME', 'ERROR'];
+  const id = '01a21899-6860-75c8-93aa-0123456789ab';
+
+  test.each([
+    ['long names', [id, 'n'.repeat(200), 'HANDLER_ERROR']],
+    ['long errors', [id, 'ingest', 'e'.repeat(200)]],
+    ['both', [id, 'n'.repeat(90), 'e'.repeat(90)]],
+    ['lines and escapes', [id, 'two\nlines', `${ESCAPE}[2J`.repeat(60)]],
+  ])('cuts the widest of the columns that may be cut (%s)', (_what, row) => {
+    const lines = formatTable(headings, [row], { columns: 100, cut: ['NAME', 'ERROR'] }).split('\n');
+    expect(lines).toHaveLength(2);
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
+    expect(lines[1]).toContain(id);
+  });
+
+  test('cuts nothing that fits', () => {
+    expect(formatTable(headings, [[id, 'ingest', '']], { columns: 100, cut: ['NAME'] })).not.toContain('…');
+  });
+});
+
+test.each([
+  [0, '0 jobs'],
+  [1, '1 job'],
+  [2, '2 jobs'],
+])('%i is counted as %s', (count, text) => {
+  expect(counted(count, 'job')).toBe(text);
 });
 
 describe('progress', () => {

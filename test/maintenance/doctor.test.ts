@@ -6,7 +6,12 @@ import { z } from 'zod';
 import { findServerState } from '../../src/db/doctor.ts';
 import { defineJob } from '../../src/index.ts';
 import { DISAGREEMENTS, type DisagreementKind } from '../../src/maintenance/doctor/disagreements.ts';
-import { type Diagnosis, type DoctorOptions, diagnose as diagnoseFleet } from '../../src/maintenance/doctor/doctor.ts';
+import {
+  type Diagnosis,
+  type DoctorOptions,
+  diagnose as diagnoseFleet,
+  oneOfAKind,
+} from '../../src/maintenance/doctor/doctor.ts';
 import { Runtime } from '../../src/runtime/runtime.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { backdateJob, claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
@@ -506,5 +511,27 @@ describe('the doctor tells of', () => {
     await expect
       .poll(find, { timeout: 15_000, interval: 500 })
       .toMatchObject([{ kind: 'dead-rows', message: expect.stringContaining('ended_attempts has 100001 dead rows') }]);
+  });
+});
+
+describe('troubles of one kind', () => {
+  const paused = (name: string) => ({
+    kind: 'queue-paused' as const,
+    message: `Queue ${name} is paused.`,
+    remedy: 'Resume it.',
+    count: 0,
+    mended: 0,
+    jobs: [],
+  });
+
+  it('are one finding, which names some and counts the others', () => {
+    const found = oneOfAKind(Array.from({ length: 8 }, (_, i) => paused(`q${i}`)));
+    expect(found).toHaveLength(1);
+    expect(found[0]?.message).toMatch(/^Queue q0 is paused\. .*Queue q4 is paused\. And 3 more like them\.$/);
+    expect(found[0]?.remedy).toBe('Resume it.');
+  });
+
+  it('are as they were where there is one', () => {
+    expect(oneOfAKind([paused('a')])).toEqual([paused('a')]);
   });
 });

@@ -18,7 +18,17 @@ export function isTerminalStatus(status: JobStatus): status is TerminalStatus {
 }
 
 /** How an attempt ended, as the ledger says it. */
-export type AttemptOutcome = 'completed' | 'error' | 'crash' | 'interruption' | 'deferral' | 'cancelled' | 'poisoned';
+export const ATTEMPT_OUTCOMES = [
+  'completed',
+  'error',
+  'crash',
+  'interruption',
+  'deferral',
+  'cancelled',
+  'poisoned',
+] as const;
+
+export type AttemptOutcome = (typeof ATTEMPT_OUTCOMES)[number];
 
 /** What happened to a job last: an attempt ended, the job failed without one, or it was redriven. */
 export type LastOutcome = AttemptOutcome | 'failed' | 'redrive';

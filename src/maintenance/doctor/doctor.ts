@@ -567,7 +567,11 @@ class Doctor {
           'Resume it in Bull Board, unless it is meant to wait.',
         );
       if (all > 0 && (await this.#countWorkers(queue)) === 0)
-        tell('no-workers', `Queue ${queue.name} has ${all} jobs and no worker.`, 'Start one: `oncefleet work`.');
+        tell(
+          'no-workers',
+          `Queue ${queue.name} has ${all} ${all === 1 ? 'job' : 'jobs'} and no worker.`,
+          'Start one: `oncefleet work`.',
+        );
     }
     const age = await findRoundAge(db.kysely);
     if (server.unfinished + waiting > 0 && (age === undefined || age > ROUND_OVERDUE_MS))
@@ -590,7 +594,7 @@ class Doctor {
         `${count} poisoned ${count === 1 ? 'job' : 'jobs'} named ${name} ${count === 1 ? 'waits for its' : 'wait for their'} onPoison.`,
         'Start a worker that has this job, or see in the logs why its onPoison fails.',
       );
-    return troubles;
+    return oneOfAKind(troubles);
   }
 
   /** How far the clocks are apart, as seen between asking and being answered. */
@@ -663,6 +667,23 @@ function toFindings(found: readonly Suspect[], left: readonly Suspect[], fixed: 
       },
     ];
   });
+}
+
+/** Troubles of a kind that one finding spells out. */
+const MAX_TROUBLES = 5;
+
+/** One finding for each kind: a hundred paused queues must not bury what else is wrong. */
+export function oneOfAKind(troubles: readonly Finding[]): Finding[] {
+  return Map.groupBy(troubles, ({ kind }) => kind)
+    .values()
+    .map((alike) => {
+      const more = alike.length - MAX_TROUBLES;
+      const messages = alike.slice(0, MAX_TROUBLES).map(({ message }) => message);
+      if (more > 0) messages.push(`And ${more} more like ${more === 1 ? 'it' : 'them'}.`);
+      const remedies = new Set(alike.slice(0, MAX_TROUBLES).map(({ remedy }) => remedy));
+      return { ...(alike[0] as Finding), message: messages.join(' '), remedy: [...remedies].join(' ') };
+    })
+    .toArray();
 }
 
 /** The greatest UUID below this one. */
