@@ -1,6 +1,14 @@
 import type { Logger } from '../log.ts';
 import { onMessage, onSubscribable, publish, type RedisConnection, subscribe } from '../redis/pubsub.ts';
 
+/** A job that a worker has left to others, because it does not know its name. */
+export interface LeftJob {
+  queue: string;
+  name: string;
+  /** BullMQ's. */
+  id: string;
+}
+
 /**
  * Orders that would otherwise wait for the next heartbeat, on one pub/sub channel all
  * workers hear. Losing a message costs that wait and nothing else.
@@ -14,6 +22,8 @@ export class Control {
   readonly #channel: string;
   readonly #log: Logger;
   #onCancel: ((jobId: string) => void) | undefined;
+  readonly #onLeft = new Set<(job: LeftJob) => void>();
+  #listening = false;
 
   constructor(options: { publish: RedisConnection; subscribe: RedisConnection; prefix: string; log: Logger }) {
     this.#publish = options.publish;
@@ -24,17 +34,37 @@ export class Control {
 
   /** Tells whichever worker runs the job that a cancel was asked for. */
   cancel(jobId: string): void {
+    this.#announce({ cancel: jobId });
+  }
+
+  /** Tells workers that know a job's name that this one has left it. */
+  leave(job: LeftJob): void {
+    this.#announce({ left: job });
+  }
+
+  #announce(message: { cancel: string } | { left: LeftJob }): void {
     if (this.#publish.status !== 'ready') return;
-    publish(this.#publish, this.#channel, JSON.stringify({ cancel: jobId })).catch((err: unknown) =>
-      this.#log.debug({ err }, 'cancel not announced'),
+    publish(this.#publish, this.#channel, JSON.stringify(message)).catch((err: unknown) =>
+      this.#log.debug({ err }, 'control message not sent'),
     );
   }
 
   /** Starts hearing, for as long as the connection lives. */
   listen(onCancel: (jobId: string) => void): void {
-    const first = this.#onCancel === undefined;
     this.#onCancel = onCancel;
-    if (!first) return;
+    this.#listen();
+  }
+
+  /** @returns ends it */
+  listenForLeft(onLeft: (job: LeftJob) => void): () => void {
+    this.#onLeft.add(onLeft);
+    this.#listen();
+    return () => void this.#onLeft.delete(onLeft);
+  }
+
+  #listen(): void {
+    if (this.#listening) return;
+    this.#listening = true;
     onMessage(this.#subscribe, (channel, text) => {
       if (channel === this.#channel) this.#hear(text);
     });
@@ -50,10 +80,17 @@ export class Control {
 
   #hear(text: string): void {
     try {
-      const order = JSON.parse(text) as { cancel?: unknown } | null;
+      const order = JSON.parse(text) as { cancel?: unknown; left?: unknown } | null;
       if (typeof order?.cancel === 'string') this.#onCancel?.(order.cancel);
+      if (isLeftJob(order?.left)) for (const listener of this.#onLeft) listener(order.left);
     } catch {
       this.#log.warn('order ignored: not JSON');
     }
   }
+}
+
+function isLeftJob(value: unknown): value is LeftJob {
+  if (typeof value !== 'object' || value === null) return false;
+  const { queue, name, id } = value as Partial<Record<keyof LeftJob, unknown>>;
+  return typeof queue === 'string' && typeof name === 'string' && typeof id === 'string';
 }

@@ -1,11 +1,12 @@
 /** Jobs whose name this worker does not know, on a queue that it shares with workers that may. */
 import { DelayedError, type Job } from 'bullmq';
 import type { Logger } from '../log.ts';
+import type { Control } from './control.ts';
 
 /** The first pause, in ms: another worker of the queue may know the name, and is free in a moment. */
 const FIRST_WAIT_MS = 250;
 
-/** The longest, in ms: a worker that is started for such a job has it this soon. */
+/** The longest, in ms, where no worker with room knows the name (`left-jobs.ts`). */
 const LONGEST_WAIT_MS = 30_000;
 
 /** A name that no worker has known for so long is a mistake and no deploy, in ms. */
@@ -16,11 +17,13 @@ const MAX_NAMES = 1_000;
 
 export class UnknownNames {
   readonly #log: Logger;
+  readonly #control: Pick<Control, 'leave'>;
   readonly #told = new Set<string>();
   readonly #alerted = new Set<string>();
 
-  constructor(log: Logger) {
+  constructor({ log, control }: { log: Logger; control: Pick<Control, 'leave'> }) {
     this.#log = log;
+    this.#control = control;
   }
 
   /** Leaves a job to another worker; it spends no attempt. */
@@ -36,6 +39,7 @@ export class UnknownNames {
       );
     const waitMs = Math.min(FIRST_WAIT_MS * 2 ** Math.min(Math.max(job.attemptsStarted - 1, 0), 10), LONGEST_WAIT_MS);
     await job.moveToDelayed(Date.now() + Math.round(waitMs * (0.75 + Math.random() / 4)), token);
+    this.#control.leave({ queue, name: jobName, id: job.id as string });
     throw new DelayedError();
   }
 }

@@ -27,6 +27,7 @@ import {
 import { Guard } from '../runs/guard.ts';
 import { HandlerSlots } from '../runs/handler-slots.ts';
 import type { JobSpec } from '../runs/spec.ts';
+import { LeftJobs } from '../runtime/left-jobs.ts';
 import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
 import { lendRuntime } from '../runtime/shared-runtime.ts';
 import { UnknownNames } from '../runtime/unknown-names.ts';
@@ -239,7 +240,7 @@ async function startWorker(
 ): Promise<FleetWorker> {
   const { leaseTtlMs } = runtime.settings;
   const guard = new Guard(runtime);
-  const unknownNames = new UnknownNames(runtime.log);
+  const unknownNames = new UnknownNames(runtime);
   await obeyPauses(runtime, [...options.queues]);
   const specs = new Map([...client.jobs].map(([name, job]) => [name, toSpec(job)]));
 
@@ -283,6 +284,13 @@ async function startWorker(
   });
   const reconciler = new Reconciler({ runtime, jobs: client.jobs, intervalMs: options.reconcileMs });
   reconciler.start();
+  const leftJobs = new LeftJobs({
+    runtime,
+    names: new Set(specs.keys()),
+    queues: options.queues,
+    hasRoom: () => guard.size < options.concurrency,
+  });
+  leftJobs.start();
   const forgetAlerts = runtime.poisonAlerts.know([...specs.values()], options.reconcileMs);
   const finished = new FinishedJobs({ redis: runtime.redis, workers, log: runtime.log });
   const sweeper = new Sweeper({
@@ -298,6 +306,7 @@ async function startWorker(
   const close = async (timeoutMs: number): Promise<void> => {
     runtime.log.info({ running: guard.size, timeoutMs }, 'worker closing');
     finished.close();
+    leftJobs.close();
     forgetAlerts();
     let drained = false;
     // Before anything that takes time: a job that starts now has less of it than it was promised.

@@ -1,18 +1,21 @@
-import type { Job } from 'bullmq';
-import { describe, expect, it, vi } from 'vitest';
+import type { Job, Queue } from 'bullmq';
+import { Redis } from 'ioredis';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { defineJob } from '../../src/index.ts';
 import { type Logger, silentLogger } from '../../src/log.ts';
+import { Runtime } from '../../src/runtime/runtime.ts';
 import { UnknownNames } from '../../src/runtime/unknown-names.ts';
-import { useDatabase } from '../helpers/fixtures.ts';
+import { insertJob, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
-import { uniquePrefix } from '../helpers/services.ts';
+import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
 
 function stage() {
   const log = { warn: vi.fn(), error: vi.fn() };
-  const unknown = new UnknownNames(log as unknown as Logger);
+  const leave = vi.fn();
+  const unknown = new UnknownNames({ log: log as unknown as Logger, control: { leave } });
   const waits: number[] = [];
   const bounce = async (job: { name?: string; starts: number; ageMs?: number }) => {
     const now = Date.now();
@@ -51,17 +54,62 @@ describe('a job of a name that a worker does not know', () => {
     );
   });
 
-  it('runs soon where another worker of its queue knows it, and spends no attempt', async () => {
-    const prefix = uniquePrefix();
-    const known = defineJob({ name: 'known', queue: 'shared', input: z.object({}), run: async () => 'known' });
-    const later = defineJob({ name: 'later', queue: 'shared', input: z.object({}), run: async () => 'later' });
-    await createTestFleet(file.url, [known], { prefix, log: silentLogger() }).work();
-    const client = createTestFleet(file.url, [known, later], { prefix });
-    const handle = await client.enqueue(later, {});
-    const queue = client.queues.find(({ name }) => name === 'shared');
-    await expect.poll(async () => (await queue?.getJob(handle.id))?.attemptsStarted ?? 0).toBeGreaterThan(0);
-    await client.work();
-    expect(await handle.result({ timeoutMs: 60_000 })).toBe('later');
-    expect(await client.get(handle.id)).toMatchObject({ errorCount: 0, crashCount: 0 });
+  describe('beside a worker that knows it', () => {
+    const FAR_MS = 600_000;
+
+    function stageFleets() {
+      const prefix = uniquePrefix();
+      const known = defineJob({ name: 'known', queue: 'shared', input: z.object({}), run: async () => 'known' });
+      const later = defineJob({ name: 'later', queue: 'shared', input: z.object({}), run: async () => 'later' });
+      const ignorant = createTestFleet(file.url, [known], { prefix, log: silentLogger() });
+      const client = createTestFleet(file.url, [known, later], { prefix });
+      const queue = client.queues.find(({ name }) => name === 'shared') as Queue;
+      return { prefix, ignorant, client, known, later, queue };
+    }
+
+    it('runs, also where that worker comes when it waits for long, and spends no attempt', async () => {
+      const { ignorant, client, later, queue } = stageFleets();
+      await ignorant.work();
+      const handle = await client.enqueue(later, {});
+      const isLeft = async () => (await queue.getJob(handle.id))?.attemptsStarted ?? 0;
+      await expect.poll(isLeft, { timeout: 10_000 }).toBeGreaterThan(0);
+      // As after many such pauses.
+      const delay = async () =>
+        (await queue.getJob(handle.id))?.changeDelay(FAR_MS).then(
+          () => true,
+          () => false,
+        );
+      await expect.poll(delay, { timeout: 10_000 }).toBe(true);
+      await client.work();
+      expect(await handle.result({ timeoutMs: 30_000 })).toBe('later');
+      expect(await client.get(handle.id)).toMatchObject({ errorCount: 0, crashCount: 0 });
+    });
+
+    it('runs when another worker leaves it', async () => {
+      const { prefix, client, later, queue } = stageFleets();
+      await client.work();
+      const id = await insertJob(file.db, { name: later.name, queue: 'shared' });
+      await queue.add(later.name, { oncefleet: 1, key: null }, { jobId: id, delay: FAR_MS });
+      const runtime = new Runtime({ databaseUrl: file.url, redisUrl: testRedisUrl(), prefix });
+      onTestFinished(() => runtime.close());
+      const isDone = async () => {
+        runtime.control.leave({ queue: 'shared', name: later.name, id });
+        return (await rowOf(file.db, id)).status;
+      };
+      await expect.poll(isDone, { timeout: 20_000 }).toBe('completed');
+    });
+
+    it('waits for its backoff all the same', async () => {
+      const { client, known, later, queue } = stageFleets();
+      const id = await insertJob(file.db, { name: later.name, queue: 'shared', delayMs: FAR_MS });
+      const bull = await queue.add(later.name, { oncefleet: 1, key: null }, { jobId: id, delay: FAR_MS });
+      const redis = new Redis(testRedisUrl());
+      onTestFinished(() => redis.disconnect());
+      // As BullMQ has a job that was tried before.
+      await redis.hset(queue.toKey(id), 'ats', 1);
+      await client.work();
+      await (await client.enqueue(known, {})).result({ timeoutMs: 20_000 });
+      expect(await bull.getState()).toBe('delayed');
+    });
   });
 });

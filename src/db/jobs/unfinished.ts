@@ -122,6 +122,15 @@ export async function findWaiting(db: Kysely<Database>, ids: readonly string[]):
   return new Set(rows.rows.map((row) => row.id));
 }
 
+/** Of several jobs, those that are pending and may run now. */
+export async function findDue(db: Kysely<Database>, ids: readonly string[]): Promise<string[]> {
+  if (ids.length === 0) return [];
+  const { rows } = await sql<{ id: string }>`
+    select id from oncefleet.jobs
+    where id = any(${ids}::uuid[]) and status = 'pending' and run_at <= clock_timestamp()`.execute(db);
+  return rows.map(({ id }) => id);
+}
+
 export interface AbandonedJob extends DispatchRow {
   crashCount: number;
   /** Cancelled, or past its deadline. */

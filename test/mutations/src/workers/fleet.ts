@@ -65,4 +65,12 @@ export default [
     test: 'test/workers/concurrency.test.ts',
     title: 'a fleet that is closed leaves no timer behind, which would keep its process alive',
   },
+  {
+    name: 'left-looked-for',
+    find: 'leftJobs.start();',
+    replace: '',
+    mechanism: 'a worker looks for jobs that were left before it came',
+    test: 'test/runtime/unknown-names.test.ts',
+    title: 'runs, also where that worker comes when it waits for long, and spends no attempt',
+  },
 ] satisfies readonly Change[];
