@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { runBench, runQuickly } from './run-bench.ts';
 
 test('a quick run of the jobs bench measures every case and writes its figures as JSON', {
-  timeout: 90_000,
+  timeout: 300_000,
 }, async () => {
   const { out, machine, rows } = await runQuickly('jobs');
   expect(out).toContain('| BullMQ alone ');

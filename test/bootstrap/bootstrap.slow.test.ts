@@ -77,7 +77,7 @@ test('says what there is when the command is unknown, and installs nothing', asy
   const run = await bootstrap(['constructor']).ended;
   expect(run).toMatchObject({ code: 2, stdout: '' });
   expect(run.stderr).toBe(
-    'Usage: node scripts/bootstrap.mjs demo | dev | bench | chaos | mutate | test | test:slow [arguments]\n',
+    'Usage: node scripts/bootstrap.mjs demo | dev | bench | chaos | mutate | build | test | test:slow [arguments]\n',
   );
   expect(npmCalls()).toEqual([]);
 });
