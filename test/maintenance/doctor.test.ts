@@ -478,8 +478,11 @@ describe('the doctor tells of', () => {
     expect((await diagnose(runtime, jobs)).findings).toEqual([]);
     await sql`update oncefleet.poison_alerts set created_at = created_at - interval '6 min'`.execute(file.db);
     expect((await diagnose(runtime, jobs)).findings).toMatchObject([
-      { kind: 'poison-alerts', message: '1 poisoned job named bill waits for its onPoison.' },
-      { kind: 'poison-alerts', message: '2 poisoned jobs named mail wait for their onPoison.' },
+      {
+        kind: 'poison-alerts',
+        message:
+          '1 poisoned job named bill waits for its onPoison. 2 poisoned jobs named mail wait for their onPoison.',
+      },
     ]);
   });
 
