@@ -316,7 +316,7 @@ describe('ingest and ask', () => {
     const first = await run(['ingest', 'docs', '--collection', 'fruit']);
     expect(first).toMatchObject({
       code: 0,
-      stdout: expect.stringMatching(/^fruit: 2 document\(s\): 2 added, 0 updated, 0 unchanged; 2 chunks\n$/),
+      stdout: expect.stringMatching(/^fruit: 2 documents: 2 added, 0 updated, 0 unchanged; 2 chunks\n$/),
     });
     expect(first.stderr).toMatch(/^ingest +0% 0\/2\n(.*\n)*ingest 100% 2\/2.*\n$/);
     expectNoEscapes(first);

@@ -623,7 +623,7 @@ describe('the list of crash points', () => {
       .filter((name) => name.endsWith('.ts'))
       .map((name) => readFileSync(`${ROOT}src/${name}`, 'utf8'))
       .join('\n');
-    const placed = [...sources.matchAll(/crashPoint\('([\w.]+)'\)/g)].map((match) => match[1]);
+    const placed = [...sources.matchAll(/(?:crashPoint\(|committed: )'([\w.]+)'/g)].map((match) => match[1]);
     expect(placed.sort()).toEqual(points.toSorted());
   });
 
