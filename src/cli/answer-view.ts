@@ -77,10 +77,11 @@ export class AnswerView {
 
   /** Ends a line that the answer has begun, so that what comes next starts on its own. */
   async endLine(): Promise<void> {
+    // Half of a pair that never came whole belongs to no later text.
+    this.#held = '';
     if (this.#atLineStart) return;
     await this.#terminal.write('\n');
     this.#atLineStart = true;
-    this.#held = '';
   }
 
   async #startAttempt(

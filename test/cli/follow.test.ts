@@ -4,55 +4,31 @@ import type { CliContext } from '../../src/cli/context.ts';
 import { createProgram } from '../../src/cli/program.ts';
 import { settleJobs } from '../../src/db/jobs/settle.ts';
 import { appendRuns } from '../../src/db/streams/segments.ts';
-import { claimFree, insertJob, useDatabase } from '../helpers/fixtures.ts';
+import { claimFree, insertJob, settlement, useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
+import { Sink } from './output.ts';
 
 const file = useDatabase();
-
-class Output {
-  text = '';
-  readonly columns = 100;
-  readonly isTTY: boolean;
-  constructor(isTTY: boolean) {
-    this.isTTY = isTTY;
-  }
-  write(text: string, done?: (error?: Error | null) => void): boolean {
-    this.text += text;
-    done?.();
-    return true;
-  }
-}
 
 async function finishedJob(name: string): Promise<string> {
   const id = await insertJob(file.db, { name });
   await claimFree(file.db, id);
   const texts = ['{"type":"delta","text":"Once "}', '{"type":"delta","text":"only.\\u001b[2J"}'];
   await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: texts }]);
-  await settleJobs(file.db, [
-    {
-      id,
-      fence: 1,
-      status: 'completed',
-      outcome: 'completed',
-      result: '{"text":"Once only."}',
-      error: null,
-      resultTtlMs: 60_000,
-      delayMs: 0,
-      delivery: 0,
-      run: { streamId: id, fence: 1, firstSeq: 2, events: ['{"type":"end","result":{"text":"Once only."}}'] },
-    },
-  ]);
+  const result = '{"text":"Once only."}';
+  const run = { streamId: id, fence: 1, firstSeq: 2, events: [`{"type":"end","result":${result}}`] };
+  await settleJobs(file.db, [settlement(id, 1, { result, run })]);
   return id;
 }
 
 async function follow(args: readonly string[], { tty }: { tty: boolean }): Promise<string> {
-  const stdout = new Output(tty);
+  const stdout = new Sink(tty);
   const context: CliContext = {
     env: { DATABASE_URL: file.url, REDIS_URL: testRedisUrl(), ONCEFLEET_PREFIX: uniquePrefix(), NO_COLOR: '1' },
     cwd: '/',
     stdin: (async function* () {})(),
     stdout,
-    stderr: new Output(tty),
+    stderr: new Sink(tty),
     exitCode: 0,
   };
   await createProgram(context, '0').parseAsync(['follow', ...args], { from: 'user' });

@@ -16,20 +16,7 @@ import {
 } from '../../src/cli/terminal.ts';
 import { ERROR_CODES, InputInvalidError, JobFailedError, OncefleetError } from '../../src/errors.ts';
 import type { JobEvent, StreamEvent, SystemEvent } from '../../src/journal/event.ts';
-
-class Sink {
-  text = '';
-  readonly isTTY: boolean;
-  readonly columns = 60;
-  constructor(isTTY: boolean) {
-    this.isTTY = isTTY;
-  }
-  write(text: string, done?: (error?: Error | null) => void): boolean {
-    this.text += text;
-    done?.();
-    return true;
-  }
-}
+import { Sink } from './output.ts';
 
 function open({
   tty = false,
@@ -330,6 +317,11 @@ describe('an answer', () => {
   test('whose tokens split a surrogate pair is printed whole', async () => {
     const { stdout } = await view(true, [delta(0, 'a\ud83d'), delta(1, '\ude00b')], { text: 'a😀b' });
     expect(stdout).toBe('a😀b\n');
+  });
+
+  test('whose attempt breaks off inside a surrogate pair leaves no half of it to the next', async () => {
+    const { stdout } = await view(true, [delta(0, '\ud83d'), attempt(1, {}), delta(2, 'New')], { text: 'New' });
+    expect(stdout).toBe('New\n');
   });
 
   test('cannot move the cursor', async () => {

@@ -5,28 +5,21 @@ import { claimJobs } from '../../src/db/jobs/claim.ts';
 import { lockFence, saveCheckpoint } from '../../src/db/jobs/fence.ts';
 import { finishAbandoned } from '../../src/db/jobs/finish.ts';
 import { redriveJob } from '../../src/db/jobs/redrive.ts';
-import { type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
+import { settleJobs } from '../../src/db/jobs/settle.ts';
 import { appendRuns } from '../../src/db/streams/segments.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
-import { claimFree, claimOne, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import {
+  claimFree,
+  claimOne,
+  expireLease,
+  insertJob,
+  journalOf,
+  rowOf,
+  settlement,
+  useDatabase,
+} from '../helpers/fixtures.ts';
 
 const file = useDatabase();
-
-function settlement(id: string, fence: number, overrides: Partial<Settlement> = {}): Settlement {
-  return {
-    id,
-    fence,
-    status: 'completed',
-    outcome: 'completed',
-    result: '1',
-    error: null,
-    resultTtlMs: 60_000,
-    delayMs: 0,
-    delivery: 0,
-    run: undefined,
-    ...overrides,
-  };
-}
 
 describe('the claim table, row by row', () => {
   it('a pending job is claimed at fence 1', async () => {

@@ -4,6 +4,7 @@ import { afterAll, beforeAll } from 'vitest';
 import { createDb, type Db } from '../../src/db/client.ts';
 import { type ClaimedJob, claimJobs } from '../../src/db/jobs/claim.ts';
 import { insertJobs, type NewJob } from '../../src/db/jobs/insert.ts';
+import type { Settlement } from '../../src/db/jobs/settle.ts';
 import type { Database } from '../../src/db/schema.ts';
 import { fingerprint } from '../../src/enqueue/fingerprint.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
@@ -82,6 +83,23 @@ export async function claimFree(db: Kysely<Database>, id: string): Promise<Claim
   const answer = await claimOne(db, id);
   if (answer.decision !== 'claimed') throw new Error(`not claimed: ${answer.decision}`);
   return answer.job;
+}
+
+/** The end of a run that has returned 1, and emitted nothing. */
+export function settlement(id: string, fence: number, overrides: Partial<Settlement> = {}): Settlement {
+  return {
+    id,
+    fence,
+    status: 'completed',
+    outcome: 'completed',
+    result: '1',
+    error: null,
+    resultTtlMs: 60_000,
+    delayMs: 0,
+    delivery: 0,
+    run: undefined,
+    ...overrides,
+  };
 }
 
 /** Has Postgres refuse events with "poison" in them, as data. */

@@ -21,29 +21,22 @@ import { Runtime } from '../../src/runtime/runtime.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { blockEventLoop } from '../helpers/block.ts';
 import { connectionLost } from '../helpers/faulty-db.ts';
-import { claimFree, expireLease, insertJob, journalOf, refusePoison, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import {
+  claimFree,
+  expireLease,
+  insertJob,
+  journalOf,
+  refusePoison,
+  rowOf,
+  settlement,
+  useDatabase,
+} from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 
 const file = useDatabase();
 
 /** No renewal and no expiry within a test. */
 const QUIET = { leaseTtlMs: 60_000, heartbeatMs: 20_000 };
-
-function settlement(id: string, fence: number, overrides: Partial<Settlement> = {}): Settlement {
-  return {
-    id,
-    fence,
-    status: 'completed',
-    outcome: 'completed',
-    result: '1',
-    error: null,
-    resultTtlMs: 60_000,
-    delayMs: 0,
-    delivery: 0,
-    run: undefined,
-    ...overrides,
-  };
-}
 
 function runOf(streamId: string, firstSeq: number, types: string[] = ['said'], fence = 1): Run {
   return { streamId, fence, firstSeq, events: types.map((type) => JSON.stringify({ type })) };

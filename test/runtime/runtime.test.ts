@@ -1,10 +1,9 @@
 import type { CompiledQuery } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
-import type { Settlement } from '../../src/db/jobs/settle.ts';
 import { Runtime } from '../../src/runtime/runtime.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { connectionLost } from '../helpers/faulty-db.ts';
-import { claimFree, insertJob, rowOf, useDatabase } from '../helpers/fixtures.ts';
+import { claimFree, insertJob, rowOf, settlement, useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
@@ -18,22 +17,6 @@ function createRuntime() {
   const endings: string[] = [];
   vi.spyOn(runtime.publisher, 'publishEndings').mockImplementation((ids) => void endings.push(...ids));
   return { runtime, announced, endings };
-}
-
-function settlement(id: string, overrides: Partial<Settlement> = {}): Settlement {
-  return {
-    id,
-    fence: 1,
-    status: 'completed',
-    outcome: 'completed',
-    result: '1',
-    error: null,
-    resultTtlMs: 60_000,
-    delayMs: 0,
-    delivery: 0,
-    run: undefined,
-    ...overrides,
-  };
 }
 
 async function claimed(): Promise<string> {
@@ -54,7 +37,9 @@ describe('an outcome', () => {
       return result;
     }) as never);
     const id = await claimed();
-    const end = settlement(id, { run: { streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"end","result":1}'] } });
+    const end = settlement(id, 1, {
+      run: { streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"end","result":1}'] },
+    });
     await expect(runtime.settle(end)).rejects.toThrow('Connection terminated');
     expect(await runtime.settle(end)).toBe(true);
     expect(announced).toEqual([{ run: end.run, end: true }]);
@@ -63,7 +48,7 @@ describe('an outcome', () => {
   it('of a silent job is announced, with nothing but that it is there to be read', async () => {
     const { runtime, endings } = createRuntime();
     const id = await claimed();
-    expect(await runtime.settle(settlement(id))).toBe(true);
+    expect(await runtime.settle(settlement(id, 1))).toBe(true);
     expect(endings).toEqual([id]);
   });
 
@@ -71,8 +56,8 @@ describe('an outcome', () => {
     const { runtime } = createRuntime();
     const [bad, good] = [await claimed(), await claimed()];
     const outcomes = await Promise.allSettled([
-      runtime.settle(settlement(bad, { result: 'not json' })),
-      runtime.settle(settlement(good)),
+      runtime.settle(settlement(bad, 1, { result: 'not json' })),
+      runtime.settle(settlement(good, 1)),
     ]);
     expect(outcomes).toMatchObject([{ status: 'rejected' }, { status: 'fulfilled', value: true }]);
     expect((await rowOf(file.db, good)).status).toBe('completed');
