@@ -76,7 +76,7 @@ export function count({ entries, transcripts, state }: Evidence, logs: readonly 
     poisoned: withOutcome('poisoned'),
     leasesLost: said('lease lost').length,
     refusedWrites: findRefused(entries, logs).size,
-    redispatched: said('reconciled').reduce((sum, { mended }) => sum + Number(mended), 0),
+    redispatched: said('reconciled').reduce((sum, { repaired }) => sum + Number(repaired), 0),
     effects: state.effects.length,
     events: state.segments.reduce((sum, { firstSeq, lastSeq }) => sum + lastSeq - firstSeq + 1, 0),
     readers: transcripts.length,

@@ -28,7 +28,7 @@ export const naiveCharge = defineJob({
 });
 
 /** Writes the charge and the job's outcome in one transaction: both, or none of them, and once. */
-export const mendedCharge = defineJob({
+export const repairedCharge = defineJob({
   name: 'charge',
   input,
   output,

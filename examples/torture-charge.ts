@@ -1,12 +1,12 @@
 /**
- * Tortures both handlers of charge-job.ts and prints what comes of it; ends with 1 if the mended one breaks.
+ * Tortures both handlers of charge-job.ts and prints what comes of it; ends with 1 if the repaired one breaks.
  *
  *   node --conditions=oncefleet-source examples/torture-charge.ts
  */
 import { TortureError, torture } from 'oncefleet/testing';
-import { CHARGES_TABLE, mendedCharge, naiveCharge } from './charge-job.ts';
+import { CHARGES_TABLE, naiveCharge, repairedCharge } from './charge-job.ts';
 
-for (const [name, job] of Object.entries({ naiveCharge, mendedCharge })) {
+for (const [name, job] of Object.entries({ naiveCharge, repairedCharge })) {
   try {
     const report = await torture(job, {
       input: { order: 'A-1', cents: 4_200 },
@@ -23,6 +23,6 @@ for (const [name, job] of Object.entries({ naiveCharge, mendedCharge })) {
   } catch (error) {
     if (!(error instanceof TortureError)) throw error;
     console.log(`${name}: ${error.message}`);
-    if (job === mendedCharge) process.exitCode = 1;
+    if (job === repairedCharge) process.exitCode = 1;
   }
 }

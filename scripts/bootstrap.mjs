@@ -242,7 +242,7 @@ function advice(output) {
     return 'The package registry refused the request: check `npm config get registry` and its credentials.';
   if (/EACCES|EPERM|EROFS/.test(output)) return 'This user cannot write in the clone: check who owns it.';
   if (/ENOSPC/.test(output)) return 'The disk is full.';
-  return 'What npm said is above; run the command again once it is mended.';
+  return 'What npm said is above; run the command again once it is fixed.';
 }
 
 /** npm as it was called, if it was; else the one on PATH. */

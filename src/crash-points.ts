@@ -39,7 +39,7 @@ export const CRASH_POINTS = {
   'cancel.ended': 'a cancel has ended a waiting job, that is not published',
   'redrive.row': 'a redrive has made the row pending, BullMQ does not know',
   'retry.redriven': 'a retry in BullMQ has made the row pending, its delivery has not claimed it',
-  'reconcile.locked': 'the reconciler holds its lock, nothing is mended',
+  'reconcile.locked': 'the reconciler holds its lock, nothing is repaired',
   'reconcile.end.after': 'the reconciler has ended a job, that is not published',
   'reconcile.missing': 'jobs missing from Redis are found, not dispatched',
   'reconcile.dispatched': 'missing jobs are dispatched, the round is not over',

@@ -30,10 +30,10 @@ export function doctorCommand(context: CliContext): Command {
     command,
     [
       ['oncefleet doctor', 'what is wrong, and why; changes nothing'],
-      ['oncefleet doctor --fix', 'mends it'],
+      ['oncefleet doctor --fix', 'repairs it'],
       ['oncefleet doctor --json', '{"findings":[…],"looked":{…},"well":true}'],
     ],
-    'Exits with 0 when nothing is wrong or all of it was mended, else with 8.\nJobs that crashed too often are judged by the limits of ONCEFLEET_JOBS and --jobs.',
+    'Exits with 0 when nothing is wrong or all of it was repaired, else with 8.\nJobs that crashed too often are judged by the limits of ONCEFLEET_JOBS and --jobs.',
   );
 }
 
@@ -49,7 +49,7 @@ async function runDoctor(context: CliContext, options: DoctorCommandOptions): Pr
     }),
   ).catch((error: unknown) => {
     if (interrupt.by === undefined) throw error;
-    throw new CommandInterruptedError(interrupt.by, 'Interrupted; what was mended until then stays mended.');
+    throw new CommandInterruptedError(interrupt.by, 'Interrupted; what was repaired until then stays repaired.');
   });
   progress.finish();
   if (!diagnosis.well) context.exitCode = 8;
@@ -59,10 +59,10 @@ async function runDoctor(context: CliContext, options: DoctorCommandOptions): Pr
 }
 
 function formatFinding(finding: Finding, terminal: Pick<Terminal, 'style'>): string {
-  const { kind, message, remedy, count, mended, jobs } = finding;
-  const isMended = count > 0 && mended === count;
+  const { kind, message, remedy, count, repaired, jobs } = finding;
+  const isRepaired = count > 0 && repaired === count;
   const lines = [
-    `${terminal.style(isMended ? 'green' : 'red', isMended ? 'mended' : 'wrong ')} ${terminal.style('bold', kind)}`,
+    `${terminal.style(isRepaired ? 'green' : 'red', isRepaired ? 'repaired' : 'wrong   ')} ${terminal.style('bold', kind)}`,
     `  ${printableLine(message)}`,
     ...jobs
       .slice(0, MAX_LISTED)
@@ -83,6 +83,6 @@ function formatSummary({ findings, looked, well }: Diagnosis, fixed: boolean): s
   const counts = `${counted(looked.rows, 'unfinished row')}, ${counted(looked.bullmqJobs, 'BullMQ job')} and ${counted(looked.streams, 'stream')} looked at`;
   if (findings.length === 0) return `All is well: ${counts}.`;
   if (well) return `All is well now: ${counts}.`;
-  const mendable = findings.some((finding) => finding.count > finding.mended);
-  return `${counts}.${mendable && !fixed ? ' `oncefleet doctor --fix` mends what has to do with jobs.' : ''}`;
+  const repairable = findings.some((finding) => finding.count > finding.repaired);
+  return `${counts}.${repairable && !fixed ? ' `oncefleet doctor --fix` repairs what has to do with jobs.' : ''}`;
 }

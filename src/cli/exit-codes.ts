@@ -12,7 +12,7 @@ export const EXIT_CODES = {
   5: 'The job was cancelled.',
   6: 'In conflict with what is stored: a key used with another input, a job that has not failed.',
   7: 'Waiting ended (--timeout); the job goes on.',
-  8: 'Something is wrong that was not mended (doctor).',
+  8: 'Something is wrong that was not repaired (doctor).',
   70: 'An error nobody planned for. LOG_LEVEL=debug shows its stack.',
   130: 'Interrupted (Ctrl-C); a job that was followed goes on.',
   141: 'Standard output was closed by its reader.',

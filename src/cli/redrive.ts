@@ -34,7 +34,7 @@ export function redriveCommand(context: CliContext): Command {
   return addExamples(
     command,
     [
-      ['oncefleet redrive <id>', 'after its cause is mended'],
+      ['oncefleet redrive <id>', 'after its cause is fixed'],
       ['oncefleet redrive --failed --name answer --within 2h', 'what an outage of the model server failed'],
       ['oncefleet redrive --failed --code MODEL_FAILED --canary 5', 'five first; the others if those complete'],
     ],

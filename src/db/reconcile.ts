@@ -88,7 +88,7 @@ export async function findOddStreams(
   return { ids: row?.ids ?? [], scanned, last: scanned < limit ? undefined : (row?.last ?? undefined) };
 }
 
-export interface MendedStream {
+export interface RepairedStream {
   how: 'ended' | 'closed' | 'opened';
   /** The terminal event, to be published. */
   run: Run | undefined;
@@ -100,7 +100,7 @@ export interface MendedStream {
  *
  * @returns undefined when they agree, or somebody has the row locked
  */
-export async function mendStream(db: Kysely<Database>, id: string): Promise<MendedStream | undefined> {
+export async function repairStream(db: Kysely<Database>, id: string): Promise<RepairedStream | undefined> {
   return db.transaction().execute(async (trx) => {
     const job = await trx
       .selectFrom('jobs')

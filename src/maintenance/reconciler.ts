@@ -6,7 +6,7 @@
  * that is frozen or cut off by Postgres after a few seconds of silence.
  *
  * Each round reads pages of a fixed size by index, whatever the tables and queues hold, and
- * more only while it finds something to mend. All it does is guarded row by row, so that a
+ * more only while it finds something to repair. All it does is guarded row by row, so that a
  * process that wakes in the middle of a round somebody else has taken over does no harm.
  */
 
@@ -22,7 +22,7 @@ import {
   findWaiting,
   type UnfinishedCursor,
 } from '../db/jobs/unfinished.ts';
-import { findOddStreams, findSuperfluous, forgetRounds, lockRound, mendStream, noteRound } from '../db/reconcile.ts';
+import { findOddStreams, findSuperfluous, forgetRounds, lockRound, noteRound, repairStream } from '../db/reconcile.ts';
 import type { Database } from '../db/schema.ts';
 import { isTransient } from '../db/transient.ts';
 import type { AnyJobDefinition } from '../jobs/define-job.ts';
@@ -109,7 +109,7 @@ export class Reconciler {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#timer);
-    // A round that waits for Redis is left alone: what it would mend, the next process mends.
+    // A round that waits for Redis is left alone: what it would repair, the next process repairs.
     await within(CLOSE_WAIT_MS, this.#round, () => undefined);
     const { db, workerId } = this.#options.runtime;
     if (!this.#leading) return;
@@ -121,7 +121,7 @@ export class Reconciler {
    * One round.
    *
    * @param options.notWithinMs not if another process did one no longer ago
-   * @returns how many jobs and streams it mended; undefined when it is another process's turn
+   * @returns how many jobs and streams it repaired; undefined when it is another process's turn
    */
   async reconcile(options: { notWithinMs?: number } = {}): Promise<number | undefined> {
     const { db, workerId } = this.#options.runtime;
@@ -134,23 +134,23 @@ export class Reconciler {
       if (!locked) return undefined;
       crashPoint('reconcile.locked');
       const stop = keepAlive(trx);
-      let mended = 0;
+      let repaired = 0;
       try {
         // First what needs no Redis.
         const orphans = await this.#endAbandoned();
-        mended += orphans.ended + (await this.#mendStreams());
+        repaired += orphans.ended + (await this.#repairStreams());
         // Before anything is dispatched: what a paused queue is given must wait.
-        mended += await this.#alignPauses();
-        mended += (await this.#dispatchMissing(orphans.jobs)).dispatched;
-        mended += await this.#drainOutbox();
-        mended += await this.#mendFresh();
-        mended += await this.#mendAlongTheWalk();
-        mended += await this.#mendDelayed();
+        repaired += await this.#alignPauses();
+        repaired += (await this.#dispatchMissing(orphans.jobs)).dispatched;
+        repaired += await this.#drainOutbox();
+        repaired += await this.#repairFresh();
+        repaired += await this.#repairAlongTheWalk();
+        repaired += await this.#repairDelayed();
       } finally {
         await stop();
       }
       await noteRound(trx, workerId);
-      return mended;
+      return repaired;
     });
   }
 
@@ -198,7 +198,7 @@ export class Reconciler {
   }
 
   /** Jobs that became due a moment ago: one that Redis lost starts at most a round late, however long the queue. */
-  async #mendFresh(): Promise<number> {
+  async #repairFresh(): Promise<number> {
     const { runtime, intervalMs } = this.#options;
     const { jobs } = await findPendingJobs(runtime.db.kysely, {
       graceMs: GRACE_MS,
@@ -213,7 +213,7 @@ export class Reconciler {
    * more than a short one. Over a Redis that was flushed, restarted or failed over the walk
    * starts anew and does not pause; nor where most of a page is missing.
    */
-  async #mendAlongTheWalk(): Promise<number> {
+  async #repairAlongTheWalk(): Promise<number> {
     const { runtime } = this.#options;
     const redis = await inTime(runtime.dispatcher.identify());
     if (redis === undefined) return 0;
@@ -222,24 +222,24 @@ export class Reconciler {
       this.#walk = undefined;
     }
     const until = performance.now() + SPELL_MS;
-    let mended = 0;
+    let repaired = 0;
     for (;;) {
       const { jobs, end } = await findPendingJobs(runtime.db.kysely, { after: this.#walk, limit: PENDING_BATCH });
       const { dispatched, refused } = await this.#dispatchMissing(jobs);
-      mended += dispatched;
+      repaired += dispatched;
       if (refused > 0) {
         // A sweep that left something out is none: it starts anew with the next round.
         if (this.#sweeping !== undefined) this.#walk = undefined;
-        return mended;
+        return repaired;
       }
       this.#walk = end;
       if (this.#walk === undefined) {
         if (this.#sweeping !== undefined) await inTime(runtime.dispatcher.markSwept(this.#sweeping));
         this.#sweeping = undefined;
-        return mended;
+        return repaired;
       }
       const goesOn = this.#sweeping !== undefined || (dispatched > 0 && dispatched >= jobs.length / 2);
-      if (this.#closed || !goesOn || performance.now() > until) return mended;
+      if (this.#closed || !goesOn || performance.now() > until) return repaired;
     }
   }
 
@@ -247,9 +247,9 @@ export class Reconciler {
    * Jobs that BullMQ holds for a later time although their row has ended or is gone. Made due,
    * they are delivered, and end in BullMQ as their row did.
    */
-  async #mendDelayed(): Promise<number> {
+  async #repairDelayed(): Promise<number> {
     const { runtime } = this.#options;
-    let mended = 0;
+    let repaired = 0;
     for (const queue of runtime.dispatcher.queues) {
       const { name } = queue;
       const offset = this.#delayedOffsets.get(name) ?? 0;
@@ -260,19 +260,19 @@ export class Reconciler {
       const superfluous = await findSuperfluous(runtime.db.kysely, ids.filter(isUuid), GRACE_MS);
       if (superfluous.length === 0) continue;
       const ours = await inTime(runtime.dispatcher.keepOwn(name, superfluous));
-      mended += await inTime(runtime.dispatcher.promote(queue, ours));
+      repaired += await inTime(runtime.dispatcher.promote(queue, ours));
     }
-    return mended;
+    return repaired;
   }
 
   /** Streams that are open although their job has ended, or closed although it has not: a page a round. */
-  async #mendStreams(): Promise<number> {
+  async #repairStreams(): Promise<number> {
     const { runtime } = this.#options;
     const { ids, last } = await findOddStreams(runtime.db.kysely, this.#stream, STREAM_BATCH);
     this.#stream = last;
-    let mended = 0;
-    for (const id of ids) if ((await mendStreamOf(runtime, id)) !== undefined) mended++;
-    return mended;
+    let repaired = 0;
+    for (const id of ids) if ((await repairStreamOf(runtime, id)) !== undefined) repaired++;
+    return repaired;
   }
 
   /** Queues that Redis has lost the pause of, or that another client has paused or resumed. */
@@ -318,12 +318,12 @@ export class Reconciler {
     const { runtime, intervalMs } = this.#options;
     let busy = false;
     try {
-      const mended = await this.reconcile({ notWithinMs: intervalMs * 1.2 + ALIVE_MS / 2 });
-      const leading = mended !== undefined;
+      const repaired = await this.reconcile({ notWithinMs: intervalMs * 1.2 + ALIVE_MS / 2 });
+      const leading = repaired !== undefined;
       if (leading !== this.#leading) runtime.log.debug({ leading }, leading ? 'reconciling' : 'another reconciles');
       this.#leading = leading;
       busy = this.#sweeping !== undefined && this.#walk !== undefined && leading;
-      if (mended !== undefined && mended > 0) runtime.log.info({ mended }, 'reconciled');
+      if (repaired !== undefined && repaired > 0) runtime.log.info({ repaired }, 'reconciled');
     } catch (err) {
       this.#leading = false;
       if (isTransient(err)) runtime.log.warn({ err }, 'reconciler waits for Postgres');
@@ -352,12 +352,12 @@ export async function endIfOver(
 }
 
 /** Gives a stream the end that its job has had, or opens it for a job that goes on. @returns what it did */
-export async function mendStreamOf(runtime: Runtime, id: string): Promise<'ended' | 'closed' | 'opened' | undefined> {
-  const mended = await mendStream(runtime.db.kysely, id);
-  if (mended === undefined) return undefined;
-  if (mended.run !== undefined) runtime.publisher.publish([{ run: mended.run, end: true }]);
-  runtime.log.warn({ jobId: id, how: mended.how }, 'stream disagreed with its job');
-  return mended.how;
+export async function repairStreamOf(runtime: Runtime, id: string): Promise<'ended' | 'closed' | 'opened' | undefined> {
+  const repaired = await repairStream(runtime.db.kysely, id);
+  if (repaired === undefined) return undefined;
+  if (repaired.run !== undefined) runtime.publisher.publish([{ run: repaired.run, end: true }]);
+  runtime.log.warn({ jobId: id, how: repaired.how }, 'stream disagreed with its job');
+  return repaired.how;
 }
 
 class RedisSilentError extends Error {

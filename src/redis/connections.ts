@@ -17,7 +17,7 @@ export interface ConnectOptions {
   /** Names the connection to Redis and in the log. */
   name: string;
   log: Logger;
-  /** False for what must fail at once while Redis is away. */
+  /** False for commands that must fail at once while Redis is unreachable. */
   enableOfflineQueue?: boolean;
   /** False for who subscribes again by itself. */
   autoResubscribe?: boolean;
@@ -148,7 +148,7 @@ function endSilence(redis: Redis, name: string, log: Logger): void {
   redis.once('end', () => clearInterval(timer));
 }
 
-/** Ends a connection without waiting for a Redis that is away. */
+/** Ends a connection without waiting for an unreachable Redis. */
 export async function closeRedis(redis: RedisConnection): Promise<void> {
   if (redis.status === 'ready') await redis.quit().catch(() => redis.disconnect());
   else redis.disconnect();

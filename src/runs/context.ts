@@ -139,7 +139,7 @@ export function createContext(options: ContextOptions): JobContext {
   return Object.defineProperties(context, LAZY) as typeof context & JobContext;
 }
 
-/** What a handler works with when its job may run although Postgres is away: nothing it says is kept. */
+/** What a handler works with when its job runs although Postgres is unreachable: none of its events are kept. */
 export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: AbortSignal): JobContext {
   const own = readJobData(delivery);
   const foreign = delivery.data as { tenant?: string; idempotencyKey?: string } | null | undefined;

@@ -3,6 +3,7 @@ import { type Job, UnrecoverableError } from 'bullmq';
 import type { ClaimedJob } from '../db/jobs/claim.ts';
 import type { RowOptions } from '../db/jobs/insert.ts';
 import type { Settlement } from '../db/jobs/settle.ts';
+import type { LastOutcome } from '../db/jobs/states.ts';
 import { rowTerminalJson } from '../db/streams/terminal.ts';
 import {
   CancelledError,
@@ -144,7 +145,7 @@ export function eventOf(verdict: SettledVerdict, claimed: ClaimedJob): string | 
   } satisfies SystemEvent);
 }
 
-const REASONS: ReadonlyMap<string | null, AttemptReason> = new Map([
+const REASONS: ReadonlyMap<LastOutcome | null, AttemptReason> = new Map([
   ['error', 'error'],
   ['interruption', 'interruption'],
   ['redrive', 'redrive'],

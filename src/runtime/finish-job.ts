@@ -12,7 +12,7 @@ export interface FinishPolicy extends Pick<Alerted, 'onPoison'> {
 export interface FinishJobOptions {
   /** `undefined` where this process does not know the job's definition: the fleet's settings count. */
   definition: FinishPolicy | undefined;
-  /** Named after the commit and before anybody is told. */
+  /** The crash point between the commit and the announcements. */
   committed?: CrashPoint;
   /** BullMQ's attemptsMade of the delivery that met the job, if one did. */
   delivery?: number;

@@ -81,7 +81,7 @@ export interface Fleet extends JobClient {
    */
   setRetention(tenant: string, policy: { streamMs?: number | null; jobMs?: number | null }): Promise<void>;
   /**
-   * Looks for every disagreement between Postgres and Redis, and mends them if asked to. Safe
+   * Looks for every disagreement between Postgres and Redis, and repairs them if asked to. Safe
    * beside running workers.
    *
    * @throws OncefleetError SERVICE_MISSING without Redis; what Postgres throws when it is away

@@ -1,4 +1,4 @@
-/** `oncefleet doctor` by the real command; what it finds and mends, test/maintenance/doctor.test.ts tells. */
+/** `oncefleet doctor` by the real command; test/maintenance/doctor.test.ts has what it finds and repairs. */
 import { sql } from 'kysely';
 import { beforeEach, expect, test } from 'vitest';
 import { insertJob, useDatabase } from '../helpers/fixtures.ts';
@@ -33,17 +33,17 @@ test('a fleet that is well: one line, and 0', async () => {
   });
 });
 
-test('a disagreement: what, which job, what to do, and 8; with --fix it is mended, and 0', async () => {
+test('a disagreement: what, which job, what to do, and 8; with --fix it is repaired, and 0', async () => {
   const id = await endWithOpenStream();
   const found = await runCli(['doctor'], { env });
   expect(found.code).toBe(8);
-  expect(found.stdout).toContain('wrong  open-stream\n  1 job: have ended, and their stream is open');
+  expect(found.stdout).toContain('wrong    open-stream\n  1 job: have ended, and their stream is open');
   expect(found.stdout).toContain(`    ${id}  job  Postgres: completed\n`);
   expect(found.stdout).toContain('--fix: closed, with the terminal event.');
-  const mended = await runCli(['doctor', '--fix'], { env });
-  expect(mended.code).toBe(0);
-  expect(mended.stdout).toContain('mended open-stream');
-  expect(mended.stdout).toContain('1 closed, with the terminal event.');
+  const repaired = await runCli(['doctor', '--fix'], { env });
+  expect(repaired.code).toBe(0);
+  expect(repaired.stdout).toContain('repaired open-stream');
+  expect(repaired.stdout).toContain('1 closed, with the terminal event.');
   expect((await runCli(['doctor'], { env })).code).toBe(0);
 });
 
@@ -53,23 +53,23 @@ test('--json writes one document, with the same exit codes', async () => {
   expect(found).toMatchObject({ code: 8, stderr: '' });
   expect(JSON.parse(found.stdout)).toMatchObject({
     findings: [
-      { kind: 'open-stream', count: 1, mended: 0, jobs: [{ id, queue: 'job', row: 'completed', bullmq: null }] },
+      { kind: 'open-stream', count: 1, repaired: 0, jobs: [{ id, queue: 'job', row: 'completed', bullmq: null }] },
     ],
     looked: { rows: 0, bullmqJobs: 0, streams: 1 },
     well: false,
   });
-  const mended = await runCli(['doctor', '--json', '--fix'], { env });
-  expect(mended).toMatchObject({ code: 0, stderr: '' });
-  expect(JSON.parse(mended.stdout)).toMatchObject({ findings: [{ kind: 'open-stream', mended: 1 }], well: true });
+  const repaired = await runCli(['doctor', '--json', '--fix'], { env });
+  expect(repaired).toMatchObject({ code: 0, stderr: '' });
+  expect(JSON.parse(repaired.stdout)).toMatchObject({ findings: [{ kind: 'open-stream', repaired: 1 }], well: true });
 });
 
 test('a trouble that only people can end is told, and leaves 8 also with --fix', async () => {
   await insertJob(file.db, { delayMs: 600_000 });
   const { code, stdout } = await runCli(['doctor', '--fix', '--json'], { env });
   expect(code).toBe(8);
-  const { findings } = JSON.parse(stdout) as { findings: { kind: string; mended: number; count: number }[] };
+  const { findings } = JSON.parse(stdout) as { findings: { kind: string; repaired: number; count: number }[] };
   expect(findings.map(({ kind }) => kind).sort()).toEqual(['no-reconciler', 'not-dispatched']);
-  expect(findings.find(({ kind }) => kind === 'not-dispatched')).toMatchObject({ count: 1, mended: 1 });
+  expect(findings.find(({ kind }) => kind === 'not-dispatched')).toMatchObject({ count: 1, repaired: 1 });
 });
 
 test('without Redis there is nothing to compare: 4', async () => {

@@ -16,7 +16,7 @@ const fragile = defineJob({
     state.runs++;
     await state.held?.promise;
     if (state.broken) throw new NonRetryableError('the model is away', { code: 'MODEL_FAILED' });
-    return 'mended';
+    return 'repaired';
   },
 });
 

@@ -35,7 +35,7 @@ function createPublisher(url = testRedisUrl()): Redis {
 }
 
 describe('a follower', () => {
-  it('whose connection to Redis is cut looks at the head, and hears again when it is mended', async () => {
+  it('whose connection to Redis is cut looks at the head, and hears again when it is repaired', async () => {
     const s = await stage({ pollMs: 20 });
     await s.append(s.run(0, 1));
     const following = s.follow();

@@ -1,4 +1,4 @@
-/** Each disagreement made for real, seen by the doctor, mended by it, and gone. */
+/** Each disagreement made for real, seen by the doctor, repaired by it, and gone. */
 import type { Queue } from 'bullmq';
 import { sql } from 'kysely';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
@@ -307,7 +307,7 @@ describe('the doctor', () => {
     expect(tables.map(({ name }) => name).sort()).toEqual(['ended_attempts', 'jobs', 'stream_heads']);
   });
 
-  it.each(CASES)('finds $kind after $how, mends it when asked to, and is content then', async (made) => {
+  it.each(CASES)('finds $kind after $how, repairs it when asked to, and is content then', async (made) => {
     const runtime = await createRuntime();
     const orderly = await createDispatched(runtime);
     await runtime.dispatcher.queue('job').remove(orderly);
@@ -315,11 +315,11 @@ describe('the doctor', () => {
     const id = await made.make(runtime);
     const found = await diagnose(runtime, jobs);
     const disagreements = found.findings.filter((finding) => !IDLE.has(finding.kind));
-    expect(disagreements).toMatchObject([{ kind: made.kind, count: 1, mended: 0, jobs: [{ id, queue: 'job' }] }]);
+    expect(disagreements).toMatchObject([{ kind: made.kind, count: 1, repaired: 0, jobs: [{ id, queue: 'job' }] }]);
     expect(found.well).toBe(false);
-    const mended = await diagnose(runtime, jobs, { fix: true });
-    expect(mended.findings.filter((finding) => !IDLE.has(finding.kind))).toMatchObject([
-      { kind: made.kind, count: 1, mended: 1 },
+    const repaired = await diagnose(runtime, jobs, { fix: true });
+    expect(repaired.findings.filter((finding) => !IDLE.has(finding.kind))).toMatchObject([
+      { kind: made.kind, count: 1, repaired: 1 },
     ]);
     await made.check(runtime, id);
     const after = await diagnose(runtime, jobs);
@@ -353,7 +353,7 @@ describe('the doctor', () => {
     ]);
   });
 
-  it('counts, names and mends many, and tells how far it is', async () => {
+  it('counts, names and repairs many, and tells how far it is', async () => {
     const runtime = await createRuntime();
     await sql`insert into oncefleet.jobs (id, tenant, name, queue, fingerprint, options, input)
       select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}'
@@ -367,11 +367,11 @@ describe('the doctor', () => {
       onProgress: ({ message }) => void seen.add(message),
     });
     const [finding] = findings.filter(({ kind }) => !IDLE.has(kind));
-    expect(finding).toMatchObject({ kind: 'not-dispatched', count: 2500, mended: 2500 });
+    expect(finding).toMatchObject({ kind: 'not-dispatched', count: 2500, repaired: 2500 });
     expect(finding?.jobs).toHaveLength(100);
     expect(looked.rows).toBe(2500);
     expect(seen).toContain('rows');
-    expect(seen).toContain('mending');
+    expect(seen).toContain('repairing');
     expect(await runtime.dispatcher.queue('job').getJobCounts('waiting')).toEqual({ waiting: 2500 });
   });
 
@@ -452,8 +452,8 @@ describe('the doctor tells of', () => {
     await make(runtime, queue);
     const differing = (diagnosis: Diagnosis) => diagnosis.findings.filter(({ kind }) => kind === 'pause-differs');
     const found = differing(await diagnose(runtime, jobs));
-    expect(found).toMatchObject([{ count: 1, mended: 0, message: expect.stringContaining('job (') }]);
-    expect(differing(await diagnose(runtime, jobs, { fix: true }))).toMatchObject([{ count: 1, mended: 1 }]);
+    expect(found).toMatchObject([{ count: 1, repaired: 0, message: expect.stringContaining('job (') }]);
+    expect(differing(await diagnose(runtime, jobs, { fix: true }))).toMatchObject([{ count: 1, repaired: 1 }]);
     expect(differing(await diagnose(runtime, jobs))).toEqual([]);
     expect(await queue.isPaused()).toBe(paused);
     const rows = await file.db.selectFrom('paused_queues').select('queue').execute();
@@ -523,7 +523,7 @@ describe('troubles of one kind', () => {
     message: `Queue ${name} is paused.`,
     remedy: 'Resume it.',
     count: 0,
-    mended: 0,
+    repaired: 0,
     jobs: [],
   });
 

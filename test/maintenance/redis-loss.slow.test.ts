@@ -186,7 +186,7 @@ describe('a process that reconciles', () => {
     second.wake();
     await fleet.work();
     expect(await fleet.result(id, { timeoutMs: 60_000 })).toEqual({ how: 'complete' });
-    // What it knew is old news to everybody; it mends nothing twice.
+    // What it knew is old news to everybody; it repairs nothing twice.
     frozen.wake();
     await frozen.end();
     expect(await rowOf(file.db, id)).toMatchObject({ fence: 1, crash_count: 0 });

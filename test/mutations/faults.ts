@@ -166,7 +166,7 @@ export const faults: readonly Fault[] = [
   ...sees(
     4,
     FOLLOWERS,
-    'whose connection to Redis is cut looks at the head, and hears again when it is mended',
+    'whose connection to Redis is cut looks at the head, and hears again when it is repaired',
     [],
     'channel-cut-gap',
     'channel-resubscribe',
@@ -286,7 +286,7 @@ export const faults: readonly Fault[] = [
     [],
     'tx-outbox',
   ),
-  ...sees(5, REDIS_LOSS, 'and without a worker the doctor puts back every job that waits', [], 'doctor-mends'),
+  ...sees(5, REDIS_LOSS, 'and without a worker the doctor puts back every job that waits', [], 'doctor-repairs'),
   ...sees(5, REDIS_LOSS, 'of a list a job is found that BullMQ has and will not run', [], 'dispatcher-lost'),
   ...sees(
     5,
@@ -693,7 +693,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'lease-table-generation',
     'lease-table-grows',
     'locked-key-wait',
-    'mend-fold-due',
+    'repair-fold-due',
     'outbox-batch',
     'outbox-refused',
     'reconciler-close',

@@ -486,7 +486,7 @@ describe('redrive', () => {
       attempts: 1,
       run: async () => {
         if (broken) throw new Error('broken');
-        return 'mended';
+        return 'repaired';
       },
     });
     const fleet = createTestFleet(file.url, [job]);
@@ -500,7 +500,7 @@ describe('redrive', () => {
     await expect.poll(async () => (await fleet.get(handle.id))?.status).toBe('completed');
     expect((await journalOf(file.db, handle.id)).map(({ event }) => event.type)).toEqual(['error', 'attempt', 'end']);
     const again = await fleet.enqueue(job, {}, { key: 'k' });
-    expect(await again.result()).toBe('mended');
+    expect(await again.result()).toBe('repaired');
   });
 
   it('is not what the reconciler does when a job fails between its look at the row and its look at BullMQ', async () => {
@@ -512,7 +512,7 @@ describe('redrive', () => {
       run: async () => {
         runs++;
         if (state.broken) throw new NonRetryableError('no');
-        return 'mended';
+        return 'repaired';
       },
     });
     const prefix = uniquePrefix();
@@ -557,7 +557,7 @@ describe('redrive', () => {
       attempts: 1,
       run: async () => {
         if (broken) throw new Error('broken');
-        return 'mended';
+        return 'repaired';
       },
     });
     const fleet = createTestFleet(file.url, [job]);
@@ -577,7 +577,7 @@ describe('redrive', () => {
 });
 
 describe('bulk redrive', () => {
-  /** Five jobs that failed, and a switch that mends them. */
+  /** Five jobs that failed, and a switch that repairs them. */
   async function fiveFailed(name: string) {
     const state = { broken: true };
     const job = defineJob({
@@ -585,7 +585,7 @@ describe('bulk redrive', () => {
       input: z.object({ n: z.number() }),
       run: async () => {
         if (state.broken) throw new NonRetryableError('a \u0000 in the message', { code: 'MODEL_FAILED' });
-        return 'mended';
+        return 'repaired';
       },
     });
     const fleet = createTestFleet(file.url, [job]);

@@ -2,7 +2,7 @@ import { sql } from 'kysely';
 import { createTestFleet, type TestFleet, TortureError, torture } from 'oncefleet/testing';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { z } from 'zod';
-import { CHARGES_TABLE, mendedCharge, naiveCharge } from '../../examples/charge-job.ts';
+import { CHARGES_TABLE, naiveCharge, repairedCharge } from '../../examples/charge-job.ts';
 import { defineJob, type JobContext } from '../../src/index.ts';
 import { testRedisUrl } from '../helpers/services.ts';
 
@@ -77,8 +77,8 @@ describe('torture of the example that charges a card', () => {
       expect(broken).not.toContain(schedule);
   }, 60_000);
 
-  it('holds for the mended one, whatever happens where', async () => {
-    const report = await torture(mendedCharge, {
+  it('holds for the repaired one, whatever happens where', async () => {
+    const report = await torture(repairedCharge, {
       fleet,
       input: ORDER,
       check: async ({ pool, result, job, rows }) => {

@@ -2,7 +2,7 @@ import { sql, type Transaction } from 'kysely';
 import type { Database } from '../schema.ts';
 import type { AttemptOutcome } from './states.ts';
 
-/** Postgres ends a transaction of ours when its process is silent for so long, ms: a row stays locked no longer. */
+/** Postgres ends our transaction after its process has sent nothing for this time, so that no row stays locked longer. */
 export const SILENT_OWNER_MS = 10_000;
 
 export async function limitSilence(trx: Transaction<Database>, limitMs: number): Promise<void> {

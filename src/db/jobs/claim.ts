@@ -4,7 +4,7 @@ import type { Database } from '../schema.ts';
 import { named, textArray } from '../statement.ts';
 import { raiseHeads } from '../streams/heads.ts';
 import type { RowOptions } from './insert.ts';
-import { type AbandonReason, abandonReason, byId, leaseHeld } from './states.ts';
+import { type AbandonReason, abandonReason, byId, type LastOutcome, leaseHeld } from './states.ts';
 
 export interface ClaimRequest {
   id: string;
@@ -34,7 +34,7 @@ export interface ClaimedJob {
   crashCount: number;
   errorCount: number;
   interruptionCount: number;
-  lastOutcome: string | null;
+  lastOutcome: LastOutcome | null;
   /** JSON text. */
   checkpoint: string | null;
   checkpointSeq: number | null;
@@ -75,7 +75,7 @@ interface ClaimRow {
   crash_count: number;
   error_count: number;
   interruption_count: number;
-  last_outcome: string | null;
+  last_outcome: LastOutcome | null;
   checkpoint: string | null;
   checkpoint_seq: number | null;
   deadline_left_ms: number | null;

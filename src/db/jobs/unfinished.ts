@@ -16,7 +16,7 @@ export interface DispatchRow {
   keyScope?: string;
   /** Until it may run, ms; 0 or less: now. */
   delayMs: number;
-  /** Carried by BullMQ for jobs that may run while Postgres is away. */
+  /** Carried by BullMQ for jobs that may run while Postgres is unreachable. */
   input?: unknown;
 }
 

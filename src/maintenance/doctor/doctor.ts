@@ -32,15 +32,15 @@ import type { Runtime } from '../../runtime/runtime.ts';
 import { UNKNOWN_ALERT_MS } from '../../runtime/unknown-names.ts';
 import { isUuid } from '../../util/uuid.ts';
 import { within } from '../../util/with-timeout.ts';
-import { endIfOver, mendStreamOf } from '../reconciler.ts';
+import { endIfOver, repairStreamOf } from '../reconciler.ts';
 import { type BullJob, DISAGREEMENTS, type DisagreementKind, judge } from './disagreements.ts';
 
 /** Rows and BullMQ jobs looked at together. */
 const PAGE = 1_000;
 const STREAM_PAGE = 10_000;
 
-/** Jobs mended at once: BullMQ takes what comes together in one go. */
-const MEND_AT_ONCE = 200;
+/** Jobs repaired at once: BullMQ takes what comes together in one go. */
+const REPAIRED_AT_ONCE = 200;
 
 /** Between the two looks, ms: longer than an enqueue may take to dispatch. */
 const LOOK_AGAIN_MS = 2_000;
@@ -51,7 +51,7 @@ const REDIS_WAIT_MS = 5_000;
 /** Between two tries to give a job to a Redis that is slow, in ms. */
 const DISPATCH_AGAIN_MS = 50;
 
-/** Jobs named in a finding; all are counted and mended. */
+/** Jobs named in a finding; all are counted and repaired. */
 const MAX_NAMED = 100;
 
 /** Clocks further apart than this are told, ms. */
@@ -104,7 +104,7 @@ export interface Finding {
   /** Jobs or queues concerned; 0 for what is no matter of either. */
   count: number;
   /** Of `count`, those that are in order now. */
-  mended: number;
+  repaired: number;
   /** The first hundred. */
   jobs: { id: string; queue: string; row: RowState['status'] | null; bullmq: BullJob['state'] | null }[];
 }
@@ -112,12 +112,12 @@ export interface Finding {
 export interface Diagnosis {
   findings: Finding[];
   looked: { rows: number; bullmqJobs: number; streams: number };
-  /** Nothing was found, or all of it was mended. */
+  /** Nothing was found, or all of it was repaired. */
   well: boolean;
 }
 
 export interface DoctorOptions {
-  /** Mend what can be mended. Default false. */
+  /** Repair what can be repaired. Default false. */
   fix?: boolean;
   /** Pause between the two looks, ms; an enqueue must have dispatched in it. Default 2,000. */
   lookAgainMs?: number;
@@ -177,9 +177,9 @@ class Doctor {
     const remaining = troubles.length === 0 ? [] : await this.#findTroubles(await findServerState(runtime.db.kysely));
     let left = found;
     if (options.fix === true && found.length > 0) {
-      for (let i = 0; i < found.length; i += MEND_AT_ONCE) {
-        this.#progress('mending', i, found.length);
-        await Promise.all(found.slice(i, i + MEND_AT_ONCE).map((suspect) => this.#mend(suspect)));
+      for (let i = 0; i < found.length; i += REPAIRED_AT_ONCE) {
+        this.#progress('repairing', i, found.length);
+        await Promise.all(found.slice(i, i + REPAIRED_AT_ONCE).map((suspect) => this.#repair(suspect)));
       }
       left = await this.#lookAgain(found);
     }
@@ -187,7 +187,7 @@ class Doctor {
     return {
       findings,
       looked: this.#looked,
-      well: findings.every((finding) => finding.count > 0 && finding.mended === finding.count),
+      well: findings.every((finding) => finding.count > 0 && finding.repaired === finding.count),
     };
   }
 
@@ -206,7 +206,7 @@ class Doctor {
     );
     if (found.length === 0) return [];
     const fix = this.#options.fix === true;
-    const mended = fix ? (await pauses.align(found.map(({ queue }) => queue))).length : 0;
+    const repaired = fix ? (await pauses.align(found.map(({ queue }) => queue))).length : 0;
     const queues = found.map(({ queue, how }) => `${queue.name} (${PAUSE_DIFFERENCES[how]})`).join(', ');
     return [
       {
@@ -216,7 +216,7 @@ class Doctor {
           ? 'Brought in line.'
           : '--fix: a pause that Redis lost is restored; what another client did is noted in Postgres.',
         count: found.length,
-        mended: Math.min(mended, found.length),
+        repaired: Math.min(repaired, found.length),
         jobs: [],
       },
     ];
@@ -459,7 +459,7 @@ class Doctor {
     });
   }
 
-  async #mend(suspect: Suspect): Promise<void> {
+  async #repair(suspect: Suspect): Promise<void> {
     const { id, kind, row, bull } = suspect;
     const { dispatcher, log } = this.#runtime;
     const queue = this.#queueOf(suspect);
@@ -503,7 +503,7 @@ class Doctor {
         return;
       case 'open-stream':
       case 'closed-stream':
-        await mendStreamOf(this.#runtime, id);
+        await repairStreamOf(this.#runtime, id);
         return;
       default:
         kind satisfies never;
@@ -522,7 +522,7 @@ class Doctor {
     const { redis, dispatcher, db } = this.#runtime;
     const troubles: Finding[] = [];
     const tell = (kind: Trouble, message: string, remedy: string) =>
-      troubles.push({ kind, message, remedy, count: 0, mended: 0, jobs: [] });
+      troubles.push({ kind, message, remedy, count: 0, repaired: 0, jobs: [] });
 
     if (server.version < MIN_POSTGRES)
       tell('postgres-old', `Postgres is ${Math.floor(server.version / 10_000)}, older than 14.`, 'Upgrade it.');
@@ -653,14 +653,14 @@ function toFindings(found: readonly Suspect[], left: readonly Suspect[], fixed: 
     const group = byKind.get(kind);
     if (group === undefined) return [];
     const { means, fix } = DISAGREEMENTS[kind];
-    const mended = fixed ? group.length - left.filter((suspect) => suspect.kind === kind).length : 0;
+    const repaired = fixed ? group.length - left.filter((suspect) => suspect.kind === kind).length : 0;
     return [
       {
         kind,
         message: `${group.length} ${group.length === 1 ? 'job' : 'jobs'}: ${means}.`,
-        remedy: fixed ? `${mended} ${fix}.` : `--fix: ${fix}.`,
+        remedy: fixed ? `${repaired} ${fix}.` : `--fix: ${fix}.`,
         count: group.length,
-        mended,
+        repaired,
         jobs: group
           .slice(0, MAX_NAMED)
           .map(({ id, queue, row, bull }) => ({ id, queue, row: row?.status ?? null, bullmq: bull?.state ?? null })),

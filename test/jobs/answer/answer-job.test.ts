@@ -326,7 +326,7 @@ describe('with a model', () => {
     });
   });
 
-  it('takes an answer that the token limit cut for a failure that trying again does not mend', async () => {
+  it('takes an answer that the token limit cut for a failure that trying again does not repair', async () => {
     const error = await failure((request) => {
       request.delta('Use ');
       request.finish('length');

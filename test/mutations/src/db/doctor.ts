@@ -15,6 +15,6 @@ export default [
     replace: 'false',
     mechanism: 'the doctor finds unfinished jobs that are not on the list',
     test: 'test/maintenance/doctor.test.ts',
-    title: 'finds $kind after $how, mends it when asked to, and is content then',
+    title: 'finds $kind after $how, repairs it when asked to, and is content then',
   },
 ] satisfies readonly Change[];

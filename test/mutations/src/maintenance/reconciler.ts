@@ -11,7 +11,7 @@ export default [
   },
   {
     name: 'reconciler-walks',
-    find: 'mended += await this.#mendAlongTheWalk();',
+    find: 'repaired += await this.#repairAlongTheWalk();',
     replace: '',
     mechanism: 'the reconciler walks over all waiting jobs',
     test: 'test/maintenance/reconciler.test.ts',
@@ -19,7 +19,7 @@ export default [
   },
   {
     name: 'reconciler-fresh',
-    find: 'mended += await this.#mendFresh();',
+    find: 'repaired += await this.#repairFresh();',
     replace: '',
     mechanism: 'the reconciler looks at what became due a moment ago',
     test: 'test/maintenance/reconciler.test.ts',
@@ -29,7 +29,7 @@ export default [
     name: 'reconciler-pace',
     find: '(dispatched > 0 && dispatched >= jobs.length / 2)',
     replace: 'dispatched >= jobs.length / 2',
-    mechanism: 'the walk goes on without a pause only where it finds something to mend',
+    mechanism: 'the walk goes on without a pause only where it finds something to repair',
     test: 'test/maintenance/reconciler.test.ts',
     title: 'does not hurry past a page of running jobs, of which nothing is missing',
   },
@@ -43,7 +43,7 @@ export default [
   },
   {
     name: 'reconciler-abandoned',
-    find: 'mended += (await this.#dispatchMissing(orphans.jobs)).dispatched;',
+    find: 'repaired += (await this.#dispatchMissing(orphans.jobs)).dispatched;',
     replace: '',
     mechanism: 'the reconciler dispatches what lost its worker',
     test: 'test/maintenance/reconciler.test.ts',
@@ -51,7 +51,7 @@ export default [
   },
   {
     name: 'reconciler-outbox',
-    find: 'mended += await this.#drainOutbox();',
+    find: 'repaired += await this.#drainOutbox();',
     replace: '',
     mechanism: 'the reconciler dispatches from the outbox',
     test: 'test/maintenance/reconciler.test.ts',
@@ -59,7 +59,7 @@ export default [
   },
   {
     name: 'reconciler-delayed',
-    find: 'mended += await this.#mendDelayed();',
+    find: 'repaired += await this.#repairDelayed();',
     replace: '',
     mechanism: 'the reconciler makes delayed jobs due whose row has ended',
     test: 'test/maintenance/reconciler.test.ts',
@@ -67,8 +67,8 @@ export default [
   },
   {
     name: 'reconciler-streams',
-    find: 'mended += orphans.ended + (await this.#mendStreams());',
-    replace: 'mended += orphans.ended;',
+    find: 'repaired += orphans.ended + (await this.#repairStreams());',
+    replace: 'repaired += orphans.ended;',
     mechanism: 'the reconciler ends streams whose job has ended',
     test: 'test/maintenance/reconciler.test.ts',
     title: 'ends a stream whose job has ended, once, and tells its readers',
@@ -115,7 +115,7 @@ export default [
   },
   {
     name: 'reconciler-pauses',
-    find: 'mended += await this.#alignPauses();',
+    find: 'repaired += await this.#alignPauses();',
     replace: '',
     mechanism: 'the reconciler looks for pauses that Redis lost',
     test: 'test/runtime/pauses.test.ts',

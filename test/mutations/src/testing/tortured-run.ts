@@ -23,6 +23,6 @@ export default [
     replace: 'const value = await effects(trx);',
     mechanism: 'ctx.transaction of a crashed run is rolled back',
     test: 'test/testing/torture.slow.test.ts',
-    title: 'holds for the mended one, whatever happens where',
+    title: 'holds for the repaired one, whatever happens where',
   },
 ] satisfies readonly Change[];

@@ -50,7 +50,7 @@ export default [
     title: 'that leaves a gap or repeats a seq is refused, and others of its statement are not',
   },
   {
-    name: 'mend-fold-due',
+    name: 'repair-fold-due',
     find: `fold_due: state === 'closed' ? sql.raw(foldDue(String(nextSeq - 1))) : null,`,
     replace: '',
     mechanism: 'a long stream that the reconciler ends is marked for folding',

@@ -2,12 +2,12 @@ import type { Change } from '../../../mutation.ts';
 
 export default [
   {
-    name: 'doctor-mends',
-    find: 'await Promise.all(found.slice(i, i + MEND_AT_ONCE).map((suspect) => this.#mend(suspect)));',
+    name: 'doctor-repairs',
+    find: 'await Promise.all(found.slice(i, i + REPAIRED_AT_ONCE).map((suspect) => this.#repair(suspect)));',
     replace: '',
-    mechanism: 'the doctor mends what it finds when it is asked to',
+    mechanism: 'the doctor repairs what it finds when it is asked to',
     test: 'test/maintenance/doctor.test.ts',
-    title: 'counts, names and mends many, and tells how far it is',
+    title: 'counts, names and repairs many, and tells how far it is',
   },
   {
     name: 'doctor-twice',
