@@ -608,6 +608,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'left-looked-for',
     'left-heard',
     'left-due',
+    'left-bound',
+    'left-room',
     'unknown-alert',
     'own-tables',
     'migrate-locked',

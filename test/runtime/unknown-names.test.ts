@@ -4,6 +4,8 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { defineJob } from '../../src/index.ts';
 import { type Logger, silentLogger } from '../../src/log.ts';
+import type { LeftJob } from '../../src/runtime/control.ts';
+import { LeftJobs } from '../../src/runtime/left-jobs.ts';
 import { Runtime } from '../../src/runtime/runtime.ts';
 import { UnknownNames } from '../../src/runtime/unknown-names.ts';
 import { insertJob, rowOf, useDatabase } from '../helpers/fixtures.ts';
@@ -111,5 +113,51 @@ describe('a job of a name that a worker does not know', () => {
       await (await client.enqueue(known, {})).result({ timeoutMs: 20_000 });
       expect(await bull.getState()).toBe('delayed');
     });
+  });
+});
+
+describe('jobs that were left', () => {
+  function stageLeft(hasRoom: boolean) {
+    let leave: (job: LeftJob) => void = () => undefined;
+    const promote = vi.fn(async (_queue: unknown, ids: readonly string[]) => ids.length);
+    const runtime = {
+      log: silentLogger(),
+      db: { kysely: file.db },
+      control: {
+        listenForLeft(listener: typeof leave) {
+          leave = listener;
+          return () => undefined;
+        },
+      },
+      dispatcher: { promote, queue: () => ({ getDelayed: async () => [] }) },
+    } as unknown as Runtime;
+    const left = new LeftJobs({
+      runtime,
+      names: new Set(['job']),
+      queues: new Set(['job']),
+      hasRoom: () => hasRoom,
+    });
+    left.start();
+    onTestFinished(() => left.close());
+    return { leave: (id: string) => leave({ queue: 'job', name: 'job', id }), promote };
+  }
+
+  it('are promoted together, as many as the bound allows, however many are left at once', async () => {
+    const ids = await Promise.all(Array.from({ length: 1_200 }, () => insertJob(file.db)));
+    const { leave, promote } = stageLeft(true);
+    for (const id of ids) leave(id);
+    await expect.poll(() => promote.mock.calls.length).toBe(1);
+    expect(promote.mock.calls[0]?.[1]).toHaveLength(1_000);
+  });
+
+  it('are left where they are by a worker without room', async () => {
+    const busy = stageLeft(false);
+    const idle = stageLeft(true);
+    const id = await insertJob(file.db);
+    busy.leave(id);
+    idle.leave(id);
+    // By then the other one has had its turn too.
+    await expect.poll(() => idle.promote.mock.calls.length).toBe(1);
+    expect(busy.promote).not.toHaveBeenCalled();
   });
 });
