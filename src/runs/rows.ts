@@ -37,10 +37,15 @@ export class Rows {
   }
 
   /** The row that a delivery is about. A job that another BullMQ client added gets one here. */
-  async find(delivery: Delivery): Promise<DeliveredRow> {
+  find(delivery: Delivery): DeliveredRow | Promise<DeliveredRow> {
     const { job, spec } = delivery;
     const own = readJobData(job);
     if (own !== undefined) return { jobId: own.jobId, foreign: spec.transparent, adopted: false };
+    return this.#findOrAccept(delivery);
+  }
+
+  async #findOrAccept(delivery: Delivery): Promise<DeliveredRow> {
+    const { job, spec } = delivery;
     const source = sourceOf(job);
     const keyScope = spec.transparent ? `${source.prefix}:${source.queue}` : '';
     const rowId = namedRow(job);

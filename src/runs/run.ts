@@ -40,6 +40,9 @@ const LEAVE_AFTER_MS = 5_000;
 /** The same after its worker was closed by force: nobody waits for it, but what it says at once counts. */
 const ABANDONED_WAIT_MS = 500;
 
+/** How a handler ended: it returned, threw, or ignored its signal for too long. */
+type HandlerEnd = { value: unknown } | { error: Error } | { left: true };
+
 export interface RunHost extends GuardHost {
   readonly outcomes: OutcomeWriter;
   readonly rows: Rows;
@@ -169,27 +172,27 @@ export class Run implements RunInProgress {
     return async () => spec.handle(JSON.parse(claimed.input), ctx, job);
   }
 
-  async #handleOrLeave(
-    handle: () => Promise<unknown>,
-  ): Promise<{ value: unknown } | { error: Error } | { left: true }> {
-    const { runtime, registry } = this.#host;
-    let leaveTimer: NodeJS.Timeout | undefined;
-    const end = await new Promise<{ value: unknown } | { error: Error } | { left: true }>((resolve) => {
+  #handleOrLeave(handle: () => Promise<unknown>): Promise<HandlerEnd> {
+    return new Promise((resolve) => {
+      let leaveTimer: NodeJS.Timeout | undefined;
+      const end = (how: HandlerEnd) => {
+        clearTimeout(leaveTimer);
+        this.stop.unlisten();
+        resolve(how);
+      };
       this.stop.listen(() => {
-        leaveTimer = setTimeout(() => resolve({ left: true }), registry.abandoned ? ABANDONED_WAIT_MS : LEAVE_AFTER_MS);
+        const waitMs = this.#host.registry.abandoned ? ABANDONED_WAIT_MS : LEAVE_AFTER_MS;
+        leaveTimer = setTimeout(() => {
+          const { id: jobId, fence } = this.#claimed;
+          this.#host.runtime.log.error({ jobId, fence }, 'handler ignored its signal and was left behind');
+          end({ left: true });
+        }, waitMs);
       });
       handle().then(
-        (value) => resolve({ value }),
-        (thrown: unknown) => resolve({ error: asError(thrown) }),
+        (value) => end({ value }),
+        (thrown: unknown) => end({ error: asError(thrown) }),
       );
     });
-    clearTimeout(leaveTimer);
-    this.stop.unlisten();
-    if ('left' in end) {
-      const { id: jobId, fence } = this.#claimed;
-      runtime.log.error({ jobId, fence }, 'handler ignored its signal and was left behind');
-    }
-    return end;
   }
 
   /** `ctx.complete`: the outcome in the caller's transaction. */

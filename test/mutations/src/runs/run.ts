@@ -51,7 +51,7 @@ export default [
   },
   {
     name: 'left-behind',
-    find: 'leaveTimer = setTimeout( () => resolve({ left: true }), registry.abandoned ? ABANDONED_WAIT_MS : LEAVE_AFTER_MS);',
+    find: 'end({ left: true });',
     replace: '',
     mechanism: 'a handler that ignores its signal is left behind',
     test: 'test/runs/fences.test.ts',
