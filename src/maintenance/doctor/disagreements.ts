@@ -1,28 +1,6 @@
 /** The one table of how a row and its BullMQ job can stand to each other. docs/doctor.md prints it. */
 import type { RowState } from '../../db/doctor.ts';
-
-/** Where BullMQ has a job. */
-export type BullState =
-  | 'absent'
-  /** What it carries is there, and no list has it. */
-  | 'lost'
-  | 'waiting'
-  | 'prioritized'
-  | 'delayed'
-  | 'active'
-  /** In the list of active jobs, with no worker's lock on it. */
-  | 'deserted'
-  | 'completed'
-  | 'failed'
-  | 'waiting-children';
-
-export interface BullJob {
-  state: BullState;
-  /** Of a delayed one: until it is due, ms. */
-  delayMs: number;
-  /** It carries the fleet's mark and has the id of a row, so this fleet added it. */
-  own: boolean;
-}
+import type { BullJob } from '../bullmq-jobs.ts';
 
 /** What each disagreement is, in words for people, and what `--fix` does about it. */
 export const DISAGREEMENTS = {

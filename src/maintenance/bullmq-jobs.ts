@@ -1,0 +1,180 @@
+/**
+ * Which jobs BullMQ has, and where: the doctor and the reconciler read its keys through this module alone.
+ *
+ * A job is in at most one list or sorted set, and these are read one after the other. So a job that
+ * moves meanwhile may be found in none; a caller that would act on that asks `isNowhere` first, for
+ * which BullMQ looks in all places at once.
+ */
+import type { Queue } from 'bullmq';
+import { SCORE_PER_MS, valuesOf } from '../enqueue/dispatcher.ts';
+import { isOwnData } from '../enqueue/job-data.ts';
+import { isSharded, type RedisConnection } from '../redis/pubsub.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+
+/** Keys or ids in one answer of Redis. */
+const PAGE = 1_000;
+
+/** Entries of a list in one answer: 400 kB of ids. */
+const LIST_PAGE = 10_000;
+
+/** In this order: jobs go from waiting to active, so none is missed. */
+const LISTS = [
+  ['wait', 'waiting'],
+  ['paused', 'waiting'],
+  ['active', 'active'],
+] as const;
+
+/** The sorted sets that have jobs, by the state of a job in them. */
+const SETS = ['delayed', 'prioritized', 'completed', 'failed', 'waiting-children'] as const;
+
+type InSet = (typeof SETS)[number];
+
+/** Where BullMQ has a job. */
+export type BullState =
+  | InSet
+  | 'absent'
+  /** Its hash is there, and no list or set has it. */
+  | 'lost'
+  | 'waiting'
+  | 'active'
+  /** In the list of active jobs, with no worker's lock on it. */
+  | 'deserted';
+
+export interface BullJob {
+  state: BullState;
+  /** Of a delayed one: until it is due. */
+  delayMs: number;
+  /** It carries the fleet's mark and has the id of a row, so this fleet added it. */
+  own: boolean;
+  /** When its client added it, in milliseconds since 1970; 0 where its hash is gone. */
+  timestamp: number;
+}
+
+/** The jobs in a queue's lists, by id. Redis has no look-up by id for lists, so they are read as a whole. */
+export type ListedJobs = ReadonlyMap<string, 'waiting' | 'active'>;
+
+/** What sorted sets and hashes have under an id. */
+interface StoredJob {
+  set: { name: InSet; score: number } | undefined;
+  /** Undefined: its hash is gone. */
+  timestamp: number | undefined;
+  /** JSON text; null unless it was asked for. */
+  data: string | null;
+  /** A worker has its lock; false unless it was asked for. */
+  locked: boolean;
+}
+
+/** @param onPage is told how many were read; may throw to stop the reading */
+export async function readLists(
+  redis: RedisConnection,
+  queue: Queue,
+  onPage: (count: number) => void = () => undefined,
+): Promise<ListedJobs> {
+  const listed = new Map<string, 'waiting' | 'active'>();
+  for (const [list, state] of LISTS) {
+    const length = await redis.llen(queue.toKey(list));
+    for (let at = 0; at < length; at += LIST_PAGE) {
+      for (const id of await redis.lrange(queue.toKey(list), at, at + LIST_PAGE - 1)) listed.set(id, state);
+      onPage(listed.size);
+    }
+  }
+  return listed;
+}
+
+/** Ids of all jobs of a queue, in pages; flows' waiting parents excepted. */
+export async function* listBullIds(
+  redis: RedisConnection,
+  queue: Queue,
+  listed: ListedJobs,
+): AsyncGenerator<readonly string[]> {
+  const waiting = [...listed.keys()];
+  for (let i = 0; i < waiting.length; i += PAGE) yield waiting.slice(i, i + PAGE);
+  for (const set of ['prioritized', 'delayed', 'failed', 'completed']) {
+    for (let at = 0; ; at += PAGE) {
+      const ids = await redis.zrange(queue.toKey(set), String(at), String(at + PAGE - 1));
+      if (ids.length > 0) yield ids;
+      if (ids.length < PAGE) break;
+    }
+  }
+}
+
+/** @param listed what `readLists` found a moment ago */
+export async function findBullJobs(
+  redis: RedisConnection,
+  queue: Queue,
+  ids: readonly string[],
+  listed: ListedJobs,
+): Promise<BullJob[]> {
+  const stored = await readStored(redis, queue, ids, { data: true, locks: (id) => listed.get(id) === 'active' });
+  return stored.map(({ set, timestamp, data, locked }, i) => {
+    const id = ids[i] as string;
+    const stateOf = (): BullState => {
+      if (set !== undefined) return set.name;
+      const list = listed.get(id);
+      if (list === 'active') return locked ? 'active' : 'deserted';
+      return list ?? (timestamp === undefined ? 'absent' : 'lost');
+    };
+    return {
+      state: stateOf(),
+      delayMs: set?.name === 'delayed' ? set.score / SCORE_PER_MS - Date.now() : 0,
+      own: isOwnData(id, data),
+      timestamp: timestamp ?? 0,
+    };
+  });
+}
+
+/** Whether BullMQ finds a job in no list or set, though its hash may be there. */
+export async function isNowhere(queue: Queue, id: string): Promise<boolean> {
+  return (await queue.getJobState(id)) === 'unknown';
+}
+
+/** Names of all queues under the fleet's prefix, also of those that nobody registers any more. */
+export async function* findQueueNames(runtime: Runtime): AsyncGenerator<string> {
+  const { redis, settings } = runtime;
+  const pattern = `${runtime.queuePrefix('*')}:*:meta`;
+  // A cursor is valid on the node that gave it.
+  for (const node of isSharded(redis) ? redis.nodes('master') : [redis]) {
+    let cursor = '0';
+    do {
+      const [next, keys] = await node.scan(cursor, 'MATCH', pattern, 'COUNT', PAGE);
+      for (const key of keys) {
+        // On a Cluster the name is there twice: `{prefix:name}:name:meta`.
+        const start = `${settings.prefix}:`.length + (settings.redisCluster ? 1 : 0);
+        const rest = key.slice(start, -':meta'.length);
+        yield settings.redisCluster ? rest.slice(0, (rest.length - '}:'.length) / 2) : rest;
+      }
+      cursor = next;
+    } while (cursor !== '0');
+  }
+}
+
+/** @param options.locks of which jobs the lock is read */
+async function readStored(
+  redis: RedisConnection,
+  queue: Queue,
+  ids: readonly string[],
+  options: { data?: boolean; locks?: (id: string) => boolean } = {},
+): Promise<StoredJob[]> {
+  if (ids.length === 0) return [];
+  const { data = false, locks = () => false } = options;
+  const locking = ids.filter(locks);
+  const pipeline = redis.pipeline();
+  for (const id of ids) pipeline.hmget(queue.toKey(id), 'timestamp', ...(data ? ['data'] : []));
+  for (const id of locking) pipeline.exists(`${queue.toKey(id)}:lock`);
+  for (const set of SETS) pipeline.zmscore(queue.toKey(set), [...ids]);
+  const values = valuesOf(await pipeline.exec());
+  const hashes = values.splice(0, ids.length) as (string | null)[][];
+  const held = values.splice(0, locking.length);
+  const locked = new Set(locking.filter((_, i) => held[i] === 1));
+  const scores = values as (string | null)[][];
+  return ids.map((id, i) => {
+    const [timestamp = null, json = null] = hashes[i] ?? [];
+    const name = SETS.find((_, set) => scores[set]?.[i] != null);
+    return {
+      set: name === undefined ? undefined : { name, score: Number(scores[SETS.indexOf(name)]?.[i]) },
+      timestamp: timestamp === null ? undefined : Number(timestamp),
+      data: json,
+      locked: locked.has(id),
+    };
+  });
+}
