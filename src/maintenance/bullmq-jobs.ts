@@ -6,7 +6,8 @@
  * which BullMQ looks in all places at once.
  */
 import type { Queue } from 'bullmq';
-import { SCORE_PER_MS, valuesOf } from '../enqueue/dispatcher.ts';
+import type { DispatchRow } from '../db/jobs/unfinished.ts';
+import { bullIdOf, isAnother, type MissingRow } from '../enqueue/dispatcher.ts';
 import { isOwnData } from '../enqueue/job-data.ts';
 import { isSharded, type RedisConnection } from '../redis/pubsub.ts';
 import type { Runtime } from '../runtime/runtime.ts';
@@ -16,6 +17,12 @@ const PAGE = 1_000;
 
 /** Entries of a list in one answer: 400 kB of ids. */
 const LIST_PAGE = 10_000;
+
+/** A queue whose lists have more entries is not searched by the reconciler for a job that is in none. */
+const MAX_LISTED = LIST_PAGE;
+
+/** BullMQ's score of a delayed job is its time with room for 4,096 jobs a millisecond. @see addDelayedJob-6.lua */
+const SCORE_PER_MS = 0x1000;
 
 /** In this order: jobs go from waiting to active, so none is missed. */
 const LISTS = [
@@ -123,6 +130,64 @@ export async function findBullJobs(
   });
 }
 
+/**
+ * Of rows that wait to run, those that BullMQ will not run: it does not have them, has them as
+ * finished, or has their hash and no place in any list or set (a list was evicted or lost). None of
+ * them while Redis is unreachable, which gets them later.
+ */
+export async function findMissing({ redis, dispatcher }: Runtime, rows: readonly DispatchRow[]): Promise<MissingRow[]> {
+  if (rows.length === 0 || redis.status !== 'ready') return [];
+  const missing: MissingRow[] = [];
+  for (const [queue, group] of Map.groupBy(rows, (row) => dispatcher.queueOf(row))) {
+    const stored = await readStored(redis, queue, group.map(bullIdOf));
+    const unplaced: DispatchRow[] = [];
+    for (const [i, row] of group.entries()) {
+      const { set, timestamp } = stored[i] as StoredJob;
+      if (timestamp === undefined || isAnother(row, timestamp)) missing.push({ ...row, absent: true });
+      else if (set?.name === 'completed' || set?.name === 'failed') missing.push(row);
+      else if (set === undefined) unplaced.push(row);
+    }
+    if (unplaced.length > 0) missing.push(...(await findLost(redis, queue, unplaced)));
+  }
+  return missing;
+}
+
+/** Of rows that no sorted set has, those that no list has either. */
+async function findLost(redis: RedisConnection, queue: Queue, rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
+  // A longer queue is the doctor's matter; once it has become shorter, it is searched here.
+  if ((await countListed(redis, queue)) > MAX_LISTED) return [];
+  const listed = await readLists(redis, queue);
+  const lost: DispatchRow[] = [];
+  for (const row of rows) {
+    const id = bullIdOf(row);
+    if (!listed.has(id) && (await isNowhere(queue, id))) lost.push(row);
+  }
+  return lost;
+}
+
+async function countListed(redis: RedisConnection, queue: Queue): Promise<number> {
+  const lengths = await Promise.all(LISTS.map(([list]) => redis.llen(queue.toKey(list))));
+  return lengths.reduce((sum, length) => sum + length, 0);
+}
+
+/** Ids of jobs that wait for a time later than `afterMs` from now: a page. */
+export async function findDelayed(
+  redis: RedisConnection,
+  queue: Queue,
+  options: { afterMs: number; offset: number; limit: number },
+): Promise<string[]> {
+  if (redis.status !== 'ready') return [];
+  const { afterMs, offset, limit } = options;
+  const from = (Date.now() + afterMs) * SCORE_PER_MS;
+  return redis.zrange(queue.toKey('delayed'), from, '+inf', 'BYSCORE', 'LIMIT', offset, limit);
+}
+
+/** Of jobs without a row, or whose row has ended, those that this fleet added: others get their row when they run. */
+export async function keepOwn(redis: RedisConnection, queue: Queue, ids: readonly string[]): Promise<string[]> {
+  const stored = await readStored(redis, queue, ids, { data: true });
+  return ids.filter((id, i) => isOwnData(id, stored[i]?.data));
+}
+
 /** Whether BullMQ finds a job in no list or set, though its hash may be there. */
 export async function isNowhere(queue: Queue, id: string): Promise<boolean> {
   return (await queue.getJobState(id)) === 'unknown';
@@ -176,5 +241,13 @@ async function readStored(
       data: json,
       locked: locked.has(id),
     };
+  });
+}
+
+/** What a pipeline answered. @throws the first error of it */
+function valuesOf(answers: [error: Error | null, result: unknown][] | null): unknown[] {
+  return (answers ?? []).map(([error, value]) => {
+    if (error) throw error;
+    return value;
   });
 }

@@ -30,6 +30,7 @@ import { finishJob } from '../runtime/finish-job.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { isUuid } from '../util/uuid.ts';
 import { within } from '../util/with-timeout.ts';
+import { findDelayed, findMissing, keepOwn } from './bullmq-jobs.ts';
 
 /** Abandoned jobs dealt with at once. */
 const ABANDONED_BATCH = 500;
@@ -253,13 +254,11 @@ export class Reconciler {
     for (const queue of runtime.dispatcher.queues) {
       const { name } = queue;
       const offset = this.#delayedOffsets.get(name) ?? 0;
-      const ids = await inTime(
-        runtime.dispatcher.findDelayed(name, { afterMs: SOON_MS, offset, limit: DELAYED_BATCH }),
-      );
+      const ids = await inTime(findDelayed(runtime.redis, queue, { afterMs: SOON_MS, offset, limit: DELAYED_BATCH }));
       this.#delayedOffsets.set(name, ids.length < DELAYED_BATCH ? 0 : offset + ids.length);
       const superfluous = await findSuperfluous(runtime.db.kysely, ids.filter(isUuid), GRACE_MS);
       if (superfluous.length === 0) continue;
-      const ours = await inTime(runtime.dispatcher.keepOwn(name, superfluous));
+      const ours = await inTime(keepOwn(runtime.redis, queue, superfluous));
       repaired += await inTime(runtime.dispatcher.promote(queue, ours));
     }
     return repaired;
@@ -291,7 +290,7 @@ export class Reconciler {
 
   async #dispatchMissing(jobs: readonly DispatchRow[]): Promise<{ dispatched: number; refused: number }> {
     const { dispatcher, db } = this.#options.runtime;
-    const absent = await inTime(dispatcher.findMissing(jobs));
+    const absent = await inTime(findMissing(this.#options.runtime, jobs));
     if (absent.length === 0) return { dispatched: 0, refused: 0 };
     // BullMQ's answer is younger than the rows: what ran and ended in between is not missing.
     const waiting = await findWaiting(
