@@ -5,7 +5,7 @@ import { listUnfinished } from '../../db/doctor.ts';
 import { bullIdOf, type MissingRow } from '../../enqueue/dispatcher.ts';
 import type { AnyJobDefinition } from '../../jobs/define-job.ts';
 import type { Runtime } from '../../runtime/runtime.ts';
-import { endIfOver, repairStreamOf } from '../reconciler.ts';
+import { finishIfOver, repairStreamOf } from '../repairs.ts';
 import { queueOf, type Suspect } from './scan.ts';
 
 /** How long Redis may take to answer at all. */
@@ -43,7 +43,7 @@ export async function repair(
       await runtime.dispatcher.promote(queue, [bullId]);
       return;
     case 'unended':
-      if (row !== undefined) await endIfOver(runtime, jobs, row);
+      if (row !== undefined) await finishIfOver(runtime, jobs, row);
       // It has nothing more to wait for. A job that another client added stays, for its flow and its listeners: delivered, it fails.
       if (bull?.state !== 'active' && row?.source === undefined) await remove(runtime, queue, bullId);
       return;
