@@ -23,7 +23,7 @@ const types = {
   },
 };
 
-export interface CreateDbOptions {
+interface CreateDbOptions {
   url: string;
   maxConnections: number;
   /** The schema of our tables. Default `oncefleet`. */

@@ -2,7 +2,7 @@
 import { type Kysely, sql, type Transaction } from 'kysely';
 import type { Database } from './schema.ts';
 
-export interface CollectionSummary {
+interface CollectionSummary {
   id: string;
   name: string;
   documents: number;
@@ -19,7 +19,7 @@ export interface DocumentState {
   jobId: string;
 }
 
-export interface DocumentVersion {
+interface DocumentVersion {
   collectionId: string;
   path: string;
   title: string;

@@ -16,7 +16,7 @@ const ASK_LIMIT_MS = 3_000;
 
 const APPLICATION_NAME = 'oncefleet-silence';
 
-export interface SilenceOptions {
+interface SilenceOptions {
   url: string;
   /** A statement without an answer for so long is asked about, ms. */
   afterMs: number;

@@ -28,7 +28,7 @@ type AnyDb = Kysely<any>;
 // biome-ignore lint/suspicious/noExplicitAny: as above.
 type AnyTransaction = Transaction<any>;
 
-export interface SchemaOptions {
+interface SchemaOptions {
   /** The schema of the fleet's tables. Default that of the fleet whose `db` it is, else `oncefleet`. */
   schema?: string;
 }

@@ -134,7 +134,7 @@ export async function findWaitingOf(
 }
 
 /** A job that was cancelled, and the event to publish. */
-export interface Cancelled {
+interface Cancelled {
   id: string;
   fence: number;
   seq: number;

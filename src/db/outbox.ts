@@ -134,7 +134,7 @@ export async function insertOutbox(db: Kysely<Database>, jobIds: readonly string
     on conflict do nothing`.execute(db);
 }
 
-export type TransactionStatus = 'in progress' | 'committed' | 'aborted' | null;
+type TransactionStatus = 'in progress' | 'committed' | 'aborted' | null;
 
 /** What became of transactions; null: so long ago that Postgres does not know. */
 export async function findTransactionStatuses(
@@ -146,7 +146,7 @@ export async function findTransactionStatuses(
   return new Map(rows.rows.map((row) => [row.xid, row.status]));
 }
 
-export interface OutboxRow extends DispatchRow {
+interface OutboxRow extends DispatchRow {
   /** It still waits to run; else it has run already, and there is nothing to dispatch. */
   pending: boolean;
 }

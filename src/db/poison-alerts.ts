@@ -7,7 +7,7 @@ import type { Database } from './schema.ts';
  * for the hook, so that nobody calls it beside a call that is still waited for; and how late an
  * alert is whose process died.
  */
-export const ALERT_HOLD_MS = 30_000;
+const ALERT_HOLD_MS = 30_000;
 
 /** Each call doubles the pause before the next, up to this, ms. */
 const LONGEST_PAUSE_MS = 3_600_000;

@@ -88,7 +88,7 @@ export async function findOddStreams(
   return { ids: row?.ids ?? [], scanned, last: scanned < limit ? undefined : (row?.last ?? undefined) };
 }
 
-export interface RepairedStream {
+interface RepairedStream {
   how: 'ended' | 'closed' | 'opened';
   /** The terminal event, to be published. */
   run: Run | undefined;

@@ -16,7 +16,7 @@ const DISPATCH_WAIT_MS = 500;
 
 const MAX_BULK = 1_000;
 
-export interface DispatcherOptions {
+interface DispatcherOptions {
   redis: RedisConnection;
   /** Of what the fleet itself keeps in Redis. */
   prefix: string;
@@ -27,7 +27,7 @@ export interface DispatcherOptions {
 }
 
 /** What a row keeps of a job that another BullMQ client added. */
-export interface RowAccess {
+interface RowAccess {
   /** JSON text of its data; undefined where the row is gone. */
   findInput(id: string): Promise<string | undefined>;
   /** Says which BullMQ job delivers it from now on; null: one of the fleet. */

@@ -16,7 +16,7 @@ const FORMAT = 1;
  * bytes (`hash-max-listpack-value`). `oncefleet` stands first: who removes completed jobs knows
  * ours by it.
  */
-export interface JobData {
+interface JobData {
   oncefleet: typeof FORMAT;
   key: string | null;
   /** Absent: `default`. */

@@ -15,7 +15,7 @@ import { Bag, type Placed } from '../util/swap-list.ts';
 import { heartbeatOf, LeaseTable } from './table.ts';
 import type { FromThread, LeaseThreadData, ToThread } from './thread.ts';
 
-export interface LeaseKeeperOptions {
+interface LeaseKeeperOptions {
   databaseUrl: string;
   databaseSchema: string;
   /** How often leases are renewed, ms; more often where a lease's TTL is under three times this. */
@@ -25,7 +25,7 @@ export interface LeaseKeeperOptions {
   log: Logger;
 }
 
-export interface HoldOptions {
+interface HoldOptions {
   jobId: string;
   fence: number;
   ttlMs: number;

@@ -37,7 +37,7 @@ const SETS = ['delayed', 'prioritized', 'completed', 'failed', 'waiting-children
 type InSet = (typeof SETS)[number];
 
 /** Where BullMQ has a job. */
-export type BullState =
+type BullState =
   | InSet
   | 'absent'
   /** Its hash is there, and no list or set has it. */

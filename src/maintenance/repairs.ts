@@ -11,8 +11,7 @@ import {
   type UnfinishedCursor,
 } from '../db/jobs/unfinished.ts';
 import { findOddStreams, findSuperfluous, repairStream } from '../db/reconcile.ts';
-import type { AnyJobDefinition } from '../jobs/define-job.ts';
-import { finishJob } from '../runtime/finish-job.ts';
+import { type FinishPolicy, finishJob } from '../runtime/finish-job.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { isUuid } from '../util/uuid.ts';
 import { within } from '../util/with-timeout.ts';
@@ -48,9 +47,6 @@ const SPELL_MS = 1_000;
 
 /** How long one question to Redis may take: another process may reach it when this one does not. */
 const REDIS_WAIT_MS = 5_000;
-
-/** Of a job's definition, what finishing it needs. */
-type FinishPolicy = Pick<AnyJobDefinition, 'onPoison'> & { policy: { maxCrashes?: number; resultTtlMs?: number } };
 
 export interface RepairsOptions {
   runtime: Runtime;

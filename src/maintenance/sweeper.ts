@@ -48,7 +48,7 @@ export interface SweepReport {
   failedFolds: number;
 }
 
-export interface SweeperOptions {
+interface SweeperOptions {
   db: Kysely<Database>;
   log: Logger;
   /** For tenants without a policy of their own. */

@@ -11,7 +11,7 @@ const GATHER = 24;
 /** Questions in a row without an answer after which a connection counts as half-open. */
 const MAX_SILENT = 4;
 
-export interface ConnectOptions {
+interface ConnectOptions {
   /** The URL is a node of a Redis Cluster, which knows the others. */
   cluster: boolean;
   /** Names the connection to Redis and in the log. */

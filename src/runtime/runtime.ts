@@ -72,10 +72,9 @@ export interface RuntimeOptions {
   lingerMs?: number;
 }
 
-export interface RuntimeSettings {
+interface RuntimeSettings {
   readonly databaseUrl: string;
   readonly databaseSchema: string;
-  readonly redisUrl: string;
   readonly redisCluster: boolean;
   readonly prefix: string;
   readonly tenant: string;
@@ -318,7 +317,6 @@ function toSettings(options: z.infer<typeof runtimeSchema>): RuntimeSettings {
   return Object.freeze({
     databaseUrl: options.databaseUrl,
     databaseSchema: options.databaseSchema,
-    redisUrl: options.redisUrl,
     redisCluster: options.redisCluster,
     prefix: options.prefix,
     tenant: options.tenant,

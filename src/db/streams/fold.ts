@@ -18,14 +18,14 @@ const FOLDED_BYTES = 512 * 1024;
 /** Segments looked at in one statement. */
 const PLAN_SEGMENTS = 2_000;
 
-export interface SegmentSize {
+interface SegmentSize {
   firstSeq: number;
   lastSeq: number;
   fence: number;
   bytes: number;
 }
 
-export interface FoldGroup {
+interface FoldGroup {
   firstSeq: number;
   lastSeq: number;
   segments: number;

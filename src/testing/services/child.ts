@@ -10,7 +10,7 @@ const WATCHDOG = fileURLToPath(
   new URL(import.meta.url.endsWith('.ts') ? 'watchdog.ts' : 'watchdog.js', import.meta.url),
 );
 
-export interface ChildOptions {
+interface ChildOptions {
   /** Receives what the child writes; created, or appended to. */
   logFile: string;
   env?: NodeJS.ProcessEnv;

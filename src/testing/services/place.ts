@@ -106,7 +106,7 @@ export async function createLastingFolder(name: string, identity: Identity | und
 }
 
 /** Temp folders have predictable names: one that another user planted is not used. */
-export async function isOurs(folder: string, identity: Identity | undefined): Promise<boolean> {
+async function isOurs(folder: string, identity: Identity | undefined): Promise<boolean> {
   const stat = await lstat(folder);
   return (
     stat.isDirectory() &&

@@ -34,7 +34,7 @@ const MAX_CONNECTIONS = 300;
 const READY_LINE = 7;
 const SUPERUSER = 'oncefleet';
 
-export interface PostgresOptions {
+interface PostgresOptions {
   /** Holds `postgres/` (the data), its password and its log. Owned by `identity`. */
   folder: string;
   identity: Identity | undefined;

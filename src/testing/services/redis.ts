@@ -18,7 +18,7 @@ const INSTALL_LIMIT_MS = 300_000;
 const OLDEST: readonly [number, number] = [6, 2];
 const POLICY = '/usr/sbin/policy-rc.d';
 
-export interface RedisOptions {
+interface RedisOptions {
   /** Holds its log, and its data when `lasting`. */
   folder: string;
   identity: Identity | undefined;

@@ -6,7 +6,7 @@ import type { JobContext } from '../../jobs/define-job.ts';
 import { type Call, type Moment, RUN, SETTLE } from './faults.ts';
 
 /** What happens at a place; it may throw, wait, or `die()` and never come back. */
-export type AtPlace = (run: TorturedRun, call: Call, moment: Moment) => Promise<void>;
+type AtPlace = (run: TorturedRun, call: Call, moment: Moment) => Promise<void>;
 
 /** What a call throws under the fault `error`: as if its connection were lost. */
 export class TorturedCallError extends Error {
