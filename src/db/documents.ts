@@ -115,7 +115,7 @@ export async function findDocumentStates(
  * Writes a document unless the same version is there already, and locks its row for the
  * rest of the transaction.
  *
- * @returns `undefined` when another writer has brought the same version since it was looked for
+ * @returns `undefined` when another writer has brought the same version since it was last read
  */
 export async function upsertDocument(
   trx: Transaction<Database>,

@@ -136,7 +136,7 @@ export async function insertOutbox(db: Kysely<Database>, jobIds: readonly string
 
 type TransactionStatus = 'in progress' | 'committed' | 'aborted' | null;
 
-/** What became of transactions; null: so long ago that Postgres does not know. */
+/** What became of transactions; null: too long ago for Postgres to know. */
 export async function findTransactionStatuses(
   db: Kysely<Database>,
   xids: readonly string[],
@@ -151,7 +151,7 @@ interface OutboxRow extends DispatchRow {
   pending: boolean;
 }
 
-/** Oldest first. Rows that somebody else is dispatching are passed over. */
+/** Oldest first. Rows that another process is dispatching are skipped. */
 export async function lockOutbox(
   trx: Transaction<Database>,
   options: { limit: number; jobIds?: readonly string[] | undefined },

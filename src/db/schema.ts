@@ -24,7 +24,7 @@ export interface JobsTable {
   fence: Generated<number>;
   lease_owner: string | null;
   lease_expires_at: NullableTimestamp;
-  /** Who claimed it last. */
+  /** The process that claimed it last. */
   worker: string | null;
   /** When, while that attempt has no row in `ended_attempts`. */
   claimed_at: NullableTimestamp;
@@ -51,7 +51,7 @@ export interface JobsTable {
   cancel_requested_at: NullableTimestamp;
 }
 
-/** Attempts that their jobs went on without. */
+/** Ended attempts of jobs that run or ran again. */
 interface EndedAttemptsTable {
   job_id: string;
   fence: number;
@@ -62,7 +62,7 @@ interface EndedAttemptsTable {
   error: JsonText | null;
 }
 
-/** Every attempt: the ended ones, and the one each job's row tells of. */
+/** Every attempt: the ended ones, and the one in each job's row. */
 interface JobAttemptsView {
   job_id: string;
   fence: number;
@@ -95,7 +95,7 @@ interface JournalSegmentsTable {
   created_at: Timestamp;
 }
 
-/** What a tenant keeps, ms after the end of a job; null: the fleet's default, Infinity: for good. */
+/** How long a tenant keeps jobs after their end, in milliseconds; null: the fleet's default, Infinity: for good. */
 interface TenantPoliciesTable {
   tenant: string;
   stream_retention_ms: number | null;

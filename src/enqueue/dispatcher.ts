@@ -11,7 +11,7 @@ import { Batcher } from '../util/batcher.ts';
 import { idAgain, optionsAgain } from './foreign-job.ts';
 import { toJobData } from './job-data.ts';
 
-/** How long an enqueue waits for Redis before it leaves dispatching to the reconciler, ms. */
+/** How long an enqueue waits for Redis before it leaves dispatching to the reconciler. */
 const DISPATCH_WAIT_MS = 500;
 
 const MAX_BULK = 1_000;
@@ -111,18 +111,18 @@ export class Dispatcher {
     const job = await queue.getJob(bullIdOf(row));
     if (job === undefined || isAnother(row, job.timestamp)) return this.dispatch(row);
     const state = await job.getState();
-    // A job of somebody else is not replaced where it can be helped: flows hang on it, and listeners wait for it.
+    // A job of another client is replaced only if it must be: flows hang on it, and listeners wait for it.
     if ((state === 'failed' && row.delayMs <= 0) || (state === 'completed' && row.source !== undefined)) {
       await job.retry(state, { resetAttemptsMade: true });
       return true;
     }
-    // In no list at all: evicted or lost from there, while what it carries was not.
+    // In no list at all: evicted or lost from there, while its hash was not.
     if (state === 'completed' || state === 'failed' || state === 'unknown') await job.remove();
     crashPoint('redispatch.removed');
     return this.dispatch(row);
   }
 
-  /** Makes delayed jobs due. What is no longer delayed is left. @returns how many were delayed */
+  /** Promotes delayed jobs. Those no longer delayed are left. @returns how many were delayed */
   async promote(queue: Queue, ids: readonly string[]): Promise<number> {
     const done = await Promise.all(
       ids.map(async (id) => {
@@ -138,7 +138,7 @@ export class Dispatcher {
 
   /**
    * Which Redis this is, and whether it is the one that `markSwept` was last called for: not
-   * after a flush, a restart or a failover. Undefined while Redis is away.
+   * after a flush, a restart or a failover. Undefined while Redis is unreachable.
    */
   async identify(): Promise<{ runId: string; swept: boolean } | undefined> {
     const { redis } = this.#options;
@@ -191,7 +191,7 @@ export class Dispatcher {
     try {
       await queue.add(row.name, JSON.parse(data), options);
     } catch (error) {
-      // After a flush its flow is gone; the job itself is not to be.
+      // After a flush its flow is gone; the job itself must not be.
       if (options.parent === undefined || !/parent/i.test((error as Error).message)) throw error;
       const { parent: _gone, ...alone } = options;
       await queue.add(row.name, JSON.parse(data), alone);
@@ -222,7 +222,7 @@ export class Dispatcher {
 
   #open(name: string, prefix: string): QueueEntry {
     const queue = new Queue(name, { connection: this.#options.redis, prefix });
-    // Of an outage the connection tells once.
+    // The connection itself logs an outage, once.
     queue.on('error', (err) =>
       this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'),
     );

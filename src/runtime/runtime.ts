@@ -174,7 +174,7 @@ export class Runtime {
       applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
       onError: (err) => this.log.warn({ err }, 'Postgres connection lost'),
       // Well within a lease, so that a claim or an outcome that was lost on the way is tried again in time.
-      silenceMs: Math.max(2_000, Math.min(10_000, Math.floor(options.leaseTtlMs / 3))),
+      unansweredMs: Math.max(2_000, Math.min(10_000, Math.floor(options.leaseTtlMs / 3))),
     });
     const { prefix } = this.settings;
     const { log } = this;

@@ -11,9 +11,9 @@ type Closer = (signal: AbortSignal) => Promise<unknown> | unknown;
 
 interface LifecycleOptions {
   log: Logger;
-  /** Longest that closing may take as a whole, ms. */
+  /** Longest that closing may take as a whole. */
   limitMs: number;
-  /** Longest that closing may go on after `hurry()`, ms. */
+  /** Longest that closing may take after `hurry()`. */
   hurryLimitMs: number;
 }
 

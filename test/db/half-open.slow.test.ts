@@ -106,7 +106,7 @@ describe('a pool whose connections to Postgres went half-open', () => {
       url,
       maxConnections: 3,
       applicationName: 'test',
-      silenceMs: 1_000,
+      unansweredMs: 1_000,
       onError: () => undefined,
     });
     onTestFinished(() => db.close());
@@ -123,7 +123,7 @@ describe('a pool whose connections to Postgres went half-open', () => {
       url,
       maxConnections: 2,
       applicationName: 'test',
-      silenceMs: 1_000,
+      unansweredMs: 1_000,
       onError: () => undefined,
     });
     onTestFinished(() => db.close());

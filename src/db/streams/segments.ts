@@ -60,7 +60,7 @@ export function segmentText(events: readonly string[]): string {
 export function segmentEvents(segment: Segment): string[] {
   const texts = segment.events.slice(1, -1).split(SEPARATOR);
   if (texts.length === segment.lastSeq - segment.firstSeq + 1) return texts;
-  // Written, or merged, by somebody else.
+  // Written, or merged, by another client.
   return (JSON.parse(segment.events) as unknown[]).map((event) => JSON.stringify(event));
 }
 

@@ -1,4 +1,4 @@
-/** Terminal events, as both the run that ends a job and the reader of a silent one write them. */
+/** Terminal events, as both the run that ends a job and the reader of one without events write them. */
 import type { StoredFailure } from '../../errors.ts';
 
 interface Ending {

@@ -1,11 +1,11 @@
-/** The one table of how a row and its BullMQ job can stand to each other. docs/doctor.md prints it. */
+/** How a row and its BullMQ job can disagree: the one table, which docs/doctor.md prints. */
 import type { RowState } from '../../db/doctor.ts';
 import type { BullJob } from '../bullmq-jobs.ts';
 
 /** What each disagreement is, in words for people, and what `--fix` does about it. */
 export const DISAGREEMENTS = {
   'not-dispatched': {
-    means: 'wait to run, and Redis does not have them: it was flushed, evicted them, or was away when they came',
+    means: 'wait to run, and Redis does not have them: it was flushed, evicted them, or was unreachable when they came',
     fix: 'given to BullMQ, with their delay and priority',
   },
   'ended-in-bullmq': {
@@ -17,7 +17,7 @@ export const DISAGREEMENTS = {
     fix: 'taken out of BullMQ and given to it anew',
   },
   deserted: {
-    means: 'wait to run, and BullMQ has them as active with nobody at work; a worker of their queue would notice',
+    means: 'wait to run, and BullMQ has them as active with no worker on them; a worker of their queue would notice',
     fix: 'taken out of BullMQ and given to it anew',
   },
   late: {
@@ -60,7 +60,7 @@ export const DISAGREEMENTS = {
 
 export type DisagreementKind = keyof typeof DISAGREEMENTS;
 
-/** BullMQ may deliver a due job so much late (a delivery was deferred), ms. */
+/** BullMQ may deliver a due job this much late (a delivery was deferred). */
 const LATE_MS = 60_000;
 
 /**
@@ -94,7 +94,7 @@ export function judge(row: RowState | undefined, bull: BullJob, maxCrashes: numb
     case 'absent':
       return 'not-dispatched';
     case 'waiting-children':
-      // A processor of somebody else's may have it wait for jobs that it added; the fleet's own have none.
+      // A user's own processor may have it wait for jobs that it added; the fleet's jobs have none.
       return row.source === undefined ? 'lost' : undefined;
     case 'lost':
       return 'lost';

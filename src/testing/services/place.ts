@@ -9,7 +9,7 @@ import { watchdog } from './child.ts';
 
 const LARGEST_UID = 2 ** 31 - 1;
 
-/** Who runs the servers: Postgres declines to run as root. */
+/** The user that runs the servers: Postgres declines to run as root. */
 export interface Identity {
   name: string;
   uid: number;

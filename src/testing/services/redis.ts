@@ -28,7 +28,7 @@ interface RedisOptions {
   cluster?: { busPort: number; password: string };
   /** As root on Debian and its kin, install what is missing. */
   install: boolean;
-  /** Told before anything is installed. */
+  /** Called with a message before anything is installed. */
   say(line: string): void;
 }
 
@@ -113,7 +113,7 @@ export class PrivateRedis {
     await this.#waitUntilReady(this.#child);
   }
 
-  /** `SIGKILL`: as in a crash. Works twice. */
+  /** `SIGKILL`: as in a crash. Idempotent. */
   async stop(signal?: 'SIGTERM' | 'SIGKILL'): Promise<void> {
     await this.#child?.stop(signal);
   }

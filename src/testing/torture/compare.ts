@@ -61,7 +61,7 @@ export async function readStream(fleet: Fleet, id: string): Promise<StreamEvent[
   }
 }
 
-/** The events that a reader holds in the end, without those that tell of attempts. What these supersede, `fold` knows. */
+/** The events that a reader holds in the end, without those about attempts: what these supersede, `fold` knows. */
 export async function toReaderEvents(stream: readonly StreamEvent[]): Promise<JobEvent[]> {
   // Wrapped, progress and the terminal event are to `fold` events of the handler, which it gives to `reduce`.
   const wrapped = stream

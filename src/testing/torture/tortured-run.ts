@@ -5,7 +5,7 @@ import { type QualifiedDatabase, SchemaMark, schemaOf } from '../../db/own-schem
 import type { JobContext } from '../../jobs/define-job.ts';
 import { type Call, type Moment, RUN, SETTLE } from './faults.ts';
 
-/** What happens at a place; it may throw, wait, or `die()` and never come back. */
+/** What happens at a place; it may throw, wait, or kill the run and stay pending. */
 type AtPlace = (run: TorturedRun, call: Call, moment: Moment) => Promise<void>;
 
 /** What a call throws under the fault `error`: as if its connection were lost. */
