@@ -71,7 +71,7 @@ interface StoredJob {
   locked: boolean;
 }
 
-/** @param onPage is told how many were read; may throw to stop the reading */
+/** @param onPage gets how many were read; may throw to stop the reading */
 export async function readLists(
   redis: RedisConnection,
   queue: Queue,
