@@ -39,7 +39,8 @@ export {
 export type { EventRun, Following } from './journal/follower.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
-export type { Diagnosis, DoctorOptions, Finding } from './maintenance/doctor/doctor.ts';
+export type { Diagnosis, Finding } from './maintenance/doctor/diagnosis.ts';
+export type { DoctorOptions } from './maintenance/doctor/doctor.ts';
 export { type Maintenance, type MaintenanceOptions, startMaintenance } from './maintenance/start-maintenance.ts';
 export type { SweepReport } from './maintenance/sweeper.ts';
 export {

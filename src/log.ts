@@ -18,7 +18,7 @@ const REDACTED_PATHS = [
   'req.headers.cookie',
 ];
 
-export interface CreateLoggerOptions {
+interface CreateLoggerOptions {
   level?: string;
   /** Which process this is: `web`, `worker`, `cli`. */
   process?: string;

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { Diagnosis, Finding } from '../maintenance/doctor/doctor.ts';
+import type { Diagnosis, Finding } from '../maintenance/doctor/diagnosis.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
 import { withFleet } from './open-fleet.ts';
 import { addExamples, jobsOption, jsonOption } from './options.ts';

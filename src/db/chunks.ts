@@ -16,7 +16,7 @@ export interface Lexeme {
   positions: number[];
 }
 
-export interface WeightedTerm {
+interface WeightedTerm {
   /** Text of a tsquery, from `quoteLexeme` or `phrase`. */
   query: string;
   weight: number;

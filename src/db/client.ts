@@ -1,7 +1,7 @@
 import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
 import { DEFAULT_SCHEMA } from '../options.ts';
-import { endSilentConnections } from './half-open.ts';
+import { endHalfOpenConnections } from './half-open.ts';
 import { asPlain, type QualifiedDatabase, schemaPlugins } from './own-schema.ts';
 import type { Database } from './schema.ts';
 import { prepareNamedStatements } from './statement.ts';
@@ -23,7 +23,7 @@ const types = {
   },
 };
 
-export interface CreateDbOptions {
+interface CreateDbOptions {
   url: string;
   maxConnections: number;
   /** The schema of our tables. Default `oncefleet`. */
@@ -32,8 +32,8 @@ export interface CreateDbOptions {
   applicationName: string;
   /** Gets errors of connections that run no statement; without a listener pg would end the process. */
   onError(error: Error): void;
-  /** A statement without an answer for so long is asked about, ms; see silence.ts. Default 10,000. */
-  silenceMs?: number;
+  /** After this time without an answer to a statement its connection is checked; see half-open.ts. Default 10,000. */
+  unansweredMs?: number;
 }
 
 export interface Db {
@@ -59,19 +59,19 @@ export function createDb(options: CreateDbOptions): Db {
     types,
   });
   pool.on('error', options.onError);
-  // A client that is checked out and between two statements (in a transaction) tells of a lost
-  // connection by an event of its own, which would end the process; its next statement fails.
+  // A client that is checked out and between two statements (in a transaction) emits an event of its
+  // own for a lost connection, which would end the process; its next statement fails.
   pool.on('connect', (client) => client.on('error', options.onError));
   prepareNamedStatements(pool, schema, () =>
     options.onError(
       new Error(
-        'prepared statements do not last on these connections (PgBouncer in transaction mode?); going on without',
+        'prepared statements do not last on these connections (PgBouncer in transaction mode?); continuing without them',
       ),
     ),
   );
-  const silence = endSilentConnections(pool, {
+  const watch = endHalfOpenConnections(pool, {
     url: options.url,
-    afterMs: options.silenceMs ?? 10_000,
+    afterMs: options.unansweredMs ?? 10_000,
     onLost: options.onError,
   });
   const kysely = new Kysely<Database>({
@@ -88,7 +88,7 @@ export function createDb(options: CreateDbOptions): Db {
       // Kysely ends the pool, but only one it has used.
       closing ??= kysely.destroy().then(async () => {
         if (!pool.ending) await pool.end();
-        silence.stop();
+        watch.stop();
       });
       return closing;
     },

@@ -90,7 +90,7 @@ export interface ServerState {
   unfinished: number;
   /** Rows as Postgres's statistics have them. */
   tables: { name: string; live: number; dead: number }[];
-  /** Age of the oldest open transaction of others, ms. */
+  /** Age of the oldest open transaction of others. */
   oldestTransactionMs: number | null;
 }
 
@@ -117,7 +117,7 @@ export async function findServerState(db: Kysely<Database>): Promise<ServerState
   };
 }
 
-/** Postgres's clock, ms since 1970. */
+/** Postgres's clock, in milliseconds since 1970. */
 export async function findClock(db: Kysely<Database>): Promise<number> {
   const rows = await sql<{ now: number }>`select extract(epoch from clock_timestamp())::float8 * 1000 as now`.execute(
     db,
@@ -125,7 +125,7 @@ export async function findClock(db: Kysely<Database>): Promise<number> {
   return rows.rows[0]?.now ?? 0;
 }
 
-/** Names of the fleet's jobs that have waited for so long, and are not among `known`. */
+/** Names of the fleet's jobs that have waited for longer than `waitedMs`, and are not among `known`. */
 export async function findUnknownNames(
   db: Kysely<Database>,
   known: readonly string[],

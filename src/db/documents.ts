@@ -2,7 +2,7 @@
 import { type Kysely, sql, type Transaction } from 'kysely';
 import type { Database } from './schema.ts';
 
-export interface CollectionSummary {
+interface CollectionSummary {
   id: string;
   name: string;
   documents: number;
@@ -19,7 +19,7 @@ export interface DocumentState {
   jobId: string;
 }
 
-export interface DocumentVersion {
+interface DocumentVersion {
   collectionId: string;
   path: string;
   title: string;
@@ -115,7 +115,7 @@ export async function findDocumentStates(
  * Writes a document unless the same version is there already, and locks its row for the
  * rest of the transaction.
  *
- * @returns `undefined` when another writer has brought the same version since it was looked for
+ * @returns `undefined` when another writer has brought the same version since it was last read
  */
 export async function upsertDocument(
   trx: Transaction<Database>,

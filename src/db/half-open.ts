@@ -1,26 +1,26 @@
 /**
- * Finds connections that went half-open: the other side is gone, or a firewall forgot them,
- * and nobody was told. TCP takes a quarter of an hour to notice, and until then a statement
- * has no answer: a claim, an outcome or a handler's transaction would hang for so long.
+ * Finds connections that went half-open: the other side is gone, or a firewall dropped them,
+ * without a packet to say so. TCP takes a quarter of an hour to notice, and until then a statement
+ * has no answer: a claim, an outcome or a handler's transaction would hang.
  *
  * A statement may as well be slow, or wait for a lock. So Postgres is asked, on a connection
- * of its own, whether the backend is still at work; where it is not, the answer is lost.
+ * of its own, whether the backend is still active; where it is not, the answer is lost.
  */
 import pg from 'pg';
 
-/** How often statements are looked at, ms. */
-const LOOK_EVERY_MS = 1_000;
+/** How often statements are checked. */
+const CHECK_EVERY_MS = 1_000;
 
-/** How long Postgres may take to say what a backend does, ms. */
+/** How long Postgres may take to say what a backend does. */
 const ASK_LIMIT_MS = 3_000;
 
 const APPLICATION_NAME = 'oncefleet-silence';
 
-export interface SilenceOptions {
+interface HalfOpenOptions {
   url: string;
-  /** A statement without an answer for so long is asked about, ms. */
+  /** A statement that has had no answer for this time is asked about. */
   afterMs: number;
-  /** Told of each connection that is ended. */
+  /** Called for each connection that is ended. */
   onLost(error: Error): void;
 }
 
@@ -31,14 +31,14 @@ export interface SilenceOptions {
  * What took one connection mostly took them all. So idle ones go with it, unless they have
  * answered since: or each of them would cost the next statement as long a wait.
  */
-export function endSilentConnections(pool: pg.Pool, options: SilenceOptions): { stop(): void } {
+export function endHalfOpenConnections(pool: pg.Pool, options: HalfOpenOptions): { stop(): void } {
   const waiting = new Map<pg.PoolClient, number>();
-  /** When each idle connection was given back, ms. */
+  /** When each idle connection was released, by `performance.now()`. */
   const idle = new Map<pg.PoolClient, number>();
   pool.on('release', (_error, client) => idle.set(client, performance.now()));
   pool.on('acquire', (client) => idle.delete(client));
   pool.on('remove', (client) => idle.delete(client));
-  /** Found lost by the last look. An answer may just have been on its way: only the next look ends them. */
+  /** Found lost by the last check. An answer may just have been on its way: only the next check ends them. */
   let suspects = new Map<pg.PoolClient, number>();
   let asking = false;
   pool.on('connect', (client) => {
@@ -55,30 +55,30 @@ export function endSilentConnections(pool: pg.Pool, options: SilenceOptions): { 
   });
   const timer = setInterval(() => {
     const now = performance.now();
-    const silent = new Map([...waiting].filter(([, since]) => now - since >= options.afterMs));
-    if (silent.size === 0 || asking) return;
+    const unanswered = new Map([...waiting].filter(([, since]) => now - since >= options.afterMs));
+    if (unanswered.size === 0 || asking) return;
     asking = true;
-    findLost(options.url, [...silent.keys()])
+    findLost(options.url, [...unanswered.keys()])
       .then((lost) => {
         // The answer may have come meanwhile, and the client wait for another one.
-        const still = lost.filter((client) => waiting.get(client) === silent.get(client));
-        for (const client of still.filter((candidate) => suspects.get(candidate) === silent.get(candidate))) {
+        const still = lost.filter((client) => waiting.get(client) === unanswered.get(client));
+        for (const client of still.filter((candidate) => suspects.get(candidate) === unanswered.get(candidate))) {
           waiting.delete(client);
           options.onLost(
             new Error(`Postgres connection ended: no answer for ${options.afterMs} ms, and its backend waits for us`),
           );
           void client.end().catch(() => undefined);
-          const since = silent.get(client) as number;
+          const since = unanswered.get(client) as number;
           for (const [other, at] of idle) if (at < since) destroyIdle(other);
         }
-        suspects = new Map(still.map((client) => [client, silent.get(client) as number]));
+        suspects = new Map(still.map((client) => [client, unanswered.get(client) as number]));
       })
-      // Postgres is away, or as silent to this connection: asked again.
+      // Postgres is unreachable, or does not answer this connection either: asked again.
       .catch(() => undefined)
       .finally(() => {
         asking = false;
       });
-  }, LOOK_EVERY_MS);
+  }, CHECK_EVERY_MS);
   timer.unref();
   return { stop: () => clearInterval(timer) };
 }
@@ -101,7 +101,7 @@ async function findLost(url: string, clients: readonly pg.PoolClient[]): Promise
     // Behind a pooler backends change from statement to statement, and pids are the pooler's own.
     if (row === undefined || row.own !== pidOf(own)) return [];
     const active = new Set(row.active);
-    // With `track_activities` off nobody is seen at work, this very statement no more than the others.
+    // With `track_activities` off no backend is shown as active, not even that of this very statement.
     if (!active.has(row.own)) return [];
     return clients.filter((client) => !active.has(pidOf(client)));
   } finally {

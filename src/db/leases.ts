@@ -1,6 +1,6 @@
 /**
- * Renews several leases, each at its fence: $1 job ids, $2 fences, $3 TTLs in ms. Gives back
- * those that hold, and whether a cancel was asked for. By the database's clock.
+ * Renews several leases, each at its fence: $1 job ids, $2 fences, $3 TTLs in milliseconds. Returns
+ * those that hold, and whether a cancel was requested. By the database's clock.
  *
  * Text, not a query function: the lease thread has a bare connection of its own. An update of
  * no key column, so it passes beside a transaction that holds the fence `for key share`.

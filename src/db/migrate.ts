@@ -10,7 +10,7 @@ const MIGRATIONS = new URL('../../migrations/', import.meta.url);
 
 /**
  * What has been applied, in our schema. Not Kysely's migrator with its table there: a migrator of
- * the user's, with no schema set, looks for `kysely_migration` in all schemas. It would find ours,
+ * the user's, with no schema set, searches all schemas for `kysely_migration`. It would find ours,
  * make none of its own, and fail.
  */
 const APPLIED = 'applied_migrations';
@@ -20,7 +20,7 @@ const OLD_SCHEMA = 'public';
 const OLD_APPLIED = 'kysely_migration';
 const OLD_LOCK = 'kysely_migration_lock';
 
-/** How long moving the tables waits for each lock, in ms: whoever writes to a table meanwhile waits as well. */
+/** How long moving the tables waits for each lock: writers of a table wait behind it. */
 const MOVE_LOCK_MS = 5_000;
 
 // biome-ignore lint/suspicious/noExplicitAny: whatever tables it knows of.
@@ -28,7 +28,7 @@ type AnyDb = Kysely<any>;
 // biome-ignore lint/suspicious/noExplicitAny: as above.
 type AnyTransaction = Transaction<any>;
 
-export interface SchemaOptions {
+interface SchemaOptions {
   /** The schema of the fleet's tables. Default that of the fleet whose `db` it is, else `oncefleet`. */
   schema?: string;
 }
@@ -150,7 +150,7 @@ async function inTransaction<T>(db: AnyDb, schema: string, run: (trx: AnyTransac
   }
 }
 
-/** Before anything is looked at: the making of the schema is as much a part of it as the tables. */
+/** Before anything is read: making the schema is as much a part of it as the tables. */
 async function lockMigrations(trx: AnyTransaction, schema: string): Promise<void> {
   await sql`select pg_advisory_xact_lock(hashtextextended(${`oncefleet migrate ${schema}`}::text, 0))`.execute(trx);
 }
@@ -160,7 +160,7 @@ async function hasSchema(db: AnyDb, schema: string): Promise<boolean> {
   return rows.length > 0;
 }
 
-/** Asked of the catalogue, which needs no rights on what it tells of. */
+/** By the catalogue, which can be read without rights on the table. */
 async function hasTable(db: AnyDb, schema: string, table: string): Promise<boolean> {
   const { rows } = await sql`
     select from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -198,7 +198,7 @@ async function refuseNewer(db: AnyDb, known: Record<string, Migration>, schema: 
 
 /** Migrations of ours that were noted where the app may note its own; none where the tables there are not ours. */
 async function findOldMigrations(db: AnyDb, known: Record<string, Migration>): Promise<string[]> {
-  // By the catalogue: a role without rights on the schema is told nothing else of it.
+  // By the catalogue: a role without rights on the schema can read nothing else of it.
   const readable = await sql<{ may: boolean }>`
     select coalesce(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'), false) as may
     from pg_namespace n join pg_class c on c.relnamespace = n.oid and c.relname = ${OLD_APPLIED}

@@ -1,4 +1,4 @@
-/** Queries for what a person does to jobs that BullMQ shows: their rows, and changes of rows that wait. */
+/** Queries for what a person does to jobs that Bull Board shows: their rows, and changes of rows that wait. */
 import { type Kysely, sql } from 'kysely';
 import type { RowOptions } from './jobs/insert.ts';
 import { type JobSource, sourceRef } from './jobs/source.ts';
@@ -14,7 +14,7 @@ export interface ShownRow {
   tenant: string;
   name: string;
   status: JobStatus;
-  /** Somebody runs it: its lease has not expired. */
+  /** A worker runs it: its lease has not expired. */
   held: boolean;
   /** Another client's job, guarded under its own id: nobody gave it a key. */
   keyless: boolean;
@@ -49,7 +49,7 @@ export async function findForeignRows(
 
 /**
  * Queues that rows name and that are not among `known`: of the newest rows and of unfinished ones,
- * because no index tells the queues of all rows. A queue around which a processor is guarded is none
+ * because no index has the queues of all rows. A queue around which a processor is guarded is none
  * of the fleet's, whatever its name.
  *
  * @returns `prefix` is undefined for a queue of the fleet
@@ -134,7 +134,7 @@ export async function findWaitingOf(
 }
 
 /** A job that was cancelled, and the event to publish. */
-export interface Cancelled {
+interface Cancelled {
   id: string;
   fence: number;
   seq: number;
@@ -142,7 +142,7 @@ export interface Cancelled {
 
 /**
  * Cancels jobs that wait: status, terminal event, ledger and list in one statement. A row that
- * somebody has locked (a claim, another end) is left out.
+ * is locked (by a claim, another end) is left out.
  *
  * @param jobs with the error of each as JSON text
  * @param terminalJson the terminal event

@@ -134,9 +134,9 @@ export async function insertOutbox(db: Kysely<Database>, jobIds: readonly string
     on conflict do nothing`.execute(db);
 }
 
-export type TransactionStatus = 'in progress' | 'committed' | 'aborted' | null;
+type TransactionStatus = 'in progress' | 'committed' | 'aborted' | null;
 
-/** What became of transactions; null: so long ago that Postgres does not know. */
+/** What became of transactions; null: too long ago for Postgres to know. */
 export async function findTransactionStatuses(
   db: Kysely<Database>,
   xids: readonly string[],
@@ -146,12 +146,12 @@ export async function findTransactionStatuses(
   return new Map(rows.rows.map((row) => [row.xid, row.status]));
 }
 
-export interface OutboxRow extends DispatchRow {
+interface OutboxRow extends DispatchRow {
   /** It still waits to run; else it has run already, and there is nothing to dispatch. */
   pending: boolean;
 }
 
-/** Oldest first. Rows that somebody else is dispatching are passed over. */
+/** Oldest first. Rows that another process is dispatching are skipped. */
 export async function lockOutbox(
   trx: Transaction<Database>,
   options: { limit: number; jobIds?: readonly string[] | undefined },

@@ -73,7 +73,7 @@ export function schemaPlugins(schema: string): KyselyPlugin[] {
   return [new WithSchemaPlugin(schema), new OwnTablesPlugin(schema)];
 }
 
-/** The tables as somebody else names them: by their schema, so that `jobs` can be a table of theirs. */
+/** The tables as users name them: by their schema, so that `jobs` can be a table of theirs. */
 export type QualifiedDatabase = { [T in keyof Database as `oncefleet.${T}`]: Database[T] };
 
 /** The same connection for statements that are not ours: they are sent as they are written. */

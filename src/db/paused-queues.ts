@@ -13,7 +13,7 @@ export interface Pause {
 /**
  * Keeps every other process from changing a queue's pause until the transaction ends.
  *
- * @param idleLimitMs Postgres ends the transaction when its owner is silent for so long
+ * @param idleLimitMs Postgres ends the transaction when its owner has sent nothing for this time
  */
 export async function lockPause(
   trx: Transaction<Database>,

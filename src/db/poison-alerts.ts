@@ -3,13 +3,13 @@ import { type Kysely, sql, type Transaction } from 'kysely';
 import type { Database } from './schema.ts';
 
 /**
- * How long a process that is about to call a hook has the alert to itself, ms. Longer than it waits
- * for the hook, so that nobody calls it beside a call that is still waited for; and how late an
- * alert is whose process died.
+ * How long a process that is about to call a hook has the alert to itself. Longer than it waits
+ * for the hook, so that no second call overlaps one that is still awaited; an alert whose process
+ * died is late by this time.
  */
-export const ALERT_HOLD_MS = 30_000;
+const ALERT_HOLD_MS = 30_000;
 
-/** Each call doubles the pause before the next, up to this, ms. */
+/** Each call doubles the pause before the next, up to this. */
 const LONGEST_PAUSE_MS = 3_600_000;
 
 export interface PoisonAlert {
@@ -20,7 +20,7 @@ export interface PoisonAlert {
   name: string;
   queue: string;
   crashes: number;
-  /** How often somebody set out to call the hook, this time included. */
+  /** How many times a process has set out to call the hook, this one included. */
   calls: number;
 }
 
@@ -64,7 +64,7 @@ export async function deletePoisonAlert(
   await db.deleteFrom('poison_alerts').where('job_id', '=', jobId).where('fence', '=', fence).execute();
 }
 
-/** How many alerts have waited for so long, by the name of their job. */
+/** How many alerts have waited for longer, by the name of their job. */
 export async function findWaitingAlerts(
   db: Kysely<Database>,
   forMs: number,

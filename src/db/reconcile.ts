@@ -1,4 +1,4 @@
-/** Queries of the reconciler's rounds: who works, and streams that disagree with their job. */
+/** Queries of the reconciler's rounds: which process leads, and streams that disagree with their job. */
 import { type Kysely, sql, type Transaction } from 'kysely';
 import { isTerminalStatus } from './jobs/states.ts';
 import type { Database } from './schema.ts';
@@ -12,8 +12,8 @@ const LOCK_ID = 0x6f6e6365;
 /**
  * Takes the reconcilers' lock until the transaction ends.
  *
- * @param options.idleLimitMs Postgres ends the transaction when its owner is silent for so
- *   long: a frozen process, or one behind a cut connection, must not keep the lock
+ * @param options.idleLimitMs Postgres ends the transaction when its owner has sent nothing for this
+ *   time: a frozen process, or one behind a cut connection, must not keep the lock
  * @param options.notWithinMs not if another process has finished a round no longer ago
  */
 export async function lockRound(
@@ -41,7 +41,7 @@ export async function forgetRounds(db: Kysely<Database>, worker: string): Promis
   await db.deleteFrom('reconciler_rounds').where('worker', '=', worker).execute();
 }
 
-/** How long ago a round ended, ms; undefined where none is known. */
+/** How long ago a round ended, in milliseconds; undefined where none is known. */
 export async function findRoundAge(db: Kysely<Database>): Promise<number | undefined> {
   const rows = await sql<{ age_ms: number }>`
     select extract(epoch from clock_timestamp() - finished_at)::float8 * 1000 as age_ms from oncefleet.reconciler_rounds`.execute(
@@ -67,7 +67,7 @@ export async function findSuperfluous(db: Kysely<Database>, ids: readonly string
  *
  * A page, not an index: an index on `state` would make every end of a stream write to it.
  *
- * @returns the last id looked at; undefined at the end
+ * @returns `last`: the last id read; undefined at the end
  */
 export async function findOddStreams(
   db: Kysely<Database>,
@@ -88,7 +88,7 @@ export async function findOddStreams(
   return { ids: row?.ids ?? [], scanned, last: scanned < limit ? undefined : (row?.last ?? undefined) };
 }
 
-export interface RepairedStream {
+interface RepairedStream {
   how: 'ended' | 'closed' | 'opened';
   /** The terminal event, to be published. */
   run: Run | undefined;
@@ -96,9 +96,9 @@ export interface RepairedStream {
 
 /**
  * Makes a stream agree with its job: the terminal event is journalled if it is not there, and
- * the stream closed; or opened, where the job goes on.
+ * the stream closed; or opened, where the job has not ended.
  *
- * @returns undefined when they agree, or somebody has the row locked
+ * @returns undefined when they agree, or the row is locked
  */
 export async function repairStream(db: Kysely<Database>, id: string): Promise<RepairedStream | undefined> {
   return db.transaction().execute(async (trx) => {

@@ -1,10 +1,10 @@
 /**
  * Retention: how long a tenant's finished jobs and their streams are kept, and their removal.
  *
- * Ids are in the order jobs were made, so each tenant's jobs are walked once, in that order,
- * up to those that may be old enough by now; a mark says how far. What the walk meets too
- * early (still running, delayed, ended late) is put down to be looked at later. So a sweep
- * costs what there is to remove, and settling a job writes nothing for it.
+ * Ids are in the order jobs were made, so each tenant's jobs are scanned once, in that order,
+ * up to those that may be old enough by now; a mark says how far. A job that the scan meets too
+ * early (still running, delayed, ended late) is noted for later. So a sweep costs what there is
+ * to remove, and settling a job writes nothing for it.
  */
 import { type Kysely, sql } from 'kysely';
 import type { Database } from './schema.ts';
@@ -12,7 +12,7 @@ import type { Database } from './schema.ts';
 /** `stream`: the events. `job`: everything, with them. */
 export type RetentionKind = 'stream' | 'job';
 
-/** ms after the end of a job, by kind; Infinity: never. */
+/** Milliseconds after the end of a job, by kind; Infinity: never. */
 export interface Retention {
   streamMs: number;
   jobMs: number;
@@ -25,10 +25,10 @@ export interface TenantPolicy {
   jobMs: number | null;
 }
 
-/** What is put down for later is looked at once a day at least, so that a shortened policy reaches it. */
+/** What is noted for later is checked once a day at least, so that a shortened policy reaches it. */
 const LOOK_AGAIN_MS = 86_400_000;
 
-/** After a row that was locked, ms. */
+/** When a row that was locked is tried again. */
 const LOCKED_AGAIN_MS = 60_000;
 
 export async function findPolicies(db: Kysely<Database>): Promise<TenantPolicy[]> {
@@ -61,13 +61,13 @@ export async function setPolicy(
   });
 }
 
-/** Tenants with jobs that the walk has not come to and that may be old enough. */
+/** Tenants with jobs that the scan has not reached and that may be old enough. */
 export async function findTenantsToSweep(
   db: Kysely<Database>,
   kind: RetentionKind,
   defaults: Retention,
 ): Promise<string[]> {
-  // One look at the index per tenant: Postgres has no skip scan for `distinct`.
+  // One index probe per tenant: Postgres has no skip scan for `distinct`.
   const rows = await sql<{ tenant: string }>`
     with recursive tenants (tenant) as (
       (select tenant from oncefleet.jobs order by tenant limit 1)
@@ -86,7 +86,7 @@ export async function findTenantsToSweep(
   return rows.rows.map((row) => row.tenant);
 }
 
-/** A part of a tenant's walk: removes what is due, puts the rest down for later, moves the mark. */
+/** A part of a tenant's scan: removes what is due, notes the rest for later, moves the mark. */
 export async function sweepAlong(
   db: Kysely<Database>,
   kind: RetentionKind,
@@ -116,7 +116,7 @@ export async function sweepAlong(
   });
 }
 
-/** Of what was put down for later, a part whose time has come. */
+/** Of what was noted for later, a part whose time has come. */
 export async function sweepLater(
   db: Kysely<Database>,
   kind: RetentionKind,
@@ -151,7 +151,7 @@ export async function sweepLater(
 
 const FIRST_ID = '00000000-0000-0000-0000-000000000000';
 
-/** A tenant's limit in ms, `p` being its policy. */
+/** A tenant's limit, `p` being its policy. */
 function limitMs(kind: RetentionKind, defaults: Retention) {
   const column = sql.ref(kind === 'stream' ? 'p.stream_retention_ms' : 'p.job_retention_ms');
   const standard = kind === 'stream' ? defaults.streamMs : defaults.jobMs;

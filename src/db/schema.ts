@@ -24,7 +24,7 @@ export interface JobsTable {
   fence: Generated<number>;
   lease_owner: string | null;
   lease_expires_at: NullableTimestamp;
-  /** Who claimed it last. */
+  /** The process that claimed it last. */
   worker: string | null;
   /** When, while that attempt has no row in `ended_attempts`. */
   claimed_at: NullableTimestamp;
@@ -51,8 +51,8 @@ export interface JobsTable {
   cancel_requested_at: NullableTimestamp;
 }
 
-/** Attempts that their jobs went on without. */
-export interface EndedAttemptsTable {
+/** Ended attempts of jobs that run or ran again. */
+interface EndedAttemptsTable {
   job_id: string;
   fence: number;
   worker: string;
@@ -62,8 +62,8 @@ export interface EndedAttemptsTable {
   error: JsonText | null;
 }
 
-/** Every attempt: the ended ones, and the one each job's row tells of. */
-export interface JobAttemptsView {
+/** Every attempt: the ended ones, and the one in each job's row. */
+interface JobAttemptsView {
   job_id: string;
   fence: number;
   worker: string;
@@ -74,7 +74,7 @@ export interface JobAttemptsView {
   error: JsonText | null;
 }
 
-export interface StreamHeadsTable {
+interface StreamHeadsTable {
   stream_id: string;
   fence: number;
   next_seq: number;
@@ -86,7 +86,7 @@ export interface StreamHeadsTable {
   kept_from: number | null;
 }
 
-export interface JournalSegmentsTable {
+interface JournalSegmentsTable {
   stream_id: string;
   first_seq: number;
   last_seq: number;
@@ -95,38 +95,38 @@ export interface JournalSegmentsTable {
   created_at: Timestamp;
 }
 
-/** What a tenant keeps, ms after the end of a job; null: the fleet's default, Infinity: for good. */
-export interface TenantPoliciesTable {
+/** How long a tenant keeps jobs after their end, in milliseconds; null: the fleet's default, Infinity: for good. */
+interface TenantPoliciesTable {
   tenant: string;
   stream_retention_ms: number | null;
   job_retention_ms: number | null;
   updated_at: Timestamp;
 }
 
-export interface RetentionMarksTable {
+interface RetentionMarksTable {
   tenant: string;
   kind: 'stream' | 'job';
   up_to: string;
 }
 
-export interface RetentionLaterTable {
+interface RetentionLaterTable {
   kind: 'stream' | 'job';
   job_id: string;
   look_at: Timestamp;
 }
 
-export interface DispatchOutboxTable {
+interface DispatchOutboxTable {
   job_id: string;
   created_at: Timestamp;
 }
 
-export interface ReconcilerRoundsTable {
+interface ReconcilerRoundsTable {
   only_row: Generated<boolean>;
   finished_at: Timestamp;
   worker: string;
 }
 
-export interface PoisonAlertsTable {
+interface PoisonAlertsTable {
   job_id: string;
   fence: number;
   tenant: string;
@@ -138,7 +138,7 @@ export interface PoisonAlertsTable {
   created_at: Timestamp;
 }
 
-export interface PausedQueuesTable {
+interface PausedQueuesTable {
   /** What BullMQ puts before the keys of the queue. */
   prefix: string;
   queue: string;
@@ -149,14 +149,14 @@ export interface PausedQueuesTable {
   paused_by: string;
 }
 
-export interface CollectionsTable {
+interface CollectionsTable {
   id: Generated<string>;
   tenant: string;
   name: string;
   created_at: Timestamp;
 }
 
-export interface DocumentsTable {
+interface DocumentsTable {
   id: Generated<string>;
   collection_id: string;
   /** What the caller calls it, usually relative to the ingested root; unique in its collection. */
@@ -174,7 +174,7 @@ export interface DocumentsTable {
   updated_at: Timestamp;
 }
 
-export interface ChunksTable {
+interface ChunksTable {
   document_id: string;
   ordinal: number;
   /** The title and the headings above it, outermost first, ` > ` between. */
@@ -184,13 +184,13 @@ export interface ChunksTable {
   search: GeneratedAlways<string>;
 }
 
-export interface ConversationsTable {
+interface ConversationsTable {
   tenant: string;
   id: string;
   created_at: Timestamp;
 }
 
-export interface MessagesTable {
+interface MessagesTable {
   id: GeneratedAlways<number>;
   tenant: string;
   conversation_id: string;
@@ -200,7 +200,7 @@ export interface MessagesTable {
   created_at: Timestamp;
 }
 
-export interface UnfinishedJobsTable {
+interface UnfinishedJobsTable {
   job_id: string;
   run_at: Timestamp;
   end_by: Timestamp | null;

@@ -23,7 +23,7 @@ const NAME_LOST: ReadonlySet<string> = new Set([
 
 const NAME = /^\/\* (oncefleet_\w+) \*\//;
 
-/** What our statements start with, named or not; a text of somebody else's stays as it is. */
+/** What our statements start with, named or not; other texts stay as they are. */
 const OURS = '/* oncefleet';
 
 /** A statement with a name that goes with its text for good. */

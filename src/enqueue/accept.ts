@@ -28,10 +28,10 @@ export interface Accepted {
   sourceRef?: string | null;
 }
 
-/** More rounds than two processes can race each other over one expired key. */
+/** More attempts than two processes can race each other over one expired key. */
 const MAX_ROUNDS = 20;
 
-/** How long an enqueue waits for a transaction that has its key and has not ended, ms. */
+/** How long an enqueue waits for a transaction that has its key and has not ended. */
 const KEY_WAIT_MS = 10_000;
 
 /** Keys known to be held by open transactions; what is forgotten costs its batch one wait. */
@@ -66,7 +66,7 @@ export class Acceptor {
   }
 
   /**
-   * @param onFailedKey `rerun`: a failed job lets its key go to a new row
+   * @param onFailedKey `rerun`: a failed job leaves its key to a new row
    * @throws OncefleetError KEY_MISMATCH; Postgres's 55P03 where an open transaction holds the key for too long
    */
   async accept(wanted: Omit<NewJob, 'id'>, onFailedKey: 'replay' | 'rerun'): Promise<Accepted> {
@@ -77,7 +77,7 @@ export class Acceptor {
     });
   }
 
-  /** A batch that met a locked key: each key is tried once, and duplicates of a locked one do not wait again. */
+  /** After a batch that met a locked key: each key is tried once, and duplicates of a locked one do not wait again. */
   async #insertOneByOne(jobs: readonly NewJob[]): Promise<(boolean | 'locked')[]> {
     const answers: (boolean | 'locked')[] = [];
     for (const job of jobs) {
@@ -120,7 +120,7 @@ function scopeOf({ tenant, name, key, keyScope }: NewJob): string {
 }
 
 /**
- * The same in a transaction of the caller's, which commits it or takes it back. No answer here
+ * The same in a transaction of the caller's, which commits it or rolls it back. No answer here
  * is an error to Postgres, which would spoil the transaction; but at REPEATABLE READ and
  * SERIALIZABLE a duplicate that was committed after the snapshot is 40001, as any write is.
  *
@@ -170,7 +170,7 @@ async function acceptBy(
     if (await store.insert(job)) return { id: job.id, outcome: 'created', status: 'pending' };
     if (job.key === null) throw new Error('a job without a key met another');
     const holder = await store.find(job, job.key);
-    // Let go between the two statements: the next insert gets it.
+    // Released between the two statements: the next insert gets it.
     if (holder === undefined) continue;
     const rerun = onFailedKey === 'rerun' && holder.status === 'failed';
     if (holder.expired || rerun) {

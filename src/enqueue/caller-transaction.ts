@@ -1,4 +1,4 @@
-/** Tells what a caller gave as its transaction, and runs statements in it. */
+/** Recognises what a caller gave as its transaction, and runs statements in it. */
 import { CompiledQuery, type Transaction } from 'kysely';
 import { type RunInTransaction, whyNotInTransaction } from '../db/outbox.ts';
 import { qualify } from '../db/own-schema.ts';

@@ -9,20 +9,14 @@ import type { Logger } from '../log.ts';
 import type { RedisConnection } from '../redis/pubsub.ts';
 import { Batcher } from '../util/batcher.ts';
 import { idAgain, optionsAgain } from './foreign-job.ts';
-import { isOwnData, toJobData } from './job-data.ts';
+import { toJobData } from './job-data.ts';
 
-/** How long an enqueue waits for Redis before it leaves dispatching to the reconciler, ms. */
+/** How long an enqueue waits for Redis before it leaves dispatching to the reconciler. */
 const DISPATCH_WAIT_MS = 500;
 
 const MAX_BULK = 1_000;
 
-/** Entries of a queue's lists that are read to find a job that is in none: 400 kB of ids. */
-const MAX_LISTED = 10_000;
-
-/** BullMQ's score of a delayed job is its time with room for 4,096 jobs a ms. @see addDelayedJob-6.lua */
-export const SCORE_PER_MS = 0x1000;
-
-export interface DispatcherOptions {
+interface DispatcherOptions {
   redis: RedisConnection;
   /** Of what the fleet itself keeps in Redis. */
   prefix: string;
@@ -33,7 +27,7 @@ export interface DispatcherOptions {
 }
 
 /** What a row keeps of a job that another BullMQ client added. */
-export interface RowAccess {
+interface RowAccess {
   /** JSON text of its data; undefined where the row is gone. */
   findInput(id: string): Promise<string | undefined>;
   /** Says which BullMQ job delivers it from now on; null: one of the fleet. */
@@ -117,85 +111,18 @@ export class Dispatcher {
     const job = await queue.getJob(bullIdOf(row));
     if (job === undefined || isAnother(row, job.timestamp)) return this.dispatch(row);
     const state = await job.getState();
-    // A job of somebody else is not replaced where it can be helped: flows hang on it, and listeners wait for it.
+    // A job of another client is replaced only if it must be: flows hang on it, and listeners wait for it.
     if ((state === 'failed' && row.delayMs <= 0) || (state === 'completed' && row.source !== undefined)) {
       await job.retry(state, { resetAttemptsMade: true });
       return true;
     }
-    // In no list at all: evicted or lost from there, while what it carries was not.
+    // In no list at all: evicted or lost from there, while its hash was not.
     if (state === 'completed' || state === 'failed' || state === 'unknown') await job.remove();
     crashPoint('redispatch.removed');
     return this.dispatch(row);
   }
 
-  /**
-   * Of rows that wait to run, those that BullMQ will not run: it does not have them, has them
-   * as finished, or has what they carry and no place in any list (the list was evicted or lost).
-   * None of them while Redis is away, which gets them later.
-   */
-  async findMissing(rows: readonly DispatchRow[]): Promise<MissingRow[]> {
-    if (rows.length === 0 || this.#options.redis.status !== 'ready') return [];
-    const missing: MissingRow[] = [];
-    for (const [{ queue }, group] of Map.groupBy(rows, (row) => this.#entryOf(row))) {
-      const pipeline = this.#options.redis.pipeline();
-      const ids = group.map(bullIdOf);
-      for (const set of ['delayed', 'prioritized']) pipeline.zmscore(queue.toKey(set), ids);
-      for (const id of ids) pipeline.hmget(queue.toKey(id), 'timestamp', 'finishedOn');
-      const [delayed, prioritized, ...carried] = valuesOf(await pipeline.exec()) as (string | null)[][];
-      const unplaced: DispatchRow[] = [];
-      for (const [i, row] of group.entries()) {
-        const [timestamp, finishedOn] = carried[i] ?? [];
-        if (timestamp == null || isAnother(row, Number(timestamp))) missing.push({ ...row, absent: true });
-        else if (finishedOn != null) missing.push(row);
-        else if (delayed?.[i] == null && prioritized?.[i] == null) unplaced.push(row);
-      }
-      if (unplaced.length > 0) missing.push(...(await this.#findLost(queue, unplaced)));
-    }
-    return missing;
-  }
-
-  /** Of rows that no sorted set has, those that no list has either. */
-  async #findLost(queue: Queue, rows: readonly DispatchRow[]): Promise<DispatchRow[]> {
-    const { redis } = this.#options;
-    const lists = ['wait', 'paused', 'active'].map((list) => queue.toKey(list));
-    const lengths = await Promise.all(lists.map((list) => redis.llen(list)));
-    // Of a longer queue the doctor looks; once it has become shorter, this does.
-    if (lengths.reduce((sum, length) => sum + length, 0) > MAX_LISTED) return [];
-    const placed = new Set((await Promise.all(lists.map((list) => redis.lrange(list, 0, -1)))).flat());
-    const lost: DispatchRow[] = [];
-    // It may have moved between two of these looks; asked alone, BullMQ looks at all places at once.
-    for (const row of rows) {
-      const id = bullIdOf(row);
-      if (!placed.has(id) && (await queue.getJobState(id)) === 'unknown') lost.push(row);
-    }
-    return lost;
-  }
-
-  /** Jobs that wait for a time later than `afterMs` from now; a page, and where the next one starts. */
-  async findDelayed(name: string, options: { afterMs: number; offset: number; limit: number }): Promise<string[]> {
-    const { redis } = this.#options;
-    if (redis.status !== 'ready') return [];
-    const from = (Date.now() + options.afterMs) * SCORE_PER_MS;
-    return redis.zrange(
-      this.queue(name).toKey('delayed'),
-      from,
-      '+inf',
-      'BYSCORE',
-      'LIMIT',
-      options.offset,
-      options.limit,
-    );
-  }
-
-  /** Of jobs without a row, or whose row has ended, those that this fleet added: others get their row when they run. */
-  async keepOwn(name: string, ids: readonly string[]): Promise<string[]> {
-    const pipeline = this.#options.redis.pipeline();
-    for (const id of ids) pipeline.hget(this.queue(name).toKey(id), 'data');
-    const answers = valuesOf(await pipeline.exec());
-    return ids.filter((id, i) => isOwnData(id, answers[i]));
-  }
-
-  /** Makes delayed jobs due. What is no longer delayed is left. @returns how many were delayed */
+  /** Promotes delayed jobs. Those no longer delayed are left. @returns how many were delayed */
   async promote(queue: Queue, ids: readonly string[]): Promise<number> {
     const done = await Promise.all(
       ids.map(async (id) => {
@@ -211,7 +138,7 @@ export class Dispatcher {
 
   /**
    * Which Redis this is, and whether it is the one that `markSwept` was last called for: not
-   * after a flush, a restart or a failover. Undefined while Redis is away.
+   * after a flush, a restart or a failover. Undefined while Redis is unreachable.
    */
   async identify(): Promise<{ runId: string; swept: boolean } | undefined> {
     const { redis } = this.#options;
@@ -264,7 +191,7 @@ export class Dispatcher {
     try {
       await queue.add(row.name, JSON.parse(data), options);
     } catch (error) {
-      // After a flush its flow is gone; the job itself is not to be.
+      // After a flush its flow is gone; the job itself must not be.
       if (options.parent === undefined || !/parent/i.test((error as Error).message)) throw error;
       const { parent: _gone, ...alone } = options;
       await queue.add(row.name, JSON.parse(data), alone);
@@ -295,7 +222,7 @@ export class Dispatcher {
 
   #open(name: string, prefix: string): QueueEntry {
     const queue = new Queue(name, { connection: this.#options.redis, prefix });
-    // Of an outage the connection tells once.
+    // The connection itself logs an outage, once.
     queue.on('error', (err) =>
       this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'),
     );
@@ -327,14 +254,6 @@ export function bullIdOf({ id, source }: Pick<DispatchRow, 'id' | 'source'>): st
 /** Whether a job under a row's id in BullMQ is another one: numbers start at 1 again after a flush. */
 export function isAnother({ source }: Pick<DispatchRow, 'source'>, timestamp: number): boolean {
   return source !== undefined && source.timestamp !== timestamp;
-}
-
-/** What a pipeline answered. @throws the first error of it */
-export function valuesOf(answers: [error: Error | null, result: unknown][] | null): unknown[] {
-  return (answers ?? []).map(([error, value]) => {
-    if (error) throw error;
-    return value;
-  });
 }
 
 function toOptions(row: DispatchRow): JobsOptions {

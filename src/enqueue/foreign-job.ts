@@ -38,7 +38,7 @@ export function sourceOf(job: Job): JobSource {
   };
 }
 
-/** The row that a job which the fleet added again says it delivers. A copy that somebody made of it says so too. */
+/** The row that a job which the fleet added again says it delivers. A copy of it says so too. */
 export function namedRow(job: Job): string | undefined {
   const id = (job.opts as Record<string, unknown>)[ROW_OPTION];
   return typeof id === 'string' && isUuid(id) ? id : undefined;
@@ -56,7 +56,7 @@ export function keyInData(data: unknown): string | undefined {
 }
 
 /**
- * A key that somebody gave, checked; undefined where nobody did. Data written before there was a
+ * A key that a caller gave, checked; undefined where none was given. Data written before there was a
  * fleet often have an empty field.
  *
  * @throws OncefleetError KEY_INVALID

@@ -5,7 +5,7 @@
 import { InputInvalidError, type Issue, toIssues } from '../errors.ts';
 import type { AnyJobDefinition } from '../jobs/define-job.ts';
 
-/** Problems that are told of one input. */
+/** Problems that are reported of one input. */
 const MAX_ISSUES = 20;
 
 /**

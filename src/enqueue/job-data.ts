@@ -1,4 +1,4 @@
-/** What our BullMQ jobs carry, and how they are told from those that other clients add. */
+/** What our BullMQ jobs carry, and how they differ from those that other clients add. */
 import type { DispatchRow } from '../db/jobs/unfinished.ts';
 import { isUuid } from '../util/uuid.ts';
 
@@ -9,19 +9,18 @@ const DEFAULT_TENANT = 'default';
 const FORMAT = 1;
 
 /**
- * BullMQ's job id is the row's id; the rest is for people who look at Bull Board, the input
- * stays in Postgres.
+ * BullMQ's job id is the row's id; the rest is for people at Bull Board, the input stays in Postgres.
  *
  * Short on purpose: Redis keeps a hash in one piece only while no value of it is longer than 64
- * bytes (`hash-max-listpack-value`). `oncefleet` stands first: who removes completed jobs knows
- * ours by it.
+ * bytes (`hash-max-listpack-value`). `oncefleet` stands first: the trimmer of completed jobs
+ * recognises ours by it.
  */
-export interface JobData {
+interface JobData {
   oncefleet: typeof FORMAT;
   key: string | null;
   /** Absent: `default`. */
   tenant?: string;
-  /** Only where the job may run while Postgres is away. */
+  /** Only where the job may run while Postgres is unreachable. */
   input?: unknown;
 }
 

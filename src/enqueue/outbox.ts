@@ -6,7 +6,7 @@
  * often. The rejected alternative is LISTEN/NOTIFY: it costs a connection per process, does not
  * pass PgBouncer in transaction mode, forbids PREPARE TRANSACTION to the caller, and each
  * commit that notifies takes one lock for all databases of the server. What this process does
- * not get to, for it may die, the reconciler finds in the table.
+ * not get to, because it may die, the reconciler finds in the table.
  *
  * @see https://www.postgresql.org/docs/current/functions-info.html (pg_xact_status)
  */
@@ -20,14 +20,14 @@ import type { Logger } from '../log.ts';
 import { Batcher } from '../util/batcher.ts';
 import type { Dispatcher } from './dispatcher.ts';
 
-/** The first look comes so long after an enqueue, ms: most transactions are over by then. */
-const FIRST_LOOK_MS = 4;
+/** How soon after an enqueue its transaction is first checked: most are over by then. */
+const FIRST_CHECK_MS = 4;
 
-/** Each further look waits for this share of the transaction's age: it is found so much late at most. */
-const LOOK_SHARE = 0.2;
+/** Each further check waits for this share of the transaction's age, which bounds the extra latency. */
+const CHECK_SHARE = 0.2;
 const LONGEST_PAUSE_MS = 1_000;
 
-/** A transaction older than this is left to the reconciler, ms. */
+/** A transaction older than this is left to the reconciler. */
 const WATCH_LIMIT_MS = 120_000;
 
 /** Watched jobs in all; more are left to the reconciler. */
@@ -51,7 +51,7 @@ export class Outbox {
   #watchedJobs = 0;
   #timer: NodeJS.Timeout | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
-  #looking: Promise<void> | undefined;
+  #checking: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(options: { db: Kysely<Database>; dispatcher: Dispatcher; log: Logger }) {
@@ -89,7 +89,7 @@ export class Outbox {
     }
     watched.jobs.set(row.id, row);
     this.#watchedJobs++;
-    this.#lookAt(now + FIRST_LOOK_MS);
+    this.#scheduleCheck(now + FIRST_CHECK_MS);
   }
 
   /**
@@ -121,29 +121,29 @@ export class Outbox {
     });
   }
 
-  /** Looks once more, so that what was committed just before is dispatched. Idempotent. */
+  /** Checks once more, so that what was committed just before is dispatched. Idempotent. */
   close(): Promise<void> {
     this.#closed ??= (async () => {
       clearTimeout(this.#timer);
-      await this.#looking;
-      if (this.#watched.size > 0) await this.#look();
+      await this.#checking;
+      if (this.#watched.size > 0) await this.#check();
       this.#watched.clear();
     })();
     return this.#closed;
   }
 
-  #lookAt(at: number): void {
+  #scheduleCheck(at: number): void {
     if (this.#closed !== undefined || at >= this.#timerAt) return;
     clearTimeout(this.#timer);
     this.#timerAt = at;
     this.#timer = setTimeout(
       () => {
         this.#timerAt = Number.POSITIVE_INFINITY;
-        // One look at a time; who comes while it runs is seen when it ends.
-        if (this.#looking !== undefined) return;
-        this.#looking = this.#look().finally(() => {
-          this.#looking = undefined;
-          this.#lookAgain();
+        // One check at a time; jobs added meanwhile are picked up by the next.
+        if (this.#checking !== undefined) return;
+        this.#checking = this.#check().finally(() => {
+          this.#checking = undefined;
+          this.#scheduleNextCheck();
         });
       },
       Math.max(0, at - performance.now()),
@@ -151,17 +151,17 @@ export class Outbox {
     this.#timer.unref();
   }
 
-  #lookAgain(): void {
+  #scheduleNextCheck(): void {
     const now = performance.now();
     let next = Number.POSITIVE_INFINITY;
     for (const { since } of this.#watched.values()) {
-      const pause = Math.min(LONGEST_PAUSE_MS, Math.max(FIRST_LOOK_MS, (now - since) * LOOK_SHARE));
+      const pause = Math.min(LONGEST_PAUSE_MS, Math.max(FIRST_CHECK_MS, (now - since) * CHECK_SHARE));
       next = Math.min(next, now + pause);
     }
-    if (next !== Number.POSITIVE_INFINITY) this.#lookAt(next);
+    if (next !== Number.POSITIVE_INFINITY) this.#scheduleCheck(next);
   }
 
-  async #look(): Promise<void> {
+  async #check(): Promise<void> {
     try {
       const statuses = await findTransactionStatuses(this.#db, [...this.#watched.keys()]);
       const committed = new Map<string, DispatchRow>();
@@ -170,7 +170,7 @@ export class Outbox {
         if (watched === undefined) continue;
         const tooOld = performance.now() - watched.since > WATCH_LIMIT_MS;
         if (status === 'in progress' && !tooOld) continue;
-        // A part that a savepoint took back has no row in the outbox, and so is not dispatched.
+        // What a rollback to a savepoint undid has no row in the outbox, and so is not dispatched.
         if (status === 'committed') for (const [id, row] of watched.jobs) committed.set(id, row);
         this.#watched.delete(xid);
         this.#watchedJobs -= watched.jobs.size;
@@ -186,7 +186,7 @@ export class Outbox {
     }
   }
 
-  /** A transaction a batch: rows are locked no longer than it takes Redis to take so many. */
+  /** A transaction a batch: rows are locked no longer than Redis takes to accept a batch. */
   async #drainOwn(committed: readonly [string, DispatchRow][]): Promise<void> {
     for (let at = 0; at < committed.length; at += BATCH) {
       const { refused } = await this.drain({ own: new Map(committed.slice(at, at + BATCH)) });

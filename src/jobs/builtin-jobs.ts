@@ -6,7 +6,7 @@ import type { AnyJobDefinition } from './define-job.ts';
 import { createIngestJob } from './ingest/ingest-job.ts';
 
 /** What a `Config` holds of it fits as it is. `answerPaceMs` is 15 unless told. */
-export type BuiltinJobsOptions = Omit<AnswerJobOptions, 'answerPaceMs'> & { answerPaceMs?: number };
+type BuiltinJobsOptions = Omit<AnswerJobOptions, 'answerPaceMs'> & { answerPaceMs?: number };
 
 export function createBuiltinJobs(options: BuiltinJobsOptions): AnyJobDefinition[] {
   return [

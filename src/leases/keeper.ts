@@ -5,7 +5,7 @@
  * the event loop keeps its lease; the thread watches the loop and stops renewing once it was
  * blocked for `maxBlockMs`. This side measures safety from the *send* time of the last good
  * renewal, on the monotonic clock both threads share, and aborts a run before its lease can
- * be taken. A failed renewal is unknown and tried again; only a row that was not there at
+ * be taken. A failed renewal says nothing and is retried; only a row that was not there at
  * its fence is lost.
  */
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
@@ -15,17 +15,17 @@ import { Bag, type Placed } from '../util/swap-list.ts';
 import { heartbeatOf, LeaseTable } from './table.ts';
 import type { FromThread, LeaseThreadData, ToThread } from './thread.ts';
 
-export interface LeaseKeeperOptions {
+interface LeaseKeeperOptions {
   databaseUrl: string;
   databaseSchema: string;
-  /** How often leases are renewed, ms; more often where a lease's TTL is under three times this. */
+  /** How often leases are renewed; more often where a lease's TTL is under three times this. */
   heartbeatMs: number;
-  /** Event loop blocked longer than this: no more renewals, ms. */
+  /** An event loop that is blocked for longer gets no more renewals. */
   maxBlockMs: number;
   log: Logger;
 }
 
-export interface HoldOptions {
+interface HoldOptions {
   jobId: string;
   fence: number;
   ttlMs: number;
@@ -37,22 +37,22 @@ export interface HoldOptions {
    * @param blocked the event loop was blocked for longer than `maxBlockMs`
    */
   onLost(error: LeaseLostError, blocked: boolean): void;
-  /** A cancel was asked for. Called at most once. */
+  /** A cancel was requested. Called at most once. */
   onCancel(): void;
 }
 
 export interface HeldLease {
   /**
-   * The run writes its outcome, which lets go of the lease in the database. That a renewal does
-   * not find the row any more is no loss from here on: whether the outcome was in time, its fence says.
+   * The run writes its outcome, which releases the lease in the database. From here on a renewal that
+   * does not find the row is no loss: whether the outcome was in time, its fence says.
    */
   settling(): void;
-  /** Stops renewing. Works twice. */
+  /** Stops renewing. Idempotent. */
   release(): void;
 }
 
 interface Lease extends HoldOptions, Placed {
-  /** Monotonic ns at which the run must have been told to stop. */
+  /** Monotonic ns by which the run must have been aborted. */
   safeUntil: bigint;
   cancelled: boolean;
   settling: boolean;
@@ -61,7 +61,7 @@ interface Lease extends HoldOptions, Placed {
 
 const NS_PER_MS = 1_000_000n;
 
-/** Time a run gets between its abort and the expiry of its lease, ms: a tenth of the TTL, at most this. */
+/** Time a run gets between its abort and the expiry of its lease: a tenth of the TTL, at most this. */
 const MAX_MARGIN_MS = 1_000;
 
 const LOOP_BEAT_MS = 200;
@@ -76,7 +76,7 @@ export class LeaseKeeper {
   readonly #table = new LeaseTable();
   /** The thread has stopped renewing because of the event loop, since the last good renewal. */
   #blocked = false;
-  /** The shortest heartbeat any lease has needed, ms. */
+  /** The shortest heartbeat any lease has needed. */
   #paceMs: number;
   /** Monotonic ms of the event loop's last sign of life, read by the thread. */
   readonly #beat = new BigInt64Array(new SharedArrayBuffer(8));
@@ -96,7 +96,7 @@ export class LeaseKeeper {
     return this.#leases.size;
   }
 
-  /** Renews a lease until `release()`. The thread knows it by the return: the handler may block the loop at once. */
+  /** Renews a lease until `release()`. The thread knows the lease when this returns: the handler may block the loop at once. */
   hold(options: HoldOptions): HeldLease {
     this.#start();
     const lease: Lease = {
@@ -122,7 +122,7 @@ export class LeaseKeeper {
     };
   }
 
-  /** Tells a run of this process, if there is one, that its job is cancelled. */
+  /** Cancels the run of a job, if this process has one. */
   cancel(jobId: string): void {
     for (const lease of this.#leases.values()) {
       if (lease.jobId === jobId) tellCancel(lease);
@@ -186,7 +186,7 @@ export class LeaseKeeper {
     Atomics.store(this.#beat, 0, process.hrtime.bigint() / NS_PER_MS);
   }
 
-  /** @returns false: it was let go of before */
+  /** @returns false: it was released before */
   #drop(lease: Lease): boolean {
     if (!this.#leases.remove(lease)) return false;
     this.#table.release(lease.slot);
@@ -247,7 +247,7 @@ export class LeaseKeeper {
   }
 
   #judge(): void {
-    // After a blocked loop timers run before messages: read the thread's news first.
+    // After a blocked loop timers run before messages: read the thread's messages first.
     for (
       let news = this.#port && receiveMessageOnPort(this.#port);
       news !== undefined;

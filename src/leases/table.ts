@@ -1,6 +1,6 @@
 /**
- * The leases of a process in memory that the lease thread reads: taking a lease and letting
- * it go are a few stores, where a message to the thread would wake it for every job.
+ * The leases of a process in memory that the lease thread reads: taking and releasing a lease
+ * are a few stores, where a message to the thread would wake it for every job.
  *
  * One side writes (the event loop's), the other reads. A slot's generation is stored last
  * when it is taken and is 0 while it is free, so a reader that finds the same generation
@@ -20,7 +20,7 @@ export interface LeaseEntry extends LeaseRef {
   claimSentAt: bigint;
 }
 
-/** How often a lease is renewed, ms: three tries fit into a TTL. */
+/** How often a lease is renewed, in milliseconds: three attempts fit into a TTL. */
 export function heartbeatOf(ttlMs: number, heartbeatMs: number): number {
   return Math.min(heartbeatMs, ttlMs / 3);
 }
@@ -59,7 +59,7 @@ export class LeaseTable {
     this.#bytes = Buffer.from(this.buffer);
   }
 
-  /** @returns the slot, to be given back to `release` */
+  /** @returns the slot, for `release` */
   hold(lease: Omit<LeaseEntry, 'generation'>): number {
     const slot = this.#free.pop() ?? this.#addSlot();
     const double = slot * SLOT_DOUBLES;

@@ -16,7 +16,7 @@ export interface LeaseThreadData {
   databaseUrl: string;
   databaseSchema: string;
   heartbeatMs: number;
-  /** The shortest heartbeat that any lease has needed so far, ms. */
+  /** The shortest heartbeat that any lease has needed so far. */
   paceMs: number;
   maxBlockMs: number;
 }
@@ -31,7 +31,7 @@ export type FromThread =
 
 const NS_PER_MS = 1_000_000n;
 
-/** Pause after a failed renewal, ms: several tries fit into what is left of a TTL. */
+/** Pause after a failed renewal: several retries fit into what is left of a TTL. */
 const RETRY_MS = 250;
 
 const { port, beat, databaseUrl, heartbeatMs, maxBlockMs, ...start } = workerData as LeaseThreadData;
@@ -51,14 +51,14 @@ port.on('message', (message: ToThread) => {
 });
 schedule();
 
-/** Looks twice in the shortest heartbeat; short jobs come and go in between and are never seen. */
+/** Checks twice in the shortest heartbeat; short jobs come and go in between and are never seen. */
 function schedule(afterMs = paceMs / 2): void {
   if (renewing) return;
   clearTimeout(timer);
   timer = setTimeout(() => void renew(), afterMs);
 }
 
-/** The leases whose heartbeat would be late by the next look. */
+/** The leases whose heartbeat would be late by the next check. */
 function dueLeases(): LeaseEntry[] {
   const now = process.hrtime.bigint();
   const held = table.read();

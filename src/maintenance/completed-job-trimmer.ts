@@ -1,6 +1,5 @@
 /**
- * Keeps BullMQ's list of completed jobs short: it is for people who look at Bull Board, the
- * truth is in Postgres.
+ * Keeps BullMQ's list of completed jobs short: it serves Bull Board alone, the truth is in Postgres.
  *
  * BullMQ's own `removeOnComplete` removes a job at every completion, with the six keys it may
  * have; in batches a script call in a thousand does it, and one that knows our jobs have two.
@@ -13,10 +12,10 @@ import type { RedisConnection } from '../redis/pubsub.ts';
 const KEEP = 5_000;
 const KEEP_MS = 24 * 3600 * 1000;
 
-/** Completions between two looks: a list is at most this much too long, for each process. */
+/** Completions between two trims: a list is at most this much too long, for each process. */
 const TRIM_EVERY = 1_000;
 
-/** How often an idle queue is looked at, for jobs past their time, ms. */
+/** How often an idle queue is trimmed of jobs past their time. */
 const IDLE_TRIM_MS = 60_000;
 
 /** Removed at once; Redis does nothing else meanwhile (measured: 2 µs a job of ours, 3 to 4 of others). */
@@ -24,10 +23,10 @@ const BATCH = 1_000;
 
 /**
  * KEYS: the set of completed jobs. ARGV: the queue's key prefix, how many to keep, the oldest
- * time to keep (ms), how many to remove at most. Gives back how many were removed.
+ * time to keep (ms), how many to remove at most. Returns how many were removed.
  *
- * A job is its hash, its log, and what a flow hangs onto it; nobody hangs a flow onto a job of
- * ours. To look for four keys that are not there takes as long as to remove the two.
+ * A job is its hash, its log, and what a flow hangs onto it; no flow hangs onto a job of
+ * ours. Checking four keys that do not exist takes as long as removing the two.
  */
 const TRIM = `
 local excess = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[2])
@@ -86,7 +85,7 @@ export class FinishedJobs {
         removed = (await this.#redis.eval(TRIM, 1, worker.toKey('completed'), ...args)) as number;
       }
     } catch (err) {
-      this.#log.debug({ err, queue: worker.name }, 'completed jobs not removed from BullMQ; the next look will');
+      this.#log.debug({ err, queue: worker.name }, 'completed jobs not removed from BullMQ; the next trim will');
     } finally {
       this.#trimming.delete(worker);
     }

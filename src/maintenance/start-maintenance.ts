@@ -1,6 +1,6 @@
 /**
  * What a fleet's workers do beside their jobs, for processes that have no fleet: guarded
- * processors leave finished jobs behind as well, and rows that nobody delivers any more.
+ * processors too leave finished jobs behind, and rows that BullMQ has lost.
  */
 import { z } from 'zod';
 import { parseOptions, RANGES, retention, wholeNumber } from '../options.ts';
@@ -10,13 +10,13 @@ import { Reconciler } from './reconciler.ts';
 import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from './sweeper.ts';
 
 export interface MaintenanceOptions extends RuntimeOptions {
-  /** How often the reconciler looks, ms. Default 5,000. */
+  /** How often the reconciler looks for lost work, in milliseconds. Default 5,000. */
   reconcileMs?: number;
-  /** How long after its end a job keeps its events, ms; Infinity: as long as the job. Default 7 days. */
+  /** How long after its end a job keeps its events, in milliseconds; Infinity: as long as the job. Default 7 days. */
   streamRetentionMs?: number;
-  /** How long after its end a job is kept, ms; Infinity: for good. Default 30 days. */
+  /** How long after its end a job is kept, in milliseconds; Infinity: for good. Default 30 days. */
   jobRetentionMs?: number;
-  /** How often finished streams are folded and old jobs removed, ms; 0: only by `sweep()`. Default 60,000. */
+  /** How often finished streams are folded and old jobs removed, in milliseconds; 0: only by `sweep()`. Default 60,000. */
   sweepMs?: number;
 }
 
@@ -24,10 +24,10 @@ export interface Maintenance {
   /**
    * Folds and removes what there is to fold and remove now.
    *
-   * @returns what it did; `busy`: another process was at it, and did the rest
+   * @returns what it did; `busy`: another process was sweeping, and did the rest
    */
   sweep(): Promise<SweepReport & { busy: boolean }>;
-  /** Ends it, and lets go of Postgres and Redis if nothing else in this process shares them. Idempotent. */
+  /** Stops it, and closes the connections to Postgres and Redis unless something else in this process shares them. Idempotent. */
   close(): Promise<void>;
 }
 

@@ -18,22 +18,22 @@ import { within } from '../util/with-timeout.ts';
 /** Any number that nothing else locks; "swep" in ASCII. */
 const LOCK_ID = 0x73776570;
 
-/** Streams folded, or jobs removed, before a round looks at the time. */
+/** Streams folded, or jobs removed, before a round checks the time. */
 const BATCH = 200;
 
-/** How long one round goes on, ms. */
+/** After this time a round ends, even if there is more. */
 const ROUND_MS = 5_000;
 
-/** Between two rounds while there is more, ms: the sweep never takes more than its share. */
+/** Between two rounds while there is more: the sweep never takes more than its share. */
 const PAUSE_MS = 500;
 
 /**
- * Postgres takes the lock from a process that was silent for so long, ms: frozen, or behind a cut
- * connection. Longer than a round and its last step; the lock's own connection has nothing to say meanwhile.
+ * Postgres takes the lock from a process that has sent nothing for this time: frozen, or behind a cut
+ * connection. Longer than a round and its last step, during which the lock's own connection is idle.
  */
 const IDLE_LIMIT_MS = 60_000;
 
-/** How long `close()` waits for the round in progress, ms. */
+/** How long `close()` waits for the round in progress. */
 const CLOSE_WAIT_MS = 2_000;
 
 export interface SweepReport {
@@ -48,12 +48,12 @@ export interface SweepReport {
   failedFolds: number;
 }
 
-export interface SweeperOptions {
+interface SweeperOptions {
   db: Kysely<Database>;
   log: Logger;
   /** For tenants without a policy of their own. */
   retention: Retention;
-  /** Pause between rounds, ms. */
+  /** Pause between rounds. */
   intervalMs: number;
 }
 
@@ -170,7 +170,7 @@ async function fold(
   report: SweepReport,
   outOfTime: () => boolean,
 ): Promise<boolean> {
-  // Past those that are locked just now: the next round meets them again.
+  // Past those that are locked just now: the next round tries them again.
   for (let after: string | undefined; ; ) {
     const streams = await findUnfolded(db, after, BATCH);
     for (const streamId of streams) {

@@ -2,16 +2,16 @@ import { Cluster, Redis } from 'ioredis';
 import type { Logger } from '../log.ts';
 import type { RedisConnection } from './pubsub.ts';
 
-/** How often a connection is asked whether it is alive, ms. */
+/** How often a connection is asked whether it is alive. */
 const ASK_EVERY_MS = 1_000;
 
 /** Commands sent together at most: Redis is to start on the first while the others are made. */
 const GATHER = 24;
 
 /** Questions in a row without an answer after which a connection counts as half-open. */
-const MAX_SILENT = 4;
+const MAX_UNANSWERED = 4;
 
-export interface ConnectOptions {
+interface ConnectOptions {
   /** The URL is a node of a Redis Cluster, which knows the others. */
   cluster: boolean;
   /** Names the connection to Redis and in the log. */
@@ -19,7 +19,7 @@ export interface ConnectOptions {
   log: Logger;
   /** False for commands that must fail at once while Redis is unreachable. */
   enableOfflineQueue?: boolean;
-  /** False for who subscribes again by itself. */
+  /** False where the caller subscribes again by itself. */
   autoResubscribe?: boolean;
 }
 
@@ -34,7 +34,7 @@ export function connectRedis(url: string, options: ConnectOptions): RedisConnect
   const redis = cluster
     ? connectCluster(url, common, overrides)
     : new Redis(url, { ...common, retryStrategy, ...overrides });
-  // One line per outage, not one per try.
+  // One line per outage, not one per attempt.
   let reported = false;
   redis.on('error', (err) => {
     if (!reported) log.warn({ err, connection: name }, 'Redis is not reachable; trying again');
@@ -46,7 +46,7 @@ export function connectRedis(url: string, options: ConnectOptions): RedisConnect
   });
   // The connections of a Cluster are ioredis's own to keep.
   if (redis instanceof Redis) {
-    endSilence(redis, name, log);
+    endHalfOpen(redis, name, log);
     gatherWrites(redis);
   }
   return redis;
@@ -116,31 +116,31 @@ function gatherWrites(redis: Redis): void {
 }
 
 /**
- * Ends a connection that went half-open (its other side is gone and nobody was told), so that
- * it is made anew: TCP takes a quarter of an hour to notice, a subscriber that never sends
+ * Ends a connection that went half-open (its other side is gone without a packet to say so), so
+ * that it is made anew: TCP takes a quarter of an hour to notice, and a subscriber that never sends
  * anything does not notice at all.
  *
- * Counts questions, not time: an event loop that was blocked has not listened either.
+ * Counts unanswered questions, not time: a blocked event loop has read no answers either.
  */
-function endSilence(redis: Redis, name: string, log: Logger): void {
-  let silent = 0;
+function endHalfOpen(redis: Redis, name: string, log: Logger): void {
+  let unanswered = 0;
   const timer = setInterval(() => {
     // Connected and still not ready: its handshake has no answer either.
     if (redis.status !== 'ready' && redis.status !== 'connect') {
-      silent = 0;
+      unanswered = 0;
       return;
     }
-    if (silent === 0 && redis.status === 'ready') {
+    if (unanswered === 0 && redis.status === 'ready') {
       redis.ping().then(
         () => {
-          silent = 0;
+          unanswered = 0;
         },
         () => undefined,
       );
     }
-    silent++;
-    if (silent <= MAX_SILENT) return;
-    silent = 0;
+    unanswered++;
+    if (unanswered <= MAX_UNANSWERED) return;
+    unanswered = 0;
     log.warn({ connection: name }, 'Redis connection ended: it does not answer');
     redis.disconnect(true);
   }, ASK_EVERY_MS);

@@ -9,7 +9,7 @@ export interface FinishPolicy extends Pick<Alerted, 'onPoison'> {
   readonly policy: Pick<JobPolicy, 'maxCrashes' | 'resultTtlMs'>;
 }
 
-export interface FinishJobOptions {
+interface FinishJobOptions {
   /** `undefined` where this process does not know the job's definition: the fleet's settings count. */
   definition: FinishPolicy | undefined;
   /** The crash point between the commit and the announcements. */

@@ -14,7 +14,7 @@ const PROMOTE_AFTER_MS = 50;
 /** Jobs of a queue that are promoted together. Those beyond wait out their pause. */
 const MAX_PROMOTED = 1_000;
 
-export interface LeftJobsOptions {
+interface LeftJobsOptions {
   runtime: Runtime;
   /** Names that this worker runs. */
   names: ReadonlySet<string>;

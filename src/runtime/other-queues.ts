@@ -16,7 +16,7 @@ const MAX_ROWS = 5_000;
 /** Where another client's queue is looked for, if its row does not tell: BullMQ's own default. */
 const DEFAULT_PREFIX = 'bull';
 
-export interface OtherQueuesOptions {
+interface OtherQueuesOptions {
   db: Kysely<Database>;
   redis: RedisConnection;
   log: Logger;

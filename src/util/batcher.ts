@@ -1,4 +1,4 @@
-export interface BatcherOptions<In, Out> {
+interface BatcherOptions<In, Out> {
   /** Gives one output per input, in order; a rejection is every caller's, unless `isolate` says otherwise. */
   run(items: readonly In[]): Promise<readonly Out[]>;
   /** True for an error that one item may have caused: each item is then run alone. */

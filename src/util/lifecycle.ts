@@ -7,13 +7,13 @@ import { OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 
 /** Closes one thing. `signal` aborts when closing is to be hurried: running work is then interrupted, not awaited. */
-export type Closer = (signal: AbortSignal) => Promise<unknown> | unknown;
+type Closer = (signal: AbortSignal) => Promise<unknown> | unknown;
 
-export interface LifecycleOptions {
+interface LifecycleOptions {
   log: Logger;
-  /** Longest that closing may take as a whole, ms. */
+  /** Longest that closing may take as a whole. */
   limitMs: number;
-  /** Longest that closing may go on after `hurry()`, ms. */
+  /** Longest that closing may take after `hurry()`. */
   hurryLimitMs: number;
 }
 
@@ -34,10 +34,6 @@ export class Lifecycle {
     this.#log = options.log;
     this.#limitMs = options.limitMs;
     this.#hurryLimitMs = options.hurryLimitMs;
-  }
-
-  get closing(): boolean {
-    return this.#closing !== undefined;
   }
 
   /**

@@ -1,10 +1,11 @@
-/** Where a thing is in its bag; 0 when it is new. Written by the bag alone. */
+/** The index of an item in its list; 0 when it is new. Written by the list alone. */
 export interface Placed {
   place: number;
 }
 
 /**
- * Things of which hundreds are held at once and thousands come and go a second.
+ * An array with removal in O(1), in no order: for items of which hundreds are held at once and
+ * thousands come and go a second.
  *
  * A `Map` or `Set` replaces its table again and again as entries go; a replaced table keeps its
  * entries and knows its successor, so one that has grown old keeps them all, and what they
@@ -23,7 +24,7 @@ export class Bag<T extends Placed> {
     this.#things.push(thing);
   }
 
-  /** Works twice. @returns false: it was not there */
+  /** Idempotent. @returns false: it was not there */
   remove(thing: T): boolean {
     const { place } = thing;
     if (this.#things[place] !== thing) return false;

@@ -10,7 +10,8 @@ import { InputInvalidError, type Issue, OncefleetError, toIssues } from '../erro
 import { type AnyJobDefinition, definitionSchema } from '../jobs/define-job.ts';
 import type { JobEvent } from '../journal/event.ts';
 import { FinishedJobs } from '../maintenance/completed-job-trimmer.ts';
-import { type Diagnosis, type DoctorOptions, diagnose } from '../maintenance/doctor/doctor.ts';
+import type { Diagnosis } from '../maintenance/doctor/diagnosis.ts';
+import { type DoctorOptions, diagnose } from '../maintenance/doctor/doctor.ts';
 import { Reconciler } from '../maintenance/reconciler.ts';
 import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from '../maintenance/sweeper.ts';
 import {

@@ -106,7 +106,7 @@ describe('a pool whose connections to Postgres went half-open', () => {
       url,
       maxConnections: 3,
       applicationName: 'test',
-      silenceMs: 1_000,
+      unansweredMs: 1_000,
       onError: () => undefined,
     });
     onTestFinished(() => db.close());
@@ -123,7 +123,7 @@ describe('a pool whose connections to Postgres went half-open', () => {
       url,
       maxConnections: 2,
       applicationName: 'test',
-      silenceMs: 1_000,
+      unansweredMs: 1_000,
       onError: () => undefined,
     });
     onTestFinished(() => db.close());
@@ -169,20 +169,20 @@ describe('a process whose connections to Postgres went half-open in a transactio
       return { runtime, reconciler: new Reconciler({ runtime, jobs: new Map(), intervalMs: 1_000 }) };
     };
     const [gone, other] = [create(url), create(file.url)];
-    const stuck = Promise.withResolvers<never[]>();
-    vi.spyOn(gone.runtime.dispatcher, 'findMissing').mockImplementation(() => {
+    const stuck = Promise.withResolvers<undefined>();
+    vi.spyOn(gone.runtime.dispatcher, 'identify').mockImplementation(() => {
       proxy.strand();
       return stuck.promise;
     });
     const round = gone.reconciler.reconcile();
     round.catch(() => undefined);
-    await expect.poll(() => vi.mocked(gone.runtime.dispatcher.findMissing).mock.calls.length).toBe(1);
+    await expect.poll(() => vi.mocked(gone.runtime.dispatcher.identify).mock.calls.length).toBe(1);
     await expect.poll(() => other.runtime.redis.status).toBe('ready');
     const lost = await insertJob(file.db);
     await backdateJob(file.db, lost, 60_000);
     expect(await other.reconciler.reconcile()).toBeUndefined();
     await expect.poll(() => other.reconciler.reconcile(), { timeout: 20_000 }).toBeGreaterThan(0);
-    stuck.resolve([]);
+    stuck.resolve(undefined);
     await expect(round).rejects.toThrow();
   });
 });

@@ -5,13 +5,9 @@ import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { findServerState } from '../../src/db/doctor.ts';
 import { defineJob } from '../../src/index.ts';
+import { type Diagnosis, oneOfAKind } from '../../src/maintenance/doctor/diagnosis.ts';
 import { DISAGREEMENTS, type DisagreementKind } from '../../src/maintenance/doctor/disagreements.ts';
-import {
-  type Diagnosis,
-  type DoctorOptions,
-  diagnose as diagnoseFleet,
-  oneOfAKind,
-} from '../../src/maintenance/doctor/doctor.ts';
+import { type DoctorOptions, diagnose as diagnoseFleet } from '../../src/maintenance/doctor/doctor.ts';
 import { Runtime } from '../../src/runtime/runtime.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { backdateJob, claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';

@@ -287,7 +287,7 @@ export const faults: readonly Fault[] = [
     'tx-outbox',
   ),
   ...sees(5, REDIS_LOSS, 'and without a worker the doctor puts back every job that waits', [], 'doctor-repairs'),
-  ...sees(5, REDIS_LOSS, 'of a list a job is found that BullMQ has and will not run', [], 'dispatcher-lost'),
+  ...sees(5, REDIS_LOSS, 'of a list a job is found that BullMQ has and will not run', [], 'missing-lost'),
   ...sees(
     5,
     REDIS_LOSS,
@@ -621,7 +621,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'attempt-timeout',
     'complete-again',
     'complete-settling',
-    'dispatcher-own',
+    'delayed-own',
     'fingerprint-compared',
     'fingerprint-key-order',
     'fingerprint-nfc-keys',

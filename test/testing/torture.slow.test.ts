@@ -31,7 +31,7 @@ describe('torture of the example that charges a card', () => {
       torture(naiveCharge, { fleet, input: ORDER, only: ['crash before ctx.db #1', 'crash after ctx.db #1'] }),
     );
     expect(error.failures).toEqual([
-      { schedule: 'crash after ctx.db #1', problems: ['table charges has 2 rows of this job, in peace 1'] },
+      { schedule: 'crash after ctx.db #1', problems: ['table charges has 2 rows of this job, baseline 1'] },
     ]);
     expect(error.code).toBe('TORTURE_FAILED');
     expect(error.message).toContain(`torture(charge, { …, only: 'crash after ctx.db #1' })`);
@@ -121,7 +121,7 @@ describe('torture', () => {
     const error = await failureOf(
       torture(async (_input: undefined, ctx) => ctx.attempt, { fleet, only: 'crash before settle' }),
     );
-    expect(error.failures).toEqual([{ schedule: 'crash before settle', problems: ['result 2, in peace 1'] }]);
+    expect(error.failures).toEqual([{ schedule: 'crash before settle', problems: ['result 2, baseline 1'] }]);
     await torture(async (_input: undefined, ctx) => ctx.attempt, { fleet, same: { result: false } });
   });
 
@@ -161,7 +161,7 @@ describe('torture', () => {
       }
     };
     await torture(handler, { fleet, only: 'crash before ctx.emit #1' });
-    // One in peace, one of the run that took over; none of the one that died.
+    // One of the baseline run, one of the run that took over; none of the one that died.
     expect(cleanups).toEqual([1, 2]);
   });
 
@@ -203,11 +203,11 @@ describe('torture', () => {
         },
       }),
     );
-    expect(seen).toEqual(['in peace', 'crash before run', 'crash before settle']);
+    expect(seen).toEqual(['baseline', 'crash before run', 'crash before settle']);
     expect(error.failures).toEqual([{ schedule: 'crash before run', problems: ['not so'] }]);
   });
 
-  it('does not begin with a handler that fails in peace', async () => {
+  it('runs no schedule of a handler whose baseline run fails', async () => {
     const error = await failureOf(
       torture(
         async () => {
@@ -216,7 +216,7 @@ describe('torture', () => {
         { fleet },
       ),
     );
-    expect(error.failures).toEqual([{ schedule: 'in peace', problems: ['the job is failed: HANDLER_ERROR broken'] }]);
+    expect(error.failures).toEqual([{ schedule: 'baseline', problems: ['the job is failed: HANDLER_ERROR broken'] }]);
   });
 
   it('refuses a schedule that does not exist, and lists those that do', async () => {

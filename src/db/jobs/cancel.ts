@@ -2,7 +2,7 @@ import { type Kysely, sql } from 'kysely';
 import type { Database } from '../schema.ts';
 import { type JobStatus, leaseHeld, unfinished } from './states.ts';
 
-/** Asks for a cancel. @returns the status it met, `live` while somebody runs it; undefined: no such job */
+/** Asks for a cancel. @returns the status before it, `live` while a worker runs it; undefined: no such job */
 export async function requestCancel(
   db: Kysely<Database>,
   tenant: string,

@@ -38,9 +38,9 @@ export interface ClaimedJob {
   /** JSON text. */
   checkpoint: string | null;
   checkpointSeq: number | null;
-  /** Time left until the deadline over all attempts, ms. */
+  /** Time left until the deadline over all attempts. */
   deadlineLeftMs: number | null;
-  /** The seq its stream goes on at. */
+  /** The seq at which its stream continues. */
   nextSeq: number;
 }
 
@@ -53,7 +53,7 @@ export type ClaimAnswer =
   | { decision: 'retried' }
   /** `heldMs`: for how long its owner has had it. */
   | { decision: 'held'; leaseLeftMs: number; heldMs: number }
-  /** To be ended by whoever meets it: cancel requested, deadline passed, crashed too often. */
+  /** The process that meets it finishes it: cancel requested, deadline passed, crashed too often. */
   | { decision: 'end'; why: AbandonReason }
   /** Somebody holds the row's lock just now. */
   | { decision: 'busy' }

@@ -21,8 +21,8 @@ export async function saveCheckpoint(
 /**
  * Holds a job's fence until the transaction ends: no takeover commits before it.
  *
- * @param idleLimitMs Postgres ends the transaction when its owner is silent this long (a
- *   frozen process must not hold the row for ever)
+ * @param idleLimitMs Postgres ends the transaction when its owner has sent nothing for this
+ *   time (a frozen process must not hold the row for ever)
  * @returns false when the fence is lost
  */
 export async function lockFence(

@@ -43,7 +43,7 @@ export interface FailedFilter {
   name?: string | undefined;
   /** Error code of the failure. */
   code?: string | undefined;
-  /** Failed no longer ago than this, ms. */
+  /** Failed no longer ago than this. */
   withinMs?: number | undefined;
 }
 

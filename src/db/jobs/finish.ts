@@ -20,7 +20,7 @@ export interface FinishedJob {
 }
 
 export interface FinishOptions {
-  /** How long the outcome is kept for the key, ms. */
+  /** How long the outcome is kept for the key. */
   resultTtlMs: number;
   /** Crashes with which the job may still run; undefined: any number. */
   maxCrashes: number | undefined;

@@ -40,11 +40,11 @@ export interface NewJob {
 
 /**
  * How long an insert waits for a transaction of some caller that has one of its keys and has not
- * ended, ms. Longer than commits take; short, because a whole batch waits with it.
+ * ended. Longer than commits take; short, because a whole batch waits with it.
  */
 const KEY_LOCK_WAIT_MS = 300;
 
-/** Inserts several jobs in one statement; a key that is taken leaves its job out. @returns the inserted ids @throws 55P03 */
+/** Inserts several jobs in one statement; a job whose key is taken is left out. @returns the inserted ids @throws 55P03 */
 export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]): Promise<Set<string>> {
   const result = await db.executeQuery(
     named<{ id: string }>(
@@ -121,7 +121,7 @@ export async function findJobsByKey(db: Kysely<Database>, keys: readonly JobKey[
  * Takes a key from a job whose outcome expired (or, with `failedToo`, that failed), so that
  * a new row can have it. The old row stays as it is, found by its id.
  *
- * @returns whether the job held the key and let it go now
+ * @returns whether the job held the key and has released it now
  */
 export async function releaseKey(db: Kysely<Database>, jobId: string, failedToo: boolean): Promise<boolean> {
   const result = await db

@@ -15,9 +15,9 @@ export interface Settlement {
   result: string | null;
   /** JSON text of a StoredFailure: the row's when it fails, always the attempt's. */
   error: string | null;
-  /** How long the outcome is kept for the key, ms. */
+  /** How long the outcome is kept for the key. */
   resultTtlMs: number;
-  /** For `pending`: not before this many ms. */
+  /** For `pending`: until it may run again. */
   delayMs: number;
   /** BullMQ's attemptsMade of the delivery. A later one with more was retried by a person, and redrives a failed job. */
   delivery: number;
@@ -172,8 +172,8 @@ function acceptedOf(
 }
 
 /**
- * Of settlements that were refused, those that an earlier try committed: its answer was
- * lost. Only the holder of a fence settles at that fence, so the row tells.
+ * Of settlements that were refused, those that an earlier attempt committed: its answer was
+ * lost. Only the holder of a fence settles at that fence, so the row is proof.
  */
 export async function findSettled(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
   const rows = await db

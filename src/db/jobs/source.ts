@@ -9,7 +9,7 @@ export interface JobSource {
   queue: string;
   /** BullMQ's id of it. */
   id: string;
-  /** When it was added, in ms since 1970. With it the id names one job for good: ids are used again after a flush. */
+  /** When it was added, in milliseconds since 1970. With it the id names one job for good: ids are used again after a flush. */
   timestamp: number;
   /** Its options in BullMQ. */
   opts: Readonly<Record<string, unknown>>;

@@ -14,7 +14,7 @@ export interface DispatchRow {
   /** As in `NewJob`. */
   source?: JobSource;
   keyScope?: string;
-  /** Until it may run, ms; 0 or less: now. */
+  /** Until it may run; 0 or less: now. */
   delayMs: number;
   /** Carried by BullMQ for jobs that may run while Postgres is unreachable. */
   input?: unknown;
@@ -68,7 +68,7 @@ interface UnfinishedPage {
   /** Where the page before ended. */
   after?: UnfinishedCursor | undefined;
   limit: number;
-  /** Only those that have been due for so long. */
+  /** Only those that have been due for this time. */
   graceMs?: number;
   /** Only those that became due in this time. */
   withinMs?: number;

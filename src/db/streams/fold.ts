@@ -2,8 +2,8 @@
  * Folding: the many small segments of a finished stream become few large ones.
  *
  * Only neighbours of one fence are merged, so every event keeps its seq and its fence. A
- * merge is one statement: whoever pages through the stream sees a segment before it or
- * after it, and asks on by seq.
+ * merge is one statement: a reader that pages through the stream sees the segments before or
+ * after it, and continues by seq.
  */
 import { type Kysely, sql } from 'kysely';
 import type { Database } from '../schema.ts';
@@ -15,17 +15,17 @@ import { SEPARATOR } from './segments.ts';
  */
 const FOLDED_BYTES = 512 * 1024;
 
-/** Segments looked at in one statement. */
+/** Segments planned in one statement. */
 const PLAN_SEGMENTS = 2_000;
 
-export interface SegmentSize {
+interface SegmentSize {
   firstSeq: number;
   lastSeq: number;
   fence: number;
   bytes: number;
 }
 
-export interface FoldGroup {
+interface FoldGroup {
   firstSeq: number;
   lastSeq: number;
   segments: number;
@@ -85,7 +85,7 @@ export async function foldStream(
   return head.state === 'closed' ? { before, after } : undefined;
 }
 
-/** Gives up on a stream whose fold Postgres refuses: it stays readable as it is. */
+/** Marks a stream whose fold Postgres refuses as not due: it stays readable as it is. */
 export async function forgetFold(db: Kysely<Database>, streamId: string): Promise<void> {
   await db.updateTable('stream_heads').set({ fold_due: null }).where('stream_id', '=', streamId).execute();
 }

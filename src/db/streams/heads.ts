@@ -9,7 +9,7 @@ import type { Database } from '../schema.ts';
  * A stream whose last batch starts here or later is folded once it has ended. A shorter one has
  * no more segments than a reader takes in one page, and its end writes no index entry.
  */
-export const FOLD_FROM_SEQ = 32;
+const FOLD_FROM_SEQ = 32;
 
 /** SQL for `fold_due` of a stream that closes. @param lastBatchFrom the first seq of its last batch */
 const foldDue = (lastBatchFrom: string) => `case when ${lastBatchFrom} >= ${FOLD_FROM_SEQ} then true end`;

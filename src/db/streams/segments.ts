@@ -22,8 +22,7 @@ export interface Segment {
   events: string;
 }
 
-export interface Head {
-  streamId: string;
+interface Head {
   fence: number;
   nextSeq: number;
   state: 'open' | 'closed';
@@ -61,7 +60,7 @@ export function segmentText(events: readonly string[]): string {
 export function segmentEvents(segment: Segment): string[] {
   const texts = segment.events.slice(1, -1).split(SEPARATOR);
   if (texts.length === segment.lastSeq - segment.firstSeq + 1) return texts;
-  // Written, or merged, by somebody else.
+  // Written, or merged, by another client.
   return (JSON.parse(segment.events) as unknown[]).map((event) => JSON.stringify(event));
 }
 
@@ -114,12 +113,7 @@ export async function findHeads(db: Kysely<Database>, streamIds: readonly string
     .select(['stream_id', 'fence', 'next_seq', 'state'])
     .where(sql<boolean>`stream_id = any(${streamIds}::uuid[])`)
     .execute();
-  return new Map(
-    rows.map((row) => [
-      row.stream_id,
-      { streamId: row.stream_id, fence: row.fence, nextSeq: row.next_seq, state: row.state },
-    ]),
-  );
+  return new Map(rows.map((row) => [row.stream_id, { fence: row.fence, nextSeq: row.next_seq, state: row.state }]));
 }
 
 /** Several streams' states in one statement; a stream whose job does not exist is missing. */

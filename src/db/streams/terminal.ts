@@ -1,7 +1,7 @@
-/** Terminal events, as both the run that ends a job and the reader of a silent one write them. */
+/** Terminal events, as both the run that ends a job and the reader of one without events write them. */
 import type { StoredFailure } from '../../errors.ts';
 
-export interface Ending {
+interface Ending {
   status: 'completed' | 'failed' | 'cancelled';
   /** JSON text; null: the handler returned undefined. */
   result: string | null;

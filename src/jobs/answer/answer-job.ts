@@ -38,9 +38,9 @@ const answerOutput = z.object({
   model: z.string(),
 });
 
-export type AnswerInput = z.output<typeof answerInput>;
-export type AnswerResult = z.output<typeof answerOutput>;
-export type AnswerEvent =
+type AnswerInput = z.output<typeof answerInput>;
+type AnswerResult = z.output<typeof answerOutput>;
+type AnswerEvent =
   | { type: 'sources'; sources: Source[] }
   | { type: 'delta'; text: string }
   | { type: 'usage'; inputTokens?: number; outputTokens?: number; totalTokens?: number };

@@ -42,7 +42,7 @@ const DEFINES = /\b(?:is|are) (?:a|an|the|used|for)\b|\b(?:means|provides|allows
 const POINTS_BACK =
   /^(?:this|it|they|these|those|that|however|also|such|then|therefore|otherwise|additionally|furthermore|instead)\b/i;
 
-export interface Extract {
+interface Extract {
   text: string;
   /** What `text` cites, numbered in the order it does. */
   sources: Source[];

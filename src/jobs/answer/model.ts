@@ -28,7 +28,7 @@ export interface ModelSettings {
   name: string;
 }
 
-export interface ModelQuestion {
+interface ModelQuestion {
   question: string;
   /** Numbered from 1 in this order. */
   chunks: readonly RankedChunk[];
@@ -36,7 +36,7 @@ export interface ModelQuestion {
   history: readonly Message[];
 }
 
-export type ModelPart =
+type ModelPart =
   | { type: 'delta'; text: string }
   | {
       type: 'usage';

@@ -68,7 +68,7 @@ export interface Retrieval {
   coverage: number;
 }
 
-export interface RetrievalOptions {
+interface RetrievalOptions {
   collectionId: string;
   question: string;
   /** In a conversation, the user's message before. */

@@ -68,10 +68,10 @@ const ingestOutput = z.object({
   chunks: z.number(),
 });
 
-export type IngestInput = z.output<typeof ingestInput>;
-export type IngestResult = z.output<typeof ingestOutput>;
-export type DocumentStatus = 'added' | 'updated' | 'unchanged';
-export type IngestEvent = { type: 'document'; path: string; status: DocumentStatus; chunks: number };
+type IngestInput = z.output<typeof ingestInput>;
+type IngestResult = z.output<typeof ingestOutput>;
+type DocumentStatus = 'added' | 'updated' | 'unchanged';
+type IngestEvent = { type: 'document'; path: string; status: DocumentStatus; chunks: number };
 
 /** Where an attempt stands: `next` is the first document not done. `removed` is there once removal has begun. */
 const checkpointSchema = z.object({

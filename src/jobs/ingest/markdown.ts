@@ -84,21 +84,12 @@ export function readBlocks(lines: readonly string[]): Block[] {
       const next = endOfList(lines, at);
       pushBlock(blocks, 'list', lines.slice(at, next));
       at = next;
-    } else if (
-      paragraph.length === 0 &&
-      line.includes('|') &&
-      TABLE_DELIMITER.test(lines[at + 1] ?? '') &&
-      (lines[at + 1] as string).includes('|')
-    ) {
-      let next = at + 2;
-      while (next < lines.length && (lines[next] as string).trim() !== '' && (lines[next] as string).includes('|'))
-        next++;
+    } else if (paragraph.length === 0 && startsTable(lines, at)) {
+      const next = endOfTable(lines, at);
       pushBlock(blocks, 'table', lines.slice(at, next));
       at = next;
     } else if (paragraph.length === 0 && indentOf(line) >= 4) {
-      let next = at + 1;
-      while (next < lines.length && ((lines[next] as string).trim() === '' || indentOf(lines[next] as string) >= 4))
-        next++;
+      const next = endOfIndented(lines, at);
       pushBlock(blocks, 'code', lines.slice(at, next));
       at = next;
     } else {
@@ -119,6 +110,25 @@ function indentOf(line: string): number {
     else break;
   }
   return column;
+}
+
+function startsTable(lines: readonly string[], at: number): boolean {
+  const delimiter = lines[at + 1] ?? '';
+  return (lines[at] as string).includes('|') && TABLE_DELIMITER.test(delimiter) && delimiter.includes('|');
+}
+
+/** The first line that has no cell. */
+function endOfTable(lines: readonly string[], start: number): number {
+  let at = start + 2;
+  while (at < lines.length && (lines[at] as string).trim() !== '' && (lines[at] as string).includes('|')) at++;
+  return at;
+}
+
+/** The first line that has text and is indented less than code. */
+function endOfIndented(lines: readonly string[], start: number): number {
+  let at = start + 1;
+  while (at < lines.length && ((lines[at] as string).trim() === '' || indentOf(lines[at] as string) >= 4)) at++;
+  return at;
 }
 
 /** The line after the closing fence of the one that opens at `start`; unclosed, it goes to the end. */

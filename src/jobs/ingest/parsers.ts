@@ -5,7 +5,7 @@
 import { normalizeText, type ParsedDocument } from './blocks.ts';
 import { parseMarkdown } from './markdown.ts';
 
-export interface Parser {
+interface Parser {
   readonly name: string;
   /** Lower case, with the dot. */
   readonly extensions: readonly string[];

@@ -1,33 +1,11 @@
-/** The one table of how a row and its BullMQ job can stand to each other. docs/doctor.md prints it. */
+/** How a row and its BullMQ job can disagree: the one table, which docs/doctor.md prints. */
 import type { RowState } from '../../db/doctor.ts';
-
-/** Where BullMQ has a job. */
-export type BullState =
-  | 'absent'
-  /** What it carries is there, and no list has it. */
-  | 'lost'
-  | 'waiting'
-  | 'prioritized'
-  | 'delayed'
-  | 'active'
-  /** In the list of active jobs, with no worker's lock on it. */
-  | 'deserted'
-  | 'completed'
-  | 'failed'
-  | 'waiting-children';
-
-export interface BullJob {
-  state: BullState;
-  /** Of a delayed one: until it is due, ms. */
-  delayMs: number;
-  /** It carries the fleet's mark and has the id of a row, so this fleet added it. */
-  own: boolean;
-}
+import type { BullJob } from '../bullmq-jobs.ts';
 
 /** What each disagreement is, in words for people, and what `--fix` does about it. */
 export const DISAGREEMENTS = {
   'not-dispatched': {
-    means: 'wait to run, and Redis does not have them: it was flushed, evicted them, or was away when they came',
+    means: 'wait to run, and Redis does not have them: it was flushed, evicted them, or was unreachable when they came',
     fix: 'given to BullMQ, with their delay and priority',
   },
   'ended-in-bullmq': {
@@ -39,7 +17,7 @@ export const DISAGREEMENTS = {
     fix: 'taken out of BullMQ and given to it anew',
   },
   deserted: {
-    means: 'wait to run, and BullMQ has them as active with nobody at work; a worker of their queue would notice',
+    means: 'wait to run, and BullMQ has them as active with no worker on them; a worker of their queue would notice',
     fix: 'taken out of BullMQ and given to it anew',
   },
   late: {
@@ -82,7 +60,7 @@ export const DISAGREEMENTS = {
 
 export type DisagreementKind = keyof typeof DISAGREEMENTS;
 
-/** BullMQ may deliver a due job so much late (a delivery was deferred), ms. */
+/** BullMQ may deliver a due job this much late (a delivery was deferred). */
 const LATE_MS = 60_000;
 
 /**
@@ -116,7 +94,7 @@ export function judge(row: RowState | undefined, bull: BullJob, maxCrashes: numb
     case 'absent':
       return 'not-dispatched';
     case 'waiting-children':
-      // A processor of somebody else's may have it wait for jobs that it added; the fleet's own have none.
+      // A user's own processor may have it wait for jobs that it added; the fleet's jobs have none.
       return row.source === undefined ? 'lost' : undefined;
     case 'lost':
       return 'lost';

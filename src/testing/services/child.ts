@@ -10,7 +10,7 @@ const WATCHDOG = fileURLToPath(
   new URL(import.meta.url.endsWith('.ts') ? 'watchdog.ts' : 'watchdog.js', import.meta.url),
 );
 
-export interface ChildOptions {
+interface ChildOptions {
   /** Receives what the child writes; created, or appended to. */
   logFile: string;
   env?: NodeJS.ProcessEnv;
@@ -22,9 +22,9 @@ export interface ChildOptions {
   input?: string;
   /** Asks it to stop. */
   stopSignal: NodeJS.Signals;
-  /** How long it may take to stop before it is killed, ms. */
+  /** How long it may take to stop before it is killed. */
   graceMs: number;
-  /** Which of them go first when this process is gone: the higher. 0 unless told, for servers. */
+  /** Higher ones are ended first when this process is gone. Default 0, for servers. */
   group?: number;
 }
 
@@ -77,7 +77,7 @@ export class Child {
       watchdog.watch(child.pid, options);
       const started = new Child(child, child.pid, options);
       child.stdin?.on('error', () => {
-        // It ended before it read its input; `exited` tells.
+        // It ended before it read its input; `exited` says so.
       });
       child.stdin?.end(options.input);
       return started;
@@ -95,7 +95,7 @@ export class Child {
     if (this.#exit === undefined) this.#process.kill(signal);
   }
 
-  /** Asks it to stop, kills it when its grace is over. Works twice, concurrently and after its end. */
+  /** Asks it to stop, kills it when its grace is over. Idempotent, also concurrently and after its end. */
   async stop(signal: NodeJS.Signals = this.#options.stopSignal): Promise<Exit> {
     this.kill(signal);
     const timer = setTimeout(() => this.kill('SIGKILL'), this.#options.graceMs);

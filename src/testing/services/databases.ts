@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 
 const CONNECT_LIMIT_MS = 10_000;
-/** "source database is being accessed by other users": autovacuum may look at a template at any time. */
+/** "source database is being accessed by other users": autovacuum may connect to a template at any time. */
 const OBJECT_IN_USE = '55006';
 const CLONE_TRIES = 20;
 
@@ -31,7 +31,7 @@ export async function createDatabase(serverUrl: string, name: string, template?:
   }
 }
 
-/** Also while somebody is connected. */
+/** Also while clients are connected. */
 export async function dropDatabase(serverUrl: string, name: string): Promise<void> {
   await execute(serverUrl, `drop database if exists "${name}" with (force)`);
 }

@@ -15,11 +15,11 @@ export interface ServicesOptions {
   durable?: boolean;
   /** Keep data between runs. */
   lasting?: boolean;
-  /** Where folders go; the temp folder unless told. Needed for `lasting`. */
+  /** Where folders go. Default: the temp folder. Needed for `lasting`. */
   home?: string;
-  /** As root on Debian and its kin, install a Redis that is missing. Off unless told. */
+  /** As root on Debian and its kin, install a Redis that is missing. Default false. */
   install?: boolean;
-  /** Told what takes a while. */
+  /** Called with a message before anything that takes a while. */
   say?(line: string): void;
 }
 
@@ -31,7 +31,7 @@ export interface Services {
   readonly redis: PrivateRedis | undefined;
   /** For logs and other files of this run; goes with it, unless lasting. Absent when both URLs were given. */
   readonly folder: string | undefined;
-  /** Stops what was started here. Works twice. */
+  /** Stops what was started here. Idempotent. */
   stop(): Promise<void>;
 }
 

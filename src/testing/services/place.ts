@@ -9,7 +9,7 @@ import { watchdog } from './child.ts';
 
 const LARGEST_UID = 2 ** 31 - 1;
 
-/** Who runs the servers: Postgres declines to run as root. */
+/** The user that runs the servers: Postgres declines to run as root. */
 export interface Identity {
   name: string;
   uid: number;
@@ -106,7 +106,7 @@ export async function createLastingFolder(name: string, identity: Identity | und
 }
 
 /** Temp folders have predictable names: one that another user planted is not used. */
-export async function isOurs(folder: string, identity: Identity | undefined): Promise<boolean> {
+async function isOurs(folder: string, identity: Identity | undefined): Promise<boolean> {
   const stat = await lstat(folder);
   return (
     stat.isDirectory() &&

@@ -34,7 +34,7 @@ const MAX_CONNECTIONS = 300;
 const READY_LINE = 7;
 const SUPERUSER = 'oncefleet';
 
-export interface PostgresOptions {
+interface PostgresOptions {
   /** Holds `postgres/` (the data), its password and its log. Owned by `identity`. */
   folder: string;
   identity: Identity | undefined;
@@ -122,12 +122,12 @@ export class PrivatePostgres {
     await this.#waitUntilReady(this.#child);
   }
 
-  /** `SIGINT`: fast, with a checkpoint. `SIGQUIT`: as in a crash. Works twice. */
+  /** `SIGINT`: fast, with a checkpoint. `SIGQUIT`: as in a crash. Idempotent. */
   async stop(signal?: 'SIGINT' | 'SIGQUIT'): Promise<void> {
     await this.#child?.stop(signal);
   }
 
-  /** The state line of postmaster.pid says it is *our* server that is ready, whoever else may listen on the port. */
+  /** The state line of postmaster.pid says it is *our* server that is ready, not another one on the port. */
   async #waitUntilReady(child: Child): Promise<void> {
     const deadline = Date.now() + START_LIMIT_MS;
     while (Date.now() < deadline) {
@@ -193,7 +193,7 @@ async function majorVersion(bin: string, identity: Identity | undefined): Promis
   return /(\d+)/.exec(text.replace(/^.*PostgreSQL\)?/, ''))?.[1] ?? text.trim();
 }
 
-/** Runs a command of Postgres to its end. @returns what it said */
+/** Runs a command of Postgres to its end. @returns its output */
 async function run(
   command: string,
   args: readonly string[],
@@ -341,7 +341,7 @@ async function copyBinaries(native: string, version: string, identity: Identity 
   }
 }
 
-/** Temp folders are shared: only a copy that nobody else can have written is run. */
+/** Temp folders are shared: only a copy that no other user can have written is run. */
 async function isTrusted(folder: string, own: number): Promise<boolean> {
   const stat = await lstat(folder).catch(() => undefined);
   return (

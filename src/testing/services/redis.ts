@@ -18,7 +18,7 @@ const INSTALL_LIMIT_MS = 300_000;
 const OLDEST: readonly [number, number] = [6, 2];
 const POLICY = '/usr/sbin/policy-rc.d';
 
-export interface RedisOptions {
+interface RedisOptions {
   /** Holds its log, and its data when `lasting`. */
   folder: string;
   identity: Identity | undefined;
@@ -28,7 +28,7 @@ export interface RedisOptions {
   cluster?: { busPort: number; password: string };
   /** As root on Debian and its kin, install what is missing. */
   install: boolean;
-  /** Told before anything is installed. */
+  /** Called with a message before anything is installed. */
   say(line: string): void;
 }
 
@@ -113,7 +113,7 @@ export class PrivateRedis {
     await this.#waitUntilReady(this.#child);
   }
 
-  /** `SIGKILL`: as in a crash. Works twice. */
+  /** `SIGKILL`: as in a crash. Idempotent. */
   async stop(signal?: 'SIGTERM' | 'SIGKILL'): Promise<void> {
     await this.#child?.stop(signal);
   }

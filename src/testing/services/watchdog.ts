@@ -4,8 +4,8 @@
  * Reads one JSON command a line from standard input, which only the starter holds open:
  * `{"watch":{pid,signal,graceMs,group}}`, `{"forget":pid}`, `{"remove":folder}`, `{"keep":folder}`.
  * `{"drop":{serverUrl,database}}` or `{"drop":{redisUrl,prefix}}`, `{"dropped":{kind,name}}`.
- * When the input ends, however the starter ended (also by SIGKILL), whatever is still
- * watched is told to stop, killed after its grace, and folders, databases and keys are removed.
+ * When the input ends, however the starter ended (also by SIGKILL), every process that is still
+ * watched is sent its signal, killed after its grace, and folders, databases and keys are removed.
  */
 import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
@@ -29,7 +29,7 @@ interface Watched {
 }
 
 const POLL_MS = 25;
-/** Nobody waits for a drain any more. */
+/** The starter no longer waits for a drain. */
 const LONGEST_GRACE_MS = 5_000;
 
 /** By pid; a Map keeps the order in which they were started. */
@@ -38,7 +38,7 @@ const folders = new Set<string>();
 const databases = new Map<string, string>();
 const prefixes = new Map<string, string>();
 
-// Whoever ends the starter by its process group or terminal means the starter; this one follows by itself.
+// A signal to the starter's process group or terminal is meant for the starter; this process follows by itself.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGPIPE']) process.on(signal, () => {});
 
 for await (const line of createInterface({ input: process.stdin })) {

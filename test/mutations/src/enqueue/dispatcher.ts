@@ -18,22 +18,6 @@ export default [
     title: 'delivers again, after its delay, what BullMQ has as failed',
   },
   {
-    name: 'dispatcher-lost',
-    find: 'if (unplaced.length > 0) missing.push(...(await this.#findLost(queue, unplaced)));',
-    replace: '',
-    mechanism: 'the reconciler finds what BullMQ has in no list',
-    test: 'test/maintenance/reconciler.test.ts',
-    title: 'finds what BullMQ has in no list, and leaves what is in one',
-  },
-  {
-    name: 'dispatcher-own',
-    find: 'return ids.filter((id, i) => isOwnData(id, answers[i]));',
-    replace: 'return [...ids];',
-    mechanism: 'delayed jobs of other BullMQ clients are left alone',
-    test: 'test/maintenance/reconciler.test.ts',
-    title: 'makes a delayed job due whose row has ended',
-  },
-  {
     name: 'dispatcher-late',
     find: 'this.#late === 0 &&',
     replace: '',

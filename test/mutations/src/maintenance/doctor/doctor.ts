@@ -3,7 +3,7 @@ import type { Change } from '../../../mutation.ts';
 export default [
   {
     name: 'doctor-repairs',
-    find: 'await Promise.all(found.slice(i, i + REPAIRED_AT_ONCE).map((suspect) => this.#repair(suspect)));',
+    find: 'await Promise.all(page.map((suspect) => repair(this.#runtime, this.#jobs, suspect, this.#options.signal)));',
     replace: '',
     mechanism: 'the doctor repairs what it finds when it is asked to',
     test: 'test/maintenance/doctor.test.ts',
@@ -11,24 +11,16 @@ export default [
   },
   {
     name: 'doctor-twice',
-    find: 'const found = await this.#lookAgain(suspects);',
+    find: 'const found = await this.#scan.confirm(suspects);',
     replace: 'const found = suspects;',
     mechanism: 'the doctor looks twice',
     test: 'test/maintenance/doctor.test.ts',
     title: 'raises no false alarm beside a fleet that works',
   },
   {
-    name: 'doctor-cluster-nodes',
-    find: `redis instanceof Cluster ? redis.nodes('master') : [redis]`,
-    replace: `redis instanceof Cluster ? redis.nodes('master').slice(0, 1) : [redis]`,
-    mechanism: 'the doctor asks every node of a Cluster',
-    test: 'test/journal/cluster.slow.test.ts',
-    title: 'the doctor finds a queue that nobody registers any more, on whichever node it is',
-  },
-  {
     name: 'doctor-pauses',
-    find: 'const pauses = await this.#comparePauses(differences);',
-    replace: 'const pauses: Finding[] = [];',
+    find: 'const pauses = await comparePauses(runtime, differences, fix);',
+    replace: 'const pauses: Diagnosis["findings"] = [];',
     mechanism: 'the doctor compares pauses',
     test: 'test/maintenance/doctor.test.ts',
     title: 'brings it in line when asked to',

@@ -5,10 +5,10 @@ export const FAULTS = ['crash', 'error', 'pause', 'overlap', 'lost lease', 'inte
 /**
  * - `crash`: the run ends there as its process would; another one takes over
  * - `error`: the call throws, before it does anything or after it has done it
- * - `pause`: the run freezes, another takes over and finishes, then it goes on without knowing
- * - `overlap`: the same, but it goes on while the other is at the same call
- * - `lost lease`: its signal aborts, and it goes on beside the other
- * - `interrupt`: its worker is told to stop, as in a deploy
+ * - `pause`: the run freezes, another takes over and finishes, then it continues without knowing
+ * - `overlap`: the same, but it continues while the other is at the same call
+ * - `lost lease`: its signal aborts, and it continues beside the other
+ * - `interrupt`: its worker is stopped, as in a deploy
  * - `duplicate`: the job is delivered and enqueued again while it runs
  */
 export type Fault = (typeof FAULTS)[number];
@@ -49,7 +49,7 @@ const ANSWERED: ReadonlySet<string> = new Set([
 /**
  * One schedule for each fault at each call.
  *
- * @param maxCalls of a kind of call with more than these, so many are taken, evenly, first and last included
+ * @param maxCalls of a kind of call with more than these, this many are taken, evenly spread, first and last included
  */
 export function schedulesOf(
   calls: readonly Call[],

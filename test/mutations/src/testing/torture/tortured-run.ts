@@ -1,4 +1,4 @@
-import type { Change } from '../../mutation.ts';
+import type { Change } from '../../../mutation.ts';
 
 export default [
   {

@@ -1,12 +1,12 @@
 /** One run of a tortured handler: its context, each call of which is a place for a fault. */
 import { Kysely, PostgresDialect, type PostgresPool, type PostgresPoolClient } from 'kysely';
 import type pg from 'pg';
-import { type QualifiedDatabase, SchemaMark, schemaOf } from '../db/own-schema.ts';
-import type { JobContext } from '../jobs/define-job.ts';
+import { type QualifiedDatabase, SchemaMark, schemaOf } from '../../db/own-schema.ts';
+import type { JobContext } from '../../jobs/define-job.ts';
 import { type Call, type Moment, RUN, SETTLE } from './faults.ts';
 
-/** What happens at a place; it may throw, wait, or `die()` and never come back. */
-export type AtPlace = (run: TorturedRun, call: Call, moment: Moment) => Promise<void>;
+/** What happens at a place; it may throw, wait, or kill the run and stay pending. */
+type AtPlace = (run: TorturedRun, call: Call, moment: Moment) => Promise<void>;
 
 /** What a call throws under the fault `error`: as if its connection were lost. */
 export class TorturedCallError extends Error {
@@ -23,7 +23,7 @@ export class TorturedRun {
   /** 1 for the first run of the job. */
   readonly number: number;
   readonly ctx: JobContext;
-  /** Resolves when the handler is over; never for a dead one. */
+  /** Resolves when the handler has ended; never for a dead run. */
   readonly ended: Promise<void>;
   readonly calls: Call[] = [];
   readonly #inner: JobContext;
@@ -33,7 +33,7 @@ export class TorturedRun {
   readonly #clients = new Set<TorturedClient>();
   readonly #transactions = new Set<Promise<unknown>>();
   readonly #death = Promise.withResolvers<never>();
-  readonly #left = Promise.withResolvers<never>();
+  readonly #released = Promise.withResolvers<never>();
   readonly #ended = Promise.withResolvers<void>();
   #depth = 0;
   #dead = false;
@@ -44,7 +44,7 @@ export class TorturedRun {
     this.#at = at;
     this.ended = this.#ended.promise;
     this.#death.promise.catch(() => undefined);
-    this.#left.promise.catch(() => undefined);
+    this.#released.promise.catch(() => undefined);
     const onAbort = () => {
       if (!this.#dead) this.#controller.abort(inner.signal.reason);
     };
@@ -57,7 +57,7 @@ export class TorturedRun {
     return this.#inner.fence;
   }
 
-  /** Runs the handler with this run's context. Never settles once the run is dead, until `leave()`. */
+  /** Runs the handler with this run's context. Once the run is dead, it stays pending until `release()`. */
   execute<O>(handler: (ctx: JobContext) => Promise<O>): Promise<O> {
     const run = async () => {
       await this.#place({ id: RUN, kind: RUN, nested: false }, 'before');
@@ -73,10 +73,10 @@ export class TorturedRun {
         this.#ended.resolve();
       }
     };
-    return Promise.race([run(), this.#left.promise]);
+    return Promise.race([run(), this.#released.promise]);
   }
 
-  /** Ends the run as the death of its process would: its connections break, its promises never settle. */
+  /** Ends the run as the death of its process would: its connections break, its promises stay pending. */
   async die(): Promise<void> {
     this.#dead = true;
     this.#death.reject(new Dead());
@@ -84,9 +84,9 @@ export class TorturedRun {
     await Promise.allSettled(this.#transactions);
   }
 
-  /** Lets go of the worker that waits for a dead run. */
-  leave(): void {
-    this.#left.reject(new Dead());
+  /** Releases the worker that waits for a dead run. */
+  release(): void {
+    this.#released.reject(new Dead());
   }
 
   /** Commits what the run has emitted. */
