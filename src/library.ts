@@ -19,6 +19,7 @@ export {
   type JobPolicy,
   type Schema,
 } from './jobs/define-job.ts';
+export type { EventRun } from './journal/batches.ts';
 export type { Cursor } from './journal/cursor.ts';
 export {
   type AttemptEvent,
@@ -36,7 +37,7 @@ export {
   type FoldState,
   fold,
 } from './journal/fold.ts';
-export type { EventRun, Following } from './journal/follower.ts';
+export type { Following } from './journal/following.ts';
 export { JournalWriter, type StreamWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
 export type { Diagnosis, DoctorOptions, Finding } from './maintenance/doctor/doctor.ts';

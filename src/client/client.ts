@@ -28,9 +28,11 @@ import {
   toStoredFailure,
 } from '../errors.ts';
 import type { AnyJobDefinition, JobDefinition } from '../jobs/define-job.ts';
+import type { EventRun } from '../journal/batches.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent } from '../journal/event.ts';
-import { type EventRun, type Following, type FollowStreamOptions, failedFollowing } from '../journal/follower.ts';
+import type { FollowStreamOptions } from '../journal/follower.ts';
+import { type Following, failedFollowing } from '../journal/following.ts';
 import {
   abortSignal,
   aFunction,
