@@ -38,7 +38,8 @@ export {
   fold,
 } from './journal/fold.ts';
 export type { Following } from './journal/following.ts';
-export { JournalWriter, type StreamWriter } from './journal/writer.ts';
+export type { StreamWriter } from './journal/stream-writer.ts';
+export { JournalWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
 export type { Diagnosis, DoctorOptions, Finding } from './maintenance/doctor/doctor.ts';
 export { type Maintenance, type MaintenanceOptions, startMaintenance } from './maintenance/start-maintenance.ts';

@@ -125,7 +125,13 @@ function isSeq(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-/** Tells followers of runs. Never throws and never waits: a failed publish is a missed hint. */
+/**
+ * Announces events to followers. Never throws and never waits: a failed publish is a missed hint.
+ *
+ * The journal writer announces what it committed (of an `immediate` stream before that). A terminal event
+ * does not go through the writer: the module that commits it with the outcome announces it (`Runtime`,
+ * `finishJob`, the reconciler, the operator's commands).
+ */
 export class Publisher {
   readonly #redis: RedisConnection;
   readonly #prefix: string;

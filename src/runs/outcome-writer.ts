@@ -4,7 +4,7 @@ import { raiseFence } from '../db/jobs/fence.ts';
 import { findSettled, type Settlement } from '../db/jobs/settle.ts';
 import { isTransient } from '../db/transient.ts';
 import { LeaseLostError } from '../errors.ts';
-import type { StreamWriter } from '../journal/writer.ts';
+import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { Delivery, GuardHost } from './delivery.ts';
 import { eventOf, type SettledVerdict, settlementOf } from './verdict.ts';
 
