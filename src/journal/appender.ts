@@ -10,7 +10,7 @@ import { appendRuns, findHeads, lastSeq, type Run } from '../db/streams/segments
 import { isTransient } from '../db/transient.ts';
 import { LeaseLostError, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { Publisher } from './channel.ts';
+import type { Publisher } from './publisher.ts';
 import type { StreamWriter } from './stream-writer.ts';
 
 const RETRY_MIN_MS = 50;

@@ -1,7 +1,8 @@
 /** Batches of events as followers hand them to their readers. */
-import type { RunMessage } from './channel.ts';
+
 import { cursorAt } from './cursor.ts';
 import type { JobEvent, StreamEvent } from './event.ts';
+import type { RunMessage } from './message.ts';
 import type { Tail } from './tail.ts';
 
 /**

@@ -1,4 +1,4 @@
-import type { RunMessage } from './channel.ts';
+import type { RunMessage } from './message.ts';
 
 /**
  * Messages sent ahead of their commit that lie beyond the event a reader wants next. Bounded: what

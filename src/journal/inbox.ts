@@ -1,4 +1,5 @@
-import type { ChannelListener, RunMessage } from './channel.ts';
+import type { ChannelListener } from './channel.ts';
+import type { RunMessage } from './message.ts';
 
 /**
  * What the live bus brought while a follower was busy. Bounded: when a message does not fit, all

@@ -1,7 +1,7 @@
 import type { StreamState } from '../db/streams/segments.ts';
 import { OncefleetError } from '../errors.ts';
-import type { RunMessage } from './channel.ts';
 import type { Place } from './cursor.ts';
+import type { RunMessage } from './message.ts';
 
 /**
  * Where a reader stands, and how much of what it has is sure to stay. It is in one of three states:

@@ -14,7 +14,7 @@ import type { Database } from '../db/schema.ts';
 import type { Logger } from '../log.ts';
 import { RANGES } from '../options.ts';
 import { Appender } from './appender.ts';
-import type { Publisher } from './channel.ts';
+import type { Publisher } from './publisher.ts';
 import { type OpenStreamOptions, StreamWriter, type StreamWriterHost } from './stream-writer.ts';
 
 export interface JournalWriterOptions {

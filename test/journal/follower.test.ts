@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { settleJobs } from '../../src/db/jobs/settle.ts';
 import type { Run } from '../../src/db/streams/segments.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
-import { Publisher } from '../../src/journal/channel.ts';
+import { Publisher } from '../../src/journal/publisher.ts';
 import { silentLogger } from '../../src/log.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { journalOf, useDatabase } from '../helpers/fixtures.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { defineJob } from '../../src/index.ts';
-import { decodeRunMessage, encodeRunMessage } from '../../src/journal/channel.ts';
+import { decodeRunMessage, encodeRunMessage } from '../../src/journal/message.ts';
 import { journalOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 
