@@ -19,7 +19,7 @@ export {
   type JobPolicy,
   type Schema,
 } from './jobs/define-job.ts';
-export type { EventRun } from './journal/batches.ts';
+export type { FollowedBatch } from './journal/batches.ts';
 export type { Cursor } from './journal/cursor.ts';
 export {
   type AttemptEvent,

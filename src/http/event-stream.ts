@@ -2,7 +2,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { JobClient } from '../client/client.ts';
 import type { EventPage } from '../client/types.ts';
-import type { EventRun } from '../journal/batches.ts';
+import type { FollowedBatch } from '../journal/batches.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import { isTerminalType } from '../journal/event.ts';
 import { type Dialect, ReconnectRequired } from './dialects/dialect.ts';
@@ -52,7 +52,7 @@ export async function streamEvents(
     let last = '';
     try {
       const committed = dialect.rewind === undefined;
-      for await (const batch of client.followRuns(id, { tenant, after, committed, signal: stream.signal })) {
+      for await (const batch of client.followBatches(id, { tenant, after, committed, signal: stream.signal })) {
         const type = await sendBatch(batch, stream, dialect);
         if (type === undefined) return;
         if (type !== '') last = type;
@@ -73,7 +73,7 @@ export async function streamEvents(
  *
  * @returns the type of the last event, empty where there was none; undefined when there is no use in sending more
  */
-async function sendBatch(batch: EventRun, stream: ResponseStream, dialect: Dialect): Promise<string | undefined> {
+async function sendBatch(batch: FollowedBatch, stream: ResponseStream, dialect: Dialect): Promise<string | undefined> {
   const { source } = batch;
   if (source !== undefined && dialect.shared) {
     const frames = sharedFrames(dialect, source, batch);

@@ -1,5 +1,5 @@
 /** Events as frames of a dialect; of a shared one, the frames of a batch are made once for all its readers. */
-import type { EventRun } from '../journal/batches.ts';
+import type { FollowedBatch } from '../journal/batches.ts';
 import { type AttemptEvent, isTerminalType, type StreamEvent, type TerminalEvent } from '../journal/event.ts';
 import type { Dialect, Placed } from './dialects/dialect.ts';
 
@@ -27,7 +27,7 @@ function cacheOf(dialect: Dialect): WeakMap<object, Frames> {
 }
 
 /** Takes the whole batch. @param dialect a shared one */
-export function sharedFrames(dialect: Dialect, source: object, batch: EventRun): Frames {
+export function sharedFrames(dialect: Dialect, source: object, batch: FollowedBatch): Frames {
   const cache = cacheOf(dialect);
   const made = cache.get(source);
   if (made !== undefined) {

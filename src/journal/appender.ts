@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Kysely } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import type { Database } from '../db/schema.ts';
-import { appendRuns, findHeads, lastSeq, type Run } from '../db/streams/segments.ts';
+import { appendBatches, type EventBatch, findHeads, lastSeq } from '../db/streams/segments.ts';
 import { isTransient } from '../db/transient.ts';
 import { LeaseLostError, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
@@ -19,7 +19,7 @@ const RETRY_MAX_MS = 2_000;
 /** Events of one stream, on their way to Postgres. */
 export interface Flight {
   stream: StreamWriter;
-  run: Run;
+  batch: EventBatch;
 }
 
 export interface AppenderOptions {
@@ -43,18 +43,18 @@ export class Appender {
     this.#giveUp = options.giveUp;
   }
 
-  /** Appends until every run is committed, refused or given up (`giveUp`). Never throws. */
+  /** Appends until every batch is committed, refused or given up (`giveUp`). Never throws. */
   async append(taken: readonly Flight[]): Promise<void> {
     let retryMs = RETRY_MIN_MS;
     let flights = taken;
     while (flights.length > 0) {
       try {
-        const runs = flights.map((flight) => flight.run);
+        const batches = flights.map((flight) => flight.batch);
         crashPoint('append.before');
-        const accepted = await appendRuns(this.#db, runs);
+        const accepted = await appendBatches(this.#db, batches);
         crashPoint('append.after');
-        this.#commit(flights.filter((flight) => accepted.has(flight.run)));
-        const refused = flights.filter((flight) => !accepted.has(flight.run));
+        this.#commit(flights.filter((flight) => accepted.has(flight.batch)));
+        const refused = flights.filter((flight) => !accepted.has(flight.batch));
         flights = refused.length === 0 ? [] : await this.#explain(refused);
         retryMs = RETRY_MIN_MS;
       } catch (err) {
@@ -80,44 +80,48 @@ export class Appender {
 
   #commit(flights: readonly Flight[]): void {
     this.#publisher.publish(
-      flights.map(({ stream, run }) => ({ run, end: false, form: stream.immediate ? 'pointer' : 'events' })),
+      flights.map(({ stream, batch }) => ({ batch, end: false, form: stream.immediate ? 'pointer' : 'events' })),
     );
-    for (const { stream, run } of flights) stream.committed(run);
+    for (const { stream, batch } of flights) stream.committed(batch);
   }
 
   /**
    * Tells an earlier try of ours that did commit (its answer was lost) from a lost fence.
    * Only the holder of a fence moves a head at that fence, so a head at ours that stands
-   * within or behind the run was moved by us.
+   * within or behind the batch was moved by us.
    *
    * @returns what is still to be appended
    */
   async #explain(refused: readonly Flight[]): Promise<Flight[]> {
     const heads = await findHeads(
       this.#db,
-      refused.map(({ run }) => run.streamId),
+      refused.map(({ batch }) => batch.streamId),
     );
     const again: Flight[] = [];
-    for (const { stream, run } of refused) {
-      const head = heads.get(run.streamId);
-      if (head === undefined || head.fence !== run.fence || head.state === 'closed') {
+    for (const { stream, batch } of refused) {
+      const head = heads.get(batch.streamId);
+      if (head === undefined || head.fence !== batch.fence || head.state === 'closed') {
         const why =
           head === undefined
             ? 'the stream has no head'
-            : head.fence === run.fence
+            : head.fence === batch.fence
               ? 'the stream is closed'
               : `the stream is at fence ${head.fence}`;
-        stream.refuse(new LeaseLostError(run.streamId, run.fence, why));
-      } else if (head.nextSeq > run.firstSeq && head.nextSeq <= lastSeq(run) + 1) {
-        const done = head.nextSeq - run.firstSeq;
-        this.#commit([{ stream, run: { ...run, events: run.events.slice(0, done) } }]);
-        if (done < run.events.length)
-          again.push({ stream, run: { ...run, firstSeq: head.nextSeq, events: run.events.slice(done) } });
-      } else if (head.nextSeq === run.firstSeq) {
-        again.push({ stream, run });
+        stream.refuse(new LeaseLostError(batch.streamId, batch.fence, why));
+      } else if (head.nextSeq > batch.firstSeq && head.nextSeq <= lastSeq(batch) + 1) {
+        const done = head.nextSeq - batch.firstSeq;
+        this.#commit([{ stream, batch: { ...batch, events: batch.events.slice(0, done) } }]);
+        if (done < batch.events.length)
+          again.push({ stream, batch: { ...batch, firstSeq: head.nextSeq, events: batch.events.slice(done) } });
+      } else if (head.nextSeq === batch.firstSeq) {
+        again.push({ stream, batch });
       } else {
         stream.refuse(
-          new LeaseLostError(run.streamId, run.fence, `the stream stands at seq ${head.nextSeq}, not ${run.firstSeq}`),
+          new LeaseLostError(
+            batch.streamId,
+            batch.fence,
+            `the stream stands at seq ${head.nextSeq}, not ${batch.firstSeq}`,
+          ),
         );
       }
     }
@@ -134,20 +138,22 @@ export class Appender {
       await this.append(flights.slice(half));
       return;
     }
-    const { stream, run } = first;
-    if (run.events.length > 1) {
-      const half = Math.ceil(run.events.length / 2);
-      await this.append([{ stream, run: { ...run, events: run.events.slice(0, half) } }]);
+    const { stream, batch } = first;
+    if (batch.events.length > 1) {
+      const half = Math.ceil(batch.events.length / 2);
+      await this.append([{ stream, batch: { ...batch, events: batch.events.slice(0, half) } }]);
       if (stream.refused === undefined) {
-        await this.append([{ stream, run: { ...run, firstSeq: run.firstSeq + half, events: run.events.slice(half) } }]);
+        await this.append([
+          { stream, batch: { ...batch, firstSeq: batch.firstSeq + half, events: batch.events.slice(half) } },
+        ]);
       }
       return;
     }
-    this.#log.error({ err: error, streamId: run.streamId, seq: run.firstSeq }, 'journal refused an event');
+    this.#log.error({ err: error, streamId: batch.streamId, seq: batch.firstSeq }, 'journal refused an event');
     stream.refuse(
       new OncefleetError(
         'JOURNAL_REFUSED',
-        `Postgres refused event ${run.firstSeq} of stream ${run.streamId}: ${(error as Error).message}`,
+        `Postgres refused event ${batch.firstSeq} of stream ${batch.streamId}: ${(error as Error).message}`,
         { cause: error },
       ),
     );

@@ -2,14 +2,14 @@
 
 import { cursorAt } from './cursor.ts';
 import type { JobEvent, StreamEvent } from './event.ts';
-import type { RunMessage } from './message.ts';
+import type { BatchMessage } from './message.ts';
 import type { Tail } from './tail.ts';
 
 /**
  * A batch of consecutive events. Its reader takes them by iterating or by `skip`; what it has not
  * taken when it asks for the next batch is in a later one.
  */
-export interface EventRun extends Iterable<StreamEvent> {
+export interface FollowedBatch extends Iterable<StreamEvent> {
   /**
    * The same object for every reader in this process that gets these very events. Undefined where
    * this reader may be the only one, and once the events are taken.
@@ -23,7 +23,7 @@ export interface EventRun extends Iterable<StreamEvent> {
  * Events read from the journal. Like a live batch it holds nothing once it is taken, because readers
  * keep a batch until they have the next.
  */
-export class ReadBatch implements EventRun {
+export class ReadBatch implements FollowedBatch {
   readonly source = undefined;
   #events: Iterator<StreamEvent> | undefined;
   readonly #taken: (event: StreamEvent) => void;
@@ -61,7 +61,7 @@ export class ReadBatch implements EventRun {
 }
 
 /** The events of a live message that its reader does not have yet. */
-export class LiveBatch implements EventRun {
+export class LiveBatch implements FollowedBatch {
   #source: object | undefined;
   #texts: readonly string[];
   readonly #firstSeq: number;
@@ -72,7 +72,7 @@ export class LiveBatch implements EventRun {
   readonly #signal: AbortSignal | undefined;
 
   constructor(
-    message: RunMessage,
+    message: BatchMessage,
     texts: readonly string[],
     tail: Tail,
     immediate: boolean,

@@ -6,13 +6,13 @@
 import type { EventEmitter } from 'node:events';
 import type { Logger } from '../log.ts';
 import { isSharded, onMessage, onSubscribable, type RedisConnection, subscribe, unsubscribe } from '../redis/pubsub.ts';
-import { decodeRunMessage, type RunMessage, SILENT_END } from './message.ts';
+import { type BatchMessage, decodeBatchMessage, SILENT_END } from './message.ts';
 
 /** A subscription that Redis refused (a slot on the move, a node going away) is asked for again, ms. */
 const RESUBSCRIBE_MS = 500;
 
 export interface ChannelListener {
-  onRun(message: RunMessage): void;
+  onBatch(message: BatchMessage): void;
   /** Something may have been missed: the subscription began, broke, or came back. */
   onGap(): void;
 }
@@ -169,17 +169,17 @@ export class ChannelHub {
     if (name === endingsChannel(this.#prefix)) {
       for (const streamId of text.split(',')) {
         const ended = this.#channels.get(streamChannel(this.#prefix, streamId));
-        if (ended !== undefined) for (const listener of [...ended.listeners]) listener.onRun(SILENT_END);
+        if (ended !== undefined) for (const listener of [...ended.listeners]) listener.onBatch(SILENT_END);
       }
       return;
     }
     const channel = this.#channels.get(name);
     if (channel === undefined) return;
-    const message = decodeRunMessage(text);
+    const message = decodeBatchMessage(text);
     if (message === undefined) {
-      this.#log.warn({ channel: name }, 'message ignored: not a run');
+      this.#log.warn({ channel: name }, 'message ignored: not a batch of events');
       return;
     }
-    for (const listener of [...channel.listeners]) listener.onRun(message);
+    for (const listener of [...channel.listeners]) listener.onBatch(message);
   }
 }

@@ -1,4 +1,4 @@
-import type { RunMessage } from './message.ts';
+import type { BatchMessage } from './message.ts';
 
 /**
  * Messages sent ahead of their commit that lie beyond the event a reader wants next. Bounded: what
@@ -7,7 +7,7 @@ import type { RunMessage } from './message.ts';
 export class EarlyBatches {
   readonly #maxLength: number;
   /** By first seq. */
-  #messages: RunMessage[] = [];
+  #messages: BatchMessage[] = [];
   #length = 0;
 
   constructor(maxLength: number) {
@@ -18,7 +18,7 @@ export class EarlyBatches {
     return this.#messages.length === 0;
   }
 
-  add(message: RunMessage): void {
+  add(message: BatchMessage): void {
     // A committed one can be read from the journal.
     if (message.committed) return;
     if (this.#length + message.length > this.#maxLength) {
@@ -26,7 +26,7 @@ export class EarlyBatches {
       this.#length = 0;
     }
     let at = this.#messages.length;
-    while (at > 0 && (this.#messages[at - 1] as RunMessage).firstSeq > message.firstSeq) at--;
+    while (at > 0 && (this.#messages[at - 1] as BatchMessage).firstSeq > message.firstSeq) at--;
     this.#messages.splice(at, 0, message);
     this.#length += message.length;
   }
@@ -38,7 +38,7 @@ export class EarlyBatches {
   }
 
   /** The earliest, once nothing is missing before it. */
-  take(next: number): RunMessage | undefined {
+  take(next: number): BatchMessage | undefined {
     const [first] = this.#messages;
     if (first === undefined || first.firstSeq > next) return undefined;
     this.#messages.shift();

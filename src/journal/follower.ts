@@ -16,7 +16,7 @@ import { findStreamStates, type StreamState } from '../db/streams/segments.ts';
 import { OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { Batcher } from '../util/batcher.ts';
-import { type EventRun, LiveBatch, ReadBatch } from './batches.ts';
+import { type FollowedBatch, LiveBatch, ReadBatch } from './batches.ts';
 import type { ChannelHub } from './channel.ts';
 import { type Cursor, parseCursor } from './cursor.ts';
 import { EarlyBatches } from './early-batches.ts';
@@ -92,11 +92,11 @@ export class Followers {
   }
 
   /** The same, as batches of all types; its signal alone ends a `next()` that waits. */
-  followRuns(options: Omit<FollowStreamOptions, 'types'>): AsyncGenerator<EventRun, void, undefined> {
+  followBatches(options: Omit<FollowStreamOptions, 'types'>): AsyncGenerator<FollowedBatch, void, undefined> {
     return this.#follow(options, new Inbox(this.#maxInboxLength));
   }
 
-  async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<EventRun, void, undefined> {
+  async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<FollowedBatch, void, undefined> {
     const { streamId, tenant, signal, committed = false } = options;
     signal?.throwIfAborted();
     const place = parseCursor(options.after);

@@ -1,4 +1,4 @@
-import type { EventRun } from './batches.ts';
+import type { FollowedBatch } from './batches.ts';
 import type { Cursor } from './cursor.ts';
 import type { JobEvent, StreamEvent } from './event.ts';
 import { Inbox } from './inbox.ts';
@@ -12,7 +12,7 @@ export interface Following<E extends JobEvent = JobEvent> extends AsyncGenerator
 /** Follows nothing: throws on the first `next()`. */
 export function failedFollowing(error: Error, after: Cursor): Following {
   // biome-ignore lint/correctness/useYield: it ends before it could.
-  const events = (async function* (): AsyncGenerator<EventRun, void, undefined> {
+  const events = (async function* (): AsyncGenerator<FollowedBatch, void, undefined> {
     throw error;
   })();
   return new StoppableFollowing(events, new Inbox(0), after);
@@ -23,7 +23,7 @@ export function failedFollowing(error: Error, after: Cursor): Following {
  * and so for an event.
  */
 export class StoppableFollowing implements Following {
-  readonly #batches: AsyncGenerator<EventRun, void, undefined>;
+  readonly #batches: AsyncGenerator<FollowedBatch, void, undefined>;
   /** What is left of the last batch. */
   #events: Iterator<StreamEvent> | undefined;
   /** The last answer that is still pending. */
@@ -34,7 +34,7 @@ export class StoppableFollowing implements Following {
   #stopped = false;
 
   constructor(
-    batches: AsyncGenerator<EventRun, void, undefined>,
+    batches: AsyncGenerator<FollowedBatch, void, undefined>,
     inbox: Inbox,
     after: Cursor,
     types?: ReadonlySet<string>,

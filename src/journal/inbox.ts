@@ -1,5 +1,5 @@
 import type { ChannelListener } from './channel.ts';
-import type { RunMessage } from './message.ts';
+import type { BatchMessage } from './message.ts';
 
 /**
  * What the live bus brought while a follower was busy. Bounded: when a message does not fit, all
@@ -7,7 +7,7 @@ import type { RunMessage } from './message.ts';
  */
 export class Inbox implements ChannelListener {
   readonly #maxLength: number;
-  #messages: RunMessage[] = [];
+  #messages: BatchMessage[] = [];
   #length = 0;
   #gap = false;
   #stopped = false;
@@ -27,7 +27,7 @@ export class Inbox implements ChannelListener {
     return this.#stopped;
   }
 
-  onRun(message: RunMessage): void {
+  onBatch(message: BatchMessage): void {
     if (this.#length + message.length > this.#maxLength) {
       this.#messages = [];
       this.#length = 0;
@@ -49,7 +49,7 @@ export class Inbox implements ChannelListener {
     this.#wake?.();
   }
 
-  take(): RunMessage | undefined {
+  take(): BatchMessage | undefined {
     const message = this.#messages.shift();
     if (message !== undefined) this.#length -= message.length;
     return message;

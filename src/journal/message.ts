@@ -1,13 +1,13 @@
 /** What goes over the live bus: how a batch of events becomes a message, and back. */
-import { lastSeq, type Run } from '../db/streams/segments.ts';
+import { type EventBatch, lastSeq } from '../db/streams/segments.ts';
 
-/** Larger runs are announced without their events, which followers then read from Postgres. */
+/** Larger batches are announced without their events, which followers then read from Postgres. */
 const MAX_MESSAGE_LENGTH = 256 * 1024;
 
 /** What a message takes in memory besides its text, in characters, about. */
 const MESSAGE_OVERHEAD = 100;
 
-export interface RunMessage {
+export interface BatchMessage {
   firstSeq: number;
   lastSeq: number;
   fence: number;
@@ -22,24 +22,24 @@ export interface RunMessage {
 }
 
 /**
- * A run to tell followers of.
+ * A batch to tell followers of.
  *
  * `events`: as it was committed. `ahead`: before its commit. `pointer`: committed, and its
  * events were told ahead (or are in the row, of a silent job).
  */
 export interface Announcement {
-  run: Run;
+  batch: EventBatch;
   end: boolean;
   form?: 'events' | 'ahead' | 'pointer';
 }
 
 /**
- * A run as a message: a line of JSON about it, then a line an event. Events are JSON texts,
+ * A batch as a message: a line of JSON about it, then a line an event. Events are JSON texts,
  * which hold no line breaks, so neither end has to parse them to take them apart.
  */
-export function encodeRunMessage(run: Run, end: boolean, form: Announcement['form'] = 'events'): string {
-  const { events, firstSeq, fence } = run;
-  const last = Math.max(firstSeq, lastSeq(run));
+export function encodeBatchMessage(batch: EventBatch, end: boolean, form: Announcement['form'] = 'events'): string {
+  const { events, firstSeq, fence } = batch;
+  const last = Math.max(firstSeq, lastSeq(batch));
   const head = `{"first":${firstSeq},"last":${last},"fence":${fence},"end":${end}${form === 'ahead' ? ',"ahead":true' : ''}}`;
   if (form === 'pointer' || events.length === 0) return head;
   let length = 0;
@@ -50,8 +50,8 @@ export function encodeRunMessage(run: Run, end: boolean, form: Announcement['for
   return length > MAX_MESSAGE_LENGTH ? head : `${head}\n${events.join('\n')}`;
 }
 
-/** `undefined` for anything that is not a run message: a channel is open to whoever can reach Redis. */
-export function decodeRunMessage(text: string): RunMessage | undefined {
+/** `undefined` for anything that is not a batch message: a channel is open to whoever can reach Redis. */
+export function decodeBatchMessage(text: string): BatchMessage | undefined {
   const lineEnd = text.indexOf('\n');
   let value: { first?: unknown; last?: unknown; fence?: unknown; end?: unknown; ahead?: unknown } | null;
   try {
@@ -69,7 +69,7 @@ export function decodeRunMessage(text: string): RunMessage | undefined {
 }
 
 /** What a listener is told of a silent job's end: its terminal event is in its row. */
-export const SILENT_END: RunMessage = Object.freeze({
+export const SILENT_END: BatchMessage = Object.freeze({
   firstSeq: 0,
   lastSeq: 0,
   fence: 0,

@@ -1,7 +1,7 @@
 import type { Logger } from '../log.ts';
 import { isSharded, publish, type RedisConnection } from '../redis/pubsub.ts';
 import { endingsChannel, streamChannel } from './channel.ts';
-import { type Announcement, encodeRunMessage } from './message.ts';
+import { type Announcement, encodeBatchMessage } from './message.ts';
 
 /** Messages handed to Redis and not yet confirmed; past it, live messages are skipped (followers read). */
 const MAX_UNCONFIRMED = 10_000;
@@ -37,7 +37,9 @@ export class Publisher {
   publishEndings(streamIds: readonly string[]): void {
     if (isSharded(this.#redis)) {
       // A follower has its stream's node for certain, and no other.
-      this.publish(streamIds.map((streamId) => ({ run: { streamId, fence: 0, firstSeq: 0, events: [] }, end: true })));
+      this.publish(
+        streamIds.map((streamId) => ({ batch: { streamId, fence: 0, firstSeq: 0, events: [] }, end: true })),
+      );
       return;
     }
     const redis = this.#redis;
@@ -63,7 +65,8 @@ export class Publisher {
 
   async #send(announcements: readonly Announcement[]): Promise<void> {
     const pairs = announcements.map(
-      ({ run, end, form }) => [streamChannel(this.#prefix, run.streamId), encodeRunMessage(run, end, form)] as const,
+      ({ batch, end, form }) =>
+        [streamChannel(this.#prefix, batch.streamId), encodeBatchMessage(batch, end, form)] as const,
     );
     // On a Cluster a script may publish to its own node's channels only.
     if (pairs.length === 1 || isSharded(this.#redis)) {

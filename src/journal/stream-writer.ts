@@ -1,4 +1,4 @@
-import type { Run } from '../db/streams/segments.ts';
+import type { EventBatch } from '../db/streams/segments.ts';
 import { OncefleetError } from '../errors.ts';
 import { encodeEvent, type JobEvent } from './event.ts';
 
@@ -25,7 +25,7 @@ export interface StreamWriterHost {
   dropped(stream: StreamWriter, events: number, length: number): void;
   flushSoon(): void;
   room(): Promise<void> | undefined;
-  publishAhead(run: Run): void;
+  publishAhead(batch: EventBatch): void;
 }
 
 /** What one run writes into its stream: buffered here, committed by the `JournalWriter` that opened it. */
@@ -39,7 +39,7 @@ export class StreamWriter {
   #pending: string[] = [];
   #pendingLength = 0;
   /** Events taken for the flush in flight. */
-  #taken: Run | undefined;
+  #taken: EventBatch | undefined;
   #takenLength = 0;
   /** Seq of the first event that is neither committed nor in flight. */
   #pendingSeq: number;
@@ -138,7 +138,7 @@ export class StreamWriter {
   }
 
   /** Takes events for a flush: no more than `maxLength` characters, unless the first is longer. */
-  take(maxLength: number): Run {
+  take(maxLength: number): EventBatch {
     let count = 0;
     let length = 0;
     while (
@@ -157,9 +157,9 @@ export class StreamWriter {
     return this.#taken;
   }
 
-  /** A run, or the start of one, is durable. */
-  committed(run: Run): void {
-    this.#committedSeq = run.firstSeq + run.events.length;
+  /** A batch, or the start of one, is durable. */
+  committed(batch: EventBatch): void {
+    this.#committedSeq = batch.firstSeq + batch.events.length;
     if (this.#taken !== undefined && this.#committedSeq >= this.#taken.firstSeq + this.#taken.events.length)
       this.#release();
     const ready = this.#waiters.filter((waiter) => waiter.upTo <= this.#committedSeq);

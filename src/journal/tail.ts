@@ -1,7 +1,7 @@
 import type { StreamState } from '../db/streams/segments.ts';
 import { OncefleetError } from '../errors.ts';
 import type { Place } from './cursor.ts';
-import type { RunMessage } from './message.ts';
+import type { BatchMessage } from './message.ts';
 
 /**
  * Where a reader stands, and how much of what it has is sure to stay. It is in one of three states:
@@ -92,7 +92,7 @@ export class Tail {
    * What to do about a message: drop it, keep it until the events before it have come, check the
    * head first, or give its events from `next` on.
    */
-  meet(message: RunMessage): 'drop' | 'keep' | 'checkHead' | { events: readonly string[] } {
+  meet(message: BatchMessage): 'drop' | 'keep' | 'checkHead' | { events: readonly string[] } {
     const { fence, lastSeq, firstSeq, events } = message;
     const tailFence = this.#fence;
     if (tailFence !== undefined && fence > tailFence) {

@@ -4,7 +4,7 @@
  * A flush starts when none is in flight and the oldest buffered event is `lingerMs` old, or
  * when buffers reach `maxEvents` or `maxLength`, or on `flush()`. The timer is a real one,
  * so the last event of a quiet stream does not wait for company. While Postgres is unreachable the
- * flush in flight is retried as it is (same runs, same seqs) and buffers hold up to
+ * flush in flight is retried as it is (same batches, same seqs) and buffers hold up to
  * `highWaterMark`; past it `emit` waits. `Appender` has the flush itself.
  *
  * The terminal event of a run does not come this way: it commits with the outcome (`StreamWriter.seal`).
@@ -68,7 +68,7 @@ export class JournalWriter {
       dropped: (stream, events, length) => this.#dropped(stream, events, length),
       flushSoon: () => this.#flushNow(),
       room: () => this.#room(),
-      publishAhead: (run) => publisher.publish([{ run, end: false, form: 'ahead' }]),
+      publishAhead: (batch) => publisher.publish([{ batch, end: false, form: 'ahead' }]),
     };
   }
 
@@ -150,7 +150,7 @@ export class JournalWriter {
   }
 
   async #flushDirty(): Promise<void> {
-    const flights = [...this.#dirty].map((stream) => ({ stream, run: stream.take(this.#maxLength) }));
+    const flights = [...this.#dirty].map((stream) => ({ stream, batch: stream.take(this.#maxLength) }));
     for (const { stream } of flights) if (!stream.hasPending) this.#dirty.delete(stream);
     await this.#appender.append(flights);
   }

@@ -38,7 +38,7 @@ export class OutcomeWriter {
       resultTtlMs: spec.policy.resultTtlMs ?? this.#host.runtime.settings.resultTtlMs,
       delivery: attemptsMade,
       ...(claimed.options.keyless === true && spec.transparent ? { rerunnable: true } : {}),
-      run:
+      batch:
         events.length === 0
           ? undefined
           : { streamId: claimed.id, fence: claimed.fence, firstSeq: sealed.firstSeq, events },

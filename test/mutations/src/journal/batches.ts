@@ -18,19 +18,20 @@ export default [
     title: 'drops messages it has seen, whole and in part',
   },
   {
-    name: 'follower-run-bound',
+    name: 'follower-batch-bound',
     find: 'const taken = Math.min(count, left);',
     replace: 'const taken = count;',
-    mechanism: 'a run skips no more than it has',
+    mechanism: 'a batch skips no more than it has',
     test: 'test/journal/follower.test.ts',
-    title: 'of runs that skips more than there is misses nothing that comes later',
+    title: 'of batches that skips more than there is misses nothing that comes later',
   },
   {
-    name: 'follower-run-skip',
+    name: 'follower-batch-skip',
     find: 'if (taken > 0) this.#take(this.#tail.next + taken - 1);',
     replace: '',
-    mechanism: 'what a reader of runs skips it has',
+    mechanism: 'what a reader of batches skips it has',
     test: 'test/journal/follower.test.ts',
-    title: 'of runs may skip what another has read: both are given every event once, and what is none by the journal',
+    title:
+      'of batches may skip what another has read: both are given every event once, and what is none by the journal',
   },
 ] satisfies readonly Change[];

@@ -11,7 +11,7 @@ export default [
   },
   {
     name: 'channel-endings',
-    find: 'if (ended !== undefined) for (const listener of [...ended.listeners]) listener.onRun(SILENT_END);',
+    find: 'if (ended !== undefined) for (const listener of [...ended.listeners]) listener.onBatch(SILENT_END);',
     replace: '',
     mechanism: 'the ends of silent jobs reach those who wait',
     test: 'test/journal/follower.test.ts',

@@ -89,11 +89,11 @@ export default [
     title: 'of an unknown job, or another tenant’s, is not found',
   },
   {
-    name: 'follower-run-rest',
+    name: 'follower-batch-rest',
     find: 'if (!taken) break;',
     replace: '',
-    mechanism: 'what a reader of runs has not taken is given again',
+    mechanism: 'what a reader of batches has not taken is given again',
     test: 'test/journal/follower.test.ts',
-    title: 'of runs that takes a part of one is given the rest, read or live',
+    title: 'of batches that takes a part of one is given the rest, read or live',
   },
 ] satisfies readonly Change[];
