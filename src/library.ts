@@ -7,7 +7,21 @@ export { checkSchema, migrate } from './db/migrate.ts';
 export type { TenantPolicy } from './db/retention.ts';
 export type { Database } from './db/schema.ts';
 export type { CallerTransaction, PgTransaction } from './enqueue/caller-transaction.ts';
-export * from './errors.ts';
+export {
+  CancelledError,
+  ERROR_CODES,
+  type ErrorCode,
+  InputInvalidError,
+  InterruptedError,
+  type Issue,
+  JobFailedError,
+  LeaseLostError,
+  NonRetryableError,
+  OncefleetError,
+  type OncefleetErrorOptions,
+  RetryAfterError,
+  type StoredFailure,
+} from './errors.ts';
 export { createBuiltinJobs } from './jobs/builtin-jobs.ts';
 export {
   type AnyJobDefinition,
@@ -38,8 +52,6 @@ export {
   fold,
 } from './journal/fold.ts';
 export type { Following } from './journal/following.ts';
-export type { StreamWriter } from './journal/stream-writer.ts';
-export { JournalWriter } from './journal/writer.ts';
 export { createLogger, type Logger } from './log.ts';
 export type { Diagnosis, DoctorOptions, Finding } from './maintenance/doctor/doctor.ts';
 export { type Maintenance, type MaintenanceOptions, startMaintenance } from './maintenance/start-maintenance.ts';
