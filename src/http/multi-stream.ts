@@ -103,7 +103,7 @@ export async function multiStreamRoutes(instance: FastifyInstance, options: Stre
     } catch (error) {
       if (!stream.signal.aborted) request.log.warn({ jobId: id, err: loggableError(error) }, 'follower failed');
     }
-    // The others must not go on alone: their reader would take it for silence.
+    // The others must not continue alone: their reader would take this one for quiet.
     if (!stream.signal.aborted) stream.destroy();
     return false;
   }
@@ -138,7 +138,7 @@ class Cursors {
   }
 
   moveTo(id: string, event: StreamEvent): void {
-    // Who loses the connection right after a rewind must be told of it again.
+    // A reader that loses its connection right after a rewind needs it again.
     if (event.event.type !== 'rewind') this.#tokens.set(id, cursorOf(event));
   }
 

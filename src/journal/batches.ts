@@ -126,7 +126,7 @@ export class LiveBatch implements FollowedBatch {
   }
 }
 
-/** `undefined` for what is no event: a channel is open to whoever can reach Redis. */
+/** `undefined` for what is no event: every client of Redis can publish on a channel. */
 function parseEvent(json: string): JobEvent | undefined {
   try {
     const event = JSON.parse(json) as JobEvent | null;

@@ -8,7 +8,7 @@ import type { Logger } from '../log.ts';
 import { isSharded, onMessage, onSubscribable, type RedisConnection, subscribe, unsubscribe } from '../redis/pubsub.ts';
 import { type BatchMessage, decodeBatchMessage, SILENT_END } from './message.ts';
 
-/** A subscription that Redis refused (a slot on the move, a node going away) is asked for again, ms. */
+/** A subscription that Redis refused (a slot on the move, a node going away) is asked for again after this long. */
 const RESUBSCRIBE_MS = 500;
 
 export interface ChannelListener {
@@ -22,7 +22,7 @@ export function streamChannel(prefix: string, streamId: string): string {
 }
 
 /**
- * Where the ends of silent jobs are told, many in a message: a message each would cost Redis
+ * Where the ends of silent jobs are announced, many in a message: a message each would cost Redis
  * and the worker as much as the rest of such a job's journal.
  */
 export function endingsChannel(prefix: string): string {
@@ -147,7 +147,7 @@ export class ChannelHub {
   }
 
   #confirm(names: readonly string[]): void {
-    // Let go while the connection was away: ioredis has sent what was under way again.
+    // Unsubscribed while the connection was down: ioredis has sent what was pending again.
     this.#unsubscribe(names.filter((name) => !this.#channels.has(name)));
     for (const name of names) {
       const channel = this.#channels.get(name);

@@ -15,17 +15,17 @@ export interface BatchMessage {
   end: boolean;
   /** False: sent before its commit, which may never come. */
   committed: boolean;
-  /** JSON texts, not looked at yet; absent when the message only points at the journal. */
+  /** JSON texts, not parsed yet; absent when the message only points at the journal. */
   events: readonly string[] | undefined;
   /** Characters it takes in memory, about. */
   length: number;
 }
 
 /**
- * A batch to tell followers of.
+ * A batch to announce to followers.
  *
  * `events`: as it was committed. `ahead`: before its commit. `pointer`: committed, and its
- * events were told ahead (or are in the row, of a silent job).
+ * events were sent ahead (or are in the row, of a silent job).
  */
 export interface Announcement {
   batch: EventBatch;
@@ -50,7 +50,7 @@ export function encodeBatchMessage(batch: EventBatch, end: boolean, form: Announ
   return length > MAX_MESSAGE_LENGTH ? head : `${head}\n${events.join('\n')}`;
 }
 
-/** `undefined` for anything that is not a batch message: a channel is open to whoever can reach Redis. */
+/** `undefined` for anything that is not a batch message: every client of Redis can publish on a channel. */
 export function decodeBatchMessage(text: string): BatchMessage | undefined {
   const lineEnd = text.indexOf('\n');
   let value: { first?: unknown; last?: unknown; fence?: unknown; end?: unknown; ahead?: unknown } | null;
@@ -68,7 +68,7 @@ export function decodeBatchMessage(text: string): BatchMessage | undefined {
   return { firstSeq: first, lastSeq: last, fence, end, committed, events, length: MESSAGE_OVERHEAD + text.length };
 }
 
-/** What a listener is told of a silent job's end: its terminal event is in its row. */
+/** The end of a silent job, for listeners: its terminal event is in its row. */
 export const SILENT_END: BatchMessage = Object.freeze({
   firstSeq: 0,
   lastSeq: 0,

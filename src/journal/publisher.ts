@@ -6,7 +6,7 @@ import { type Announcement, encodeBatchMessage } from './message.ts';
 /** Messages handed to Redis and not yet confirmed; past it, live messages are skipped (followers read). */
 const MAX_UNCONFIRMED = 10_000;
 
-/** Ends told in one message. */
+/** Ends announced in one message. */
 const MAX_ENDINGS = 1_000;
 
 /**
@@ -33,7 +33,7 @@ export class Publisher {
     if (announcements.length > 0) this.#handOver(announcements.length, () => this.#send(announcements));
   }
 
-  /** Tells that jobs have ended which never said anything. */
+  /** Announces the ends of jobs that emitted nothing. */
   publishEndings(streamIds: readonly string[]): void {
     if (isSharded(this.#redis)) {
       // A follower has its stream's node for certain, and no other.

@@ -21,7 +21,7 @@ export interface JournalWriterOptions {
   db: Kysely<Database>;
   publisher: Pick<Publisher, 'publish'>;
   log: Logger;
-  /** How long the oldest buffered event waits for company, ms. Default 5. */
+  /** How long the oldest buffered event waits for company. Default 5. */
   lingerMs?: number;
   /** Buffered events that start a flush at once. Default 2,000. */
   maxEvents?: number;
