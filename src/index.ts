@@ -9,7 +9,17 @@
 import { createRequire } from 'node:module';
 import type * as Library from './library.ts';
 
-export * from './errors.ts';
+export {
+  CancelledError,
+  ERROR_CODES,
+  InputInvalidError,
+  InterruptedError,
+  JobFailedError,
+  LeaseLostError,
+  NonRetryableError,
+  OncefleetError,
+  RetryAfterError,
+} from './errors.ts';
 export { isTerminalType } from './journal/event.ts';
 export { createFolder, fold } from './journal/fold.ts';
 export type * from './library.ts';
@@ -26,7 +36,6 @@ const FILES = {
   createLogger: 'log',
   defineJob: 'jobs/define-job',
   fleetSettings: 'config',
-  JournalWriter: 'journal/writer',
   loadConfig: 'config',
   migrate: 'db/migrate',
   startMaintenance: 'maintenance/start-maintenance',
@@ -41,13 +50,12 @@ function load<Name extends Late>(name: Name): (typeof Library)[Name] {
   return loaded[name] as (typeof Library)[Name];
 }
 
-/** A function or class of the library under its own type, loaded with its first call. */
+/** A function of the library under its own type, loaded with its first call. */
 function late<Name extends Late>(name: Name): (typeof Library)[Name] {
   const target = (() => {}) as unknown as object;
   const real = () => load(name) as object;
   return new Proxy(target, {
     apply: (_target, self, args) => Reflect.apply(real() as () => unknown, self, args),
-    construct: (_target, args) => Reflect.construct(real() as new () => object, args),
     get: (_target, key) => Reflect.get(real(), key),
   }) as (typeof Library)[Name];
 }
@@ -58,8 +66,6 @@ export const createFleet = late('createFleet');
 export const createLogger = late('createLogger');
 export const defineJob = late('defineJob');
 export const fleetSettings = late('fleetSettings');
-export const JournalWriter = late('JournalWriter');
-export type JournalWriter = Library.JournalWriter;
 export const loadConfig = late('loadConfig');
 export const migrate = late('migrate');
 export const startMaintenance = late('startMaintenance');

@@ -7,7 +7,21 @@ export { checkSchema, migrate } from './db/migrate.ts';
 export type { TenantPolicy } from './db/retention.ts';
 export type { Database } from './db/schema.ts';
 export type { CallerTransaction, PgTransaction } from './enqueue/caller-transaction.ts';
-export * from './errors.ts';
+export {
+  CancelledError,
+  ERROR_CODES,
+  type ErrorCode,
+  InputInvalidError,
+  InterruptedError,
+  type Issue,
+  JobFailedError,
+  LeaseLostError,
+  NonRetryableError,
+  OncefleetError,
+  type OncefleetErrorOptions,
+  RetryAfterError,
+  type StoredFailure,
+} from './errors.ts';
 export { createBuiltinJobs } from './jobs/builtin-jobs.ts';
 export {
   type AnyJobDefinition,
@@ -19,6 +33,7 @@ export {
   type JobPolicy,
   type Schema,
 } from './jobs/define-job.ts';
+export type { FollowedBatch } from './journal/batches.ts';
 export type { Cursor } from './journal/cursor.ts';
 export {
   type AttemptEvent,
@@ -36,8 +51,7 @@ export {
   type FoldState,
   fold,
 } from './journal/fold.ts';
-export type { EventRun, Following } from './journal/follower.ts';
-export { JournalWriter, type StreamWriter } from './journal/writer.ts';
+export type { Following } from './journal/following.ts';
 export { createLogger, type Logger } from './log.ts';
 export type { Diagnosis, Finding } from './maintenance/doctor/diagnosis.ts';
 export type { DoctorOptions } from './maintenance/doctor/doctor.ts';

@@ -23,9 +23,6 @@ const BEING_SPLIT = [
   'src/http/app.ts',
   'src/http/jobs.ts',
   'src/http/multi-stream.ts',
-  'src/http/stream.ts',
-  'src/journal/follower.ts',
-  'src/journal/writer.ts',
   'src/workers/fleet.ts',
 ];
 

@@ -28,9 +28,11 @@ import {
   toStoredFailure,
 } from '../errors.ts';
 import type { AnyJobDefinition, JobDefinition } from '../jobs/define-job.ts';
+import type { FollowedBatch } from '../journal/batches.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent } from '../journal/event.ts';
-import { type EventRun, type Following, type FollowStreamOptions, failedFollowing } from '../journal/follower.ts';
+import type { FollowStreamOptions } from '../journal/follower.ts';
+import { type Following, failedFollowing } from '../journal/following.ts';
 import {
   abortSignal,
   aFunction,
@@ -93,10 +95,10 @@ export interface JobClient {
   /** @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED (on a `next()`) */
   follow(id: string, options?: FollowOptions): Following;
   /**
-   * The same a run at a time, for who passes events on as texts: `skip` takes a run without
-   * parsing it, and its `source` is the same for all readers who are given it.
+   * The same in batches, for callers that forward raw JSON: `skip` takes a batch without
+   * parsing it, and its `source` is the same for all readers that are given it.
    */
-  followRuns(id: string, options?: Omit<FollowOptions, 'types'>): AsyncGenerator<EventRun, void, undefined>;
+  followBatches(id: string, options?: Omit<FollowOptions, 'types'>): AsyncGenerator<FollowedBatch, void, undefined>;
   /** One page from the journal, without waiting. `finished` with no events: the cursor is at or past the end. */
   readEvents(id: string, options?: { tenant?: string; after?: Cursor; limit?: number }): Promise<EventPage>;
   /** @throws OncefleetError JOB_NOT_FOUND, WAIT_TIMEOUT; JobFailedError */
@@ -516,11 +518,11 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     },
     follow: (id, options = {}) =>
       follow('follow', followSchema, id, options?.tenant ?? runtime.settings.tenant, options),
-    async *followRuns(id, options = {}) {
-      parseOptions('followRuns', followSchema.omit({ types: true }), options);
+    async *followBatches(id, options = {}) {
+      parseOptions('followBatches', followSchema.omit({ types: true }), options);
       if (!isUuid(id)) throw notFound(id);
       const { after = -1, signal, committed, tenant = runtime.settings.tenant } = options;
-      yield* runtime.followers.followRuns({ streamId: id, tenant, after, signal, committed });
+      yield* runtime.followers.followBatches({ streamId: id, tenant, after, signal, committed });
     },
     async readEvents(id, options = {}) {
       const { tenant } = parseOptions('readEvents', readSchema, options);

@@ -443,7 +443,7 @@ export class Operator {
       );
       publisher.publish(
         cancelled.map(({ id, fence, seq }) => ({
-          run: { streamId: id, fence, firstSeq: seq, events: [terminalJson] },
+          batch: { streamId: id, fence, firstSeq: seq, events: [terminalJson] },
           end: true,
         })),
       );

@@ -77,7 +77,7 @@ export class Outcomes {
   #start(jobId: string): Waited {
     const look = () => this.#hint(jobId);
     // Subscribed or back after a cut: the end may have passed unheard, so look.
-    const unsubscribe = this.#hub.subscribe(jobId, { onRun: (run) => run.end && look(), onGap: look });
+    const unsubscribe = this.#hub.subscribe(jobId, { onBatch: (message) => message.end && look(), onGap: look });
     const waited: Waited = { outcome: Promise.withResolvers(), waiters: 0, xid: undefined, unsubscribe };
     this.#waited.set(jobId, waited);
     this.#checkTimer ??= setInterval(() => void this.#look([...this.#waited.keys()]), CHECK_MS);

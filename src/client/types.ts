@@ -5,7 +5,7 @@ import type { CallerTransaction } from '../enqueue/caller-transaction.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent, StreamEvent } from '../journal/event.ts';
-import type { Following } from '../journal/follower.ts';
+import type { Following } from '../journal/following.ts';
 
 export type { EnqueueOutcome, JobStatus };
 

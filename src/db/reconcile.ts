@@ -3,7 +3,7 @@ import { type Kysely, sql, type Transaction } from 'kysely';
 import { isTerminalStatus } from './jobs/states.ts';
 import type { Database } from './schema.ts';
 import { repairHead } from './streams/heads.ts';
-import { type Run, segmentText } from './streams/segments.ts';
+import { type EventBatch, segmentText } from './streams/segments.ts';
 import { isTerminalEvent, rowTerminalJson } from './streams/terminal.ts';
 
 /** Any number that nothing else locks; "once" in ASCII. */
@@ -91,7 +91,7 @@ export async function findOddStreams(
 interface RepairedStream {
   how: 'ended' | 'closed' | 'opened';
   /** The terminal event, to be published. */
-  run: Run | undefined;
+  batch: EventBatch | undefined;
 }
 
 /**
@@ -120,7 +120,7 @@ export async function repairStream(db: Kysely<Database>, id: string): Promise<Re
     if (!isTerminalStatus(status)) {
       if (head.state === 'open') return undefined;
       await repairHead(trx, id, { state: 'open', nextSeq: head.next_seq });
-      return { how: 'opened', run: undefined };
+      return { how: 'opened', batch: undefined };
     }
     if (head.state === 'closed') return undefined;
     const last = await sql<{ event: string }>`
@@ -128,7 +128,7 @@ export async function repairStream(db: Kysely<Database>, id: string): Promise<Re
     const event = last.rows[0]?.event;
     if (event !== undefined && isTerminalEvent(event)) {
       await repairHead(trx, id, { state: 'closed', nextSeq: head.next_seq });
-      return { how: 'closed', run: undefined };
+      return { how: 'closed', batch: undefined };
     }
     const terminalJson = rowTerminalJson({ status, result, error });
     const seq = head.next_seq;
@@ -137,6 +137,6 @@ export async function repairStream(db: Kysely<Database>, id: string): Promise<Re
       .values({ stream_id: id, first_seq: seq, last_seq: seq, fence: head.fence, events: segmentText([terminalJson]) })
       .execute();
     await repairHead(trx, id, { state: 'closed', nextSeq: seq + 1 });
-    return { how: 'ended', run: { streamId: id, fence: head.fence, firstSeq: seq, events: [terminalJson] } };
+    return { how: 'ended', batch: { streamId: id, fence: head.fence, firstSeq: seq, events: [terminalJson] } };
   });
 }

@@ -21,11 +21,12 @@ import { createCors } from './cors.ts';
 import { healthRoutes } from './health.ts';
 import { jobRoutes } from './jobs.ts';
 import { multiStreamRoutes } from './multi-stream.ts';
+import { OpenStreams } from './open-streams.ts';
 import { openApiOptions } from './openapi.ts';
 import { PROBLEM_CONTENT_TYPE, sendProblem, toProblem } from './problem.ts';
 import { redriveRoutes } from './redrive.ts';
 import { SilentSockets } from './silent-sockets.ts';
-import { OpenStreams, streamRoutes } from './stream.ts';
+import { streamRoutes } from './stream-routes.ts';
 
 /** Proxies commonly cut connections that were quiet for 30 to 60 s. */
 const KEEPALIVE_MS = 15_000;

@@ -3,8 +3,8 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
 import { OncefleetError } from '../errors.ts';
+import type { OpenStreams } from './open-streams.ts';
 import { problemResponses, sendProblem } from './problem.ts';
-import type { OpenStreams } from './stream.ts';
 
 const part = z.enum(['ok', 'unreachable']);
 

@@ -12,18 +12,13 @@ import { z } from 'zod';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
 import { isTerminalType, type StreamEvent } from '../journal/event.ts';
 import { isUuid } from '../util/uuid.ts';
+import { cursorOf, readCursor } from './cursor.ts';
+import { NATIVE } from './dialects/native.ts';
+import type { StreamRoutesOptions } from './event-stream.ts';
 import { isStoreUnavailable, loggableError, problemResponses } from './problem.ts';
+import { type ResponseStream, refuseForNow, startResponse } from './response-stream.ts';
 import { eventsHeaders, MAX_STREAMS, multiEventsQuery } from './schemas.ts';
-import { formatFrame, formatRetry } from './sse.ts';
-import {
-  cursorOf,
-  RECONNECT_MS,
-  type ResponseStream,
-  readCursor,
-  refuseForNow,
-  type StreamRoutesOptions,
-  startResponse,
-} from './stream.ts';
+import { formatFrame } from './sse.ts';
 
 export async function multiStreamRoutes(instance: FastifyInstance, options: StreamRoutesOptions): Promise<void> {
   const { client, streams, keepaliveMs } = options;
@@ -51,7 +46,7 @@ export async function multiStreamRoutes(instance: FastifyInstance, options: Stre
       },
     },
     async (request, reply) => {
-      if (streams.draining) return refuseForNow(request, reply, 'SHUTTING_DOWN');
+      if (streams.draining) return refuseForNow(request, reply, { dialect: NATIVE, code: 'SHUTTING_DOWN' });
       const ids = readStreamIds(request.query.streams);
       const { after, lastEventId } = request.query;
       const cursor = [request.headers['last-event-id'], after, lastEventId].find(
@@ -72,15 +67,16 @@ export async function multiStreamRoutes(instance: FastifyInstance, options: Stre
       unfinished = cursors.ids.filter((_, i) => !(pages[i]?.finished === true && pages[i].events.length === 0));
     } catch (error) {
       // An EventSource never comes back after a 503.
-      if (isStoreUnavailable(error)) return refuseForNow(request, reply, 'STORE_UNAVAILABLE');
+      if (isStoreUnavailable(error))
+        return refuseForNow(request, reply, { dialect: NATIVE, code: 'STORE_UNAVAILABLE' });
       throw error;
     }
     if (unfinished.length === 0) return reply.code(204).send();
-    if (streams.draining) return refuseForNow(request, reply, 'SHUTTING_DOWN');
-    const stream = startResponse(request, reply, keepaliveMs);
+    if (streams.draining) return refuseForNow(request, reply, { dialect: NATIVE, code: 'SHUTTING_DOWN' });
+    const stream = startResponse(request, reply, { dialect: NATIVE, keepaliveMs });
     if (stream === undefined) return reply;
     await streams.run(stream, async () => {
-      await stream.write(formatRetry(RECONNECT_MS));
+      await stream.write(NATIVE.open());
       const ended = await Promise.all(unfinished.map((id) => pump(id, { request, stream, cursors })));
       if (ended.every((reached) => reached)) stream.end();
     });
@@ -107,7 +103,7 @@ export async function multiStreamRoutes(instance: FastifyInstance, options: Stre
     } catch (error) {
       if (!stream.signal.aborted) request.log.warn({ jobId: id, err: loggableError(error) }, 'follower failed');
     }
-    // The others must not go on alone: their reader would take it for silence.
+    // The others must not continue alone: their reader would take this one for quiet.
     if (!stream.signal.aborted) stream.destroy();
     return false;
   }
@@ -142,7 +138,7 @@ class Cursors {
   }
 
   moveTo(id: string, event: StreamEvent): void {
-    // Who loses the connection right after a rewind must be told of it again.
+    // A reader that loses its connection right after a rewind needs it again.
     if (event.event.type !== 'rewind') this.#tokens.set(id, cursorOf(event));
   }
 

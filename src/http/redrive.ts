@@ -5,9 +5,9 @@ import type { JobClient } from '../client/client.ts';
 import type { RedriveManyOptions } from '../client/types.ts';
 import { OncefleetError } from '../errors.ts';
 import { parseOptions } from '../options.ts';
+import type { OpenStreams } from './open-streams.ts';
 import { problemResponses } from './problem.ts';
 import { redriveManyAnswer, redriveManyBody } from './schemas.ts';
-import type { OpenStreams } from './stream.ts';
 
 /** Proxies cut off requests that take much longer. */
 const CANARY_TIMEOUT_MS = 50_000;

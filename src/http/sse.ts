@@ -31,7 +31,7 @@ export function formatFrame(frame: SseFrame): string {
   return `${text}\n`;
 }
 
-/** Tells the reader how long to wait before it connects again, ms; the comment is for people. */
+/** Tells the reader how long to wait before it connects again; the comment is for people. */
 export function formatRetry(delayMs: number, comment?: string): string {
   return `retry: ${delayMs}\n${comment === undefined ? '' : `: ${oneLine('comment', comment)}\n`}\n`;
 }

@@ -15,7 +15,7 @@ export interface JobEvent {
 export interface StreamEvent<E extends JobEvent = JobEvent> {
   seq: number;
   fence: number;
-  /** What to go on after: the seq, on an `immediate` stream `<fence>-<seq>`. */
+  /** What to continue after: the seq, on an `immediate` stream `<fence>-<seq>`. */
   cursor: Cursor;
   event: E | SystemEvent;
   json: string;

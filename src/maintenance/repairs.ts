@@ -273,7 +273,7 @@ export async function finishIfOver(
 export async function repairStreamOf(runtime: Runtime, id: string): Promise<'ended' | 'closed' | 'opened' | undefined> {
   const repaired = await repairStream(runtime.db.kysely, id);
   if (repaired === undefined) return undefined;
-  if (repaired.run !== undefined) runtime.publisher.publish([{ run: repaired.run, end: true }]);
+  if (repaired.batch !== undefined) runtime.publisher.publish([{ batch: repaired.batch, end: true }]);
   runtime.log.warn({ jobId: id, how: repaired.how }, 'stream disagreed with its job');
   return repaired.how;
 }

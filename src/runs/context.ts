@@ -9,7 +9,7 @@ import { InputInvalidError, type Issue, LeaseLostError, OncefleetError } from '.
 import type { JobContext } from '../jobs/define-job.ts';
 import { type AttemptEvent, encodeJson, type JobEvent } from '../journal/event.ts';
 import { readPrevious } from '../journal/previous.ts';
-import type { StreamWriter } from '../journal/writer.ts';
+import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { Logger } from '../log.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Stop } from './stop.ts';

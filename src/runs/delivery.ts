@@ -100,7 +100,10 @@ export class Delivery {
     };
     const timer = setTimeout(() => stop(), waitMs);
     timer.unref();
-    const unsubscribe = hub.subscribe(jobId, { onRun: (run) => run.end && promote(), onGap: () => undefined });
+    const unsubscribe = hub.subscribe(jobId, {
+      onBatch: (message) => message.end && promote(),
+      onGap: () => undefined,
+    });
     log.debug({ jobId, waitMs: Math.round(waitMs) }, 'delivery deferred: the lease is held');
     return this.defer(waitMs);
   }

@@ -4,7 +4,7 @@ import { raiseFence } from '../db/jobs/fence.ts';
 import { findSettled, type Settlement } from '../db/jobs/settle.ts';
 import { isTransient } from '../db/transient.ts';
 import { LeaseLostError } from '../errors.ts';
-import type { StreamWriter } from '../journal/writer.ts';
+import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { Delivery, GuardHost } from './delivery.ts';
 import { eventOf, type SettledVerdict, settlementOf } from './verdict.ts';
 
@@ -38,7 +38,7 @@ export class OutcomeWriter {
       resultTtlMs: spec.policy.resultTtlMs ?? this.#host.runtime.settings.resultTtlMs,
       delivery: attemptsMade,
       ...(claimed.options.keyless === true && spec.transparent ? { rerunnable: true } : {}),
-      run:
+      batch:
         events.length === 0
           ? undefined
           : { streamId: claimed.id, fence: claimed.fence, firstSeq: sealed.firstSeq, events },

@@ -1,5 +1,5 @@
 import { InterruptedError, OncefleetError } from '../errors.ts';
-import type { StreamWriter } from '../journal/writer.ts';
+import type { StreamWriter } from '../journal/stream-writer.ts';
 import { Bag, type Placed } from '../util/swap-list.ts';
 import type { Stop } from './stop.ts';
 

@@ -12,7 +12,7 @@ import {
   OncefleetError,
   toStoredFailure,
 } from '../errors.ts';
-import type { StreamWriter } from '../journal/writer.ts';
+import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { HeldLease } from '../leases/keeper.ts';
 import { abortByBullMQ, abortByTime } from './aborts.ts';
 import { createContext } from './context.ts';

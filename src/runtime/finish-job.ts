@@ -40,7 +40,7 @@ export async function finishJob(
   });
   if (finished === undefined) return undefined;
   if (committed !== undefined) crashPoint(committed);
-  runtime.publisher.publish([{ run: finished.run, end: true }]);
+  runtime.publisher.publish([{ batch: finished.batch, end: true }]);
   const { alert } = finished;
   const alerted = alert === undefined ? Promise.resolve() : runtime.poisonAlerts.raise(definition, alert);
   return { ...finished, alerted };

@@ -7,14 +7,15 @@ import { createDb, type Db } from '../db/client.ts';
 import { type ClaimAnswer, type ClaimRequest, claimJobs } from '../db/jobs/claim.ts';
 import { findSettled, type Settlement, settleJobs } from '../db/jobs/settle.ts';
 import { findInput, setSource } from '../db/jobs/source.ts';
-import type { Run } from '../db/streams/segments.ts';
+import type { EventBatch } from '../db/streams/segments.ts';
 import { isTransient } from '../db/transient.ts';
 import { Acceptor } from '../enqueue/accept.ts';
 import { Dispatcher } from '../enqueue/dispatcher.ts';
 import { Outbox } from '../enqueue/outbox.ts';
 import { type Issue, OncefleetError } from '../errors.ts';
-import { ChannelHub, Publisher } from '../journal/channel.ts';
+import { ChannelHub } from '../journal/channel.ts';
 import { Followers } from '../journal/follower.ts';
+import { Publisher } from '../journal/publisher.ts';
 import { JournalWriter } from '../journal/writer.ts';
 import { LeaseKeeper } from '../leases/keeper.ts';
 import { type Logger, silentLogger } from '../log.ts';
@@ -301,14 +302,14 @@ export class Runtime {
   }
 
   #announce(settlements: readonly Settlement[]): void {
-    const runs: { run: Run; end: boolean }[] = [];
+    const announcements: { batch: EventBatch; end: boolean }[] = [];
     const silentlyEnded: string[] = [];
-    for (const { id, run, status } of settlements) {
+    for (const { id, batch, status } of settlements) {
       const end = status !== 'pending';
-      if (run !== undefined) runs.push({ run, end });
+      if (batch !== undefined) announcements.push({ batch, end });
       else if (end) silentlyEnded.push(id);
     }
-    this.publisher.publish(runs);
+    this.publisher.publish(announcements);
     this.publisher.publishEndings(silentlyEnded);
   }
 }

@@ -1,5 +1,7 @@
 /** What `import 'oncefleet'` loads: packages, not milliseconds. */
 import { execFileSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 
@@ -22,6 +24,16 @@ function packagesOf(code: string): string[] {
     console.log(JSON.stringify([...seen].toSorted()));`;
   const args = ['--conditions=oncefleet-source', '--input-type=module', '-e', script];
   return JSON.parse(execFileSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' })) as string[];
+}
+
+/** Every page of the documentation. */
+function docs(): string {
+  const pages = readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' }).filter((page) =>
+    page.endsWith('.md'),
+  );
+  return ['README.md', ...pages.map((page) => join('docs', page))]
+    .map((page) => readFileSync(join(ROOT, page), 'utf8'))
+    .join('\n');
 }
 
 const SERVICE = /^(fastify|@fastify\/|fastify-|@bull-board\/|ai$|@ai-sdk\/|commander$)/;
@@ -50,14 +62,22 @@ it.each([
   expect(loaded.filter((name) => SERVICE.test(name))).toEqual([]);
 });
 
-it('what is loaded late is there under its own name: functions, classes and the variables', () => {
+it('what is loaded late is there under its own name: functions and the variables', () => {
   packagesOf(`
     import assert from 'node:assert';
     import * as all from './src/library.ts';
     assert.deepEqual(Object.keys(library).toSorted(), Object.keys(all).toSorted());
     assert.deepEqual(Object.keys(library.CONFIG_VARIABLES), Object.keys(all.CONFIG_VARIABLES));
     assert.equal(library.OncefleetError, all.OncefleetError);
-    assert.ok(Object.create(all.JournalWriter.prototype) instanceof library.JournalWriter);
-    assert.throws(() => library.createFleet({}), library.InputInvalidError);
-    assert.throws(() => new library.JournalWriter());`);
+    assert.throws(() => library.createFleet({}), library.InputInvalidError);`);
+});
+
+it.each([
+  ['oncefleet', () => import('../../src/index.ts')],
+  ['oncefleet/fold', () => import('../../src/journal/fold.ts')],
+  ['oncefleet/testing', () => import('../../src/testing/index.ts')],
+])('%s exports nothing that the documentation does not mention', async (_, load) => {
+  const text = docs();
+  const missing = Object.keys(await load()).filter((name) => !new RegExp(`\\b${name}\\b`).test(text));
+  expect(missing).toEqual([]);
 });

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import type { CliContext } from '../../src/cli/context.ts';
 import { createProgram } from '../../src/cli/program.ts';
 import { settleJobs } from '../../src/db/jobs/settle.ts';
-import { appendRuns } from '../../src/db/streams/segments.ts';
+import { appendBatches } from '../../src/db/streams/segments.ts';
 import { claimFree, insertJob, settlement, useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 import { Sink } from './output.ts';
@@ -14,10 +14,10 @@ async function finishedJob(name: string): Promise<string> {
   const id = await insertJob(file.db, { name });
   await claimFree(file.db, id);
   const texts = ['{"type":"delta","text":"Once "}', '{"type":"delta","text":"only.\\u001b[2J"}'];
-  await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: texts }]);
+  await appendBatches(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: texts }]);
   const result = '{"text":"Once only."}';
-  const run = { streamId: id, fence: 1, firstSeq: 2, events: [`{"type":"end","result":${result}}`] };
-  await settleJobs(file.db, [settlement(id, 1, { result, run })]);
+  const batch = { streamId: id, fence: 1, firstSeq: 2, events: [`{"type":"end","result":${result}}`] };
+  await settleJobs(file.db, [settlement(id, 1, { result, batch })]);
   return id;
 }
 

@@ -6,7 +6,7 @@ import { lockFence, saveCheckpoint } from '../../src/db/jobs/fence.ts';
 import { finishAbandoned } from '../../src/db/jobs/finish.ts';
 import { redriveJob } from '../../src/db/jobs/redrive.ts';
 import { settleJobs } from '../../src/db/jobs/settle.ts';
-import { appendRuns } from '../../src/db/streams/segments.ts';
+import { appendBatches } from '../../src/db/streams/segments.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import {
   claimFree,
@@ -217,7 +217,7 @@ describe('after a takeover the last owner', () => {
       settlement(id, 1, { status: 'failed', outcome: 'error', result: null, error }),
       settlement(id, 1, { status: 'pending', outcome: 'error', result: null, error }),
       settlement(id, 1, { status: 'pending', outcome: 'interruption', result: null }),
-      settlement(id, 1, { run: { streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] } }),
+      settlement(id, 1, { batch: { streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] } }),
     ]) {
       expect(await settleJobs(file.db, [late])).toHaveProperty('size', 0);
     }
@@ -238,13 +238,13 @@ describe('after a takeover the last owner', () => {
   it('cannot append, not even as the first to emit', async () => {
     const id = await takenOver();
     expect(
-      await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] }]),
+      await appendBatches(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] }]),
     ).toHaveProperty('size', 0);
     expect(
-      await appendRuns(file.db, [{ streamId: id, fence: 2, firstSeq: 0, events: ['{"type":"new"}'] }]),
+      await appendBatches(file.db, [{ streamId: id, fence: 2, firstSeq: 0, events: ['{"type":"new"}'] }]),
     ).toHaveProperty('size', 1);
     expect(
-      await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 1, events: ['{"type":"late"}'] }]),
+      await appendBatches(file.db, [{ streamId: id, fence: 1, firstSeq: 1, events: ['{"type":"late"}'] }]),
     ).toHaveProperty('size', 0);
     expect((await journalOf(file.db, id)).map(({ event }) => event.type)).toEqual(['new']);
   });
@@ -278,7 +278,7 @@ describe('after a takeover the last owner', () => {
     await requestCancel(file.db, 'default', id);
     await finishAbandoned(file.db, id, { resultTtlMs: 1_000, maxCrashes: 5 });
     expect(
-      await appendRuns(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] }]),
+      await appendBatches(file.db, [{ streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"late"}'] }]),
     ).toHaveProperty('size', 0);
     expect(await settleJobs(file.db, [settlement(id, 1)])).toHaveProperty('size', 0);
     expect((await journalOf(file.db, id)).map(({ event }) => event.type)).toEqual(['cancelled']);
@@ -338,8 +338,8 @@ it('a claim and an outcome write to no index', async () => {
     };
     const before = await updates();
     for (const id of ids) await claimFree(trx, id);
-    const run = { streamId: ids[1], fence: 1, firstSeq: 0, events: ['{"type":"end"}'] };
-    await settleJobs(trx, [settlement(ids[0], 1), settlement(ids[1], 1, { run })]);
+    const batch = { streamId: ids[1], fence: 1, firstSeq: 0, events: ['{"type":"end"}'] };
+    await settleJobs(trx, [settlement(ids[0], 1), settlement(ids[1], 1, { batch })]);
     const after = await updates();
     expect([after.all - before.all, after.heapOnly - before.heapOnly]).toEqual([4, 4]);
   });

@@ -235,7 +235,7 @@ describe('connections to Redis that go half-open', () => {
     });
     await expect.poll(() => redis.status).toBe('ready');
     const hub = new ChannelHub({ redis, prefix, log: silentLogger() });
-    const listener = { onRun: () => undefined, onGap: () => undefined };
+    const listener = { onBatch: () => undefined, onGap: () => undefined };
     proxy.set({ kind: 'hold' });
     const let1 = hub.subscribe('one', listener);
     hub.subscribe('other', listener);

@@ -97,7 +97,7 @@ export function settlement(id: string, fence: number, overrides: Partial<Settlem
     resultTtlMs: 60_000,
     delayMs: 0,
     delivery: 0,
-    run: undefined,
+    batch: undefined,
     ...overrides,
   };
 }

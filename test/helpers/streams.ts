@@ -5,7 +5,7 @@ import { expect } from 'vitest';
 import { redriveJob } from '../../src/db/jobs/redrive.ts';
 import { type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
 import type { Database } from '../../src/db/schema.ts';
-import { appendRuns } from '../../src/db/streams/segments.ts';
+import { appendBatches } from '../../src/db/streams/segments.ts';
 import { rowTerminalJson } from '../../src/db/streams/terminal.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { claimFree, expireLease, insertJob } from './fixtures.ts';
@@ -44,8 +44,8 @@ export async function openStream(
       for (let left = events; left > 0; left -= perSegment) {
         const count = Math.min(left, perSegment);
         const texts = Array.from({ length: count }, (_, i) => deltaText(nextSeq + i));
-        const run = { streamId: id, fence, firstSeq: nextSeq, events: texts };
-        expect(await appendRuns(db, [run])).toHaveProperty('size', 1);
+        const batch = { streamId: id, fence, firstSeq: nextSeq, events: texts };
+        expect(await appendBatches(db, [batch])).toHaveProperty('size', 1);
         nextSeq += count;
       }
     },
@@ -66,7 +66,7 @@ export async function openStream(
         resultTtlMs,
         delayMs: 0,
         delivery: 0,
-        run: { streamId: id, fence, firstSeq: nextSeq, events: [rowTerminalJson({ status, result, error })] },
+        batch: { streamId: id, fence, firstSeq: nextSeq, events: [rowTerminalJson({ status, result, error })] },
       };
       expect(await settleJobs(db, [settlement])).toHaveProperty('size', 1);
       nextSeq++;

@@ -115,7 +115,7 @@ export function createFakeClient(definitions: readonly AnyJobDefinition[] = []):
         state.following--;
       }
     },
-    async *followRuns(id: string, options: FollowOptions = {}) {
+    async *followBatches(id: string, options: FollowOptions = {}) {
       // Each event alone; as a method, so that a `follow` a test has replaced counts.
       for await (const event of client.follow(id, options)) {
         yield {

@@ -2,7 +2,7 @@
 import { expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { settleJobs } from '../../src/db/jobs/settle.ts';
-import { appendRuns } from '../../src/db/streams/segments.ts';
+import { appendBatches } from '../../src/db/streams/segments.ts';
 import { createApp } from '../../src/http/app.ts';
 import { defineJob } from '../../src/index.ts';
 import { silentLogger } from '../../src/log.ts';
@@ -64,16 +64,16 @@ it('a reader that comes back with an event that was lost is told to rewind, in a
   const port = await serve(createTestFleet(file.url, []));
   const id = await insertJob(file.db, IMMEDIATE);
   await claimFree(file.db, id);
-  const run = (firstSeq: number, fence: number, ...types: string[]) => ({
+  const batch = (firstSeq: number, fence: number, ...types: string[]) => ({
     streamId: id,
     fence,
     firstSeq,
     events: types.map((type) => JSON.stringify({ type })),
   });
-  await appendRuns(file.db, [run(0, 1, 'a', 'b')]);
+  await appendBatches(file.db, [batch(0, 1, 'a', 'b')]);
   await expireLease(file.db, id);
   await claimFree(file.db, id);
-  await appendRuns(file.db, [run(2, 2, 'c')]);
+  await appendBatches(file.db, [batch(2, 2, 'c')]);
   await settleJobs(file.db, [
     {
       id,
@@ -85,7 +85,7 @@ it('a reader that comes back with an event that was lost is told to rewind, in a
       resultTtlMs: 60_000,
       delayMs: 0,
       delivery: 0,
-      run: run(3, 2, 'end'),
+      batch: batch(3, 2, 'end'),
     },
   ]);
   const reader = await new RawRequest(port, path(id), { ...SSE, 'last-event-id': '1-7' }).closed();

@@ -5,8 +5,9 @@ import { connect, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { Redis } from 'ioredis';
 import { expect, it, onTestFinished } from 'vitest';
-import { appendRuns, type Run } from '../../src/db/streams/segments.ts';
-import { encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
+import { appendBatches, type EventBatch } from '../../src/db/streams/segments.ts';
+import { streamChannel } from '../../src/journal/channel.ts';
+import { encodeBatchMessage } from '../../src/journal/message.ts';
 import { claimFree, insertJob, useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 import type { Measure } from './web-process.ts';
@@ -44,12 +45,14 @@ it('2,000 readers, half of them on one stream, get what is said at once, for lit
   expect((during.heap - before.heap) / READERS).toBeLessThan(MAX_PER_READER);
 
   for (let at = 0; at < streams.length; at += AT_ONCE) {
-    const runs: Run[] = streams
+    const batches: EventBatch[] = streams
       .slice(at, at + AT_ONCE)
       .map((streamId) => ({ streamId, fence: 1, firstSeq: 0, events: ['{"type":"delta","text":"hello"}'] }));
-    expect((await appendRuns(file.db, runs)).size).toBe(runs.length);
+    expect((await appendBatches(file.db, batches)).size).toBe(batches.length);
     await Promise.all(
-      runs.map((run) => publisher.publish(streamChannel(prefix, run.streamId), encodeRunMessage(run, false))),
+      batches.map((batch) =>
+        publisher.publish(streamChannel(prefix, batch.streamId), encodeBatchMessage(batch, false)),
+      ),
     );
   }
   const told = () =>

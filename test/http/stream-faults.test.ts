@@ -162,7 +162,7 @@ describe('a reader', () => {
     const sources = Array.from({ length: 400 }, (_, seq) => ({ seq }));
     let pulled = 0;
     Object.assign(client, {
-      async *followRuns() {
+      async *followBatches() {
         for (const source of sources) {
           pulled++;
           const event = { type: source.seq === 399 ? 'end' : 'delta', text };

@@ -86,11 +86,11 @@ describe('a later attempt', () => {
 
   it('does not find what an attempt before the change of policy had superseded', async () => {
     const s = await stageOn(file);
-    await s.append({ ...s.run(0, 2), events: ['{"type":"word","text":"old"}', '{"type":"retry","attempt":1}'] });
+    await s.append({ ...s.batch(0, 2), events: ['{"type":"word","text":"old"}', '{"type":"retry","attempt":1}'] });
     await expireLease(file.db, s.id);
     await claimFree(file.db, s.id);
     await s.append({
-      ...s.run(2, 3, 2),
+      ...s.batch(2, 3, 2),
       events: [
         '{"type":"attempt","attempt":2,"reason":"error","resumed":false}',
         '{"type":"word","text":"new \\ud83d \\u0000"}',
@@ -110,7 +110,7 @@ describe('a later attempt', () => {
     const id = await insertJob(file.db);
     await claimFree(file.db, id);
     const s = await stageOn(file);
-    for (let i = 0; i < 40; i++) await s.append(s.run(i * 25, 25));
+    for (let i = 0; i < 40; i++) await s.append(s.batch(i * 25, 25));
     const start = { type: 'attempt', attempt: 2, reason: 'crash', resumed: true, from: 1_000, seq: 1_000 } as const;
     let count = 0;
     for await (const event of readPrevious(file.db, s.id, start)) {

@@ -4,8 +4,9 @@ import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { createDb } from '../../src/db/client.ts';
 import { type Cursor, fold, type StreamEvent } from '../../src/index.ts';
-import { encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
+import { streamChannel } from '../../src/journal/channel.ts';
 import { Followers } from '../../src/journal/follower.ts';
+import { encodeBatchMessage } from '../../src/journal/message.ts';
 import { silentLogger } from '../../src/log.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
 import { aheadJob, stepsJob } from '../helpers/crash-process.ts';
@@ -37,20 +38,20 @@ function createPublisher(url = testRedisUrl()): Redis {
 describe('a follower', () => {
   it('whose connection to Redis is cut looks at the head, and hears again when it is repaired', async () => {
     const s = await stage({ pollMs: 20 });
-    await s.append(s.run(0, 1));
+    await s.append(s.batch(0, 1));
     const following = s.follow();
     await s.live();
     await expect.poll(s.seqs).toEqual([0]);
     s.proxy.set({ kind: 'cut' });
-    await s.append(s.run(1, 2));
+    await s.append(s.batch(1, 2));
     await expect.poll(s.seqs).toEqual(upTo(3));
     s.proxy.set({ kind: 'open' });
     await expect.poll(() => s.hub.isLive(s.id), WAIT).toBe(true);
     const publisher = createPublisher();
-    await s.append(s.run(3, 1));
-    await publisher.publish(streamChannel(s.prefix, s.id), encodeRunMessage(s.run(3, 1), false));
+    await s.append(s.batch(3, 1));
+    await publisher.publish(streamChannel(s.prefix, s.id), encodeBatchMessage(s.batch(3, 1), false));
     await expect.poll(s.seqs).toEqual(upTo(4));
-    await publisher.publish(streamChannel(s.prefix, s.id), encodeRunMessage(await s.end(4), true));
+    await publisher.publish(streamChannel(s.prefix, s.id), encodeBatchMessage(await s.end(4), true));
     await following;
   });
 
@@ -62,8 +63,8 @@ describe('a follower', () => {
     await expect.poll(() => s.hub.isLive(s.id)).toBe(false);
     // It has looked at the head because of the cut.
     const state = vi.spyOn(s.followers, 'state');
-    await s.append(s.run(0, 1));
-    await createPublisher().publish(streamChannel(s.prefix, s.id), encodeRunMessage(s.run(0, 1), false));
+    await s.append(s.batch(0, 1));
+    await createPublisher().publish(streamChannel(s.prefix, s.id), encodeBatchMessage(s.batch(0, 1), false));
     s.proxy.set({ kind: 'open' });
     await expect.poll(s.seqs).toEqual([0]);
     expect(state).toHaveBeenCalled();
@@ -78,7 +79,7 @@ describe('a follower', () => {
     const following = s.follow();
     // It waits a second for Redis, then reads without.
     await expect.poll(() => state.mock.settledResults[0]?.type).toBe('fulfilled');
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     s.proxy.set({ kind: 'open' });
     await expect.poll(s.seqs).toEqual([0, 1]);
     s.controller.abort(new Error('enough'));
@@ -90,7 +91,7 @@ describe('a follower', () => {
     s.proxy.set({ kind: 'hold' });
     const following = s.follow();
     for (const seq of [0, 1, 2]) {
-      await s.append(s.run(seq, 1));
+      await s.append(s.batch(seq, 1));
       await expect.poll(s.seqs).toEqual(upTo(seq + 1));
     }
     await s.end(3);
@@ -104,7 +105,7 @@ describe('a follower', () => {
     // One that did not wait for its subscription would have read by now.
     await file.pool.query('select pg_sleep(0.2)');
     // Published to nobody.
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     s.proxy.set({ kind: 'open' });
     await expect.poll(s.seqs).toEqual([0, 1]);
     s.controller.abort(new Error('enough'));
@@ -126,7 +127,7 @@ describe('a follower', () => {
     });
     const seqs: number[] = [];
     const { id: streamId, controller } = s;
-    await s.append(s.run(0, 1));
+    await s.append(s.batch(0, 1));
     const following = (async () => {
       for await (const { seq } of followers.follow({
         streamId,
@@ -145,14 +146,14 @@ describe('a follower', () => {
       return found.rows[0]?.n;
     };
     let heard = 0;
-    onTestFinished(s.hub.subscribe(s.id, { onRun: () => heard++, onGap: () => undefined }));
+    onTestFinished(s.hub.subscribe(s.id, { onBatch: () => heard++, onGap: () => undefined }));
     proxy.set({ kind: 'mute' });
     // A hint that nothing stands behind yet: the head that it makes the follower read is the old one.
-    await s.publish(s.run(2, 1));
+    await s.publish(s.batch(2, 1));
     await expect.poll(asked, WAIT).toBe(1);
-    for (const run of [s.run(1, 1), s.run(2, 1)]) {
-      await s.append(run);
-      await s.publish(run);
+    for (const batch of [s.batch(1, 1), s.batch(2, 1)]) {
+      await s.append(batch);
+      await s.publish(batch);
     }
     await expect.poll(() => heard).toBe(3);
     proxy.set({ kind: 'open' });
@@ -166,23 +167,23 @@ describe('a follower', () => {
     const { proxy, url } = await proxied(testRedisUrl());
     const late = createPublisher(url);
     await late.ping();
-    await s.append(s.run(0, 3));
+    await s.append(s.batch(0, 3));
     const following = s.follow();
     await s.live();
     await expect.poll(s.seqs).toEqual(upTo(3));
     let heard = 0;
-    onTestFinished(s.hub.subscribe(s.id, { onRun: () => heard++, onGap: () => undefined }));
+    onTestFinished(s.hub.subscribe(s.id, { onBatch: () => heard++, onGap: () => undefined }));
     proxy.set({ kind: 'hold' });
-    const sent = late.publish(streamChannel(s.prefix, s.id), encodeRunMessage(s.run(2, 1), true));
+    const sent = late.publish(streamChannel(s.prefix, s.id), encodeBatchMessage(s.batch(2, 1), true));
     // The job was redriven, and goes on.
-    await s.append(s.run(3, 2));
-    await s.publish(s.run(3, 2));
+    await s.append(s.batch(3, 2));
+    await s.publish(s.batch(3, 2));
     await expect.poll(s.seqs).toEqual(upTo(5));
     proxy.set({ kind: 'open' });
     await sent;
     await expect.poll(() => heard).toBe(2);
-    await s.append(s.run(5, 1));
-    await s.publish(s.run(5, 1));
+    await s.append(s.batch(5, 1));
+    await s.publish(s.batch(5, 1));
     await expect.poll(s.seqs).toEqual(upTo(6));
     await s.publish(await s.end(6), true);
     await following;
@@ -200,11 +201,11 @@ describe('a follower of a stream that is published ahead of its commits', () => 
     const following = s.follow();
     await s.live();
     let heard = 0;
-    onTestFinished(s.hub.subscribe(s.id, { onRun: () => heard++, onGap: () => undefined }));
+    onTestFinished(s.hub.subscribe(s.id, { onBatch: () => heard++, onGap: () => undefined }));
     proxy.set({ kind: 'hold' });
-    const sent = late.publish(streamChannel(s.prefix, s.id), encodeRunMessage(s.run(0, 1), false, 'ahead'));
+    const sent = late.publish(streamChannel(s.prefix, s.id), encodeBatchMessage(s.batch(0, 1), false, 'ahead'));
     sent.catch(() => undefined);
-    await s.publish(s.run(1, 1), false, 'ahead');
+    await s.publish(s.batch(1, 1), false, 'ahead');
     await expect.poll(() => heard).toBe(1);
     return { ...s, proxy, late, following };
   }
@@ -222,7 +223,7 @@ describe('a follower of a stream that is published ahead of its commits', () => 
     const s = await hearLaterFirst(20);
     s.late.disconnect();
     s.proxy.set({ kind: 'cut' });
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     await expect.poll(s.seqs).toEqual([0, 1]);
     s.controller.abort(new Error('enough'));
     await expect(s.following).rejects.toThrow('enough');

@@ -26,7 +26,7 @@ describe('a thousand followers that come and go', () => {
     ['by a break after an event', 'break'],
   ])('leave no subscription, listener or timer behind: %s', async (_name, how) => {
     const s = await stage();
-    await s.append(s.run(0, 1));
+    await s.append(s.batch(0, 1));
     const others = await Promise.all(Array.from({ length: 9 }, () => insertJob(file.db)));
     const ids = [s.id, ...others];
     // What lives as long as the hub does, and no listener of a connection that is being made.
@@ -82,8 +82,8 @@ describe('a thousand followers that come and go', () => {
     expect(await subscribedChannels(s)).toHaveLength(2);
     const [, subscribers] = (await s.publisher.pubsub('NUMSUB', `${s.prefix}:stream:${s.id}`)) as [string, number];
     expect(subscribers).toBe(1);
-    await s.append(s.run(0, 3));
-    await s.publish(s.run(0, 3));
+    await s.append(s.batch(0, 3));
+    await s.publish(s.batch(0, 3));
     await s.publish(await s.end(3), true);
     expect(new Set(await Promise.all(reading))).toEqual(new Set([4]));
     await expect.poll(() => subscribedChannels(s)).toEqual([]);
@@ -96,15 +96,15 @@ it('a follower that leaves takes nothing from another of its stream', async () =
   const following = s.follow();
   const first = leaving.next();
   await s.live();
-  await s.append(s.run(0, 1));
-  await s.publish(s.run(0, 1));
+  await s.append(s.batch(0, 1));
+  await s.publish(s.batch(0, 1));
   expect((await first).value?.seq).toBe(0);
   await expect.poll(s.seqs).toEqual([0]);
   await leaving.return();
   expect(await subscribedChannels(s)).toContain(`${s.prefix}:stream:${s.id}`);
   // Only its message can bring this one: the next look at the head is a minute away.
-  await s.append(s.run(1, 1));
-  await s.publish(s.run(1, 1));
+  await s.append(s.batch(1, 1));
+  await s.publish(s.batch(1, 1));
   await expect.poll(s.seqs).toEqual([0, 1]);
   await s.publish(await s.end(2), true);
   await following;
@@ -119,18 +119,18 @@ describe('a follower', () => {
     expect(s.hub.size).toBe(0);
   });
 
-  it('asked several times at once answers in order, a run after the other', async () => {
+  it('asked several times at once answers in order, a batch after the other', async () => {
     const s = await stage();
-    for (let i = 0; i < 9; i += 3) await s.append(s.run(i, 3));
+    for (let i = 0; i < 9; i += 3) await s.append(s.batch(i, 3));
     await s.end(9);
     const following = follow(s);
     const steps = await Promise.all(Array.from({ length: 12 }, () => following.next()));
     expect(steps.map((step) => step.value?.seq)).toEqual([...upTo(10), undefined, undefined]);
   });
 
-  it('aborted in the middle of a run throws the reason, and is over', async () => {
+  it('aborted in the middle of a batch throws the reason, and is over', async () => {
     const s = await stage();
-    await s.append(s.run(0, 3));
+    await s.append(s.batch(0, 3));
     const controller = new AbortController();
     const following = follow(s, { signal: controller.signal });
     expect((await following.next()).value?.seq).toBe(0);
@@ -143,7 +143,7 @@ describe('a follower', () => {
   it('of some types alone moves its cursor past the others', async () => {
     const s = await stage();
     const events = ['{"type":"a"}', '{"type":"b"}', '{"type":"a"}', '{"type":"b"}', '{"type":"b"}'];
-    await s.append({ ...s.run(0, 5), events });
+    await s.append({ ...s.batch(0, 5), events });
     const following = follow(s, { types: ['a'] });
     expect((await following.next()).value?.seq).toBe(0);
     expect(following.cursor).toBe(0);
@@ -152,8 +152,8 @@ describe('a follower', () => {
     await expect.poll(() => following.cursor).toBe(4);
     await following.return();
     await waiting;
-    const run = { ...s.run(5, 1), events: ['{"type":"a"}'] };
-    await s.append(run);
+    const batch = { ...s.batch(5, 1), events: ['{"type":"a"}'] };
+    await s.append(batch);
     await s.end(6);
     const rest: number[] = [];
     const later = follow(s, { after: following.cursor as number, types: ['a'] });
@@ -164,7 +164,7 @@ describe('a follower', () => {
 
   it('that comes after the end reads the whole stream and ends', async () => {
     const s = await stage();
-    await s.append(s.run(0, 100));
+    await s.append(s.batch(0, 100));
     await s.end(100);
     const seqs: number[] = [];
     for await (const event of follow(s)) seqs.push(event.seq);
@@ -175,14 +175,14 @@ describe('a follower', () => {
     const s = await stage();
     const following = s.follow();
     await s.live();
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     await s.say('{"first":0,"last":1,"fence":1,"end":false}\n{"type":"n","i":0}\nnot json');
     await expect.poll(s.seqs).toEqual(upTo(2));
     for (const text of ['', 'nonsense', '{"first":0}', '[1,2]', '{"first":9,"last":9,"fence":9,"end":true}\n3']) {
       await s.say(text);
     }
-    await s.append(s.run(2, 1));
-    await s.publish(s.run(2, 1));
+    await s.append(s.batch(2, 1));
+    await s.publish(s.batch(2, 1));
     await expect.poll(s.seqs).toEqual(upTo(3));
     await s.publish(await s.end(3), true);
     await following;
@@ -193,19 +193,19 @@ describe('a follower', () => {
     const own = await startTestRedis();
     onTestFinished(() => own.stop());
     const s = await stage({ redisUrl: own.redis.url, pollMs: 20 });
-    await s.append(s.run(0, 1));
+    await s.append(s.batch(0, 1));
     const following = s.follow();
     await s.live();
     await expect.poll(s.seqs).toEqual(upTo(1));
     await own.redis.stop('SIGKILL');
-    await s.append(s.run(1, 2));
+    await s.append(s.batch(1, 2));
     await expect.poll(s.seqs).toEqual(upTo(3));
     await own.redis.start();
     await expect.poll(() => s.hub.isLive(s.id), { timeout: 10_000 }).toBe(true);
     await expect.poll(() => s.publisher.status, { timeout: 10_000 }).toBe('ready');
     // Only its message can bring this one: the next look at the head is a minute away.
-    await s.append(s.run(3, 1));
-    await s.publish(s.run(3, 1));
+    await s.append(s.batch(3, 1));
+    await s.publish(s.batch(3, 1));
     await expect.poll(s.seqs).toEqual(upTo(4));
     await s.publish(await s.end(4), true);
     await following;

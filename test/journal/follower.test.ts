@@ -2,9 +2,9 @@ import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { settleJobs } from '../../src/db/jobs/settle.ts';
-import type { Run } from '../../src/db/streams/segments.ts';
+import type { EventBatch } from '../../src/db/streams/segments.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
-import { Publisher } from '../../src/journal/channel.ts';
+import { Publisher } from '../../src/journal/publisher.ts';
 import { silentLogger } from '../../src/log.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { journalOf, useDatabase } from '../helpers/fixtures.ts';
@@ -31,11 +31,11 @@ async function holdSubscription(s: Stage): Promise<() => void> {
 describe('a follower', () => {
   it('reads the snapshot, then the tail, and ends after the terminal event', async () => {
     const s = await stage();
-    await s.append(s.run(0, 3));
+    await s.append(s.batch(0, 3));
     const following = s.follow();
     await expect.poll(s.seqs).toEqual([0, 1, 2]);
-    await s.append(s.run(3, 2));
-    await s.publish(s.run(3, 2));
+    await s.append(s.batch(3, 2));
+    await s.publish(s.batch(3, 2));
     await expect.poll(s.seqs).toEqual(upTo(5));
     await s.publish(await s.end(5), true);
     await following;
@@ -55,7 +55,7 @@ describe('a follower', () => {
       result: '7',
       error: null,
     } as const;
-    await settleJobs(file.db, [{ ...settlement, resultTtlMs: 1_000, delayMs: 0, delivery: 0, run: undefined }]);
+    await settleJobs(file.db, [{ ...settlement, resultTtlMs: 1_000, delayMs: 0, delivery: 0, batch: undefined }]);
     const publisher = new Publisher({ redis: s.publisher, prefix: s.prefix, log: silentLogger() });
     publisher.publishEndings([uuidV7(), s.id, uuidV7()]);
     await following;
@@ -64,7 +64,7 @@ describe('a follower', () => {
 
   it('starts after its cursor', async () => {
     const s = await stage();
-    await s.append(s.run(0, 5));
+    await s.append(s.batch(0, 5));
     await s.end(5);
     await s.follow(2);
     expect(s.seqs()).toEqual([3, 4, 5]);
@@ -74,12 +74,12 @@ describe('a follower', () => {
     const s = await stage();
     const following = s.follow();
     await s.live();
-    await s.append(s.run(0, 4));
-    await s.publish(s.run(0, 4));
-    await s.publish(s.run(0, 4));
-    await s.publish(s.run(1, 2));
-    await s.append(s.run(4, 2));
-    await s.publish({ ...s.run(2, 4) });
+    await s.append(s.batch(0, 4));
+    await s.publish(s.batch(0, 4));
+    await s.publish(s.batch(0, 4));
+    await s.publish(s.batch(1, 2));
+    await s.append(s.batch(4, 2));
+    await s.publish({ ...s.batch(2, 4) });
     await expect.poll(s.seqs).toEqual(upTo(6));
     await s.publish(await s.end(6), true);
     await following;
@@ -90,9 +90,9 @@ describe('a follower', () => {
     const s = await stage();
     const following = s.follow();
     await s.live();
-    await s.append(s.run(0, 3));
-    await s.append(s.run(3, 3));
-    await s.publish(s.run(3, 3));
+    await s.append(s.batch(0, 3));
+    await s.append(s.batch(3, 3));
+    await s.publish(s.batch(3, 3));
     await expect.poll(s.seqs).toEqual(upTo(6));
     await s.publish(await s.end(6), true);
     await following;
@@ -103,7 +103,7 @@ describe('a follower', () => {
     const s = await stage({ headCheckMs: 30 });
     const following = s.follow();
     await s.live();
-    await s.append(s.run(0, 3));
+    await s.append(s.batch(0, 3));
     await s.end(3);
     await following;
     expect(s.seqs()).toEqual(upTo(4));
@@ -113,11 +113,11 @@ describe('a follower', () => {
     const s = await stage();
     const following = s.follow();
     await s.live();
-    const run = { ...s.run(0, 1), events: [JSON.stringify({ type: 'n', text: 'x'.repeat(300_000) })] };
-    await s.append(run);
-    await s.publish(run);
+    const batch = { ...s.batch(0, 1), events: [JSON.stringify({ type: 'n', text: 'x'.repeat(300_000) })] };
+    await s.append(batch);
+    await s.publish(batch);
     await expect.poll(s.seqs).toEqual([0]);
-    expect(s.seen[0]?.json).toBe(run.events[0]);
+    expect(s.seen[0]?.json).toBe(batch.events[0]);
     await s.publish(await s.end(1), true);
     await following;
   });
@@ -126,7 +126,7 @@ describe('a follower', () => {
     const s = await stage({ pollMs: 20 });
     s.subscriber.disconnect();
     const following = s.follow();
-    await s.append(s.run(0, 3));
+    await s.append(s.batch(0, 3));
     await expect.poll(s.seqs).toEqual(upTo(3));
     await s.end(3);
     await following;
@@ -135,12 +135,12 @@ describe('a follower', () => {
 
   it('polls from the moment Redis goes away for good', async () => {
     const s = await stage({ pollMs: 20 });
-    await s.append(s.run(0, 1));
+    await s.append(s.batch(0, 1));
     const following = s.follow();
     await s.live();
     await expect.poll(s.seqs).toEqual([0]);
     s.subscriber.disconnect();
-    await s.append(s.run(1, 2));
+    await s.append(s.batch(1, 2));
     await expect.poll(s.seqs).toEqual(upTo(3));
     await s.end(3);
     await following;
@@ -154,7 +154,7 @@ describe('a follower', () => {
     for (let i = 0; i < 5; i++) await file.pool.query('select 1');
     expect(state).not.toHaveBeenCalled();
     // Committed before the subscription stands, and published to nobody.
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     confirm();
     await expect.poll(s.seqs).toEqual([0, 1]);
     await s.publish(await s.end(2), true);
@@ -168,7 +168,7 @@ describe('a follower', () => {
     const following = s.follow();
     // It waits a second for Redis, then reads without.
     await expect.poll(() => state.mock.settledResults[0]?.type).toBe('fulfilled');
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     confirm();
     await expect.poll(s.seqs).toEqual([0, 1]);
     await s.publish(await s.end(2), true);
@@ -190,20 +190,20 @@ describe('a follower', () => {
       }
       return state;
     });
-    await s.append(s.run(0, 1));
+    await s.append(s.batch(0, 1));
     const following = s.follow();
     await s.live();
     await expect.poll(s.seqs).toEqual([0]);
-    onTestFinished(s.hub.subscribe(s.id, { onRun: (run) => heard.push(run.lastSeq), onGap: () => undefined }));
+    onTestFinished(s.hub.subscribe(s.id, { onBatch: (batch) => heard.push(batch.lastSeq), onGap: () => undefined }));
     hold = true;
     // A hint that nothing stands behind yet: the head that it makes the follower read is the old one.
-    await s.publish(s.run(2, 1));
+    await s.publish(s.batch(2, 1));
     await reading.promise;
     hold = false;
     // Together they are too much for the inbox.
-    for (const run of [s.run(1, 1), s.run(2, 1)]) {
-      await s.append(run);
-      await s.publish(run);
+    for (const batch of [s.batch(1, 1), s.batch(2, 1)]) {
+      await s.append(batch);
+      await s.publish(batch);
     }
     await expect.poll(() => heard).toEqual([2, 1, 2]);
     held.resolve();
@@ -214,13 +214,13 @@ describe('a follower', () => {
 
   it('ends at once when it read the terminal event before it knew that the stream was closed', async () => {
     const s = await stage();
-    await s.append(s.run(0, 1));
+    await s.append(s.batch(0, 1));
     const read = s.followers.state.bind(s.followers);
-    let ended: Run | undefined;
+    let ended: EventBatch | undefined;
     vi.spyOn(s.followers, 'state').mockImplementation(async (...args) => {
       const state = await read(...args);
       if (ended === undefined) {
-        await s.append(s.run(1, 1));
+        await s.append(s.batch(1, 1));
         ended = await s.end(2);
       }
       return state;
@@ -228,19 +228,19 @@ describe('a follower', () => {
     const following = s.follow();
     await expect.poll(s.seqs).toEqual(upTo(3));
     // The next look at the head by itself is a minute away.
-    await s.publish(ended as unknown as Run, true);
+    await s.publish(ended as unknown as EventBatch, true);
     await following;
   });
 
   it('is not ended by a terminal message it has seen, from before a redrive', async () => {
     const s = await stage();
-    await s.append(s.run(0, 3));
+    await s.append(s.batch(0, 3));
     const following = s.follow();
     await s.live();
     await expect.poll(s.seqs).toEqual(upTo(3));
-    await s.publish(s.run(2, 1), true);
-    await s.append(s.run(3, 2));
-    await s.publish(s.run(3, 2));
+    await s.publish(s.batch(2, 1), true);
+    await s.append(s.batch(3, 2));
+    await s.publish(s.batch(3, 2));
     await expect.poll(s.seqs).toEqual(upTo(5));
     await s.publish(await s.end(5), true);
     await following;
@@ -253,7 +253,7 @@ describe('a follower', () => {
     const killer = new Redis(testRedisUrl());
     onTestFinished(() => killer.disconnect());
     await killer.client('KILL', 'ID', await s.subscriber.client('ID'));
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     await expect.poll(s.seqs).toEqual(upTo(2));
     await s.live();
     await s.publish(await s.end(2), true);
@@ -263,11 +263,11 @@ describe('a follower', () => {
   it('whose reader is slow keeps bounded memory and still reads everything', async () => {
     const s = await stage({ maxInboxLength: 2_000 });
     const reader = s.followers.follow({ streamId: s.id, tenant: 'default', after: -1 });
-    await s.append(s.run(0, 1));
+    await s.append(s.batch(0, 1));
     expect((await reader.next()).value?.seq).toBe(0);
     for (let i = 1; i < 200; i++) {
-      await s.append(s.run(i, 1));
-      await s.publish(s.run(i, 1));
+      await s.append(s.batch(i, 1));
+      await s.publish(s.batch(i, 1));
     }
     await s.publish(await s.end(200), true);
     const seqs: number[] = [0];
@@ -278,14 +278,14 @@ describe('a follower', () => {
   it('whose reader is slow keeps no more messages than its inbox holds', async () => {
     const s = await stage({ maxInboxLength: 2_000 });
     const reader = s.followers.follow({ streamId: s.id, tenant: 'default', after: -1 });
-    await s.append(s.run(0, 1));
+    await s.append(s.batch(0, 1));
     expect((await reader.next()).value?.seq).toBe(0);
     let heard = 0;
-    onTestFinished(s.hub.subscribe(s.id, { onRun: () => heard++, onGap: () => undefined }));
+    onTestFinished(s.hub.subscribe(s.id, { onBatch: () => heard++, onGap: () => undefined }));
     for (let i = 1; i < 200; i++) {
-      await s.append(s.run(i, 1));
+      await s.append(s.batch(i, 1));
       // Marked, so that what came from a message differs from what came from Postgres.
-      await s.publish({ ...s.run(i, 1), events: ['{"type":"live"}'] });
+      await s.publish({ ...s.batch(i, 1), events: ['{"type":"live"}'] });
     }
     await s.publish(await s.end(200), true);
     await expect.poll(() => heard).toBe(200);
@@ -310,7 +310,7 @@ describe('a follower', () => {
     ['that is no integer', 1.5],
   ])('refuses a cursor %s', async (_name, after) => {
     const s = await stage();
-    await s.append(s.run(0, 3));
+    await s.append(s.batch(0, 3));
     await expect(s.follow(after)).rejects.toMatchObject({ code: 'CURSOR_INVALID' });
   });
 
@@ -333,24 +333,24 @@ describe('a follower', () => {
     }
   });
 
-  it('of runs may skip what another has read: both are given every event once, and what is none by the journal', async () => {
+  it('of batches may skip what another has read: both are given every event once, and what is none by the journal', async () => {
     const s = await stage();
     const made = new Map<object, number>();
     const skipped: number[] = [];
     const reading = Array.from({ length: 3 }, async () => {
       const seqs: number[] = [];
       let next = 0;
-      for await (const run of s.followers.followRuns({ streamId: s.id, tenant: 'default', after: -1 })) {
-        // Gone once the run is taken.
-        const { source } = run;
+      for await (const batch of s.followers.followBatches({ streamId: s.id, tenant: 'default', after: -1 })) {
+        // Gone once the batch is taken.
+        const { source } = batch;
         const count = source && made.get(source);
         if (count !== undefined) {
-          run.skip(count);
+          batch.skip(count);
           skipped.push(count);
           for (let i = 0; i < count; i++) seqs.push(next + i);
         } else {
           const before = seqs.length;
-          for (const { seq } of run) seqs.push(seq);
+          for (const { seq } of batch) seqs.push(seq);
           if (source !== undefined) made.set(source, seqs.length - before);
         }
         next = seqs.length;
@@ -359,24 +359,24 @@ describe('a follower', () => {
     });
     await s.live();
     for (let i = 0; i < 9; i += 3) {
-      await s.append(s.run(i, 3));
-      const run = s.run(i, 3);
+      await s.append(s.batch(i, 3));
+      const batch = s.batch(i, 3);
       // Of the second message the last event is none.
-      await s.publish(i === 3 ? { ...run, events: [...run.events.slice(0, 2), 'null'] } : run);
+      await s.publish(i === 3 ? { ...batch, events: [...batch.events.slice(0, 2), 'null'] } : batch);
     }
     await s.publish(await s.end(9), true);
     expect(await Promise.all(reading)).toEqual([upTo(10), upTo(10), upTo(10)]);
     expect(skipped).toContain(3);
   });
 
-  it('of runs that takes a part of one is given the rest, read or live', async () => {
+  it('of batches that takes a part of one is given the rest, read or live', async () => {
     const s = await stage();
-    await s.append(s.run(0, 3));
-    await s.append(s.run(3, 2));
+    await s.append(s.batch(0, 3));
+    await s.append(s.batch(3, 2));
     const seqs: number[] = [];
     const reading = (async () => {
-      for await (const run of s.followers.followRuns({ streamId: s.id, tenant: 'default', after: -1 })) {
-        for (const { seq } of run) {
+      for await (const batch of s.followers.followBatches({ streamId: s.id, tenant: 'default', after: -1 })) {
+        for (const { seq } of batch) {
           seqs.push(seq);
           break;
         }
@@ -384,31 +384,31 @@ describe('a follower', () => {
     })();
     await expect.poll(() => seqs).toEqual(upTo(5));
     await s.live();
-    await s.append(s.run(5, 3));
-    await s.publish(s.run(5, 3));
+    await s.append(s.batch(5, 3));
+    await s.publish(s.batch(5, 3));
     await s.publish(await s.end(8), true);
     await reading;
     expect(seqs).toEqual(upTo(9));
   });
 
-  it('of runs that skips more than there is misses nothing that comes later', async () => {
+  it('of batches that skips more than there is misses nothing that comes later', async () => {
     const s = await stage();
-    await s.append(s.run(0, 3));
+    await s.append(s.batch(0, 3));
     const seen: number[] = [];
     const reading = (async () => {
-      for await (const run of s.followers.followRuns({ streamId: s.id, tenant: 'default', after: -1 })) {
-        if (seen.length < 2) run.skip(Number.POSITIVE_INFINITY);
-        seen.push(...[...run].map(({ seq }) => seq));
+      for await (const batch of s.followers.followBatches({ streamId: s.id, tenant: 'default', after: -1 })) {
+        if (seen.length < 2) batch.skip(Number.POSITIVE_INFINITY);
+        seen.push(...[...batch].map(({ seq }) => seq));
         if (seen.length === 0) seen.push(-1);
         else if (seen.length === 1) seen.push(-2);
       }
     })();
     await s.live();
-    await s.append(s.run(3, 2));
-    await s.publish(s.run(3, 2));
+    await s.append(s.batch(3, 2));
+    await s.publish(s.batch(3, 2));
     await expect.poll(() => seen).toEqual([-1, -2]);
-    await s.append(s.run(5, 2));
-    await s.publish(s.run(5, 2));
+    await s.append(s.batch(5, 2));
+    await s.publish(s.batch(5, 2));
     await s.publish(await s.end(7), true);
     await reading;
     expect(seen).toEqual([-1, -2, 5, 6, 7]);
@@ -416,7 +416,7 @@ describe('a follower', () => {
 
   it('gives nothing after it was left, though it was asked before', async () => {
     const s = await stage();
-    await s.append(s.run(0, 3));
+    await s.append(s.batch(0, 3));
     const follower = s.followers.follow({ streamId: s.id, tenant: 'default', after: -1 });
     const asked = follower.next();
     await follower.return();
@@ -440,7 +440,7 @@ describe('a follower', () => {
 
   it('reconnecting at every seq, in any pieces, reads what the journal holds', async () => {
     const s = await stage();
-    for (let i = 0; i < 12; i += 3) await s.append(s.run(i, 3));
+    for (let i = 0; i < 12; i += 3) await s.append(s.batch(i, 3));
     await s.end(12);
     const whole = (await journalOf(file.db, s.id)).map(({ event }) => JSON.stringify(event));
     for (let after = -1; after <= 12; after++) {

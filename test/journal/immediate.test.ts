@@ -45,12 +45,12 @@ describe('an immediate stream', () => {
     const s = await stage();
     const following = s.follow();
     await s.live();
-    await s.publish(s.run(0, 2), false, 'ahead');
+    await s.publish(s.batch(0, 2), false, 'ahead');
     await expect.poll(s.seqs).toEqual([0, 1]);
     expect(await journalOf(file.db, s.id)).toEqual([]);
     expect(s.seen.map(({ cursor }) => cursor)).toEqual(['1-0', '1-1']);
-    await s.append(s.run(0, 2));
-    await s.publish(s.run(0, 2), false, 'pointer');
+    await s.append(s.batch(0, 2));
+    await s.publish(s.batch(0, 2), false, 'pointer');
     await s.publish(await s.end(2), true);
     await following;
     expect(s.seqs()).toEqual(upTo(3));
@@ -63,15 +63,15 @@ describe('an immediate stream', () => {
     onTestFinished(async () => void (await follower.return()));
     const asked = Promise.all(Array.from({ length: 4 }, () => follower.next()));
     await s.live();
-    await s.publish(s.run(0, 2), false, 'ahead');
-    await s.publish(s.run(2, 2), false, 'ahead');
+    await s.publish(s.batch(0, 2), false, 'ahead');
+    await s.publish(s.batch(2, 2), false, 'ahead');
     expect((await asked).map((step) => step.value?.seq)).toEqual(upTo(4));
     expect(await journalOf(file.db, s.id)).toEqual([]);
   });
 
   it('has the same cursors when it is read from the journal', async () => {
     const s = await stage();
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     await s.end(2);
     await s.follow();
     expect(s.seen.map(({ cursor }) => cursor)).toEqual(['1-0', '1-1', '1-2']);
@@ -85,16 +85,16 @@ describe('an immediate stream', () => {
     const s = await stage();
     const following = s.follow();
     await s.live();
-    await s.publish(s.run(0, 6), false, 'ahead');
-    await s.append(s.run(0, 2));
-    await s.publish(s.run(0, 2), false, 'pointer');
+    await s.publish(s.batch(0, 6), false, 'ahead');
+    await s.append(s.batch(0, 2));
+    await s.publish(s.batch(0, 2), false, 'pointer');
     await expect.poll(s.seqs).toEqual(upTo(6));
     await takeOver(s);
-    await s.publish(s.run(2, 1, 2), false, 'ahead');
+    await s.publish(s.batch(2, 1, 2), false, 'ahead');
     await expect.poll(() => s.seen.length).toBe(8);
     expect(s.seen[6]).toMatchObject({ seq: 1, cursor: '2-1', event: { type: 'rewind', from: 2 } });
     expect(s.seen[7]).toMatchObject({ seq: 2, fence: 2, cursor: '2-2' });
-    await s.append(s.run(2, 1, 2));
+    await s.append(s.batch(2, 1, 2));
     await s.publish(await s.end(3, 2), true);
     await following;
     expect(heldTexts(s.seen)).toEqual(await journalTexts(s.id));
@@ -104,12 +104,12 @@ describe('an immediate stream', () => {
     const s = await stage({ headCheckMs: 30 });
     const following = s.follow();
     await s.live();
-    await s.publish(s.run(0, 3), false, 'ahead');
+    await s.publish(s.batch(0, 3), false, 'ahead');
     await expect.poll(s.seqs).toEqual(upTo(3));
     await takeOver(s);
     await expect.poll(() => s.seen.at(-1)?.event).toEqual({ type: 'rewind', from: 0 });
     expect(s.seen.at(-1)?.cursor).toBe(-1);
-    await s.append(s.run(0, 5, 2));
+    await s.append(s.batch(0, 5, 2));
     await s.end(5, 2);
     await following;
     expect(heldTexts(s.seen)).toEqual(await journalTexts(s.id));
@@ -121,9 +121,9 @@ describe('an immediate stream', () => {
     ['a committed one, named by its seq alone', 1, undefined],
   ])('answers a reader whose cursor is %s', async (_name, after, rewind) => {
     const s = await stage();
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     await takeOver(s);
-    await s.append(s.run(2, 5, 2));
+    await s.append(s.batch(2, 5, 2));
     await s.end(7, 2);
     await s.follow(after);
     const first = s.seen[0]?.event;
@@ -142,9 +142,9 @@ describe('an immediate stream', () => {
     'whose events are gone says so to a reader that has %s, and does not end as if it had all',
     async (_name, after) => {
       const s = await stage();
-      await s.append(s.run(0, 2));
+      await s.append(s.batch(0, 2));
       await takeOver(s);
-      await s.append(s.run(2, 5, 2));
+      await s.append(s.batch(2, 5, 2));
       await s.end(7, 2);
       await removeEvents(s);
       await expect(s.follow(after)).rejects.toMatchObject({ code: 'STREAM_EXPIRED', details: { keptFrom: 8 } });
@@ -155,9 +155,9 @@ describe('an immediate stream', () => {
 
   it.each(['2-7', 7])('whose events are gone ends for a reader that had them all: %j', async (after) => {
     const s = await stage();
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     await takeOver(s);
-    await s.append(s.run(2, 5, 2));
+    await s.append(s.batch(2, 5, 2));
     await s.end(7, 2);
     await removeEvents(s);
     await s.follow(after);
@@ -169,10 +169,10 @@ describe('an immediate stream', () => {
     const s = await stage();
     const following = s.follow();
     await s.live();
-    await s.publish(s.run(0, 12), false, 'ahead');
+    await s.publish(s.batch(0, 12), false, 'ahead');
     await expect.poll(s.seqs).toEqual(upTo(12));
     await takeOver(s);
-    await s.append(s.run(0, 7, 2));
+    await s.append(s.batch(0, 7, 2));
     const end = await s.end(7, 2);
     await removeEvents(s);
     await s.publish(end, true);
@@ -182,14 +182,14 @@ describe('an immediate stream', () => {
 
   it('lets a reader wait whose cursor is ahead of the journal while its owner lives', async () => {
     const s = await stage();
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     const page = await s.followers.readPage(s.id, 'default', '1-3', 10);
     expect(page).toEqual({ events: [], next: '1-3', finished: false });
     const following = s.follow('1-3');
     await s.live();
-    await s.publish(s.run(4, 1), false, 'ahead');
+    await s.publish(s.batch(4, 1), false, 'ahead');
     await expect.poll(s.seqs).toEqual([4]);
-    await s.append(s.run(2, 3));
+    await s.append(s.batch(2, 3));
     await s.publish(await s.end(5), true);
     await following;
     expect(s.seqs()).toEqual([4, 5]);
@@ -201,7 +201,7 @@ describe('an immediate stream', () => {
     ['that is none', '1-'],
   ])('refuses a cursor %s', async (_name, after) => {
     const s = await stage();
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     await expect(s.follow(after)).rejects.toMatchObject({ code: 'CURSOR_INVALID' });
   });
 
@@ -210,17 +210,17 @@ describe('an immediate stream', () => {
     const following = s.follow();
     await s.live();
     await takeOver(s);
-    await s.publish(s.run(0, 1, 2), false, 'ahead');
+    await s.publish(s.batch(0, 1, 2), false, 'ahead');
     await expect.poll(s.seqs).toEqual([0]);
-    await s.publish(s.run(0, 3, 1), false, 'ahead');
-    await s.publish(s.run(1, 1, 2), false, 'ahead');
+    await s.publish(s.batch(0, 3, 1), false, 'ahead');
+    await s.publish(s.batch(1, 1, 2), false, 'ahead');
     await expect
       .poll(() => s.seen.map(({ fence, seq }) => [fence, seq]))
       .toEqual([
         [2, 0],
         [2, 1],
       ]);
-    await s.append(s.run(0, 2, 2));
+    await s.append(s.batch(0, 2, 2));
     await s.publish(await s.end(2, 2), true);
     await following;
   });
@@ -230,11 +230,11 @@ describe('an immediate stream', () => {
     const following = s.follow();
     await s.live();
     await takeOver(s);
-    await s.publish(s.run(0, 3, 1), false, 'ahead');
+    await s.publish(s.batch(0, 3, 1), false, 'ahead');
     await expect.poll(s.seqs).toEqual(upTo(3));
-    await s.publish(s.run(0, 1, 2), false, 'ahead');
+    await s.publish(s.batch(0, 1, 2), false, 'ahead');
     await expect.poll(() => s.seen.at(-1)?.fence).toBe(2);
-    await s.append(s.run(0, 1, 2));
+    await s.append(s.batch(0, 1, 2));
     await s.publish(await s.end(1, 2), true);
     await following;
     expect(heldTexts(s.seen)).toEqual(await journalTexts(s.id));
@@ -244,13 +244,13 @@ describe('an immediate stream', () => {
     const s = await stage();
     const following = s.follow();
     await s.live();
-    for (const seq of [1, 0, 3, 2, 2, 5]) await s.publish(s.run(seq, 1), false, 'ahead');
+    for (const seq of [1, 0, 3, 2, 2, 5]) await s.publish(s.batch(seq, 1), false, 'ahead');
     await expect.poll(s.seqs).toEqual(upTo(4));
     // 4 was lost on the bus; its commit says where it is.
-    await s.append(s.run(0, 5));
-    await s.publish(s.run(0, 5), false, 'pointer');
+    await s.append(s.batch(0, 5));
+    await s.publish(s.batch(0, 5), false, 'pointer');
     await expect.poll(s.seqs).toEqual(upTo(6));
-    await s.append(s.run(5, 1));
+    await s.append(s.batch(5, 1));
     await s.publish(await s.end(6), true);
     await following;
     expect(s.seen.filter(({ event }) => event.type === 'rewind')).toEqual([]);
@@ -260,8 +260,8 @@ describe('an immediate stream', () => {
     const s = await stage({ headCheckMs: 60_000, pollMs: 20 });
     const following = s.follow();
     await s.live();
-    await s.publish(s.run(1, 1), false, 'ahead');
-    await s.append(s.run(0, 2));
+    await s.publish(s.batch(1, 1), false, 'ahead');
+    await s.append(s.batch(0, 2));
     await expect.poll(s.seqs).toEqual(upTo(2));
     await s.publish(await s.end(2), true);
     await following;
@@ -271,9 +271,9 @@ describe('an immediate stream', () => {
     const s = await stage();
     const following = s.follow();
     await s.live();
-    await s.publish(s.run(0, 3), false, 'ahead');
+    await s.publish(s.batch(0, 3), false, 'ahead');
     await expect.poll(s.seqs).toEqual(upTo(3));
-    await s.append(s.run(0, 2));
+    await s.append(s.batch(0, 2));
     // As after a refusal: the outcome stands where the refused event would have.
     await s.publish(await s.end(2), true);
     await following;
@@ -289,12 +289,12 @@ describe('an immediate stream', () => {
         seen.push(event);
     })();
     await s.live();
-    await s.publish(s.run(0, 4), false, 'ahead');
-    await s.append(s.run(0, 2));
-    await s.publish(s.run(0, 2), false, 'pointer');
+    await s.publish(s.batch(0, 4), false, 'ahead');
+    await s.append(s.batch(0, 2));
+    await s.publish(s.batch(0, 2), false, 'pointer');
     await expect.poll(() => seen.map(({ seq }) => seq)).toEqual([0, 1]);
     await takeOver(s);
-    await s.append(s.run(2, 1, 2));
+    await s.append(s.batch(2, 1, 2));
     await s.publish(await s.end(3, 2), true);
     await following;
     expect(seen.map(({ json }) => json)).toEqual(await journalTexts(s.id));
@@ -304,13 +304,13 @@ describe('an immediate stream', () => {
     const s = await stage();
     const following = s.follow();
     await s.live();
-    const run = { ...s.run(0, 1), events: [JSON.stringify({ type: 'n', text: 'x'.repeat(300_000) })] };
-    await s.publish(run, false, 'ahead');
-    await s.publish(s.run(1, 1), false, 'ahead');
-    await s.append(run);
-    await s.publish(run, false, 'pointer');
+    const batch = { ...s.batch(0, 1), events: [JSON.stringify({ type: 'n', text: 'x'.repeat(300_000) })] };
+    await s.publish(batch, false, 'ahead');
+    await s.publish(s.batch(1, 1), false, 'ahead');
+    await s.append(batch);
+    await s.publish(batch, false, 'pointer');
     await expect.poll(s.seqs).toEqual([0, 1]);
-    await s.append(s.run(1, 1));
+    await s.append(s.batch(1, 1));
     await s.publish(await s.end(2), true);
     await following;
   });

@@ -31,11 +31,11 @@ it('Postgres gone for 30 s under load: nothing is lost or reordered, memory stay
     db: db.kysely,
     publisher: {
       publish: (announcements) => {
-        for (const { run } of announcements) {
+        for (const { batch } of announcements) {
           // Told once each, in order.
-          expect(run.firstSeq).toBe(published.get(run.streamId) ?? 0);
-          published.set(run.streamId, run.firstSeq + run.events.length);
-          committed += run.events.length;
+          expect(batch.firstSeq).toBe(published.get(batch.streamId) ?? 0);
+          published.set(batch.streamId, batch.firstSeq + batch.events.length);
+          committed += batch.events.length;
         }
       },
     },

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { defineJob } from '../../src/index.ts';
-import { decodeRunMessage, encodeRunMessage } from '../../src/journal/channel.ts';
+import { decodeBatchMessage, encodeBatchMessage } from '../../src/journal/message.ts';
 import { journalOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 
@@ -70,25 +70,25 @@ describe('any payload', () => {
 });
 
 describe('a live message', () => {
-  const run = { streamId: 's', fence: 3, firstSeq: 5, events: ['{"type":"a"}', '{"type":"b","x":"\\u0000"}'] };
+  const batch = { streamId: 's', fence: 3, firstSeq: 5, events: ['{"type":"a"}', '{"type":"b","x":"\\u0000"}'] };
 
   it('comes back as it went', () => {
-    expect(decodeRunMessage(encodeRunMessage(run, true))).toMatchObject({
+    expect(decodeBatchMessage(encodeBatchMessage(batch, true))).toMatchObject({
       firstSeq: 5,
       lastSeq: 6,
       fence: 3,
       end: true,
       committed: true,
-      events: run.events,
+      events: batch.events,
     });
-    expect(decodeRunMessage(encodeRunMessage(run, false, 'ahead'))).toMatchObject({
+    expect(decodeBatchMessage(encodeBatchMessage(batch, false, 'ahead'))).toMatchObject({
       committed: false,
-      events: run.events,
+      events: batch.events,
     });
   });
 
   it('points at the journal when its events were told ahead of it', () => {
-    expect(decodeRunMessage(encodeRunMessage(run, false, 'pointer'))).toMatchObject({
+    expect(decodeBatchMessage(encodeBatchMessage(batch, false, 'pointer'))).toMatchObject({
       firstSeq: 5,
       lastSeq: 6,
       committed: true,
@@ -97,13 +97,13 @@ describe('a live message', () => {
   });
 
   it('points at the journal where an event has a line break of its own', () => {
-    const odd = { ...run, events: ['{"type":\n"a"}', '{"type":"b"}'] };
-    expect(decodeRunMessage(encodeRunMessage(odd, false))).toMatchObject({ lastSeq: 6, events: undefined });
+    const odd = { ...batch, events: ['{"type":\n"a"}', '{"type":"b"}'] };
+    expect(decodeBatchMessage(encodeBatchMessage(odd, false))).toMatchObject({ lastSeq: 6, events: undefined });
   });
 
   it('points at the journal when it would be too large', () => {
-    const large = { ...run, events: [JSON.stringify({ type: 'a', text: 'x'.repeat(300_000) })] };
-    expect(decodeRunMessage(encodeRunMessage(large, false))).toMatchObject({
+    const large = { ...batch, events: [JSON.stringify({ type: 'a', text: 'x'.repeat(300_000) })] };
+    expect(decodeBatchMessage(encodeBatchMessage(large, false))).toMatchObject({
       firstSeq: 5,
       lastSeq: 5,
       fence: 3,
@@ -121,6 +121,6 @@ describe('a live message', () => {
     '{"first":0,"last":1,"fence":1,"end":false}\n{}',
     '{',
   ])('that is none is ignored: %s', (text) => {
-    expect(decodeRunMessage(text)).toBeUndefined();
+    expect(decodeBatchMessage(text)).toBeUndefined();
   });
 });

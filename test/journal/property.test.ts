@@ -10,9 +10,12 @@ import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
 import type { StreamEvent } from '../../src/index.ts';
-import { type Announcement, ChannelHub, encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
-import { Followers, type Following } from '../../src/journal/follower.ts';
-import { JournalWriter, type StreamWriter } from '../../src/journal/writer.ts';
+import { ChannelHub, streamChannel } from '../../src/journal/channel.ts';
+import { Followers } from '../../src/journal/follower.ts';
+import type { Following } from '../../src/journal/following.ts';
+import { type Announcement, encodeBatchMessage } from '../../src/journal/message.ts';
+import type { StreamWriter } from '../../src/journal/stream-writer.ts';
+import { JournalWriter } from '../../src/journal/writer.ts';
 import { silentLogger } from '../../src/log.ts';
 import { connectionLost, withFaults } from '../helpers/faulty-db.ts';
 import { claimOne, expireLease, insertJob, journalOf, useDatabase } from '../helpers/fixtures.ts';
@@ -153,7 +156,7 @@ async function play(schedule: readonly Op[], immediate: boolean, hub: ChannelHub
       db: withFaults(file.db, { before: () => fail('before'), after: () => fail('after') }),
       publisher: {
         publish: (announcements: readonly Announcement[]) => {
-          for (const { run, end, form } of announcements) messages.push(encodeRunMessage(run, end, form));
+          for (const { batch, end, form } of announcements) messages.push(encodeBatchMessage(batch, end, form));
         },
       },
       log: silentLogger(),
@@ -240,7 +243,7 @@ async function play(schedule: readonly Op[], immediate: boolean, hub: ChannelHub
   const { firstSeq, events } = await now().stream.seal();
   commit(now(), firstSeq);
   expect(events).toEqual(now().pending);
-  const run = { streamId: id, fence: now().fence, firstSeq, events: [...events, '{"type":"end"}'] };
+  const batch = { streamId: id, fence: now().fence, firstSeq, events: [...events, '{"type":"end"}'] };
   const settlement: Settlement = {
     id,
     fence: now().fence,
@@ -251,11 +254,11 @@ async function play(schedule: readonly Op[], immediate: boolean, hub: ChannelHub
     resultTtlMs: 60_000,
     delayMs: 0,
     delivery: 0,
-    run,
+    batch,
   };
   expect(await settleJobs(file.db, [settlement])).toHaveProperty('size', 1);
-  oracle.push(...run.events);
-  messages.push(encodeRunMessage(run, true));
+  oracle.push(...batch.events);
+  messages.push(encodeBatchMessage(batch, true));
   await deliver(number % 3 === 0 ? 0 : messages.length);
 
   const check = async (reader: ModelReader) => {

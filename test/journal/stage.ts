@@ -3,10 +3,11 @@ import { Redis } from 'ioredis';
 import { expect, onTestFinished } from 'vitest';
 import type { NewJob } from '../../src/db/jobs/insert.ts';
 import { type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
-import { appendRuns, type Run } from '../../src/db/streams/segments.ts';
+import { appendBatches, type EventBatch } from '../../src/db/streams/segments.ts';
 import type { Cursor, StreamEvent } from '../../src/index.ts';
-import { type Announcement, ChannelHub, encodeRunMessage, streamChannel } from '../../src/journal/channel.ts';
+import { ChannelHub, streamChannel } from '../../src/journal/channel.ts';
 import { type FollowerOptions, Followers } from '../../src/journal/follower.ts';
+import { type Announcement, encodeBatchMessage } from '../../src/journal/message.ts';
 import { silentLogger } from '../../src/log.ts';
 import { claimFree, insertJob, type useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
@@ -64,19 +65,19 @@ export async function stage(
     async live() {
       await expect.poll(() => hub.isLive(id)).toBe(true);
     },
-    run: (firstSeq: number, count: number, fence = 1): Run => ({
+    batch: (firstSeq: number, count: number, fence = 1): EventBatch => ({
       streamId: id,
       fence,
       firstSeq,
       events: Array.from({ length: count }, (_, i) => JSON.stringify({ type: 'n', i: firstSeq + i })),
     }),
-    append: async (run: Run) => expect(await appendRuns(file.db, [run])).toHaveProperty('size', 1),
-    publish: (run: Run, end = false, form?: Announcement['form']) =>
-      publisher.publish(streamChannel(prefix, id), encodeRunMessage(run, end, form)),
+    append: async (batch: EventBatch) => expect(await appendBatches(file.db, [batch])).toHaveProperty('size', 1),
+    publish: (batch: EventBatch, end = false, form?: Announcement['form']) =>
+      publisher.publish(streamChannel(prefix, id), encodeBatchMessage(batch, end, form)),
     /** Anything at all on the stream's channel. */
     say: (text: string) => publisher.publish(streamChannel(prefix, id), text),
     async end(firstSeq: number, fence = 1) {
-      const run = { streamId: id, fence, firstSeq, events: ['{"type":"end"}'] };
+      const batch = { streamId: id, fence, firstSeq, events: ['{"type":"end"}'] };
       const settlement: Settlement = {
         id,
         fence,
@@ -87,10 +88,10 @@ export async function stage(
         resultTtlMs: 1_000,
         delayMs: 0,
         delivery: 0,
-        run,
+        batch,
       };
       expect(await settleJobs(file.db, [settlement])).toHaveProperty('size', 1);
-      return run;
+      return batch;
     },
     prefix,
     publisher,

@@ -1,5 +1,5 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
-import type { Run } from '../../src/db/streams/segments.ts';
+import type { EventBatch } from '../../src/db/streams/segments.ts';
 import { OncefleetError } from '../../src/errors.ts';
 import { JournalWriter, type JournalWriterOptions } from '../../src/journal/writer.ts';
 import { silentLogger } from '../../src/log.ts';
@@ -9,7 +9,7 @@ import { claimFree, expireLease, insertJob, journalOf, useDatabase } from '../he
 const file = useDatabase();
 
 function createWriter(options: Partial<JournalWriterOptions> & { faults?: Partial<Faults> } = {}) {
-  const published: Run[] = [];
+  const published: EventBatch[] = [];
   const statements: string[] = [];
   const { faults = {}, ...rest } = options;
   const writer = new JournalWriter({
@@ -20,7 +20,7 @@ function createWriter(options: Partial<JournalWriterOptions> & { faults?: Partia
       },
       after: async (sql) => faults.after?.(sql),
     }),
-    publisher: { publish: (runs) => void published.push(...runs.map(({ run }) => run)) },
+    publisher: { publish: (announcements) => void published.push(...announcements.map(({ batch }) => batch)) },
     log: silentLogger(),
     ...rest,
   });
@@ -50,7 +50,7 @@ describe('group commit', () => {
     expect(published).toEqual([]);
     await writer.flush();
     expect(statements).toHaveLength(1);
-    expect(published.map((run) => run.events.length)).toEqual(streams.map(() => 10));
+    expect(published.map((batch) => batch.events.length)).toEqual(streams.map(() => 10));
     for (const { id } of streams) {
       expect((await journalOf(file.db, id)).map(({ event }) => event.i)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
@@ -71,7 +71,9 @@ describe('group commit', () => {
     await Promise.all(streams.map(produce));
     // The very first to ask, when nothing was in flight, leaves alone with the others' one event behind it.
     expect(statements).toHaveLength(1 + rounds);
-    expect(published.slice(20).map((run) => run.events.length)).toEqual(Array.from({ length: 20 * rounds }, () => 16));
+    expect(published.slice(20).map((batch) => batch.events.length)).toEqual(
+      Array.from({ length: 20 * rounds }, () => 16),
+    );
   });
 
   it('starts at maxEvents without waiting for the timer', async () => {
@@ -93,8 +95,8 @@ describe('group commit', () => {
     expect(statements).toHaveLength(1);
     held.resolve();
     await stream.flush();
-    expect(published.flatMap((run) => run.events)).toHaveLength(40);
-    for (const run of published) expect(run.events.join('').length).toBeLessThanOrEqual(1_100);
+    expect(published.flatMap((batch) => batch.events)).toHaveLength(40);
+    for (const batch of published) expect(batch.events.join('').length).toBeLessThanOrEqual(1_100);
   });
 
   it('publishes nothing before its commit, and nothing that was refused', async () => {
@@ -133,7 +135,7 @@ describe('group commit', () => {
 });
 
 describe('a Postgres that goes away', () => {
-  it('twice in a row and comes back: the same run is retried, nothing is lost or reordered', async () => {
+  it('twice in a row and comes back: the same batch is retried, nothing is lost or reordered', async () => {
     let failures = 2;
     const { writer, published } = createWriter({
       faults: {
@@ -150,10 +152,10 @@ describe('a Postgres that goes away', () => {
     await stream.flush();
     expect(failures).toBeLessThan(0);
     expect((await journalOf(file.db, id)).map(({ event }) => event.i)).toEqual([0, 1]);
-    expect(published.flatMap((run) => run.events).map((json) => JSON.parse(json).i)).toEqual([0, 1]);
+    expect(published.flatMap((batch) => batch.events).map((json) => JSON.parse(json).i)).toEqual([0, 1]);
   });
 
-  it('after it committed and before it said so: the run is recognised, not written twice', async () => {
+  it('after it committed and before it said so: the batch is recognised, not written twice', async () => {
     let lost = 1;
     const { writer, published } = createWriter({
       faults: {
@@ -166,7 +168,7 @@ describe('a Postgres that goes away', () => {
     for (let i = 0; i < 5; i++) await stream.emit({ type: 'n', i });
     await stream.flush();
     expect((await journalOf(file.db, id)).map(({ event }) => event.i)).toEqual([0, 1, 2, 3, 4]);
-    expect(published.map((run) => [run.firstSeq, run.events.length])).toEqual([[0, 5]]);
+    expect(published.map((batch) => [batch.firstSeq, batch.events.length])).toEqual([[0, 5]]);
   });
 
   it('makes emit wait at the high water mark, and lets it go on afterwards', async () => {

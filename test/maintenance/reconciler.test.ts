@@ -26,8 +26,8 @@ async function createReconciler() {
   const job = defineJob({ name: 'job', input: z.object({}), maxCrashes: 1, run: async () => 1, onPoison });
   const runtime = new Runtime({ databaseUrl: file.url, redisUrl: testRedisUrl(), prefix: uniquePrefix() });
   onTestFinished(() => runtime.close());
-  const announced: { run: { streamId: string }; end: boolean }[] = [];
-  vi.spyOn(runtime.publisher, 'publish').mockImplementation((runs) => void announced.push(...runs));
+  const announced: { batch: { streamId: string }; end: boolean }[] = [];
+  vi.spyOn(runtime.publisher, 'publish').mockImplementation((given) => void announced.push(...given));
   await expect.poll(() => runtime.redis.status).toBe('ready');
   const reconciler = new Reconciler({ runtime, jobs: new Map([[job.name, job]]), intervalMs: 1_000 });
   return {
@@ -46,7 +46,7 @@ async function createReconciler() {
       }),
     stateOf: (id: string) => runtime.dispatcher.queue('job').getJobState(id),
     key: (name: string) => runtime.dispatcher.queue('job').toKey(name),
-    announcedOf: (id: string) => announced.filter(({ run }) => run.streamId === id),
+    announcedOf: (id: string) => announced.filter(({ batch }) => batch.streamId === id),
     inRedis: async (id: string) => (await runtime.dispatcher.queue('job').getJob(id)) !== undefined,
   };
 }
@@ -260,7 +260,7 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
       { type: 'said' },
       { type: 'end', result: 5 },
     ]);
-    expect(announcedOf(id)).toMatchObject([{ end: true, run: { firstSeq: 1 } }]);
+    expect(announcedOf(id)).toMatchObject([{ end: true, batch: { firstSeq: 1 } }]);
   });
 
   it('has a long stream folded that it has ended', async () => {

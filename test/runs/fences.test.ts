@@ -15,7 +15,7 @@ import { raiseFence } from '../../src/db/jobs/fence.ts';
 import { finishAbandoned } from '../../src/db/jobs/finish.ts';
 import { findSettled, type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
 import { RENEW_LEASES } from '../../src/db/leases.ts';
-import { appendRuns, findHeads, type Run } from '../../src/db/streams/segments.ts';
+import { appendBatches, type EventBatch, findHeads } from '../../src/db/streams/segments.ts';
 import { defineJob, type JobContext } from '../../src/index.ts';
 import { Runtime } from '../../src/runtime/runtime.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
@@ -38,7 +38,7 @@ const file = useDatabase();
 /** No renewal and no expiry within a test. */
 const QUIET = { leaseTtlMs: 60_000, heartbeatMs: 20_000 };
 
-function runOf(streamId: string, firstSeq: number, types: string[] = ['said'], fence = 1): Run {
+function batchOf(streamId: string, firstSeq: number, types: string[] = ['said'], fence = 1): EventBatch {
   return { streamId, fence, firstSeq, events: types.map((type) => JSON.stringify({ type })) };
 }
 
@@ -73,7 +73,7 @@ describe('of two runs of one job in one statement', () => {
     expect(await settleJobs(file.db, [late, holder])).toEqual(new Set([holder]));
     const again = await takenOverByItself();
     const said = [1, 2].map((fence) =>
-      settlement(again, fence, { ...how, run: runOf(again, 0, [`by ${fence}`], fence) }),
+      settlement(again, fence, { ...how, batch: batchOf(again, 0, [`by ${fence}`], fence) }),
     );
     expect(await settleJobs(file.db, said)).toEqual(new Set([said[1]]));
     expect((await journalOf(file.db, again)).map(({ event }) => event.type)).toEqual(['by 2']);
@@ -81,8 +81,8 @@ describe('of two runs of one job in one statement', () => {
 
   it('the one at the fence appends, the other is refused, wherever it stands', async () => {
     const id = await takenOverByItself();
-    const [late, holder] = [runOf(id, 5, ['late']), runOf(id, 0, ['said'], 2)];
-    expect(await appendRuns(file.db, [late, holder])).toEqual(new Set([holder]));
+    const [late, holder] = [batchOf(id, 5, ['late']), batchOf(id, 0, ['said'], 2)];
+    expect(await appendBatches(file.db, [late, holder])).toEqual(new Set([holder]));
     expect((await journalOf(file.db, id)).map(({ event }) => event.type)).toEqual(['said']);
   });
 });
@@ -129,10 +129,13 @@ describe('a settlement', () => {
   ])('with events is refused whole where %s', async (_where, head) => {
     const id = await claimed();
     if (head !== undefined) {
-      await appendRuns(file.db, [runOf(id, 0, ['a', 'b'])]);
+      await appendBatches(file.db, [batchOf(id, 0, ['a', 'b'])]);
       await file.db.updateTable('stream_heads').set(head).where('stream_id', '=', id).execute();
     }
-    expect(await settleJobs(file.db, [settlement(id, 1, { run: runOf(id, 2, ['end']) })])).toHaveProperty('size', 0);
+    expect(await settleJobs(file.db, [settlement(id, 1, { batch: batchOf(id, 2, ['end']) })])).toHaveProperty(
+      'size',
+      0,
+    );
     expect(await rowOf(file.db, id)).toMatchObject({ status: 'running', result: null });
     expect(await journalOf(file.db, id)).toHaveLength(head === undefined ? 0 : 2);
     expect(await ledgerOf(id)).toEqual([{ fence: 1, outcome: null }]);
@@ -153,10 +156,10 @@ describe('a settlement', () => {
 
   it('of a finished run cannot append to the stream that it closed itself', async () => {
     const id = await claimed();
-    await appendRuns(file.db, [runOf(id, 0)]);
-    await settleJobs(file.db, [settlement(id, 1, { run: runOf(id, 1, ['end']) })]);
+    await appendBatches(file.db, [batchOf(id, 0)]);
+    await settleJobs(file.db, [settlement(id, 1, { batch: batchOf(id, 1, ['end']) })]);
     expect((await findHeads(file.db, [id])).get(id)).toMatchObject({ nextSeq: 2, state: 'closed' });
-    expect(await appendRuns(file.db, [runOf(id, 2)])).toHaveProperty('size', 0);
+    expect(await appendBatches(file.db, [batchOf(id, 2)])).toHaveProperty('size', 0);
     expect((await journalOf(file.db, id)).map(({ event }) => event.type)).toEqual(['said', 'end']);
   });
 
@@ -187,9 +190,12 @@ it('a fence that its own run raises is raised once, however often it asks', asyn
 describe('an append', () => {
   it('that leaves a gap or repeats a seq is refused, and others of its statement are not', async () => {
     const [headless, open, good] = [await claimed(), await claimed(), await claimed()];
-    await appendRuns(file.db, [runOf(open, 0, ['a', 'b'])]);
-    expect(await appendRuns(file.db, [runOf(headless, 3), runOf(open, 5), runOf(good, 0)])).toHaveProperty('size', 1);
-    expect(await appendRuns(file.db, [runOf(open, 1)])).toHaveProperty('size', 0);
+    await appendBatches(file.db, [batchOf(open, 0, ['a', 'b'])]);
+    expect(await appendBatches(file.db, [batchOf(headless, 3), batchOf(open, 5), batchOf(good, 0)])).toHaveProperty(
+      'size',
+      1,
+    );
+    expect(await appendBatches(file.db, [batchOf(open, 1)])).toHaveProperty('size', 0);
     expect(await journalOf(file.db, headless)).toEqual([]);
     expect(await journalOf(file.db, open)).toHaveLength(2);
     expect(await journalOf(file.db, good)).toHaveLength(1);

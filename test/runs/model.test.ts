@@ -6,7 +6,7 @@ import { finishAbandoned } from '../../src/db/jobs/finish.ts';
 import { redriveJob } from '../../src/db/jobs/redrive.ts';
 import { type Settlement, settleJobs } from '../../src/db/jobs/settle.ts';
 import { RENEW_LEASES } from '../../src/db/leases.ts';
-import { appendRuns, findHeads } from '../../src/db/streams/segments.ts';
+import { appendBatches, findHeads } from '../../src/db/streams/segments.ts';
 import { claimOne, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import * as model from './model.ts';
 
@@ -112,13 +112,13 @@ const commands: fc.Arbitrary<Command>[] = [
       if (owner === undefined || owner.done) return;
       const events = Array.from({ length: count }, () => 'said');
       const expected = model.append(m, owner.fence, events);
-      const run = {
+      const batch = {
         streamId: r.id,
         fence: owner.fence,
         firstSeq: owner.nextSeq,
         events: events.map((type) => JSON.stringify({ type })),
       };
-      expect((await appendRuns(file.db, [run])).has(run)).toBe(expected);
+      expect((await appendBatches(file.db, [batch])).has(batch)).toBe(expected);
       if (expected) owner.nextSeq += count;
     }),
   ),
@@ -174,7 +174,7 @@ const commands: fc.Arbitrary<Command>[] = [
           resultTtlMs: 60_000,
           delayMs: 0,
           delivery: how.to === 'failed' ? how.delivery : 0,
-          run: says
+          batch: says
             ? { streamId: r.id, fence: owner.fence, firstSeq: owner.nextSeq, events: [JSON.stringify({ type })] }
             : undefined,
         };

@@ -13,7 +13,7 @@ function createRuntime() {
   const runtime = new Runtime({ databaseUrl: file.url, redisUrl: testRedisUrl(), prefix: uniquePrefix() });
   onTestFinished(() => runtime.close());
   const announced: unknown[] = [];
-  vi.spyOn(runtime.publisher, 'publish').mockImplementation((runs) => void announced.push(...runs));
+  vi.spyOn(runtime.publisher, 'publish').mockImplementation((given) => void announced.push(...given));
   const endings: string[] = [];
   vi.spyOn(runtime.publisher, 'publishEndings').mockImplementation((ids) => void endings.push(...ids));
   return { runtime, announced, endings };
@@ -38,11 +38,11 @@ describe('an outcome', () => {
     }) as never);
     const id = await claimed();
     const end = settlement(id, 1, {
-      run: { streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"end","result":1}'] },
+      batch: { streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"end","result":1}'] },
     });
     await expect(runtime.settle(end)).rejects.toThrow('Connection terminated');
     expect(await runtime.settle(end)).toBe(true);
-    expect(announced).toEqual([{ run: end.run, end: true }]);
+    expect(announced).toEqual([{ batch: end.batch, end: true }]);
   });
 
   it('of a silent job is announced, with nothing but that it is there to be read', async () => {

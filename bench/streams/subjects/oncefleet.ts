@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { StreamWriter as JournalStream } from '../../../src/journal/writer.ts';
+import type { StreamWriter as JournalStream } from '../../../src/journal/stream-writer.ts';
 import { Runtime } from '../../../src/runtime/runtime.ts';
 import type { Place } from '../../lib/databases.ts';
 import type { BenchEvent } from '../../lib/events.ts';

@@ -4,14 +4,14 @@ import { CancelledError, OncefleetError, type StoredFailure, toStoredFailure } f
 import { insertPoisonAlert, type PoisonAlert } from '../poison-alerts.ts';
 import type { Database } from '../schema.ts';
 import { closeHeads } from '../streams/heads.ts';
-import { type Run, segmentText } from '../streams/segments.ts';
+import { type EventBatch, segmentText } from '../streams/segments.ts';
 import { rowTerminalJson } from '../streams/terminal.ts';
 import { keepAttempt, limitSilence, SILENT_OWNER_MS } from './attempts.ts';
 import { type AbandonReason, abandonReason, crashesOf, leaseHeld } from './states.ts';
 
 export interface FinishedJob {
   /** What to publish. */
-  run: Run;
+  batch: EventBatch;
   status: 'failed' | 'cancelled';
   reason: AbandonReason;
   error: StoredFailure;
@@ -102,7 +102,7 @@ export async function finishAbandoned(
     const { tenant, name, queue, crashes } = row;
     const alert = reason === 'poison' ? { jobId: id, fence, tenant, name, queue, crashes } : undefined;
     if (alert !== undefined) await insertPoisonAlert(trx, alert);
-    return { run: { streamId: id, fence, firstSeq: seq, events: [terminalJson] }, status, reason, error, alert };
+    return { batch: { streamId: id, fence, firstSeq: seq, events: [terminalJson] }, status, reason, error, alert };
   });
 }
 

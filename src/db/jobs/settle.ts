@@ -2,7 +2,7 @@ import { type Kysely, sql } from 'kysely';
 import type { Database } from '../schema.ts';
 import { named, textArray, unnamed } from '../statement.ts';
 import { advanceHeads } from '../streams/heads.ts';
-import { lastProgress, type Run, segmentText } from '../streams/segments.ts';
+import { type EventBatch, lastProgress, segmentText } from '../streams/segments.ts';
 import { type AttemptOutcome, byId, type TerminalStatus } from './states.ts';
 
 /** The end of a run: where the row goes, and what the stream gets with it. */
@@ -24,7 +24,7 @@ export interface Settlement {
   /** Such a retry also redrives it when it has completed: nobody gave it a key. */
   rerunnable?: boolean;
   /** Events of the same transaction; absent where the stream has none and gets none. */
-  run: Run | undefined;
+  batch: EventBatch | undefined;
 }
 
 /**
@@ -36,7 +36,7 @@ export interface Settlement {
  */
 export async function settleJobs(db: Kysely<Database>, given: readonly Settlement[]): Promise<Set<Settlement>> {
   const settlements = given.toSorted(byId);
-  const silent = settlements.filter(({ status, run }) => status === 'completed' && run === undefined);
+  const silent = settlements.filter(({ status, batch }) => status === 'completed' && batch === undefined);
   if (silent.length === 0) return settleAny(db, settlements);
   const accepted = await settleSilent(db, silent);
   if (silent.length === settlements.length) return accepted;
@@ -97,7 +97,7 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
     statement<{ id: string; fence: number }>(
       'settle',
       `with want as (
-        select *, first_seq is not null as has_run
+        select *, first_seq is not null as has_batch
         from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::float8[], $7::int[], $8::bigint[], $9::bigint[], $10::bool[], $11::text[],
             $12::text[], $13::text[], $14::text[])
           as w (id, fence, status, outcome, result_ttl_ms, delay_ms, ended_at, first_seq, last_seq, terminal, progress, result, error, events)
@@ -107,13 +107,13 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
         where j.fence = w.fence and j.status = 'running'
         for update of j
       ), batch as (
-        select id as stream_id, fence, first_seq, last_seq, progress, terminal from held where has_run
+        select id as stream_id, fence, first_seq, last_seq, progress, terminal from held where has_batch
       ), ${advanceHeads('batch')}, accepted as (
         select w.* from held w
-        where not w.has_run or exists (select from advanced a where a.stream_id = w.id) or exists (select from opened o where o.stream_id = w.id)
+        where not w.has_batch or exists (select from advanced a where a.stream_id = w.id) or exists (select from opened o where o.stream_id = w.id)
       ), appended as (
         insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
-        select id, first_seq, last_seq, fence, events::json from accepted where has_run
+        select id, first_seq, last_seq, fence, events::json from accepted where has_batch
       ), ledger as (
         insert into oncefleet.ended_attempts (job_id, fence, worker, started_at, outcome, error)
         select id, fence, worker, claimed_at, outcome, error::json from accepted where not terminal
@@ -150,13 +150,13 @@ async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[
         settlements.map((s) => s.resultTtlMs),
         settlements.map((s) => s.delayMs),
         settlements.map(endedAtDelivery),
-        settlements.map((s) => s.run?.firstSeq ?? null),
-        settlements.map((s) => (s.run === undefined ? null : s.run.firstSeq + s.run.events.length - 1)),
+        settlements.map((s) => s.batch?.firstSeq ?? null),
+        settlements.map((s) => (s.batch === undefined ? null : s.batch.firstSeq + s.batch.events.length - 1)),
         settlements.map((s) => s.status !== 'pending'),
-        textArray(settlements.map((s) => (s.run === undefined ? null : lastProgress(s.run.events)))),
+        textArray(settlements.map((s) => (s.batch === undefined ? null : lastProgress(s.batch.events)))),
         textArray(settlements.map((s) => s.result)),
         textArray(settlements.map((s) => s.error)),
-        textArray(settlements.map((s) => (s.run === undefined ? null : segmentText(s.run.events)))),
+        textArray(settlements.map((s) => (s.batch === undefined ? null : segmentText(s.batch.events)))),
       ],
     ),
   );

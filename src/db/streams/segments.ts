@@ -7,7 +7,7 @@ import { named, textArray } from '../statement.ts';
 import { advanceHeads } from './heads.ts';
 
 /** Consecutive events of one stream; `events` are their JSON texts. */
-export interface Run {
+export interface EventBatch {
   streamId: string;
   fence: number;
   firstSeq: number;
@@ -44,8 +44,8 @@ export interface StreamState {
     | undefined;
 }
 
-export function lastSeq(run: Run): number {
-  return run.firstSeq + run.events.length - 1;
+export function lastSeq(batch: EventBatch): number {
+  return batch.firstSeq + batch.events.length - 1;
 }
 
 /** JSON.stringify writes no line breaks, so this one is always between two events. */
@@ -66,45 +66,45 @@ export function segmentEvents(segment: Segment): string[] {
 
 const PROGRESS_START = '{"type":"progress",';
 
-/** The last progress event of a run, as `ctx.progress` writes it; null without one. */
+/** The last progress event of a batch, as `ctx.progress` writes it; null without one. */
 export function lastProgress(events: readonly string[]): string | null {
   return events.findLast((event) => event.startsWith(PROGRESS_START)) ?? null;
 }
 
 /**
- * Appends one run to each of several streams, in one statement, where their heads accept them
+ * Appends one batch to each of several streams, in one statement, where their heads accept them
  * (`advanceHeads`); the others commit.
  *
- * @returns the runs that were accepted
+ * @returns the batches that were accepted
  */
-export async function appendRuns(db: Kysely<Database>, runs: readonly Run[]): Promise<Set<Run>> {
+export async function appendBatches(db: Kysely<Database>, batches: readonly EventBatch[]): Promise<Set<EventBatch>> {
   const result = await db.executeQuery(
     named<{ stream_id: string; fence: number }>(
       'append',
-      `with run as (
+      `with batch as (
         select *, false as terminal from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
-          as r (stream_id, fence, first_seq, last_seq, progress, events)
+          as b (stream_id, fence, first_seq, last_seq, progress, events)
         where fence >= 1 and first_seq >= 0 and last_seq >= first_seq
-      ), ${advanceHeads('run')}, accepted as (
+      ), ${advanceHeads('batch')}, accepted as (
         select stream_id, fence from advanced union all select stream_id, fence from opened
       ), appended as (
         insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
-        select r.stream_id, r.first_seq, r.last_seq, r.fence, r.events::json
-        from run r join accepted using (stream_id, fence)
+        select b.stream_id, b.first_seq, b.last_seq, b.fence, b.events::json
+        from batch b join accepted using (stream_id, fence)
       )
       select stream_id, fence from accepted`,
       [
-        runs.map((run) => run.streamId),
-        runs.map((run) => run.fence),
-        runs.map((run) => run.firstSeq),
-        runs.map(lastSeq),
-        textArray(runs.map((run) => lastProgress(run.events))),
-        textArray(runs.map((run) => segmentText(run.events))),
+        batches.map((batch) => batch.streamId),
+        batches.map((batch) => batch.fence),
+        batches.map((batch) => batch.firstSeq),
+        batches.map(lastSeq),
+        textArray(batches.map((batch) => lastProgress(batch.events))),
+        textArray(batches.map((batch) => segmentText(batch.events))),
       ],
     ),
   );
   const fences = new Map(result.rows.map((row) => [row.stream_id, row.fence]));
-  return new Set(runs.filter((run) => fences.get(run.streamId) === run.fence));
+  return new Set(batches.filter((batch) => fences.get(batch.streamId) === batch.fence));
 }
 
 export async function findHeads(db: Kysely<Database>, streamIds: readonly string[]): Promise<Map<string, Head>> {

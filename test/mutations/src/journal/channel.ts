@@ -11,19 +11,11 @@ export default [
   },
   {
     name: 'channel-endings',
-    find: 'if (ended !== undefined) for (const listener of [...ended.listeners]) listener.onRun(SILENT_END);',
+    find: 'if (ended !== undefined) for (const listener of [...ended.listeners]) listener.onBatch(SILENT_END);',
     replace: '',
     mechanism: 'the ends of silent jobs reach those who wait',
     test: 'test/journal/follower.test.ts',
     title: 'of a silent job hears of its end on the channel of all endings',
-  },
-  {
-    name: 'channel-large',
-    find: 'length > MAX_MESSAGE_LENGTH ?',
-    replace: 'length < 0 ?',
-    mechanism: 'a large run is announced without its events',
-    test: 'test/journal/payload.test.ts',
-    title: 'points at the journal when it would be too large',
   },
   {
     name: 'channel-confirmed-gap',
@@ -48,14 +40,6 @@ export default [
     mechanism: 'a hub subscribes again after a cut',
     test: 'test/journal/follower.test.ts',
     title: 'catches up after its Redis connection was cut',
-  },
-  {
-    name: 'channel-not-a-run',
-    find: `typeof end !== 'boolean' || last < first`,
-    replace: `typeof end !== 'boolean'`,
-    mechanism: 'a message that is no run is ignored',
-    test: 'test/journal/payload.test.ts',
-    title: 'that is none is ignored: %s',
   },
   {
     name: 'channel-ref-count',

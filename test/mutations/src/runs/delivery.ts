@@ -3,8 +3,8 @@ import type { Change } from '../../mutation.ts';
 export default [
   {
     name: 'deferral-wake-up',
-    find: 'onRun: (run) => run.end && promote(),',
-    replace: 'onRun: () => undefined,',
+    find: 'onBatch: (message) => message.end && promote(),',
+    replace: 'onBatch: () => undefined,',
     mechanism: 'a deferred delivery is woken when the run ends',
     test: 'test/runtime/wake-up.test.ts',
     title: 'a deferred delivery is woken when the run ends, long before the lease would',

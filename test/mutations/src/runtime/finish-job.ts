@@ -11,7 +11,7 @@ export default [
   },
   {
     name: 'reconciler-publishes',
-    find: 'runtime.publisher.publish([{ run: finished.run, end: true }]);',
+    find: 'runtime.publisher.publish([{ batch: finished.batch, end: true }]);',
     replace: '',
     mechanism: 'an ending from outside is announced',
     test: 'test/maintenance/reconciler.test.ts',

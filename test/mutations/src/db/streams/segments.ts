@@ -3,16 +3,16 @@ import type { Change } from '../../../mutation.ts';
 export default [
   {
     name: 'append-accepted-fence',
-    find: 'from run r join accepted using (stream_id, fence)',
-    replace: 'from run r join accepted using (stream_id)',
+    find: 'from batch b join accepted using (stream_id, fence)',
+    replace: 'from batch b join accepted using (stream_id)',
     mechanism: 'of two runs of one process at one stream the one that has the fence is journalled alone',
     test: 'test/runs/fences.test.ts',
     title: 'the one at the fence appends, the other is refused, wherever it stands',
   },
   {
     name: 'append-answer-fence',
-    find: 'return new Set(runs.filter((run) => fences.get(run.streamId) === run.fence));',
-    replace: 'return new Set(runs.filter((run) => fences.has(run.streamId)));',
+    find: 'return new Set(batches.filter((batch) => fences.get(batch.streamId) === batch.fence));',
+    replace: 'return new Set(batches.filter((batch) => fences.has(batch.streamId)));',
     mechanism: 'of two runs of one process at one stream the one that has the fence is published alone',
     test: 'test/runs/fences.test.ts',
     title: 'the one at the fence appends, the other is refused, wherever it stands',

@@ -1,0 +1,20 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'sse-shared-skip',
+    find: 'batch.skip(made.count);',
+    replace: '',
+    mechanism: 'a reader that is given shared frames has their events',
+    test: 'test/http/stream.test.ts',
+    title: 'brings its events once to each of its readers, wherever they began',
+  },
+  {
+    name: 'sse-dialect-cache',
+    find: 'const cache = cacheOf(dialect);',
+    replace: 'const cache = cacheOf(frameOf as never);',
+    mechanism: 'frames are shared within a dialect alone',
+    test: 'test/http/dialects.test.ts',
+    title: 'that read the same stream at the same time are sent each its own bytes',
+  },
+] satisfies readonly Change[];

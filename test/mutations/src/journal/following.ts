@@ -1,0 +1,28 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'follower-return',
+    find: 'this.#inbox.stop(); this.#events = undefined;',
+    replace: 'this.#events = undefined;',
+    mechanism: 'return() ends a follower that waits',
+    test: 'test/journal/follower-leaks.test.ts',
+    title: 'leave no subscription, listener or timer behind: %s',
+  },
+  {
+    name: 'follower-types-cursor',
+    find: 'this.#cursor = event.cursor;',
+    replace: '',
+    mechanism: 'the cursor moves past the types left out',
+    test: 'test/journal/follower-leaks.test.ts',
+    title: 'of some types alone moves its cursor past the others',
+  },
+  {
+    name: 'follower-in-turn',
+    find: 'this.#asked === undefined ? step() : this.#asked.then(step, step)',
+    replace: 'step()',
+    mechanism: 'a follower asked several times at once answers one after the other',
+    test: 'test/journal/immediate.test.ts',
+    title: 'is given in order, before its commit, to a reader that has asked several times at once',
+  },
+] satisfies readonly Change[];

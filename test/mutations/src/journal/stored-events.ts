@@ -1,0 +1,20 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'follower-row-terminal',
+    find: 'if (state.rowTerminal !== undefined) {',
+    replace: 'if (false) {',
+    mechanism: 'a follower reads the terminal event of a silent job from its row',
+    test: 'test/journal/follower.test.ts',
+    title: 'of a job that never emitted reads the terminal event from its row',
+  },
+  {
+    name: 'read-kept-from',
+    find: 'if (from < state.keptFrom) throw expired(state.streamId, from, state.keptFrom);',
+    replace: '',
+    mechanism: 'a reader is told that events are gone',
+    test: 'test/maintenance/sweeper.test.ts',
+    title: 'of a redriven job leaves what came after the removal, readable from there on',
+  },
+] satisfies readonly Change[];

@@ -1,0 +1,60 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'stream-flush-waits',
+    find: 'const done = this.#committed(upTo);',
+    replace: 'const done = this.hasPending ? this.#committed(upTo) : Promise.resolve();',
+    mechanism: 'a flush of a stream waits for what is in flight',
+    test: 'test/runs/lost-answers.slow.test.ts',
+    title: 'a flush, of events that are on their way',
+  },
+  {
+    name: 'writer-ahead',
+    find: 'if (this.immediate) this.#host.publishAhead',
+    replace: 'if (false) this.#host.publishAhead',
+    mechanism: 'events of an immediate stream are published inside emit',
+    test: 'test/journal/immediate.test.ts',
+    title: 'is heard before Postgres has its events, and ends as the journal does',
+  },
+  {
+    name: 'writer-segment-length',
+    find: '(count === 0 || length + (this.#pending[count] as string).length <= maxLength)',
+    replace: 'true',
+    mechanism: 'a segment has a greatest length',
+    test: 'test/journal/writer.test.ts',
+    title: 'starts at maxLength, and puts no more into one segment',
+  },
+  {
+    name: 'writer-seal-waits',
+    find: 'if (this.#taken !== undefined) await this.#committed(firstSeq).catch(() => undefined);',
+    replace: '',
+    mechanism: 'sealing waits for the flush in flight',
+    test: 'test/journal/writer.test.ts',
+    title: 'throws when the flush in flight finds the fence lost',
+  },
+  {
+    name: 'writer-sealed',
+    find: 'if (this.#sealed !== undefined) throw',
+    replace: 'if (false) throw',
+    mechanism: 'nothing is emitted after sealing',
+    test: 'test/journal/writer.test.ts',
+    title: 'waits for the flush in flight and hands over what is left',
+  },
+  {
+    name: 'writer-seal-refused-event',
+    find: `if (this.#refused?.code === 'JOURNAL_REFUSED') return { firstSeq: this.#committedSeq, events: [] };`,
+    replace: '',
+    mechanism: 'a run whose event was refused still has an outcome',
+    test: 'test/journal/writer.test.ts',
+    title: 'that only Postgres refuses ends its own stream there; what came before it and all other streams commit',
+  },
+  {
+    name: 'writer-refused-for-good',
+    find: 'append(json: string): void { if (this.#refused !== undefined) throw this.#refused;',
+    replace: 'append(json: string): void {',
+    mechanism: 'a refused stream takes nothing more',
+    test: 'test/journal/writer.test.ts',
+    title: 'refuses its stream alone: others of the batch commit',
+  },
+] satisfies readonly Change[];

@@ -1,0 +1,60 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'follower-new-owner',
+    find: 'if (tailFence !== undefined && fence > tailFence) {',
+    replace: 'if (false) {',
+    mechanism: 'a later fence makes a reader look where its tail ends',
+    test: 'test/journal/immediate.test.ts',
+    title: 'rewinds its readers to where a crash cut it, then goes on with the next attempt',
+  },
+  {
+    name: 'follower-zombie',
+    find: `if (!message.committed && fence < this.#latest) return 'drop';`,
+    replace: '',
+    mechanism: 'what a lost owner sends ahead is dropped',
+    test: 'test/journal/immediate.test.ts',
+    title: 'gives no event of a worker that lost the stream and does not know',
+  },
+  {
+    name: 'follower-early',
+    find: `return events === undefined ? 'drop' : 'keep';`,
+    replace: `return 'drop';`,
+    mechanism: 'what comes early is kept until what lies before it has come',
+    test: 'test/journal/immediate.test.ts',
+    title: 'puts messages in order that came in another, and waits for one that was lost',
+  },
+  {
+    name: 'follower-seen',
+    find: 'if (lastSeq < this.next) {',
+    replace: 'if (false) {',
+    mechanism: 'a message that was seen is dropped',
+    test: 'test/journal/follower.test.ts',
+    title: 'is not ended by a terminal message it has seen, from before a redrive',
+  },
+  {
+    name: 'follower-gap',
+    find: 'if (events !== undefined && firstSeq <= this.next) return { events };',
+    replace: 'if (events !== undefined) { this.next = Math.max(this.next, firstSeq); return { events }; }',
+    mechanism: 'a gap is filled from Postgres',
+    test: 'test/journal/follower.test.ts',
+    title: 'fills a gap from Postgres and never skips it',
+  },
+  {
+    name: 'follower-cursor',
+    find: 'if (beyond) {',
+    replace: 'if (false) {',
+    mechanism: 'a cursor beyond the head is refused',
+    test: 'test/journal/follower.test.ts',
+    title: 'refuses a cursor %s',
+  },
+  {
+    name: 'follower-end-read',
+    find: `if (message.committed && message.end && lastSeq === this.next - 1) return 'checkHead';`,
+    replace: '',
+    mechanism: 'a follower that read the end before it knew of it ends at once',
+    test: 'test/journal/follower.test.ts',
+    title: 'ends at once when it read the terminal event before it knew that the stream was closed',
+  },
+] satisfies readonly Change[];
