@@ -108,7 +108,7 @@ export function requireCompletedRecord(job: JobRecord): void {
 }
 
 /**
- * The job's stream, taken up again where it broke off while Postgres is away for a while. Ends
+ * The job's stream, taken up again where it broke off while Postgres was unreachable. Ends
  * quietly when the signal aborts.
  */
 async function* followThroughOutages(

@@ -54,18 +54,21 @@ interface Locked {
 
 const locked: Record<string, Locked> = JSON.parse(read('package-lock.json')).packages;
 
-/** A package and all that it depends on, by the nearest copy of each. */
+/** A package and all that it depends on, as places in `node_modules`. */
 function closureOf(name: string, seen = new Set<string>(), from = ''): Set<string> {
-  for (let folder = from; ; folder = folder.slice(0, Math.max(0, folder.lastIndexOf('/node_modules/')))) {
-    const path = `${folder === '' ? '' : `${folder}/`}node_modules/${name}`;
-    if (locked[path] !== undefined) {
-      if (!seen.has(path))
-        for (const child of Object.keys(locked[seen.add(path) && path]?.dependencies ?? {}))
-          closureOf(child, seen, path);
-      return seen;
-    }
-    if (folder === '') throw new Error(`${name} is not locked`);
-  }
+  const place = placeOf(name, from);
+  if (seen.has(place)) return seen;
+  seen.add(place);
+  for (const dependency of Object.keys(locked[place]?.dependencies ?? {})) closureOf(dependency, seen, place);
+  return seen;
+}
+
+/** The copy of a package that Node finds from a place: the nearest. */
+function placeOf(name: string, from: string): string {
+  const place = from === '' ? `node_modules/${name}` : `${from}/node_modules/${name}`;
+  if (locked[place] !== undefined) return place;
+  if (from === '') throw new Error(`${name} is not locked`);
+  return placeOf(name, from.slice(0, Math.max(0, from.lastIndexOf('/node_modules/'))));
 }
 
 describe('a checkout', () => {

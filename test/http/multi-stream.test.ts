@@ -318,7 +318,7 @@ describe('several streams, when something breaks', () => {
     await expect.poll(() => client.following, { timeout: 15_000 }).toBe(0);
   });
 
-  it('are told to come back later while Postgres is away, and by a drain', async () => {
+  it('are asked to connect again later while Postgres is unreachable, and by a drain', async () => {
     const client = createFakeClient();
     const { app, port } = await listen(client);
     const [a, b] = [await client.newJob(), await client.newJob()];

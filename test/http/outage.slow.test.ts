@@ -41,7 +41,7 @@ async function ownPostgres(): Promise<{
   return { harness, postgres };
 }
 
-describe('while Postgres is away', () => {
+describe('while Postgres is unreachable', () => {
   it('requests get 503 with Retry-After, streams are told to come back, and all is well once it is back', async () => {
     const { harness, postgres } = await ownPostgres();
     const first = await enqueue(harness, { gate: 'outage', steps: 2 }, 'outage');

@@ -99,7 +99,7 @@ describe('a stream of events', () => {
     expect(reader.body.complete).toBe(false);
   });
 
-  it('is told to come back later, with a 200, while Postgres is away', async () => {
+  it('is asked to connect again later, with a 200, while Postgres is unreachable', async () => {
     const client = createFakeClient();
     const { port } = await listen(client);
     const id = await client.newJob();

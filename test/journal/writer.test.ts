@@ -326,7 +326,7 @@ describe('closing', () => {
     expect(await journalOf(file.db, id)).toHaveLength(1);
   });
 
-  it('ends while Postgres is away, and says that events were given up', async () => {
+  it('ends while Postgres is unreachable, and says that events were given up', async () => {
     const { writer } = createWriter({
       faults: {
         before: () => {

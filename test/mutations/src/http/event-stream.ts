@@ -21,9 +21,9 @@ export default [
     name: 'sse-store-away',
     find: `if (isStoreUnavailable(error)) { return refuseForNow(request, reply, { dialect, code: 'STORE_UNAVAILABLE', cause: error }); }`,
     replace: '',
-    mechanism: 'a stream that comes while Postgres is away is told to come back later',
+    mechanism: 'a stream that comes while Postgres is unreachable is asked to connect again later',
     test: 'test/http/stream-faults.test.ts',
-    title: 'is told to come back later, with a 200, while Postgres is away',
+    title: 'is asked to connect again later, with a 200, while Postgres is unreachable',
   },
   {
     name: 'sse-dialect-committed',

@@ -21,7 +21,7 @@ export default [
     name: 'sse-drain-200',
     find: `if (sse) return refuseForNow(request, reply, { dialect: NATIVE, code: 'SHUTTING_DOWN' });`,
     replace: '',
-    mechanism: 'a stream that comes during a drain is told to come back later',
+    mechanism: 'a stream that comes during a drain is asked to connect again later',
     test: 'test/http/stream-faults.test.ts',
     title: 'answers what comes meanwhile: streams with retry, pages and enqueues with 503, health with 200',
   },

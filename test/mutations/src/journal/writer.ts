@@ -61,9 +61,9 @@ export default [
     name: 'writer-close-gives-up',
     find: 'setTimeout(() => this.#giveUp.abort(), timeoutMs)',
     replace: 'setTimeout(() => undefined, timeoutMs)',
-    mechanism: 'closing ends while Postgres is away',
+    mechanism: 'closing ends while Postgres is unreachable',
     test: 'test/journal/writer.test.ts',
-    title: 'ends while Postgres is away, and says that events were given up',
+    title: 'ends while Postgres is unreachable, and says that events were given up',
   },
   {
     name: 'writer-group',

@@ -5,7 +5,7 @@ export default [
     name: 'outcome-again',
     find: 'if (!isTransient(err) || signal.aborted) throw err;',
     replace: 'throw err;',
-    mechanism: 'an outcome is tried again while Postgres is away',
+    mechanism: 'an outcome is tried again while Postgres is unreachable',
     test: 'test/runs/fences.test.ts',
     title: 'an outcome that finds Postgres away is tried again by the run that has it',
   },

@@ -13,7 +13,7 @@ export default [
     name: 'give-up-events',
     find: 'for (const { stream } of this.#runs.values()) stream?.refuse(',
     replace: 'for (const { stream } of new Map<Stop, { stream: StreamWriter }>().values()) stream?.refuse(',
-    mechanism: 'a worker that ends while Postgres is away gives up the events that its outcomes wait for',
+    mechanism: 'a worker that ends while Postgres is unreachable gives up the events that its outcomes wait for',
     test: 'test/workers/sigterm.slow.test.ts',
     title: 'ends although Postgres is away, its journal %s',
   },
