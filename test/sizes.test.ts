@@ -18,8 +18,6 @@ type Kind = keyof typeof MAX_LINES;
 const BEING_SPLIT = [
   'src/client/client.ts',
   'src/client/operator.ts',
-  'src/db/jobs/claim.ts',
-  'src/db/jobs/settle.ts',
   'src/http/app.ts',
   'src/http/jobs.ts',
   'src/http/multi-stream.ts',

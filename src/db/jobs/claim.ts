@@ -208,100 +208,98 @@ function ofFresh(row: FreshRow): ClaimRow {
   };
 }
 
-/** The whole table. */
+/** The whole table. A rule for all claims stands in `states.ts`, where the first claim has it too. */
+const CLAIM_ANY = `with want as (
+    select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[])
+      as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted)
+    where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
+  ), ended as (
+    -- Read without a lock, which would be a write, and a commit to wait for.
+    select j.id, j.status, j.result from oncefleet.jobs j join want w on w.id = j.id
+    where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null
+  ), found as (
+    select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.ended_at_delivery,
+      j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own, w.restarted
+    from oncefleet.jobs j join want w on w.id = j.id
+    where j.status not in ('completed', 'cancelled') or j.ended_at_delivery is not null
+    for update of j skip locked
+  ), decided as materialized (
+    select found.*,
+      status = 'running' and lease_owner = owner as again,
+      case
+        when status in ('failed', 'completed') and (delivery > ended_at_delivery or restarted and ended_at_delivery is not null) then 'retried'
+        when status in ('failed', 'completed', 'cancelled') then status
+        when status = 'running' and lease_owner = owner then 'claimed'
+        when ${leaseHeld('found')} then 'held'
+        else coalesce(${abandonReason('found', 'max_crashes')}, 'claimed')
+      end as decision
+    from found
+  ), claimed as (
+    update oncefleet.jobs j set
+      status = 'running',
+      fence = j.fence + (not d.again)::int,
+      lease_owner = d.owner,
+      lease_expires_at = clock_timestamp() + d.ttl_ms * interval '1 ms',
+      crash_count = j.crash_count + (d.status = 'running' and not d.again)::int,
+      deferral_count = j.deferral_count + d.copies - 1,
+      last_outcome = case when d.status = 'running' and not d.again then 'crash' else j.last_outcome end,
+      worker = $8,
+      claimed_at = case when d.again then j.claimed_at else clock_timestamp() end,
+      started_at = coalesce(j.started_at, clock_timestamp())
+    from decided d
+    where j.id = d.id and d.decision = 'claimed'
+    returning j.*
+  ), early as (
+    -- A person has a delayed job run at once: as a running one it is looked after among those due.
+    update oncefleet.unfinished_jobs u set run_at = clock_timestamp()
+    from claimed c where c.run_at > clock_timestamp() and u.job_id = c.id
+  ), deferred as (
+    update oncefleet.jobs j set deferral_count = j.deferral_count + d.copies
+    from decided d where j.id = d.id and d.decision = 'held'
+  ), noted as (
+    -- Ended by no delivery, or BullMQ's job was replaced and counts anew: from this one on.
+    update oncefleet.jobs j set ended_at_delivery = d.delivery
+    from decided d
+    where j.id = d.id and d.decision = 'failed'
+      and (d.ended_at_delivery is null or d.own and d.delivery < d.ended_at_delivery)
+  ), crashed as (
+    insert into oncefleet.ended_attempts (job_id, fence, worker, started_at, outcome)
+    select id, fence, worker, claimed_at, 'crash' from decided
+    where status = 'running' and not again and decision = 'claimed'
+  ), head as (
+    ${raiseHeads('claimed where fence > 1')}
+  )
+  select d.id, d.decision, d.old_result, d.old_error,
+    extract(epoch from d.lease_expires_at - clock_timestamp())::float8 * 1000 as lease_left_ms,
+    extract(epoch from clock_timestamp() - d.claimed_at)::float8 * 1000 as held_ms,
+    c.tenant, c.name, c.idempotency_key, c.fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
+    c.last_outcome, c.checkpoint, c.checkpoint_seq,
+    extract(epoch from c.deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms,
+    h.next_seq
+  from (
+    select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at from decided
+    union all
+    select id, status, result, null, null, null from ended
+  ) d
+  left join claimed c on c.id = d.id left join head h on h.stream_id = d.id`;
+
 async function claimAny(
   db: Kysely<Database>,
   claims: readonly CountedClaim[],
   worker: string,
 ): Promise<Map<string, ClaimRow>> {
   const result = await db.executeQuery(
-    named<ClaimRow>(
-      'claim',
-      `with want as (
-        select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[])
-          as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted)
-        where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
-      ), ended as (
-        -- Read without a lock, which would be a write, and a commit to wait for.
-        select j.id, j.status, j.result from oncefleet.jobs j join want w on w.id = j.id
-        where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null
-      ), found as (
-        select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.ended_at_delivery,
-          j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own, w.restarted
-        from oncefleet.jobs j join want w on w.id = j.id
-        where j.status not in ('completed', 'cancelled') or j.ended_at_delivery is not null
-        for update of j skip locked
-      ), decided as materialized (
-        select found.*,
-          status = 'running' and lease_owner = owner as again,
-          case
-            when status in ('failed', 'completed') and (delivery > ended_at_delivery or restarted and ended_at_delivery is not null) then 'retried'
-            when status in ('failed', 'completed', 'cancelled') then status
-            when status = 'running' and lease_owner = owner then 'claimed'
-            when ${leaseHeld('found')} then 'held'
-            else coalesce(${abandonReason('found', 'max_crashes')}, 'claimed')
-          end as decision
-        from found
-      ), claimed as (
-        update oncefleet.jobs j set
-          status = 'running',
-          fence = j.fence + (not d.again)::int,
-          lease_owner = d.owner,
-          lease_expires_at = clock_timestamp() + d.ttl_ms * interval '1 ms',
-          crash_count = j.crash_count + (d.status = 'running' and not d.again)::int,
-          deferral_count = j.deferral_count + d.copies - 1,
-          last_outcome = case when d.status = 'running' and not d.again then 'crash' else j.last_outcome end,
-          worker = $8,
-          claimed_at = case when d.again then j.claimed_at else clock_timestamp() end,
-          started_at = coalesce(j.started_at, clock_timestamp())
-        from decided d
-        where j.id = d.id and d.decision = 'claimed'
-        returning j.*
-      ), early as (
-        -- A person has a delayed job run at once: as a running one it is looked after among those due.
-        update oncefleet.unfinished_jobs u set run_at = clock_timestamp()
-        from claimed c where c.run_at > clock_timestamp() and u.job_id = c.id
-      ), deferred as (
-        update oncefleet.jobs j set deferral_count = j.deferral_count + d.copies
-        from decided d where j.id = d.id and d.decision = 'held'
-      ), noted as (
-        -- Ended by no delivery, or BullMQ's job was replaced and counts anew: from this one on.
-        update oncefleet.jobs j set ended_at_delivery = d.delivery
-        from decided d
-        where j.id = d.id and d.decision = 'failed'
-          and (d.ended_at_delivery is null or d.own and d.delivery < d.ended_at_delivery)
-      ), crashed as (
-        insert into oncefleet.ended_attempts (job_id, fence, worker, started_at, outcome)
-        select id, fence, worker, claimed_at, 'crash' from decided
-        where status = 'running' and not again and decision = 'claimed'
-      ), head as (
-        ${raiseHeads('claimed where fence > 1')}
-      )
-      select d.id, d.decision, d.old_result, d.old_error,
-        extract(epoch from d.lease_expires_at - clock_timestamp())::float8 * 1000 as lease_left_ms,
-        extract(epoch from clock_timestamp() - d.claimed_at)::float8 * 1000 as held_ms,
-        c.tenant, c.name, c.idempotency_key, c.fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
-        c.last_outcome, c.checkpoint, c.checkpoint_seq,
-        extract(epoch from c.deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms,
-        h.next_seq
-      from (
-        select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at from decided
-        union all
-        select id, status, result, null, null, null from ended
-      ) d
-      left join claimed c on c.id = d.id left join head h on h.stream_id = d.id`,
-      [
-        claims.map((claim) => claim.id),
-        claims.map((claim) => claim.owner),
-        claims.map((claim) => claim.ttlMs),
-        claims.map((claim) => claim.maxCrashes),
-        claims.map((claim) => claim.delivery),
-        claims.map((claim) => claim.copies),
-        claims.map((claim) => claim.own),
-        worker,
-        claims.map((claim) => claim.restarted ?? false),
-      ],
-    ),
+    named<ClaimRow>('claim', CLAIM_ANY, [
+      claims.map((claim) => claim.id),
+      claims.map((claim) => claim.owner),
+      claims.map((claim) => claim.ttlMs),
+      claims.map((claim) => claim.maxCrashes),
+      claims.map((claim) => claim.delivery),
+      claims.map((claim) => claim.copies),
+      claims.map((claim) => claim.own),
+      worker,
+      claims.map((claim) => claim.restarted ?? false),
+    ]),
   );
   return new Map(result.rows.map((row) => [row.id, row]));
 }

@@ -91,74 +91,73 @@ function endedAtDelivery({ status, delivery, rerunnable }: Settlement): number |
   return status === 'failed' || (status === 'completed' && rerunnable === true) ? delivery : null;
 }
 
+/** Any end of a run, with its events. */
+const SETTLE_ANY = `with want as (
+    select *, first_seq is not null as has_batch
+    from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::float8[], $7::int[], $8::bigint[], $9::bigint[], $10::bool[], $11::text[],
+        $12::text[], $13::text[], $14::text[])
+      as w (id, fence, status, outcome, result_ttl_ms, delay_ms, ended_at, first_seq, last_seq, terminal, progress, result, error, events)
+    where fence >= 1 and result_ttl_ms >= 0 and delay_ms >= 0
+  ), held as (
+    select w.*, j.worker, j.claimed_at from oncefleet.jobs j join want w on w.id = j.id
+    where j.fence = w.fence and j.status = 'running'
+    for update of j
+  ), batch as (
+    select id as stream_id, fence, first_seq, last_seq, progress, terminal from held where has_batch
+  ), ${advanceHeads('batch')}, accepted as (
+    select w.* from held w
+    where not w.has_batch or exists (select from advanced a where a.stream_id = w.id) or exists (select from opened o where o.stream_id = w.id)
+  ), appended as (
+    insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
+    select id, first_seq, last_seq, fence, events::json from accepted where has_batch
+  ), ledger as (
+    insert into oncefleet.ended_attempts (job_id, fence, worker, started_at, outcome, error)
+    select id, fence, worker, claimed_at, outcome, error::json from accepted where not terminal
+  ), settled as (
+    update oncefleet.jobs j set
+      status = w.status,
+      result = w.result::json,
+      error = case when w.terminal then w.error::json end,
+      lease_owner = null,
+      lease_expires_at = null,
+      error_count = j.error_count + (w.outcome = 'error')::int,
+      interruption_count = j.interruption_count + (w.outcome = 'interruption')::int,
+      deferral_count = j.deferral_count + (w.outcome = 'deferral')::int,
+      last_outcome = w.outcome,
+      claimed_at = case when w.terminal then j.claimed_at end,
+      run_at = case when w.terminal then j.run_at else clock_timestamp() + w.delay_ms * interval '1 ms' end,
+      ended_at_delivery = case when w.terminal then w.ended_at end,
+      finished_at = case when w.terminal then clock_timestamp() end,
+      expires_at = case when w.terminal then clock_timestamp() + w.result_ttl_ms * interval '1 ms' end
+    from accepted w
+    where j.id = w.id and j.fence = w.fence
+    returning j.id, j.fence, j.run_at, w.terminal
+  ), finished as (
+    delete from oncefleet.unfinished_jobs u using settled s where u.job_id = s.id and s.terminal
+  ), delayed as (
+    update oncefleet.unfinished_jobs u set run_at = s.run_at from settled s where u.job_id = s.id and not s.terminal
+  )
+  select id, fence from settled`;
+
 async function settleAny(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
   const statement = db.isTransaction ? unnamed : named;
   const result = await db.executeQuery(
-    statement<{ id: string; fence: number }>(
-      'settle',
-      `with want as (
-        select *, first_seq is not null as has_batch
-        from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::float8[], $7::int[], $8::bigint[], $9::bigint[], $10::bool[], $11::text[],
-            $12::text[], $13::text[], $14::text[])
-          as w (id, fence, status, outcome, result_ttl_ms, delay_ms, ended_at, first_seq, last_seq, terminal, progress, result, error, events)
-        where fence >= 1 and result_ttl_ms >= 0 and delay_ms >= 0
-      ), held as (
-        select w.*, j.worker, j.claimed_at from oncefleet.jobs j join want w on w.id = j.id
-        where j.fence = w.fence and j.status = 'running'
-        for update of j
-      ), batch as (
-        select id as stream_id, fence, first_seq, last_seq, progress, terminal from held where has_batch
-      ), ${advanceHeads('batch')}, accepted as (
-        select w.* from held w
-        where not w.has_batch or exists (select from advanced a where a.stream_id = w.id) or exists (select from opened o where o.stream_id = w.id)
-      ), appended as (
-        insert into oncefleet.journal_segments (stream_id, first_seq, last_seq, fence, events)
-        select id, first_seq, last_seq, fence, events::json from accepted where has_batch
-      ), ledger as (
-        insert into oncefleet.ended_attempts (job_id, fence, worker, started_at, outcome, error)
-        select id, fence, worker, claimed_at, outcome, error::json from accepted where not terminal
-      ), settled as (
-        update oncefleet.jobs j set
-          status = w.status,
-          result = w.result::json,
-          error = case when w.terminal then w.error::json end,
-          lease_owner = null,
-          lease_expires_at = null,
-          error_count = j.error_count + (w.outcome = 'error')::int,
-          interruption_count = j.interruption_count + (w.outcome = 'interruption')::int,
-          deferral_count = j.deferral_count + (w.outcome = 'deferral')::int,
-          last_outcome = w.outcome,
-          claimed_at = case when w.terminal then j.claimed_at end,
-          run_at = case when w.terminal then j.run_at else clock_timestamp() + w.delay_ms * interval '1 ms' end,
-          ended_at_delivery = case when w.terminal then w.ended_at end,
-          finished_at = case when w.terminal then clock_timestamp() end,
-          expires_at = case when w.terminal then clock_timestamp() + w.result_ttl_ms * interval '1 ms' end
-        from accepted w
-        where j.id = w.id and j.fence = w.fence
-        returning j.id, j.fence, j.run_at, w.terminal
-      ), finished as (
-        delete from oncefleet.unfinished_jobs u using settled s where u.job_id = s.id and s.terminal
-      ), delayed as (
-        update oncefleet.unfinished_jobs u set run_at = s.run_at from settled s where u.job_id = s.id and not s.terminal
-      )
-      select id, fence from settled`,
-      [
-        settlements.map((s) => s.id),
-        settlements.map((s) => s.fence),
-        settlements.map((s) => s.status),
-        settlements.map((s) => s.outcome),
-        settlements.map((s) => s.resultTtlMs),
-        settlements.map((s) => s.delayMs),
-        settlements.map(endedAtDelivery),
-        settlements.map((s) => s.batch?.firstSeq ?? null),
-        settlements.map((s) => (s.batch === undefined ? null : s.batch.firstSeq + s.batch.events.length - 1)),
-        settlements.map((s) => s.status !== 'pending'),
-        textArray(settlements.map((s) => (s.batch === undefined ? null : lastProgress(s.batch.events)))),
-        textArray(settlements.map((s) => s.result)),
-        textArray(settlements.map((s) => s.error)),
-        textArray(settlements.map((s) => (s.batch === undefined ? null : segmentText(s.batch.events)))),
-      ],
-    ),
+    statement<{ id: string; fence: number }>('settle', SETTLE_ANY, [
+      settlements.map((s) => s.id),
+      settlements.map((s) => s.fence),
+      settlements.map((s) => s.status),
+      settlements.map((s) => s.outcome),
+      settlements.map((s) => s.resultTtlMs),
+      settlements.map((s) => s.delayMs),
+      settlements.map(endedAtDelivery),
+      settlements.map((s) => s.batch?.firstSeq ?? null),
+      settlements.map((s) => (s.batch === undefined ? null : s.batch.firstSeq + s.batch.events.length - 1)),
+      settlements.map((s) => s.status !== 'pending'),
+      textArray(settlements.map((s) => (s.batch === undefined ? null : lastProgress(s.batch.events)))),
+      textArray(settlements.map((s) => s.result)),
+      textArray(settlements.map((s) => s.error)),
+      textArray(settlements.map((s) => (s.batch === undefined ? null : segmentText(s.batch.events)))),
+    ]),
   );
   return acceptedOf(settlements, result.rows);
 }
