@@ -31,7 +31,7 @@ npm run chaos -- recovery [options]   measure how long it takes to recover
       --lanes N      jobs that each of two producers has under way at once; 10 unless told
       --keep FOLDER  copies logs and histories there
       --verbose      says every fault
-      --write        puts the figures into docs/reliability.md
+      --write        puts the figures into docs/internals/reliability.md
 
 Faults:
 ${Object.entries(FAULTS)

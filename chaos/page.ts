@@ -1,4 +1,4 @@
-/** The figures in docs/reliability.md, between marks that runs with `--write` keep. */
+/** The figures in docs/internals/reliability.md, between marks that runs with `--write` keep. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -7,7 +7,7 @@ import type { Fault } from './plan.ts';
 import type { RecoveryFigures } from './recovery.ts';
 import type { Counts } from './report.ts';
 
-const PAGE = fileURLToPath(new URL('../docs/reliability.md', import.meta.url));
+const PAGE = fileURLToPath(new URL('../docs/internals/reliability.md', import.meta.url));
 const COLUMNS = [
   'measured',
   'seed',

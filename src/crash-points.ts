@@ -1,7 +1,7 @@
 /**
  * Places at which a process may die, by name: before and after every commit, and between a
  * commit and whoever is told of it. Tests kill or freeze a real process exactly there
- * (test/runs/crash-points.slow.test.ts); docs/crash-points.md says what happens at each.
+ * (test/runs/crash-points.slow.test.ts); docs/internals/crash-points.md says what happens at each.
  *
  * A diagnostics channel, so that nothing but code that subscribes to it can arm a point: no
  * setting does. Without a subscriber a point costs the read of one property.

@@ -3,7 +3,7 @@
  *
  * A class exists where some caller branches on it; the rest are an `OncefleetError` with
  * its own `code`. Codes are stable: they appear in problem+json bodies, in CLI output, in
- * the `error` event of a stream and in docs/errors.md, which a test holds to this list.
+ * the `error` event of a stream and in docs/reference/errors.md, which a test holds to this list.
  */
 
 /** What each code means, in the words the docs use. The order is the docs' order. */

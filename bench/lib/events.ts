@@ -12,7 +12,13 @@ export interface BenchEvent {
 const EVENT_BYTES = 60;
 const TEXT_LENGTH = EVENT_BYTES - '{"type":"delta","text":""}'.length;
 
-const PROSE = ['README.md', 'docs/idempotency.md', 'docs/streaming.md', 'docs/cli.md', 'docs/http.md'];
+const PROSE = [
+  'README.md',
+  'docs/guides/idempotency.md',
+  'docs/guides/streaming.md',
+  'docs/reference/cli.md',
+  'docs/reference/http.md',
+];
 
 /** This project's own documentation in pieces: text that compresses as prose does. */
 const texts = PROSE.flatMap((file) => {

@@ -1,5 +1,5 @@
 /**
- * The one table of exit codes. `--help` and docs/cli.md print it; a test holds the docs to it.
+ * The one table of exit codes. `--help` and docs/reference/cli.md print it; a test holds the docs to it.
  */
 import type { ErrorCode } from '../errors.ts';
 

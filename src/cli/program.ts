@@ -27,7 +27,7 @@ A first look, with Postgres and Redis at hand (DATABASE_URL, REDIS_URL):
 
 Settings come from the environment and from .env in the working directory; the
 environment wins. Beside \`npm run dev\` its servers are found without any.
-docs/cli.md describes every command.
+docs/reference/cli.md describes every command.
 
 Exit codes:
 ${formatExitCodes()}`;

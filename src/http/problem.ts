@@ -46,7 +46,9 @@ export const problemSchema = z.object({
   type: z.string().describe('`urn:oncefleet:error:` and the code.'),
   title: z.string().describe('What the code means.'),
   status: z.int(),
-  code: z.enum(Object.keys(HTTP_STATUS) as [HttpErrorCode, ...HttpErrorCode[]]).describe('Stable; see docs/errors.md.'),
+  code: z
+    .enum(Object.keys(HTTP_STATUS) as [HttpErrorCode, ...HttpErrorCode[]])
+    .describe('Stable; see docs/reference/errors.md.'),
   detail: z.string().describe('What is wrong with this request.'),
   issues: z
     .array(

@@ -91,7 +91,7 @@ export interface JobPolicy {
   resultTtlMs?: number;
   /**
    * A delivery that finds Postgres away: comes back later (`defer`), or runs without lease,
-   * journal and checkpoints (`run`; see docs/idempotency.md for what that gives up). Default `defer`.
+   * journal and checkpoints (`run`; see docs/guides/idempotency.md for what that gives up). Default `defer`.
    */
   onStoreOutage: 'defer' | 'run';
   /** What a new enqueue under a failed job's key gets: the stored failure, or a new run. Default `replay`. */

@@ -37,7 +37,7 @@ function anchorsOf(page: string): string[] {
 
 test('the package has README, docs, examples and the settings, and no test or tool', () => {
   expect(pages).toEqual(
-    expect.arrayContaining(['README.md', 'CHANGELOG.md', 'docs/idempotency.md', 'docs/guides/bullmq.md']),
+    expect.arrayContaining(['README.md', 'CHANGELOG.md', 'docs/guides/idempotency.md', 'docs/guides/bullmq.md']),
   );
   expect([...files]).toEqual(expect.arrayContaining(['.env.example', 'examples/hello.ts', 'bin/oncefleet.mjs']));
   const strange = [...files].filter(

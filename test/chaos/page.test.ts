@@ -55,8 +55,8 @@ it('a run gets its row, and takes that of an earlier run of the same seed and le
   ]);
 });
 
-it('docs/reliability.md has the places that runs write into', () => {
-  const page = readFileSync(fileURLToPath(new URL('../../docs/reliability.md', import.meta.url)), 'utf8');
+it('docs/internals/reliability.md has the places that runs write into', () => {
+  const page = readFileSync(fileURLToPath(new URL('../../docs/internals/reliability.md', import.meta.url)), 'utf8');
   for (const part of ['recovery', 'runs']) expect(withPart(page, part, () => 'new text')).toContain('\n\nnew text\n\n');
   expect(() => withPart(page, 'nothing', () => '')).toThrow('no place for nothing');
 });

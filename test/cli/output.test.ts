@@ -204,8 +204,8 @@ describe('the table of exit codes', () => {
     for (const code of Object.values(EXIT_CODE_BY_ERROR)) expect(EXIT_CODES).toHaveProperty(String(code));
   });
 
-  test('is the one that docs/cli.md prints', async () => {
-    const docs = await readFile(new URL('../../docs/cli.md', import.meta.url), 'utf8');
+  test('is the one that docs/reference/cli.md prints', async () => {
+    const docs = await readFile(new URL('../../docs/reference/cli.md', import.meta.url), 'utf8');
     const rows = [...docs.matchAll(/^\| (\d+) \| (.*?) \| (.*?) \|$/gm)].map(([, code, meaning, errors]) => ({
       code,
       meaning,

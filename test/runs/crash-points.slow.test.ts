@@ -627,8 +627,8 @@ describe('the list of crash points', () => {
     expect(placed.sort()).toEqual(points.toSorted());
   });
 
-  it('is the table in docs/crash-points.md', () => {
-    const docs = readFileSync(`${ROOT}docs/crash-points.md`, 'utf8');
+  it('is the table in docs/internals/crash-points.md', () => {
+    const docs = readFileSync(`${ROOT}docs/internals/crash-points.md`, 'utf8');
     const rows = [...docs.matchAll(/^\| `([\w.]+)` \| ([^|]+) \| ([^|]+) \|$/gm)];
     expect(rows.map(([, point, where]) => [point, where])).toEqual(Object.entries(CRASH_POINTS));
   });

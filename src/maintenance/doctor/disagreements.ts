@@ -1,4 +1,4 @@
-/** How a row and its BullMQ job can disagree: the one table, which docs/doctor.md prints. */
+/** How a row and its BullMQ job can disagree: the one table, which docs/reference/doctor.md prints. */
 import type { RowState } from '../../db/doctor.ts';
 import type { BullJob } from '../bullmq-jobs.ts';
 

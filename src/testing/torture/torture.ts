@@ -5,7 +5,7 @@
  * Everything happens in one process, so that hundreds of schedules take seconds. A crash is
  * a run that is abandoned: its promises stay pending, its connections break, its lease is
  * backdated, another run takes over. What real processes do when they are killed is the matter
- * of crash points (docs/crash-points.md).
+ * of crash points (docs/internals/crash-points.md).
  */
 import { z } from 'zod';
 import { asPlain } from '../../db/own-schema.ts';
