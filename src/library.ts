@@ -63,4 +63,5 @@ export {
   type WithIdempotencyOptions,
   withIdempotency,
 } from './runs/with-idempotency.ts';
-export { createFleet, type Fleet, type FleetOptions, type FleetWorker } from './workers/fleet.ts';
+export { createFleet, type Fleet, type FleetOptions } from './workers/fleet.ts';
+export type { FleetWorker } from './workers/worker.ts';

@@ -21,7 +21,6 @@ const BEING_SPLIT = [
   'src/http/app.ts',
   'src/http/jobs.ts',
   'src/http/multi-stream.ts',
-  'src/workers/fleet.ts',
 ];
 
 const KINDS: Readonly<Record<string, Kind>> = {

@@ -1,19 +1,14 @@
 /** A fleet in one process: the client, and on demand BullMQ workers that run its jobs. */
-import { type Job, Worker } from 'bullmq';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
 import { createJobClient, type JobClient } from '../client/client.ts';
-import { findPolicies, type Retention, setPolicy, type TenantPolicy } from '../db/retention.ts';
+import { findPolicies, setPolicy, type TenantPolicy } from '../db/retention.ts';
 import type { Database } from '../db/schema.ts';
-import { isTransient } from '../db/transient.ts';
-import { InputInvalidError, type Issue, OncefleetError, toIssues } from '../errors.ts';
+import { type Issue, OncefleetError } from '../errors.ts';
 import { type AnyJobDefinition, definitionSchema } from '../jobs/define-job.ts';
-import type { JobEvent } from '../journal/event.ts';
-import { FinishedJobs } from '../maintenance/completed-job-trimmer.ts';
 import type { Diagnosis } from '../maintenance/doctor/diagnosis.ts';
 import { type DoctorOptions, diagnose } from '../maintenance/doctor/doctor.ts';
-import { Reconciler } from '../maintenance/reconciler.ts';
-import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from '../maintenance/sweeper.ts';
+import { addReport, emptyReport, type SweepReport, sweepOnce } from '../maintenance/sweeper.ts';
 import {
   abortSignal,
   aFunction,
@@ -25,14 +20,9 @@ import {
   waitMs,
   wholeNumber,
 } from '../options.ts';
-import { Guard } from '../runs/guard.ts';
-import { HandlerSlots } from '../runs/handler-slots.ts';
-import type { JobSpec } from '../runs/spec.ts';
-import { LeftJobs } from '../runtime/left-jobs.ts';
 import { Runtime, type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
 import { lendRuntime } from '../runtime/shared-runtime.ts';
-import { UnknownNames } from '../runtime/unknown-names.ts';
-import { within } from '../util/with-timeout.ts';
+import { type FleetWorker, startWorker } from './worker.ts';
 
 export interface FleetOptions extends RuntimeOptions {
   jobs: readonly AnyJobDefinition[];
@@ -48,15 +38,6 @@ export interface FleetOptions extends RuntimeOptions {
   sweepMs?: number;
   /** How long `close()` lets running jobs go on before it interrupts them, ms. Default 25,000. */
   shutdownMs?: number;
-}
-
-export interface FleetWorker {
-  /** As in leases and the ledger. */
-  readonly id: string;
-  /** Takes no new jobs, waits for running ones, interrupts them at the deadline. Idempotent. */
-  close(options?: { timeoutMs?: number }): Promise<void>;
-  /** Interrupts running jobs now; they are released for other workers. */
-  interrupt(): void;
 }
 
 export interface Fleet extends JobClient {
@@ -90,27 +71,6 @@ export interface Fleet extends JobClient {
   doctor(options?: DoctorOptions): Promise<Diagnosis>;
 }
 
-/** How long failed jobs stay visible in BullMQ. */
-const KEEP_FAILED = { age: 7 * 24 * 3600, count: 50_000 };
-
-/**
- * How often one of the workers looks for jobs whose BullMQ lock ran out, ms. It adds to the
- * time a dead worker's job waits beyond its lease; a look is one script call a queue.
- */
-const STALLED_LOOK_MS = 500;
-
-/** How long BullMQ waits before it tries again what Redis did not take, ms. */
-const REDIS_RETRY_MS = 1_000;
-
-/** How long a worker that starts waits until the pauses of its queues are in Redis, ms. */
-const PAUSES_WAIT_MS = 2_000;
-
-/** With nothing running any more, BullMQ gets this long to say goodbye to Redis, ms. */
-const FAREWELL_MS = 3_000;
-
-/** After an interrupt, handlers get this long before their process lets go of them, ms. */
-const INTERRUPT_WAIT_MS = 7_000;
-
 const fleetShape = {
   ...runtimeShape,
   jobs: z.array(definitionSchema, 'expected an array of what defineJob returns'),
@@ -128,10 +88,6 @@ export const fleetSchema = z.strictObject(fleetShape);
 const workSchema = z.strictObject({
   jobs: z.array(z.string(), 'expected an array of job names').optional(),
   concurrency: wholeNumber(RANGES.concurrency).optional(),
-});
-
-const closeSchema = z.strictObject({
-  timeoutMs: wholeNumber(RANGES.shutdownMs).optional(),
 });
 
 const sweepSchema = z.strictObject({ signal: abortSignal.optional() });
@@ -225,168 +181,4 @@ function sameNames(jobs: unknown): Issue[] {
       ? [{ path: `jobs[${i}].name`, message: `another job is named "${name}"` }]
       : [],
   );
-}
-
-async function startWorker(
-  runtime: Runtime,
-  client: JobClient,
-  options: {
-    queues: ReadonlySet<string>;
-    concurrency: number;
-    reconcileMs: number;
-    sweepMs: number;
-    retention: Retention;
-    shutdownMs: number;
-  },
-): Promise<FleetWorker> {
-  const { leaseTtlMs } = runtime.settings;
-  const guard = new Guard(runtime);
-  const unknownNames = new UnknownNames(runtime);
-  await obeyPauses(runtime, [...options.queues]);
-  const specs = new Map([...client.jobs].map(([name, job]) => [name, toSpec(job)]));
-
-  // Two parameters: BullMQ makes a signal for each job of a processor that declares three, and
-  // nobody but this process, which interrupts by itself, has the worker to cancel a job with.
-  const process = async (job: Job, token: string | undefined, slots: HandlerSlots): Promise<unknown> => {
-    const spec = specs.get(job.name);
-    if (spec === undefined) return unknownNames.leave(job, token);
-    return guard.deliver(job, token, undefined, spec, slots);
-  };
-
-  const allSlots: HandlerSlots[] = [];
-  const workers = [...options.queues].map((queue) => {
-    const slots = new HandlerSlots({
-      concurrency: options.concurrency,
-      setDeliveries: (count) => {
-        worker.concurrency = count;
-      },
-    });
-    allSlots.push(slots);
-    const worker = new Worker(queue, (job, token) => process(job, token, slots), {
-      connection: runtime.redis,
-      prefix: runtime.queuePrefix(queue),
-      concurrency: options.concurrency,
-      // BullMQ's lock lives as long as our lease, so that a dead worker's job comes back when its lease is over.
-      lockDuration: leaseTtlMs,
-      stalledInterval: STALLED_LOOK_MS,
-      // BullMQ's own 15 s, after a command that found Redis away, would be most of an outage's cost.
-      runRetryDelay: REDIS_RETRY_MS,
-      // A frozen worker keeps the wake-up of the next job to itself for so long, s.
-      drainDelay: 1,
-      removeOnFail: KEEP_FAILED,
-      // A stall is a delivery like any other; the row counts crashes.
-      maxStalledCount: Number.MAX_SAFE_INTEGER,
-    });
-    // Of an outage the connection tells once; BullMQ would with every try.
-    worker.on('error', (err) =>
-      runtime.log[isTransient(err) ? 'debug' : 'warn']({ err, queue }, 'BullMQ worker error'),
-    );
-    return worker;
-  });
-  const reconciler = new Reconciler({ runtime, jobs: client.jobs, intervalMs: options.reconcileMs });
-  reconciler.start();
-  const leftJobs = new LeftJobs({
-    runtime,
-    names: new Set(specs.keys()),
-    queues: options.queues,
-    hasRoom: () => guard.size < options.concurrency,
-  });
-  leftJobs.start();
-  const forgetAlerts = runtime.poisonAlerts.know([...specs.values()], options.reconcileMs);
-  const finished = new FinishedJobs({ redis: runtime.redis, workers, log: runtime.log });
-  const sweeper = new Sweeper({
-    db: runtime.db.kysely,
-    log: runtime.log,
-    retention: options.retention,
-    intervalMs: options.sweepMs,
-  });
-  if (options.sweepMs > 0) sweeper.start();
-  runtime.log.info({ queues: [...options.queues], concurrency: options.concurrency }, 'worker started');
-
-  let closing: Promise<void> | undefined;
-  const close = async (timeoutMs: number): Promise<void> => {
-    runtime.log.info({ running: guard.size, timeoutMs }, 'worker closing');
-    finished.close();
-    leftJobs.close();
-    forgetAlerts();
-    let drained = false;
-    // Before anything that takes time: a job that starts now has less of it than it was promised.
-    const ended = workers.map((worker) => worker.close());
-    // After BullMQ has stopped fetching, or it would hand back what it is given.
-    for (const slots of allSlots) slots.close();
-    const closed = Promise.all(ended).then(() => {
-      drained = true;
-    });
-    const housekeeping = Promise.all([reconciler.close(), sweeper.close()]);
-    const timers = [
-      setTimeout(() => guard.interrupt({ forGood: true }), timeoutMs),
-      setTimeout(() => guard.stopWaiting(), timeoutMs + INTERRUPT_WAIT_MS),
-    ];
-    try {
-      // BullMQ waits for ever for a Redis that went away (and came back at the wrong moment);
-      // outcomes are in Postgres, so nothing is lost by leaving it.
-      while (!drained) {
-        await Promise.race([closed, guard.idle().then(() => within(FAREWELL_MS, closed, () => undefined))]);
-        if (!drained && guard.size === 0) {
-          runtime.log.warn('BullMQ did not let go of Redis in time; leaving it');
-          runtime.dropDuplicates();
-          break;
-        }
-      }
-      await housekeeping;
-    } finally {
-      timers.forEach(clearTimeout);
-    }
-    runtime.log.info('worker closed');
-  };
-  return {
-    id: runtime.workerId,
-    async close(closeOptions = {}) {
-      const { timeoutMs } = parseOptions('close', closeSchema, closeOptions);
-      closing ??= close(timeoutMs ?? options.shutdownMs);
-      return closing;
-    },
-    interrupt: () => guard.interrupt(),
-  };
-}
-
-/** Has Redis know which of these queues are paused. Without Redis or Postgres the reconciler does it later. */
-async function obeyPauses(runtime: Runtime, queues: readonly string[]): Promise<void> {
-  const aligned = runtime.pauses
-    .align(queues.map((queue) => runtime.dispatcher.queue(queue)))
-    .catch((err: unknown) => runtime.log.warn({ err }, 'pauses not looked up; the reconciler will do it'));
-  await within(PAUSES_WAIT_MS, aligned, () => undefined);
-}
-
-function checkEvent(definition: AnyJobDefinition, event: JobEvent): void {
-  const parsed = definition.events?.safeParse(event);
-  if (parsed?.success === false)
-    throw new InputInvalidError(`Event of job ${definition.name}`, toIssues(parsed.error.issues), 'EVENT_INVALID');
-}
-
-function toSpec(definition: AnyJobDefinition): JobSpec {
-  return {
-    name: definition.name,
-    queue: definition.queue,
-    policy: definition.policy,
-    transparent: false,
-    keyOf: () => undefined,
-    checkEvent: definition.events === undefined ? undefined : (event) => checkEvent(definition, event),
-    async handle(input, ctx) {
-      const parsed = definition.input.safeParse(input);
-      if (!parsed.success)
-        throw new InputInvalidError(`Input of job ${definition.name}`, toIssues(parsed.error.issues));
-      const result = await definition.run(parsed.data, ctx);
-      if (definition.output === undefined) return result;
-      const output = definition.output.safeParse(result);
-      if (!output.success)
-        throw new InputInvalidError(
-          `Output of job ${definition.name}`,
-          toIssues(output.error.issues),
-          'OUTPUT_INVALID',
-        );
-      return output.data;
-    },
-    ...(definition.onPoison === undefined ? {} : { onPoison: definition.onPoison.bind(definition) }),
-  };
 }

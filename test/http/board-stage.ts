@@ -14,7 +14,8 @@ import { silentLogger } from '../../src/log.ts';
 import { Reconciler } from '../../src/maintenance/reconciler.ts';
 import { withIdempotency } from '../../src/runs/with-idempotency.ts';
 import { Runtime } from '../../src/runtime/runtime.ts';
-import { createFleet, type Fleet, type FleetWorker } from '../../src/workers/fleet.ts';
+import { createFleet, type Fleet } from '../../src/workers/fleet.ts';
+import type { FleetWorker } from '../../src/workers/worker.ts';
 import { createTestDatabase, testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 import { inject } from './requests.ts';
 

@@ -6,7 +6,8 @@ import { isTerminalStatus, type JobStatus } from '../../db/jobs/states.ts';
 import { LeaseLostError } from '../../errors.ts';
 import type { JobContext } from '../../jobs/define-job.ts';
 import { within } from '../../util/with-timeout.ts';
-import type { Fleet, FleetWorker } from '../../workers/fleet.ts';
+import type { Fleet } from '../../workers/fleet.ts';
+import type { FleetWorker } from '../../workers/worker.ts';
 import { type Call, type Moment, type Schedule, SETTLE } from './faults.ts';
 import { TorturedCallError, TorturedRun } from './tortured-run.ts';
 

@@ -1,0 +1,38 @@
+/** What a run of a defined job needs: its schemas are put around its handler. */
+import { InputInvalidError, toIssues } from '../errors.ts';
+import type { AnyJobDefinition } from '../jobs/define-job.ts';
+import type { JobEvent } from '../journal/event.ts';
+import type { JobSpec } from '../runs/spec.ts';
+
+export function toSpec(definition: AnyJobDefinition): JobSpec {
+  return {
+    name: definition.name,
+    queue: definition.queue,
+    policy: definition.policy,
+    transparent: false,
+    keyOf: () => undefined,
+    checkEvent: definition.events === undefined ? undefined : (event) => checkEvent(definition, event),
+    async handle(input, ctx) {
+      const parsed = definition.input.safeParse(input);
+      if (!parsed.success)
+        throw new InputInvalidError(`Input of job ${definition.name}`, toIssues(parsed.error.issues));
+      const result = await definition.run(parsed.data, ctx);
+      if (definition.output === undefined) return result;
+      const output = definition.output.safeParse(result);
+      if (!output.success)
+        throw new InputInvalidError(
+          `Output of job ${definition.name}`,
+          toIssues(output.error.issues),
+          'OUTPUT_INVALID',
+        );
+      return output.data;
+    },
+    ...(definition.onPoison === undefined ? {} : { onPoison: definition.onPoison.bind(definition) }),
+  };
+}
+
+function checkEvent(definition: AnyJobDefinition, event: JobEvent): void {
+  const parsed = definition.events?.safeParse(event);
+  if (parsed?.success === false)
+    throw new InputInvalidError(`Event of job ${definition.name}`, toIssues(parsed.error.issues), 'EVENT_INVALID');
+}
