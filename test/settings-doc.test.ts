@@ -1,4 +1,4 @@
-/** Holds the settings of docs/guides/idempotency.md and those of the code together. */
+/** Holds the settings of docs/reference/settings.md and those of the code together. */
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import type { z } from 'zod';
@@ -6,7 +6,7 @@ import { CONFIG_VARIABLES } from '../src/config.ts';
 import { jobOptionsSchema } from '../src/jobs/define-job.ts';
 import { fleetSchema } from '../src/workers/fleet.ts';
 
-const page = readFileSync(new URL('../docs/guides/idempotency.md', import.meta.url), 'utf8');
+const page = readFileSync(new URL('../docs/reference/settings.md', import.meta.url), 'utf8');
 
 /** Rows of the table that has this header. */
 function tableUnder(header: string): string[][] {

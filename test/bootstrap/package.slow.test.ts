@@ -1,11 +1,8 @@
 /** What `npm pack` takes along. */
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { posix } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
-
-const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+import { anchorsOf, linksOf, ROOT, readPage } from '../helpers/markdown.ts';
 
 /** Without the build, which these tests do not need. */
 const [packed] = JSON.parse(
@@ -13,27 +10,6 @@ const [packed] = JSON.parse(
 ) as { files: { path: string }[] }[];
 const files = new Set(packed?.files.map(({ path }) => path));
 const pages = [...files].filter((path) => path.endsWith('.md') && !path.startsWith('dist/'));
-
-const read = (path: string) => readFileSync(`${ROOT}${path}`, 'utf8');
-
-/** Links to somewhere else in the package, with their anchors. */
-function linksOf(page: string): string[] {
-  const text = read(page).replace(/^```[\s\S]*?^```/gm, '');
-  const found = [...text.matchAll(/\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"/g)].map(
-    (match) => match[1] ?? match[2] ?? '',
-  );
-  return found.filter((link) => !/^[a-z]+:/.test(link));
-}
-
-/** As GitHub makes them of headings. */
-function anchorsOf(page: string): string[] {
-  return [...read(page).matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
-    heading
-      .toLowerCase()
-      .replace(/[^\p{Letter}\p{Number} _-]/gu, '')
-      .replaceAll(' ', '-'),
-  );
-}
 
 test('the package has README, docs, examples and the settings, and no test or tool', () => {
   expect(pages).toEqual(
@@ -52,7 +28,7 @@ interface Locked {
   dependencies?: Record<string, string>;
 }
 
-const locked: Record<string, Locked> = JSON.parse(read('package-lock.json')).packages;
+const locked: Record<string, Locked> = JSON.parse(readPage('package-lock.json')).packages;
 
 /** A package and all that it depends on, as places in `node_modules`. */
 function closureOf(name: string, seen = new Set<string>(), from = ''): Set<string> {
@@ -72,7 +48,9 @@ function placeOf(name: string, from: string): string {
 }
 
 describe('a checkout', () => {
-  const { devDependencies, optionalDependencies, peerDependencies, dependencies } = JSON.parse(read('package.json'));
+  const { devDependencies, optionalDependencies, peerDependencies, dependencies } = JSON.parse(
+    readPage('package.json'),
+  );
 
   test('has every optional package, whatever Node installs it: npm leaves out optional ones with newer engines', () => {
     expect(devDependencies).toMatchObject(optionalDependencies);
@@ -92,13 +70,13 @@ test('every relative link of a packed page leads to something that is packed, an
   const broken: string[] = [];
   let links = 0;
   for (const page of pages) {
-    for (const link of linksOf(page)) {
+    for (const link of linksOf(readPage(page))) {
       links++;
       const [path = '', anchor] = link.split('#');
       const target = path === '' ? page : posix.normalize(posix.join(posix.dirname(page), path));
       const there = files.has(target) || [...files].some((file) => file.startsWith(`${target.replace(/\/$/, '')}/`));
       if (!there) broken.push(`${page}: ${link} is not packed`);
-      else if (anchor !== undefined && target.endsWith('.md') && !anchorsOf(target).includes(anchor))
+      else if (anchor !== undefined && target.endsWith('.md') && !anchorsOf(readPage(target)).includes(anchor))
         broken.push(`${page}: ${link} has no such heading`);
     }
   }

@@ -1,0 +1,44 @@
+/** The Markdown pages of this repository, read by tests. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+
+/** Every page that people read, as paths from the root. */
+export function pages(): string[] {
+  const under = (folder: string) =>
+    readdirSync(`${ROOT}${folder}`, { recursive: true, encoding: 'utf8' })
+      .filter((path) => path.endsWith('.md'))
+      .map((path) => `${folder}/${path}`);
+  const top = readdirSync(ROOT).filter((path) => path.endsWith('.md'));
+  return [...top, ...under('docs'), 'test/README.md'].toSorted();
+}
+
+export function readPage(page: string): string {
+  return readFileSync(`${ROOT}${page}`, 'utf8');
+}
+
+/** Blocks of code and comments blanked, so that lines keep their numbers. */
+export function proseOf(text: string): string {
+  return text.replace(/^```[\s\S]*?^```|<!--[\s\S]*?-->/gm, (block) => block.replace(/[^\n]/g, ''));
+}
+
+/** Where the links of a page lead to inside of the repository, with their anchors. */
+export function linksOf(text: string): string[] {
+  const found = [...proseOf(text).matchAll(/\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"/g)];
+  return found.map((match) => match[1] ?? match[2] ?? '').filter((link) => !/^[a-z]+:/.test(link));
+}
+
+/** The anchors of a page's headings, as GitHub makes them. */
+export function anchorsOf(text: string): string[] {
+  const seen = new Map<string, number>();
+  return [...proseOf(text).matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => {
+    const anchor = heading
+      .toLowerCase()
+      .replace(/[^\p{Letter}\p{Number} _-]/gu, '')
+      .replaceAll(' ', '-');
+    const before = seen.get(anchor) ?? 0;
+    seen.set(anchor, before + 1);
+    return before === 0 ? anchor : `${anchor}-${before}`;
+  });
+}
