@@ -2,14 +2,6 @@ import type { Change } from '../../mutation.ts';
 
 export default [
   {
-    name: 'result-tenant',
-    find: 'await runtime.followers.state(id, tenantOf({ tenant }));',
-    replace: '',
-    mechanism: 'a result is waited for in its tenant',
-    test: 'test/runs/fences.test.ts',
-    title: 'cannot be cancelled, redriven, read, found or waited for',
-  },
-  {
     name: 'redrive-canary',
     find: 'if (result.failedCanaries.length > 0) return result;',
     replace: '',
@@ -19,8 +11,8 @@ export default [
   },
   {
     name: 'redrive-canary-wait',
-    find: 'await waitForResult(id, { timeoutMs,',
-    replace: 'if (id === undefined) await waitForResult(id, { timeoutMs,',
+    find: 'await waitForResult(host, id, { timeoutMs,',
+    replace: 'if (id === undefined) await waitForResult(host, id, { timeoutMs,',
     mechanism: 'the rest waits for the canaries',
     test: 'test/http/redrive.test.ts',
     title: 'leaves the rest failed when a canary fails again',
@@ -41,13 +33,5 @@ export default [
     mechanism: 'a bulk redrive that fails has come to rest',
     test: 'test/runs/deliveries.test.ts',
     title: 'redrives canaries by the twenty; when one cannot be, reports that once nothing goes on',
-  },
-  {
-    name: 'follow-options',
-    find: 'parseOptions(what, schema, options);',
-    replace: '',
-    mechanism: 'options of a follower are checked',
-    test: 'test/journal/follower.test.ts',
-    title: 'is refused options that would give other events than asked for: %s',
   },
 ] satisfies readonly Change[];

@@ -1,0 +1,135 @@
+import { crashPoint } from '../crash-points.ts';
+import type { NewJob, RowOptions } from '../db/jobs/insert.ts';
+import type { DispatchRow } from '../db/jobs/unfinished.ts';
+import { type Accepted, acceptInTransaction, isKeyLocked } from '../enqueue/accept.ts';
+import { openCallerTransaction } from '../enqueue/caller-transaction.ts';
+import { checkKey, fingerprint } from '../enqueue/fingerprint.ts';
+import { checkedInput } from '../enqueue/input.ts';
+import { InputInvalidError, OncefleetError } from '../errors.ts';
+import type { AnyJobDefinition } from '../jobs/define-job.ts';
+import type { Following } from '../journal/following.ts';
+import { parseOptions } from '../options.ts';
+import { cancelJob } from './cancel.ts';
+import { followJob } from './follow.ts';
+import { type ClientHost, tenantOf } from './host.ts';
+import { enqueueSchema, eventsSchema, waitSchema } from './options.ts';
+import { waitForResult } from './results.ts';
+import type { EnqueueOptions, JobHandle, ResultOptions } from './types.ts';
+
+type Handle = JobHandle<never, never>;
+type Wanted = Omit<NewJob, 'id'>;
+
+export async function enqueueJob(
+  host: ClientHost,
+  job: AnyJobDefinition | string,
+  input: unknown,
+  options: EnqueueOptions = {},
+): Promise<Handle> {
+  const definition = definitionOf(host, job);
+  if (host.closed) throw new OncefleetError('SHUTTING_DOWN', 'This fleet is closed: enqueue through another');
+  parseOptions('Enqueue options', enqueueSchema, options);
+  if (options.key !== undefined) checkKey(options.key);
+  const { wanted, toDispatch } = plan(definition, input, options, tenantOf(host, options));
+  if (options.tx === undefined)
+    return handleOf(host, wanted.tenant, await accept(host, definition, wanted, toDispatch));
+  const { runtime } = host;
+  const home = await host.findHome();
+  const run = await openCallerTransaction(options.tx, { home, schema: runtime.db.schema });
+  const { xid, ...accepted } = await acceptInTransaction(run, wanted, definition.policy.onFailedKey);
+  if (xid !== undefined && accepted.outcome === 'created') runtime.outbox.watch(xid, toDispatch(accepted.id));
+  return handleOf(host, wanted.tenant, accepted, xid);
+}
+
+/** @throws InputInvalidError; OncefleetError JOB_NAME_UNKNOWN */
+function definitionOf({ jobs }: ClientHost, job: AnyJobDefinition | string): AnyJobDefinition {
+  const name = typeof job === 'string' ? job : (job as AnyJobDefinition | undefined)?.name;
+  if (typeof name !== 'string')
+    throw new InputInvalidError('enqueue', [{ path: 'job', message: 'expected a job definition or its name' }]);
+  const definition = jobs.get(name);
+  if (definition !== undefined) return definition;
+  throw new OncefleetError(
+    'JOB_NAME_UNKNOWN',
+    `No job named "${name}" is registered; there are: ${[...jobs.keys()].join(', ') || 'none'}`,
+    { details: { name } },
+  );
+}
+
+/** The row of a job, and what BullMQ is given once the row has an id. @throws InputInvalidError */
+function plan(
+  definition: AnyJobDefinition,
+  input: unknown,
+  options: EnqueueOptions,
+  tenant: string,
+): { wanted: Wanted; toDispatch: (id: string) => DispatchRow } {
+  const carried = checkedInput(definition, input);
+  const { policy } = definition;
+  const rowOptions: RowOptions = {
+    priority: options.priority ?? 0,
+    attempts: policy.attempts,
+    backoff: policy.backoff,
+    ...(policy.publish === 'immediate' ? { publish: policy.publish } : {}),
+  };
+  const shared = {
+    tenant,
+    name: definition.name,
+    queue: definition.queue,
+    key: options.key ?? null,
+    options: rowOptions,
+    delayMs: options.delayMs ?? 0,
+  };
+  return {
+    wanted: {
+      ...shared,
+      // What the caller sent, not what the schema made of it: that may change with a release.
+      fingerprint: fingerprint(carried.value),
+      input: carried.text,
+      deadlineMs: policy.deadlineMs ?? null,
+    },
+    toDispatch: (id) => ({
+      id,
+      ...shared,
+      ...(policy.onStoreOutage === 'run' ? { input: carried.value } : {}),
+    }),
+  };
+}
+
+async function accept(
+  { runtime }: ClientHost,
+  { name, policy }: AnyJobDefinition,
+  wanted: Wanted,
+  toDispatch: (id: string) => DispatchRow,
+): Promise<Accepted> {
+  crashPoint('enqueue.row.before');
+  const accepted = await runtime.acceptor.accept(wanted, policy.onFailedKey).catch((error: unknown) => {
+    throw isKeyLocked(error) ? keyLocked(name, error) : error;
+  });
+  if (accepted.outcome === 'created') {
+    crashPoint('enqueue.row.after');
+    await runtime.outbox.dispatch(toDispatch(accepted.id));
+    crashPoint('enqueue.dispatch.after');
+  }
+  return accepted;
+}
+
+/** @param xid of the caller's transaction that the job may be a part of */
+function handleOf(host: ClientHost, tenant: string, { id, outcome, status }: Accepted, xid?: string): Handle {
+  return {
+    id,
+    outcome,
+    status,
+    async result(wait: ResultOptions = {}) {
+      parseOptions('result', waitSchema, wait);
+      return waitForResult(host, id, wait, xid) as Promise<never>;
+    },
+    events: (given = {}) => followJob(host, 'events', eventsSchema, id, tenant, given) as Following<never>,
+    cancel: () => cancelJob(host, id, { tenant }),
+  };
+}
+
+function keyLocked(name: string, cause: unknown): OncefleetError {
+  return new OncefleetError(
+    'STORE_UNAVAILABLE',
+    `The key of this ${name} job is held by a transaction that has not ended; try again once it has`,
+    { cause },
+  );
+}

@@ -1,0 +1,85 @@
+/** What the operations of a client take. Their sizes and times have the bounds that are written here. */
+import { z } from 'zod';
+import { JOB_STATUSES } from '../db/jobs/states.ts';
+import { ERROR_CODES, type ErrorCode } from '../errors.ts';
+import { abortSignal, aFunction, searchText, tenantName, waitMs, wholeNumber } from '../options.ts';
+import type { EnqueueOptions, FindOptions, FollowOptions, RedriveManyOptions, ResultOptions } from './types.ts';
+
+export const DEFAULT_PAGE = 20;
+const MAX_PAGE = 100;
+export const DEFAULT_EVENTS = 1_000;
+const MAX_EVENTS = 10_000;
+
+/** Failed jobs one call redrives. */
+export const MAX_REDRIVE = 10_000;
+
+/** BullMQ's own bound. */
+export const MAX_PRIORITY = 2_097_151;
+
+/** A hundred years; far more is no date of Postgres's. */
+export const MAX_DELAY_MS = 3_155_760_000_000;
+
+/** A number or a text; which of them are cursors of a stream, the stream says (CURSOR_INVALID). */
+const cursor = z.union([z.number(), z.string()], 'expected a cursor: a number or a text');
+const tenantShape = { tenant: tenantName.optional() };
+export const tenantSchema = z.strictObject(tenantShape);
+const waitShape = { signal: abortSignal.optional(), timeoutMs: waitMs.optional() };
+
+export const enqueueSchema = z.strictObject({
+  ...tenantShape,
+  // Its contents are KEY_INVALID's matter.
+  key: z.string().optional(),
+  delayMs: waitMs.refine((ms) => ms <= MAX_DELAY_MS, `expected at most ${MAX_DELAY_MS}`).optional(),
+  priority: wholeNumber({ min: 0, max: MAX_PRIORITY }).optional(),
+  // What is no transaction is TRANSACTION_INVALID.
+  tx: z.unknown().optional(),
+} satisfies Record<keyof EnqueueOptions, z.ZodType>);
+
+const followShape = {
+  after: cursor.optional(),
+  signal: abortSignal.optional(),
+  types: z.array(z.string().min(1, 'expected the type of an event'), 'expected an array of types of events').optional(),
+  committed: z.boolean().optional(),
+};
+export const eventsSchema = z.strictObject(followShape);
+export const followSchema = z.strictObject({ ...tenantShape, ...followShape } satisfies Record<
+  keyof FollowOptions,
+  z.ZodType
+>);
+export const waitSchema = z.strictObject(waitShape satisfies Record<keyof ResultOptions, z.ZodType>);
+export const resultSchema = z.strictObject({ ...tenantShape, ...waitShape });
+export const readSchema = z.strictObject({
+  ...tenantShape,
+  after: cursor.optional(),
+  limit: wholeNumber({ min: 1, max: MAX_EVENTS }).optional(),
+});
+
+export const pauseSchema = z.strictObject({ by: searchText.optional() });
+
+export const findSchema = z.strictObject({
+  ...tenantShape,
+  // As with enqueue, its contents are KEY_INVALID's matter.
+  key: z.string().optional(),
+  name: searchText.optional(),
+  status: z.enum(JOB_STATUSES).optional(),
+  // A text that is none is CURSOR_INVALID.
+  cursor: z.string().optional(),
+  limit: wholeNumber({ min: 1, max: MAX_PAGE }).optional(),
+} satisfies Record<keyof FindOptions, z.ZodType>);
+
+export const redriveSchema = z.strictObject({
+  ...tenantShape,
+  name: searchText.optional(),
+  code: z.enum(Object.keys(ERROR_CODES) as ErrorCode[], 'expected an error code').optional(),
+  withinMs: waitMs
+    .refine(
+      (ms) => ms === Number.POSITIVE_INFINITY || ms <= MAX_DELAY_MS,
+      `expected at most ${MAX_DELAY_MS}, or Infinity`,
+    )
+    .optional(),
+  limit: wholeNumber({ min: 1, max: MAX_REDRIVE }).optional(),
+  canary: wholeNumber({ min: 0, max: MAX_REDRIVE }).optional(),
+  canaryTimeoutMs: waitMs.optional(),
+  signal: abortSignal.optional(),
+  onProgress: aFunction.optional(),
+} satisfies Record<keyof RedriveManyOptions, z.ZodType>);

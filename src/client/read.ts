@@ -1,0 +1,91 @@
+/** Reading jobs: one with its attempts, or a page of those that match. */
+import type { Selectable } from 'kysely';
+import { findAttempts, findJob, findJobs } from '../db/jobs/find.ts';
+import type { JobsTable } from '../db/schema.ts';
+import { checkKey } from '../enqueue/fingerprint.ts';
+import { OncefleetError } from '../errors.ts';
+import { parseOptions } from '../options.ts';
+import { isUuid } from '../util/uuid.ts';
+import { type ClientHost, tenantIn, tenantOf } from './host.ts';
+import { DEFAULT_PAGE, findSchema } from './options.ts';
+import type { AttemptRecord, FindOptions, JobPage, JobRecord } from './types.ts';
+
+export async function getJob(
+  host: ClientHost,
+  id: string,
+  options: { tenant?: string } = {},
+): Promise<JobRecord | undefined> {
+  const tenant = tenantIn(host, 'get', options);
+  const db = host.runtime.db.kysely;
+  if (!isUuid(id)) return undefined;
+  const row = await findJob(db, tenant, id);
+  if (row === undefined) return undefined;
+  const attempts = await findAttempts(db, id);
+  return {
+    ...toRecord(row),
+    progress: toProgress(row.progress),
+    attempts: attempts.map((attempt) => ({
+      fence: attempt.fence,
+      worker: attempt.worker,
+      host: attempt.host,
+      startedAt: attempt.started_at.toISOString(),
+      finishedAt: attempt.finished_at?.toISOString() ?? null,
+      outcome: attempt.outcome as AttemptRecord['outcome'],
+      error: attempt.error === null ? null : JSON.parse(attempt.error),
+    })),
+  };
+}
+
+export async function findPage(host: ClientHost, options: FindOptions = {}): Promise<JobPage> {
+  const { limit = DEFAULT_PAGE } = parseOptions('Search', findSchema, options);
+  if (options.cursor !== undefined && !isUuid(options.cursor)) {
+    throw new OncefleetError('CURSOR_INVALID', 'cursor: expected the nextCursor of an earlier page');
+  }
+  const { key, name, status, cursor } = options;
+  if (key !== undefined) checkKey(key);
+  const rows = await findJobs(host.runtime.db.kysely, {
+    tenant: tenantOf(host, options),
+    key,
+    name,
+    status,
+    before: cursor,
+    limit: limit + 1,
+  });
+  const page = rows.slice(0, limit);
+  return {
+    jobs: page.map(toRecord),
+    nextCursor: rows.length > limit ? (page.at(-1)?.id ?? null) : null,
+  };
+}
+
+function toProgress(json: string | null): JobRecord['progress'] {
+  if (json === null) return null;
+  const { type: _type, ...progress } = JSON.parse(json) as { type: string; done: number };
+  return progress;
+}
+
+function toRecord(row: Selectable<JobsTable>): Omit<JobRecord, 'attempts' | 'progress'> {
+  return {
+    id: row.id,
+    tenant: row.tenant,
+    name: row.name,
+    queue: row.queue,
+    key: row.idempotency_key,
+    status: row.status,
+    fence: row.fence,
+    input: JSON.parse(row.input),
+    result: row.result === null ? null : JSON.parse(row.result),
+    error: row.error === null ? null : JSON.parse(row.error),
+    crashCount: row.crash_count,
+    errorCount: row.error_count,
+    deferralCount: row.deferral_count,
+    interruptionCount: row.interruption_count,
+    runAt: row.run_at.toISOString(),
+    createdAt: row.created_at.toISOString(),
+    startedAt: row.started_at?.toISOString() ?? null,
+    finishedAt: row.finished_at?.toISOString() ?? null,
+    expiresAt: row.expires_at?.toISOString() ?? null,
+    cancelRequestedAt: row.cancel_requested_at?.toISOString() ?? null,
+    leaseOwner: row.lease_owner,
+  };
+}
