@@ -12,7 +12,7 @@ import { cancelJob } from './cancel.ts';
 import { enqueueJob } from './enqueue.ts';
 import { followJob, followJobBatches, readEvents } from './follow.ts';
 import { createHost } from './host.ts';
-import { Operator } from './operator.ts';
+import { createOperator, type Operator } from './operator/operator.ts';
 import { followSchema, pauseSchema } from './options.ts';
 import { findPage, getJob } from './read.ts';
 import { redriveJob, redriveMany } from './redrive.ts';
@@ -98,7 +98,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   const enqueue = (job: AnyJobDefinition | string, input: unknown, options?: EnqueueOptions) =>
     enqueueJob(host, job, input, options);
   const redrive = (id: string, options?: { tenant?: string }) => redriveJob(host, id, options);
-  const operator = new Operator({ runtime, jobs: byName, enqueue, redrive });
+  const operator = createOperator({ runtime, jobs: byName, enqueue, redrive });
   return {
     jobs: byName,
     get queues() {

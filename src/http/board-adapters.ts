@@ -12,7 +12,7 @@ import type {
 import { FastifyAdapter } from '@bull-board/fastify';
 import type { Job, Queue } from 'bullmq';
 import type { JobClient } from '../client/client.ts';
-import type { QueueSet } from '../client/operator.ts';
+import type { QueueSet } from '../client/operator/sets.ts';
 import { readJobData, shownData } from '../enqueue/job-data.ts';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
 import { within } from '../util/with-timeout.ts';
