@@ -42,3 +42,24 @@ export function anchorsOf(text: string): string[] {
     return before === 0 ? anchor : `${anchor}-${before}`;
   });
 }
+
+/** The rows of the table that has this header, as their cells. */
+export function tableUnder(text: string, header: string): string[][] {
+  const [, rest = ''] = text.split(`\n${header}\n`);
+  const lines = `${rest}\n`.split('\n').slice(1);
+  const rows = lines.slice(
+    0,
+    lines.findIndex((line) => !line.startsWith('|')),
+  );
+  return rows.map((row) =>
+    row
+      .split('|')
+      .slice(1, -1)
+      .map((cell) => cell.trim()),
+  );
+}
+
+/** What stands between backticks. */
+export function codeIn(text: string): string[] {
+  return [...text.matchAll(/`([^`]+)`/g)].map(([, code]) => code as string);
+}

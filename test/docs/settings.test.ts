@@ -1,32 +1,16 @@
 /** Holds the settings of docs/reference/settings.md and those of the code together. */
-import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import type { z } from 'zod';
-import { CONFIG_VARIABLES } from '../src/config.ts';
-import { jobOptionsSchema } from '../src/jobs/define-job.ts';
-import { fleetSchema } from '../src/workers/fleet.ts';
+import { CONFIG_VARIABLES } from '../../src/config.ts';
+import { jobOptionsSchema } from '../../src/jobs/define-job.ts';
+import { fleetSchema } from '../../src/workers/fleet.ts';
+import { readPage, tableUnder } from '../helpers/markdown.ts';
 
-const page = readFileSync(new URL('../docs/reference/settings.md', import.meta.url), 'utf8');
+const page = readPage('docs/reference/settings.md');
 
-/** Rows of the table that has this header. */
-function tableUnder(header: string): string[][] {
-  const [, rest = ''] = page.split(`\n${header}\n`);
-  const lines = rest.split('\n').slice(1);
-  return lines
-    .slice(
-      0,
-      lines.findIndex((line) => !line.startsWith('|')),
-    )
-    .map((line) =>
-      line
-        .split('|')
-        .slice(1, -1)
-        .map((cell) => cell.trim().replaceAll('`', '')),
-    );
-}
-
-const jobRows = tableUnder('| setting | default | from, to | |');
-const fleetRows = tableUnder('| option | variable | default | from, to | |');
+const withoutTicks = (rows: string[][]) => rows.map((cells) => cells.map((cell) => cell.replaceAll('`', '')));
+const jobRows = withoutTicks(tableUnder(page, '| setting | default | from, to | |'));
+const fleetRows = withoutTicks(tableUnder(page, '| option | variable | default | from, to | |'));
 
 const grouped = (digits: string) => Number(digits).toLocaleString('en-US');
 

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
-import { ATTEMPT_OUTCOMES, isTerminalStatus, JOB_STATUSES } from '../src/db/jobs/states.ts';
+import { ATTEMPT_OUTCOMES, isTerminalStatus, JOB_STATUSES } from '../../src/db/jobs/states.ts';
 
-const page = readFileSync(new URL('../docs/internals/job-lifecycle.md', import.meta.url), 'utf8');
+const page = readFileSync(new URL('../../docs/internals/job-lifecycle.md', import.meta.url), 'utf8');
 
 function firstColumn(heading: string): string[] {
   const section = page.split(`## ${heading}\n`)[1]?.split('\n## ')[0] ?? '';
@@ -35,7 +35,7 @@ it('the functions that the page names are where it says', () => {
   const named = [...page.matchAll(/`(\w+)` \(`(db\/[\w./-]+)`\)/g)];
   expect(named.length).toBeGreaterThan(6);
   for (const [, name, path] of named)
-    expect(readFileSync(new URL(`../src/${path}`, import.meta.url), 'utf8'), `${name} in ${path}`).toMatch(
+    expect(readFileSync(new URL(`../../src/${path}`, import.meta.url), 'utf8'), `${name} in ${path}`).toMatch(
       new RegExp(`export (async )?function ${name}\\b`),
     );
 });
