@@ -43,6 +43,7 @@ export const ERROR_CODES = {
   BODY_INVALID: 'The request body is not valid JSON.',
   BODY_TOO_LARGE: 'The request body is over the limit.',
   MEDIA_TYPE_UNSUPPORTED: 'The request body has a content type this route does not read.',
+  REQUEST_STALLED: 'The request did not arrive in time.',
   ROUTE_NOT_FOUND: 'No such route.',
   METHOD_NOT_ALLOWED: 'The route exists, but not for this method.',
   UNAUTHORIZED: 'A valid token is needed.',

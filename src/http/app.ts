@@ -6,8 +6,6 @@
  * open; who made it closes it.
  */
 import { randomUUID } from 'node:crypto';
-import { STATUS_CODES } from 'node:http';
-import type { Socket } from 'node:net';
 import swagger from '@fastify/swagger';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from 'fastify';
 import type { z } from 'zod';
@@ -17,15 +15,18 @@ import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { createTokenAuth } from './auth.ts';
 import { BOARD_PATH, boardRoutes } from './board.ts';
+import { BODY_STALL_MS, createBodyParser } from './body.ts';
+import { createClientErrorHandler } from './client-errors.ts';
+import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
 import { createCors } from './cors.ts';
 import { healthRoutes } from './health.ts';
 import { jobRoutes } from './jobs.ts';
 import { multiStreamRoutes } from './multi-stream.ts';
 import { OpenStreams } from './open-streams.ts';
 import { openApiOptions } from './openapi.ts';
-import { PROBLEM_CONTENT_TYPE, sendProblem, toProblem } from './problem.ts';
+import { sendProblem } from './problem.ts';
 import { redriveRoutes } from './redrive.ts';
-import { SilentSockets } from './silent-sockets.ts';
+import { answerUnknownRoutes } from './route-table.ts';
 import { streamRoutes } from './stream-routes.ts';
 
 /** Proxies commonly cut connections that were quiet for 30 to 60 s. */
@@ -35,6 +36,8 @@ const MAX_PARAM_LENGTH = 500;
 /** A caller's own id is kept if it is short and safe to log. */
 const REQUEST_ID = /^[\w.:/+=@-]{1,128}$/;
 const API_VERSION = '1';
+/** What a slow link brings at the least, bytes in a second: the time for a request grows with the body that is allowed. */
+const SLOWEST_BYTES_PER_S = 16 * 1024;
 
 export interface CreateAppOptions {
   client: JobClient;
@@ -44,7 +47,13 @@ export interface CreateAppOptions {
   keepaliveMs?: number;
   /** Bull Board at /admin/queues. Default true. */
   board?: boolean;
+  /** For tests: other limits of connections, and of the time that a body may stall, ms. */
+  limits?: Partial<ConnectionLimits & { bodyStallMs: number }>;
 }
+
+type Routes = Required<Pick<CreateAppOptions, 'client' | 'config' | 'keepaliveMs' | 'board'>> & {
+  streams: OpenStreams;
+};
 
 export function createApp({
   client,
@@ -52,8 +61,11 @@ export function createApp({
   config,
   keepaliveMs = KEEPALIVE_MS,
   board = true,
+  limits = {},
 }: CreateAppOptions): FastifyInstance {
   const streams = new OpenStreams();
+  const requestMs = CONNECTION_LIMITS.requestMs + (config.bodyLimitBytes / SLOWEST_BYTES_PER_S) * 1_000;
+  const connections = new Connections({ requestMs: Math.ceil(requestMs), ...limits });
   const app = Fastify({
     loggerInstance: log as FastifyBaseLogger,
     // Fastify's own lines have the URL with its query, where tokens and keys are.
@@ -62,31 +74,34 @@ export function createApp({
       const given = request.headers['x-request-id'];
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
     },
+    serverFactory: (handler) => connections.createServer(handler),
     bodyLimit: config.bodyLimitBytes,
     // Requests that come while it drains are answered by us: streams in their own way.
     return503OnClosing: false,
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     frameworkErrors: (error, request, reply) => sendProblem(error, request as FastifyRequest, reply),
-    clientErrorHandler: refuseMalformed,
+    clientErrorHandler: createClientErrorHandler(connections),
   });
-  const routes = new RouteTable();
-
-  app.setValidatorCompiler<z.ZodType>(({ schema, httpPart }) => {
-    // Bodies are inputs of jobs, checked where every enqueue is. (Fastify would also turn a missing one into null.)
-    if (httpPart === 'body') return () => true;
-    return (data: unknown) => {
-      const parsed = schema.safeParse(data);
-      if (parsed.success) return { value: parsed.data };
-      return { error: new InputInvalidError(PART_NAMES[httpPart ?? ''] ?? 'Request', toIssues(parsed.error.issues)) };
-    };
-  });
+  app.setValidatorCompiler(compileValidator);
   // Response schemas are documentation: a test holds the answers to them, requests don't pay for it.
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, parseJson);
-
+  app.addContentTypeParser('application/json', createBodyParser(limits.bodyStallMs ?? BODY_STALL_MS));
   app.decorateRequest('tenant', '');
-  app.addHook('onRoute', ({ method, url }) => routes.add(method, url));
+  addHooks(app, streams);
+  app.addHook('preClose', async () => {
+    await streams.drain();
+    connections.drain();
+  });
+  app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
+  answerUnknownRoutes(app);
+  app.register(swagger, openApiOptions({ version: API_VERSION, secured: config.tokens !== undefined }));
+  app.register((root) => registerRoutes(root, { client, config, keepaliveMs, board, streams }));
+  return app;
+}
+
+/** What every request passes. */
+function addHooks(app: FastifyInstance, streams: OpenStreams): void {
   app.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id);
     done();
@@ -118,38 +133,40 @@ export function createApp({
     );
     done();
   });
-  const silentSockets = new SilentSockets(app.server);
-  app.addHook('preClose', async () => {
-    await streams.drain();
-    silentSockets.destroy();
-  });
-  app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
-  app.setNotFoundHandler((request, reply) => {
-    const path = (request.raw.url ?? '').split('?', 1)[0] as string;
-    const allowed = routes.methodsOf(path);
-    if (allowed.length === 0)
-      throw new OncefleetError('ROUTE_NOT_FOUND', `No route ${request.method} ${path.slice(0, 200)}`);
-    reply.header('allow', allowed.join(', '));
-    throw new OncefleetError('METHOD_NOT_ALLOWED', `This path takes ${allowed.join(', ')}`);
-  });
+}
 
-  app.register(swagger, openApiOptions({ version: API_VERSION, secured: config.tokens !== undefined }));
-  app.register(async (root) => {
-    root.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
-    await root.register(healthRoutes, { client, streams });
-    if (board) await root.register(boardRoutes, { prefix: BOARD_PATH, client, config });
-    await root.register(
-      async (api) => {
-        api.addHook('onRequest', createTokenAuth(config));
-        await api.register(jobRoutes, { client });
-        await api.register(redriveRoutes, { client, streams });
-        await api.register(streamRoutes, { client, streams, keepaliveMs });
-        await api.register(multiStreamRoutes, { client, streams, keepaliveMs });
-      },
-      { prefix: '/v1' },
-    );
+async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<void> {
+  const { client, config, keepaliveMs, board, streams } = routes;
+  let document: Buffer | undefined;
+  root.get('/openapi.json', { schema: { hide: true } }, async (_request, reply) => {
+    // One for all: a text of its own for each answer is what unread ones would hold.
+    document ??= Buffer.from(JSON.stringify(root.swagger()));
+    return reply.type('application/json; charset=utf-8').send(document as never);
   });
-  return app;
+  await root.register(healthRoutes, { client, streams });
+  if (board) await root.register(boardRoutes, { prefix: BOARD_PATH, client, config });
+  await root.register(
+    async (api) => {
+      api.addHook('onRequest', createTokenAuth(config));
+      await api.register(jobRoutes, { client });
+      await api.register(redriveRoutes, { client, streams });
+      await api.register(streamRoutes, { client, streams, keepaliveMs });
+      await api.register(multiStreamRoutes, { client, streams, keepaliveMs });
+    },
+    { prefix: '/v1' },
+  );
+}
+
+const PART_NAMES: Record<string, string> = { querystring: 'Query', params: 'Path', headers: 'Headers' };
+
+function compileValidator({ schema, httpPart }: { schema: z.ZodType; httpPart?: string | undefined }) {
+  // Bodies are inputs of jobs, checked where every enqueue is. (Fastify would also turn a missing one into null.)
+  if (httpPart === 'body') return () => true;
+  return (data: unknown) => {
+    const parsed = schema.safeParse(data);
+    if (parsed.success) return { value: parsed.data };
+    return { error: new InputInvalidError(PART_NAMES[httpPart ?? ''] ?? 'Request', toIssues(parsed.error.issues)) };
+  };
 }
 
 declare module 'fastify' {
@@ -159,66 +176,4 @@ declare module 'fastify' {
     /** Logged at debug level only. */
     quiet?: boolean;
   }
-}
-
-const PART_NAMES: Record<string, string> = { querystring: 'Query', params: 'Path', headers: 'Headers' };
-
-/** Which methods a path has, for 405. */
-class RouteTable {
-  readonly #routes: { pattern: RegExp; methods: Set<string> }[] = [];
-
-  add(method: string | string[], url: string): void {
-    const source = url
-      .replace(/[.+^${}()|[\]\\]/g, '\\$&')
-      .replace(/:[A-Za-z]+/g, '[^/]+')
-      .replace(/\*/g, '.*');
-    this.#routes.push({ pattern: new RegExp(`^${source}$`), methods: new Set([method].flat()) });
-  }
-
-  methodsOf(path: string): string[] {
-    const methods = this.#routes.filter(({ pattern }) => pattern.test(path)).flatMap((route) => [...route.methods]);
-    return [...new Set(methods)].sort();
-  }
-}
-
-/**
- * The body as plain JSON. Not Fastify's parser: it refuses `__proto__` keys, which are data
- * like any other here.
- */
-function parseJson(
-  request: FastifyRequest,
-  body: string | Buffer,
-  done: (error: Error | null, body?: unknown) => void,
-): void {
-  const encoding = request.headers['content-encoding'];
-  if (encoding !== undefined && encoding !== 'identity') {
-    done(new OncefleetError('MEDIA_TYPE_UNSUPPORTED', 'Send the body without content-encoding'));
-    return;
-  }
-  // An empty body is no body; the route knows whether it needs one.
-  if (body.length === 0) {
-    done(null, undefined);
-    return;
-  }
-  try {
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(body as Buffer);
-    done(null, JSON.parse(text));
-  } catch (cause) {
-    const why = cause instanceof SyntaxError ? cause.message : 'it is not UTF-8';
-    done(new OncefleetError('BODY_INVALID', `The body is not valid JSON: ${why.slice(0, 200)}`));
-  }
-}
-
-/** What came is not even HTTP, so there is no request to answer within Fastify. */
-function refuseMalformed(this: FastifyInstance, error: Error & { code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
-    socket.destroy();
-    return;
-  }
-  const status = error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : error.code === 'HPE_HEADER_OVERFLOW' ? 431 : 400;
-  const problem = toProblem(new OncefleetError('BODY_INVALID', 'This is not a valid HTTP request'), randomUUID());
-  const body = JSON.stringify({ ...problem, status });
-  socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: ${PROBLEM_CONTENT_TYPE}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-  );
 }

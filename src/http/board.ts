@@ -73,7 +73,7 @@ export async function boardRoutes(app: FastifyInstance, { client, config }: Boar
 
 /** The problem, with the two members that the board shows to a person. */
 function sendBoardProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
-  const { title, detail } = toProblem(error, request.id, request.routeOptions.bodyLimit);
+  const { title, detail } = toProblem(error, request.id);
   sendProblem(error, request, reply, { error: title, message: detail });
 }
 

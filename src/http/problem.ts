@@ -21,6 +21,7 @@ export const HTTP_STATUS = {
   JOB_NOT_FOUND: 404,
   ROUTE_NOT_FOUND: 404,
   METHOD_NOT_ALLOWED: 405,
+  REQUEST_STALLED: 408,
   JOB_NOT_FAILED: 409,
   ACTION_REFUSED: 409,
   STREAM_EXPIRED: 410,
@@ -65,8 +66,8 @@ export const problemSchema = z.object({
 export type Problem = z.infer<typeof problemSchema>;
 
 /** The problem that shows an error. Errors nobody planned for say nothing about themselves. */
-export function toProblem(error: unknown, requestId: string, bodyLimitBytes?: number): Problem {
-  const known = toHttpError(error, bodyLimitBytes);
+export function toProblem(error: unknown, requestId: string): Problem {
+  const known = toHttpError(error);
   const code = known.code as HttpErrorCode;
   return {
     type: `urn:oncefleet:error:${code}`,
@@ -88,7 +89,7 @@ export function sendProblem(
   reply: FastifyReply,
   extra: Readonly<Record<string, string>> = {},
 ): void {
-  const problem = toProblem(error, request.id, request.routeOptions.bodyLimit);
+  const problem = toProblem(error, request.id);
   if (problem.code === 'INTERNAL') request.log.error({ err: loggableError(error) }, 'request failed');
   else if (problem.status >= 500 && problem.code !== 'SHUTTING_DOWN')
     request.log.warn({ code: problem.code, err: loggableError(error) }, 'request refused');
@@ -131,9 +132,9 @@ export function loggableError(error: unknown): Record<string, unknown> {
 }
 
 /** Any thrown value as an error whose code has a status. */
-function toHttpError(error: unknown, bodyLimitBytes: number | undefined): OncefleetError {
+function toHttpError(error: unknown): OncefleetError {
   if (error instanceof OncefleetError && error.code in HTTP_STATUS && error.code !== 'INTERNAL') return error;
-  const fastify = fastifyError(error, bodyLimitBytes);
+  const fastify = fastifyError(error);
   if (fastify !== undefined) return fastify;
   if (isStoreUnavailable(error)) {
     return new OncefleetError('STORE_UNAVAILABLE', 'Postgres cannot be reached; try again in a moment', {
@@ -145,15 +146,10 @@ function toHttpError(error: unknown, bodyLimitBytes: number | undefined): Oncefl
   });
 }
 
-function fastifyError(error: unknown, bodyLimitBytes: number | undefined): OncefleetError | undefined {
+function fastifyError(error: unknown): OncefleetError | undefined {
   if (!(error instanceof Error)) return undefined;
   const { code, statusCode } = error as { code?: unknown; statusCode?: unknown };
   switch (code) {
-    case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return new OncefleetError(
-        'BODY_TOO_LARGE',
-        `The body is larger than this server accepts${bodyLimitBytes === undefined ? '' : `: ${bodyLimitBytes} bytes`}`,
-      );
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return new OncefleetError(
         'MEDIA_TYPE_UNSUPPORTED',
@@ -163,7 +159,6 @@ function fastifyError(error: unknown, bodyLimitBytes: number | undefined): Oncef
     case 'FST_ERR_MAX_PARAM_LENGTH':
       return new OncefleetError('ROUTE_NOT_FOUND', 'The path is malformed or too long');
     default:
-      // The body broke off or its length is not the one announced.
       return statusCode === 400
         ? new OncefleetError('BODY_INVALID', 'The body could not be read to its end')
         : undefined;

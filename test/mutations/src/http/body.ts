@@ -1,0 +1,28 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'body-limit-named',
+    find: `accepts: \${limit} bytes\``,
+    replace: `accepts\``,
+    mechanism: 'a body that is too large is told the limit',
+    test: 'test/http/jobs.test.ts',
+    title: 'refuses a body over the limit, announced or not, and takes one at the limit',
+  },
+  {
+    name: 'body-stall',
+    find: 'const timer = setTimeout(onStall, stallMs);',
+    replace: 'const timer = setTimeout(() => undefined, stallMs);',
+    mechanism: 'a body that stalls is given up',
+    test: 'test/http/connections.test.ts',
+    title: 'is given up with 408: %s',
+  },
+  {
+    name: 'body-chunks',
+    find: 'bytes.copy(larger, 0, 0, length);',
+    replace: '',
+    mechanism: 'a body in many chunks is put together',
+    test: 'test/http/connections.test.ts',
+    title: 'is not one that comes slowly, nor one in tiny chunks',
+  },
+] satisfies readonly Change[];
