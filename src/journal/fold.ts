@@ -59,9 +59,15 @@ export interface Folder<V = undefined, E extends JobEvent = JobEvent> {
 export function createFolder<E extends JobEvent = JobEvent>(): Folder<undefined, E>;
 export function createFolder<V, E extends JobEvent = JobEvent>(options: FoldOptions<V, E>): Folder<V, E>;
 export function createFolder<V, E extends JobEvent>(options?: FoldOptions<V, E>): Folder<V | undefined, E> {
-  return new EventFolder<V | undefined, E>(
+  const folder = new EventFolder<V | undefined, E>(
     (options as FoldOptions<V | undefined, E> | undefined) ?? { initial: undefined, reduce: (value) => value },
   );
+  return {
+    get state() {
+      return folder.state;
+    },
+    add: (event) => folder.add(event),
+  };
 }
 
 /** Folds a whole stream, or as much of one as there is. @throws what the iterable throws */

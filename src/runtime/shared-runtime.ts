@@ -14,12 +14,15 @@ export interface RuntimeShare {
 
 const shared = new Map<string, { runtime: Runtime; users: number }>();
 
-/** Runtimes of fleets, which the fleets close. */
-const lent = new WeakMap<object, Runtime>();
+/**
+ * Where a fleet has its runtime, which the fleet closes. A property, and not a map of fleets: a copy of a
+ * fleet is as good as the fleet. A function, so that what prints a fleet does not print its settings.
+ */
+const RUNTIME = Symbol('runtime');
 
-/** Makes a fleet's runtime available to `shareOf`. */
-export function lendRuntime(fleet: object, runtime: Runtime): void {
-  lent.set(fleet, runtime);
+/** The property of a fleet that makes its runtime available to `shareOf`. */
+export function lendRuntime(runtime: Runtime): { [RUNTIME]: () => Runtime } {
+  return { [RUNTIME]: () => runtime };
 }
 
 /**
@@ -28,7 +31,7 @@ export function lendRuntime(fleet: object, runtime: Runtime): void {
  * @throws OncefleetError INPUT_INVALID it is no fleet, or one of another copy of this package
  */
 export function shareOf(what: string, fleet: object): RuntimeShare {
-  const runtime = lent.get(fleet);
+  const runtime = (fleet as Partial<ReturnType<typeof lendRuntime>>)[RUNTIME]?.();
   if (runtime === undefined) {
     throw new OncefleetError(
       'INPUT_INVALID',

@@ -91,7 +91,11 @@ export async function createTestFleet(options: TestFleetOptions = {}): Promise<T
     });
     closers.push(() => fleet.close());
     let closed: Promise<void> | undefined;
-    return Object.assign(Object.create(fleet) as Fleet, {
+    return {
+      ...fleet,
+      get queues() {
+        return fleet.queues;
+      },
       databaseUrl,
       databaseSchema,
       redisUrl: services.redisUrl,
@@ -101,7 +105,7 @@ export async function createTestFleet(options: TestFleetOptions = {}): Promise<T
         closed ??= unwind();
         return closed;
       },
-    });
+    };
   } catch (error) {
     await unwind();
     throw error;

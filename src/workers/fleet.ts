@@ -115,7 +115,13 @@ export function createFleet(options: FleetOptions): Fleet {
   const workers = new Set<FleetWorker>();
   const retention = { streamMs: settings.streamRetentionMs, jobMs: settings.jobRetentionMs };
   const db = runtime.db.kysely;
-  const fleet = Object.assign(Object.create(client) as JobClient, {
+  // Its methods are its own properties and need no `this`: they survive a spread, and can be taken out of it.
+  return {
+    ...client,
+    ...lendRuntime(runtime),
+    get queues() {
+      return client.queues;
+    },
     db,
     async work(workOptions: { jobs?: readonly string[]; concurrency?: number } = {}) {
       const { jobs, concurrency } = parseOptions('work', workSchema, workOptions);
@@ -159,9 +165,7 @@ export function createFleet(options: FleetOptions): Fleet {
       await Promise.all([...workers].map((worker) => worker.close()));
       await client.close();
     },
-  });
-  lendRuntime(fleet, runtime);
-  return fleet;
+  };
 }
 
 /**

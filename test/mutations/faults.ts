@@ -759,6 +759,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   'Redis Cluster': ['channel-sharded', 'control-sharded', 'doctor-cluster-nodes', 'queue-slot'],
   'HTTP and clients': [
     'body-limit-named',
+    'fleet-own-methods',
+    'fold-bound',
     'fold-repeat',
     'multi-204',
     'multi-count',
@@ -797,6 +799,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   'processors on shared connections': [
     'fingerprint-copy',
     'fingerprint-nothing',
+    'fleet-lends',
     'guarded-closed',
     'maintenance-reconciles',
     'shared-count',

@@ -33,4 +33,12 @@ export default [
     test: 'test/journal/fold.test.ts',
     title: 'forgets what a rewind takes back, an attempt too, and takes what comes in its place',
   },
+  {
+    name: 'fold-bound',
+    find: 'add: (event) => folder.add(event),',
+    replace: 'add: folder.add,',
+    mechanism: 'a folder’s method can be taken out of it',
+    test: 'test/client/spread.test.ts',
+    title: 'of a folder works',
+  },
 ] satisfies readonly Change[];

@@ -33,4 +33,20 @@ export default [
     test: 'test/options.test.ts',
     title: 'refuses options of %s that do not make sense',
   },
+  {
+    name: 'fleet-own-methods',
+    find: 'return { ...client, ...lendRuntime(runtime),',
+    replace: 'return { __proto__: client, ...lendRuntime(runtime),',
+    mechanism: 'the methods of a fleet are its own, and so in every copy of it',
+    test: 'test/client/spread.test.ts',
+    title: 'of a fleet works',
+  },
+  {
+    name: 'fleet-lends',
+    find: '...client, ...lendRuntime(runtime),',
+    replace: '...client,',
+    mechanism: 'a fleet, and every copy of it, lends its connections',
+    test: 'test/client/spread.test.ts',
+    title: '%s lends its connections to a guarded processor',
+  },
 ] satisfies readonly Change[];
