@@ -25,6 +25,7 @@ export const ERROR_CODES = {
   JOURNAL_REFUSED: 'Postgres refused an event as data.',
   LEASE_LOST: 'The lease of this run is lost; nothing it writes is accepted any more.',
   LEASE_HELD: 'Another owner holds a live lease on the job.',
+  DELIVERY_REFUSED: 'BullMQ delivered the job under another name or tenant than its row has.',
   CANCELLED: 'The job was cancelled.',
   TIMEOUT: 'The attempt ran longer than its timeout.',
   DEADLINE_EXCEEDED: 'The job was not finished by its deadline.',

@@ -40,6 +40,7 @@ export const EXIT_CODE_BY_ERROR: Readonly<Record<ErrorCode, ExitCode>> = {
   JOURNAL_REFUSED: 1,
   LEASE_LOST: 1,
   LEASE_HELD: 1,
+  DELIVERY_REFUSED: 1,
   CANCELLED: 5,
   TIMEOUT: 1,
   DEADLINE_EXCEEDED: 1,

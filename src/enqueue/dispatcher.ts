@@ -9,7 +9,7 @@ import type { Logger } from '../log.ts';
 import type { RedisConnection } from '../redis/pubsub.ts';
 import { Batcher } from '../util/batcher.ts';
 import { idAgain, optionsAgain } from './foreign-job.ts';
-import { toJobData } from './job-data.ts';
+import { isAsDispatched, toJobData } from './job-data.ts';
 
 /** How long an enqueue waits for Redis before it leaves dispatching to the reconciler. */
 const DISPATCH_WAIT_MS = 500;
@@ -112,11 +112,14 @@ export class Dispatcher {
     if (job === undefined || isAnother(row, job.timestamp)) return this.dispatch(row);
     const state = await job.getState();
     // A job of another client is replaced only if it must be: flows hang on it, and listeners wait for it.
-    if ((state === 'failed' && row.delayMs <= 0) || (state === 'completed' && row.source !== undefined)) {
+    if (
+      (state === 'failed' && row.delayMs <= 0 && isAsDispatched(row, job)) ||
+      (state === 'completed' && row.source !== undefined)
+    ) {
       await job.retry(state, { resetAttemptsMade: true });
       return true;
     }
-    // In no list at all: evicted or lost from there, while its hash was not.
+    // In no list at all: evicted or lost from there, while its hash was not. Or not what was dispatched: it is refused.
     if (state === 'completed' || state === 'failed' || state === 'unknown') await job.remove();
     crashPoint('redispatch.removed');
     return this.dispatch(row);

@@ -33,11 +33,17 @@ export function toJobData({ tenant, key, input }: DispatchRow): JobData {
   };
 }
 
-/** The row a BullMQ job is about; undefined for a job that another client added. */
-export function readJobData(job: {
+/** A BullMQ job, of any client. */
+interface BullJob {
   id?: string | number | null | undefined;
+  name: string;
   data?: unknown;
-}): { jobId: string; tenant: string; key: string | null } | undefined {
+}
+
+/** The row a BullMQ job is about; undefined for a job that another client added. */
+export function readJobData(
+  job: Omit<BullJob, 'name'>,
+): { jobId: string; tenant: string; key: string | null } | undefined {
   const { id, data } = job;
   if (typeof data !== 'object' || data === null) return undefined;
   const { oncefleet, jobId: named, tenant = DEFAULT_TENANT, key = null } = data as Record<string, unknown>;
@@ -46,6 +52,12 @@ export function readJobData(job: {
   if (oncefleet !== FORMAT || typeof jobId !== 'string' || !isUuid(jobId) || typeof tenant !== 'string')
     return undefined;
   return { jobId, tenant, key: typeof key === 'string' ? key : null };
+}
+
+/** Whether what Redis has as the row's job is what was dispatched: else its delivery is refused. */
+export function isAsDispatched(row: Pick<DispatchRow, 'id' | 'tenant' | 'name' | 'source'>, job: BullJob): boolean {
+  const own = readJobData(job);
+  return own === undefined ? row.source != null : own.tenant === row.tenant && job.name === row.name;
 }
 
 /** Whether the data that Redis has of a job, as text, are what `toJobData` writes for the row of that id. */

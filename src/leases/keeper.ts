@@ -122,6 +122,11 @@ export class LeaseKeeper {
     };
   }
 
+  /** Whether a run of this process holds the job. */
+  holds(jobId: string): boolean {
+    return this.#leases.values().some((lease) => lease.jobId === jobId);
+  }
+
   /** Cancels the run of a job, if this process has one. */
   cancel(jobId: string): void {
     for (const lease of this.#leases.values()) {

@@ -53,7 +53,7 @@ export class Guard {
     this.#runtime = runtime;
     const host = { runtime, registry: this.#registry };
     this.#host = { ...host, rows: new Rows(runtime), outcomes: new OutcomeWriter(host) };
-    runtime.control.listen((jobId) => runtime.leases.cancel(jobId));
+    runtime.control.listen((jobId) => runtime.cancels.look(jobId));
   }
 
   /** Runs in progress. */
@@ -156,6 +156,7 @@ export class Guard {
       delivery: attemptsMade,
       restarted: row.restarted ?? false,
       own: job.id === row.jobId,
+      as: row.as,
     };
     for (let retry = 0; ; retry++) {
       const sentAt = process.hrtime.bigint();
@@ -198,6 +199,8 @@ export class Guard {
         return delivery.defer(200 + Math.random() * 300);
       case 'end':
         return this.#finish(jobId, delivery);
+      case 'refused':
+        return this.#refuse(jobId, delivery);
       case 'missing':
         throw toUnrecoverable(toStoredFailure(new OncefleetError('JOB_NOT_FOUND', `No job ${jobId} in Postgres`)));
       default:
@@ -211,6 +214,16 @@ export class Guard {
     crashPoint('retry.redriven');
     this.#runtime.log.info({ jobId }, 'redriven by a retry in BullMQ');
     return this.#deliver(delivery);
+  }
+
+  /** Not dispatched by a fleet, or changed since. The job itself is delivered again by the reconciler. */
+  #refuse(jobId: string, { job, bullJob }: Delivery): never {
+    this.#runtime.log.warn(
+      { jobId, bullJob, queue: job.queueName },
+      "delivery refused: it calls its job by a name or a tenant that is not the row's; who else can write to this Redis?",
+    );
+    const message = `BullMQ delivered job ${jobId} under a name or tenant that is not its row's`;
+    throw toUnrecoverable({ code: 'DELIVERY_REFUSED', message });
   }
 
   /** Ends a job that may not run any more, and answers its delivery. */

@@ -5,8 +5,9 @@ import { findJobBySource, type JobSource, saveInput, setSource, sourceRef } from
 import { fingerprint, inputJson } from '../enqueue/fingerprint.ts';
 import { keyInData, namedRow, ownKey, sourceOf, toKey, withoutKey } from '../enqueue/foreign-job.ts';
 import { readJobData } from '../enqueue/job-data.ts';
-import { OncefleetError, toStoredFailure } from '../errors.ts';
+import { InputInvalidError, OncefleetError, toStoredFailure } from '../errors.ts';
 import type { Backoff } from '../jobs/define-job.ts';
+import { tenantName } from '../options.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { within } from '../util/with-timeout.ts';
 import type { Delivery } from './delivery.ts';
@@ -20,6 +21,8 @@ const MAX_WARNED = 1_000;
 
 export interface DeliveredRow {
   readonly jobId: string;
+  /** What the delivery calls the row's job: anybody who can write to Redis may have written that. */
+  readonly as?: { tenant: string; name: string };
   /** It was made from a BullMQ job around whose queue this guard stands, and follows it. */
   readonly foreign: boolean;
   /** Another BullMQ job with its key made it. */
@@ -40,7 +43,10 @@ export class Rows {
   find(delivery: Delivery): DeliveredRow | Promise<DeliveredRow> {
     const { job, spec } = delivery;
     const own = readJobData(job);
-    if (own !== undefined) return { jobId: own.jobId, foreign: spec.transparent, adopted: false };
+    if (own !== undefined) {
+      const as = { tenant: own.tenant, name: job.name };
+      return { jobId: own.jobId, as, foreign: spec.transparent, adopted: false };
+    }
     return this.#findOrAccept(delivery);
   }
 
@@ -65,10 +71,9 @@ export class Rows {
       if (given !== undefined && job.repeatJobKey !== undefined) this.#warnOfRepeated(job, given);
       const input = withoutKey(data);
       const { policy } = spec;
-      const tenant = (data as { tenant?: unknown } | null | undefined)?.tenant;
       const accepted = await this.#runtime.acceptor.accept(
         {
-          tenant: typeof tenant === 'string' ? tenant : this.#runtime.settings.tenant,
+          tenant: tenantIn(data, spec.transparent) ?? this.#runtime.settings.tenant,
           name: spec.name,
           queue: spec.queue,
           key: given ?? ownKey(source),
@@ -154,6 +159,23 @@ export function unguardedInput(job: Job): { value: unknown } | undefined {
   const data = job.data as { input?: unknown } | null | undefined;
   if (readJobData(job) !== undefined) return data != null && 'input' in data ? { value: data.input } : undefined;
   return { value: withoutKey(data) };
+}
+
+/**
+ * The tenant in the data of another client's job. Around a user's own processor the field may mean something
+ * else: what is no tenant's name there is none given.
+ *
+ * @throws InputInvalidError of a job of the fleet
+ */
+function tenantIn(data: unknown, transparent: boolean): string | undefined {
+  const tenant = (data as { tenant?: unknown } | null | undefined)?.tenant;
+  if (typeof tenant !== 'string') return undefined;
+  const parsed = tenantName.safeParse(tenant);
+  if (parsed.success) return tenant;
+  if (transparent) return undefined;
+  throw new InputInvalidError('Data of the job', [
+    { path: 'tenant', message: parsed.error.issues[0]?.message ?? 'not valid' },
+  ]);
 }
 
 /** Of the row that a job names only where it is not a copy that somebody made of the job. */

@@ -37,6 +37,7 @@ import type { RedisConnection } from '../redis/pubsub.ts';
 import { Batcher } from '../util/batcher.ts';
 import { uuidV7 } from '../util/uuid.ts';
 import { within } from '../util/with-timeout.ts';
+import { Cancels } from './cancels.ts';
 import { Control } from './control.ts';
 import { OtherQueues } from './other-queues.ts';
 import { Pauses } from './pauses.ts';
@@ -149,6 +150,7 @@ export class Runtime {
   readonly publisher: Publisher;
   readonly hub: ChannelHub;
   readonly control: Control;
+  readonly cancels: Cancels;
   readonly followers: Followers;
   readonly writer: JournalWriter;
   readonly leases: LeaseKeeper;
@@ -192,6 +194,7 @@ export class Runtime {
     this.followers = new Followers({ db, hub: this.hub, log });
     this.writer = new JournalWriter({ db, publisher: this.publisher, log, lingerMs: options.lingerMs });
     this.leases = new LeaseKeeper({ ...this.settings, log });
+    this.cancels = new Cancels({ db, leases: this.leases, log });
     this.acceptor = new Acceptor(db);
     this.dispatcher = new Dispatcher({
       redis: this.#redis,

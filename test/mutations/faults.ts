@@ -567,6 +567,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'unrecoverable-name',
     'warn-scheduler',
   ],
+  'what is not trusted (SECURITY.md)': ['cancel-asks-row', 'claim-any-names', 'claim-fresh-names', 'redispatch-forged'],
   'tenants apart (promise 10)': [
     'cancel-tenant',
     'find-tenant',

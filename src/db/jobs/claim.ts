@@ -18,6 +18,8 @@ export interface ClaimRequest {
   restarted?: boolean;
   /** BullMQ has the job under the row's id; another client's duplicate has an id, and a count, of its own. */
   own: boolean;
+  /** What the delivery calls the job, which must be what its row says. Undefined: the row was found or made by what it is. */
+  as?: { tenant: string; name: string } | undefined;
 }
 
 export interface ClaimedJob {
@@ -57,6 +59,8 @@ export type ClaimAnswer =
   | { decision: 'end'; why: AbandonReason }
   /** Somebody holds the row's lock just now. */
   | { decision: 'busy' }
+  /** The row is another tenant's, or has another name. It was left as it is. */
+  | { decision: 'refused' }
   | { decision: 'missing' };
 
 interface ClaimRow {
@@ -104,15 +108,32 @@ export async function claimJobs(
   const others = claims.filter((claim) => !rows.has(claim.id));
   if (others.length > 0) for (const [id, row] of await claimAny(db, others, worker)) rows.set(id, row);
   const unseen = others.filter((claim) => !rows.has(claim.id)).map((claim) => claim.id);
-  const locked = unseen.length === 0 ? new Set<string>() : await findExisting(db, unseen);
+  const unclaimed = unseen.length === 0 ? new Map<string, JobNames>() : await findNames(db, unseen);
   return requests.map((request) => {
     const row = rows.get(request.id);
-    if (row === undefined) return { decision: locked.has(request.id) ? 'busy' : 'missing' };
+    if (row === undefined) return withoutRow(request, unclaimed.get(request.id));
+    // What speaks for the job calls it something else: this one is asked about by itself.
+    if (!isSame(first.get(request.id)?.as, request.as)) return { decision: 'busy' };
     if (row.decision === 'claimed' && first.get(request.id) !== request)
       return { decision: 'held', leaseLeftMs: request.ttlMs, heldMs: 0 };
     return toAnswer(row, request.owner);
   });
 }
+
+type JobNames = NonNullable<ClaimRequest['as']>;
+
+/** The answer to a claim that neither statement has an answer for. */
+function withoutRow({ as }: ClaimRequest, row: JobNames | undefined): ClaimAnswer {
+  if (row === undefined) return { decision: 'missing' };
+  return { decision: as === undefined || isSame(as, row) ? 'busy' : 'refused' };
+}
+
+function isSame(a: JobNames | undefined, b: JobNames | undefined): boolean {
+  return a?.tenant === b?.tenant && a?.name === b?.name;
+}
+
+/** SQL: the delivery calls the job what its row does. */
+const NAMED_RIGHT = '(w.tenant is null or w.tenant = j.tenant and w.name = j.name)';
 
 type CountedClaim = ClaimRequest & { copies: number };
 
@@ -130,12 +151,13 @@ async function claimFresh(
     named<FreshRow>(
       'claim_fresh',
       `with want as (
-        select id::uuid, owner, ttl_ms, copies
-        from unnest($1::text[], $2::text[], $3::float8[], $4::int[]) as w (id, owner, ttl_ms, copies)
+        select id::uuid, owner, ttl_ms, copies, tenant, name
+        from unnest($1::text[], $2::text[], $3::float8[], $4::int[], $6::text[], $7::text[])
+          as w (id, owner, ttl_ms, copies, tenant, name)
         where ttl_ms > 0 and copies >= 1 and owner <> ''
       ), fresh as (
         select w.* from want w join oncefleet.jobs j on j.id = w.id
-        where j.fence = 0 and j.status = 'pending' and ${abandonReason('j', '0')} is null
+        where j.fence = 0 and j.status = 'pending' and ${abandonReason('j', '0')} is null and ${NAMED_RIGHT}
         for no key update of j skip locked
       ), claimed as (
         update oncefleet.jobs j set
@@ -161,13 +183,14 @@ async function claimFresh(
       union all
       select j.id, j.status, null, null, null, null, j.result, null
       from want w join oncefleet.jobs j on j.id = w.id
-      where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null`,
+      where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null and ${NAMED_RIGHT}`,
       [
         textArray(claims.map((claim) => claim.id)),
         textArray(claims.map((claim) => claim.owner)),
         claims.map((claim) => claim.ttlMs),
         claims.map((claim) => claim.copies),
         worker,
+        ...namesOf(claims),
       ],
     ),
   );
@@ -208,20 +231,25 @@ function ofFresh(row: FreshRow): ClaimRow {
   };
 }
 
+/** Tenants and names, as parameters. */
+function namesOf(claims: readonly ClaimRequest[]): [Buffer, Buffer] {
+  return [textArray(claims.map(({ as }) => as?.tenant ?? null)), textArray(claims.map(({ as }) => as?.name ?? null))];
+}
+
 /** The whole table. A rule for all claims stands in `states.ts`, where the first claim has it too. */
 const CLAIM_ANY = `with want as (
-    select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[])
-      as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted)
+    select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[], $10::text[], $11::text[])
+      as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted, tenant, name)
     where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
   ), ended as (
     -- Read without a lock, which would be a write, and a commit to wait for.
     select j.id, j.status, j.result from oncefleet.jobs j join want w on w.id = j.id
-    where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null
+    where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null and ${NAMED_RIGHT}
   ), found as (
     select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.ended_at_delivery,
       j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own, w.restarted
     from oncefleet.jobs j join want w on w.id = j.id
-    where j.status not in ('completed', 'cancelled') or j.ended_at_delivery is not null
+    where (j.status not in ('completed', 'cancelled') or j.ended_at_delivery is not null) and ${NAMED_RIGHT}
     for update of j skip locked
   ), decided as materialized (
     select found.*,
@@ -299,6 +327,7 @@ async function claimAny(
       claims.map((claim) => claim.own),
       worker,
       claims.map((claim) => claim.restarted ?? false),
+      ...namesOf(claims),
     ]),
   );
   return new Map(result.rows.map((row) => [row.id, row]));
@@ -361,7 +390,11 @@ function parseOptions(text: string): RowOptions {
   return options;
 }
 
-async function findExisting(db: Kysely<Database>, ids: readonly string[]): Promise<Set<string>> {
-  const rows = await db.selectFrom('jobs').select('id').where(sql<boolean>`id = any(${ids}::uuid[])`).execute();
-  return new Set(rows.map((row) => row.id));
+async function findNames(db: Kysely<Database>, ids: readonly string[]): Promise<Map<string, JobNames>> {
+  const rows = await db
+    .selectFrom('jobs')
+    .select(['id', 'tenant', 'name'])
+    .where(sql<boolean>`id = any(${ids}::uuid[])`)
+    .execute();
+  return new Map(rows.map(({ id, ...names }) => [id, names]));
 }

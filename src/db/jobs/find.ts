@@ -38,6 +38,18 @@ export async function findJobs(
   return query.orderBy('id', 'desc').limit(filter.limit).execute();
 }
 
+/** Of several jobs, those that somebody asked to cancel and that have not ended. */
+export async function findCancelRequested(db: Kysely<Database>, ids: readonly string[]): Promise<string[]> {
+  const rows = await db
+    .selectFrom('jobs')
+    .select('id')
+    .where(sql<boolean>`id = any(${ids}::uuid[])`)
+    .where('status', '=', 'running')
+    .where('cancel_requested_at', 'is not', null)
+    .execute();
+  return rows.map(({ id }) => id);
+}
+
 export interface FailedFilter {
   tenant: string;
   name?: string | undefined;

@@ -3,7 +3,7 @@ import type { Change } from '../../mutation.ts';
 export default [
   {
     name: 'dispatcher-failed',
-    find: `if ((state === 'failed' && row.delayMs <= 0) || (state === 'completed' && row.source !== undefined)) {`,
+    find: `if ((state === 'failed' && row.delayMs <= 0 && isAsDispatched(row, job)) || (state === 'completed' && row.source !== undefined)) {`,
     replace: 'if (false) {',
     mechanism: 'a redriven job that BullMQ holds as failed is retried there',
     test: 'test/runs/deliveries.test.ts',
@@ -40,6 +40,14 @@ export default [
     mechanism: 'it goes to the prefix of its own queue',
     test: 'test/runs/around-bullmq.test.ts',
     title: 'gives its processor the data it had: ',
+  },
+  {
+    name: 'redispatch-forged',
+    find: `row.delayMs <= 0 && isAsDispatched(row, job)) ||`,
+    replace: 'row.delayMs <= 0) ||',
+    mechanism: 'a failed delivery that was not dispatched for its row is replaced, and not retried as it is',
+    test: 'test/runs/forged-redis.test.ts',
+    title: 'runs nothing but what the row says',
   },
   {
     name: 'dispatch-foreign-number',

@@ -3,7 +3,7 @@ import type { Change } from '../../mutation.ts';
 export default [
   {
     name: 'cancel-live-bus',
-    find: 'runtime.control.listen((jobId) => runtime.leases.cancel(jobId));',
+    find: 'runtime.control.listen((jobId) => runtime.cancels.look(jobId));',
     replace: '',
     mechanism: 'a cancel comes through the live bus',
     test: 'test/runtime/wake-up.test.ts',

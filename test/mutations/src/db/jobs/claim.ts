@@ -146,6 +146,22 @@ export default [
     title: 'a locked row that %s is busy and holds up nobody else of the batch',
   },
   {
+    name: 'claim-fresh-names',
+    find: `is null and \${NAMED_RIGHT} for no key update of j skip locked`,
+    replace: 'is null for no key update of j skip locked',
+    mechanism: 'a first claim takes no job that the delivery calls by another name or tenant',
+    test: 'test/runs/forged-redis.test.ts',
+    title: 'runs nothing but what the row says',
+  },
+  {
+    name: 'claim-any-names',
+    find: `j.ended_at_delivery is not null) and \${NAMED_RIGHT} for update`,
+    replace: 'j.ended_at_delivery is not null) for update',
+    mechanism: 'a delivery that calls a job by another name or tenant is not told its failure',
+    test: 'test/runs/forged-redis.test.ts',
+    title: 'of a job that has ended is refused as well, and tells its outcome to nobody',
+  },
+  {
     name: 'list-early',
     find: `from claimed c where c.run_at > clock_timestamp() and u.job_id = c.id ) select id, 'claimed'`,
     replace: `from claimed c where false ) select id, 'claimed'`,
