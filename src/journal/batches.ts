@@ -6,8 +6,9 @@ import type { BatchMessage } from './message.ts';
 import type { Tail } from './tail.ts';
 
 /**
- * A batch of consecutive events. Its reader takes them by iterating or by `skip`; what it has not
- * taken when it asks for the next batch is in a later one.
+ * A batch of consecutive events. Its reader takes them by iterating or by `skip`. When it asks for
+ * the next batch, what is left of a batch of which it has taken a part is in a later one; a batch
+ * of which it has taken nothing is passed over.
  */
 export interface FollowedBatch extends Iterable<StreamEvent> {
   /**
@@ -19,13 +20,20 @@ export interface FollowedBatch extends Iterable<StreamEvent> {
   skip(count: number): void;
 }
 
+/** A batch as its follower sees it. */
+export interface GivenBatch extends FollowedBatch {
+  /** Its reader has taken nothing of it. Were it given again, a reader that has no use for it would be given it for ever. */
+  readonly unread: boolean;
+}
+
 /**
  * Events read from the journal. Like a live batch it holds nothing once it is taken, because readers
  * keep a batch until they have the next.
  */
-export class ReadBatch implements FollowedBatch {
+export class ReadBatch implements GivenBatch {
   readonly source = undefined;
   #events: Iterator<StreamEvent> | undefined;
+  #unread = true;
   readonly #taken: (event: StreamEvent) => void;
   readonly #signal: AbortSignal | undefined;
 
@@ -40,6 +48,10 @@ export class ReadBatch implements FollowedBatch {
     return this.#events === undefined;
   }
 
+  get unread(): boolean {
+    return this.#unread;
+  }
+
   skip(count: number): void {
     for (let left = count; left > 0 && this.#take() !== undefined; left--);
   }
@@ -50,6 +62,7 @@ export class ReadBatch implements FollowedBatch {
 
   #take(): StreamEvent | undefined {
     this.#signal?.throwIfAborted();
+    this.#unread = false;
     const step = this.#events?.next();
     if (step === undefined || step.done === true) {
       this.#events = undefined;
@@ -61,8 +74,9 @@ export class ReadBatch implements FollowedBatch {
 }
 
 /** The events of a live message that its reader does not have yet. */
-export class LiveBatch implements FollowedBatch {
+export class LiveBatch implements GivenBatch {
   #source: object | undefined;
+  #unread = true;
   #texts: readonly string[];
   readonly #firstSeq: number;
   readonly #fence: number;
@@ -92,7 +106,13 @@ export class LiveBatch implements FollowedBatch {
     return this.#source;
   }
 
+  get unread(): boolean {
+    return this.#unread;
+  }
+
   skip(count: number): void {
+    // Even of none: another reader has found that the message holds no event, and the journal has them.
+    this.#unread = false;
     const left = this.#firstSeq + this.#texts.length - this.#tail.next;
     const taken = Math.min(count, left);
     if (taken > 0) this.#take(this.#tail.next + taken - 1);
@@ -105,6 +125,7 @@ export class LiveBatch implements FollowedBatch {
     const texts = this.#texts;
     for (let seq = this.#tail.next; seq - firstSeq < texts.length; seq++) {
       this.#signal?.throwIfAborted();
+      this.#unread = false;
       const json = texts[seq - firstSeq] as string;
       const event = parseEvent(json);
       // The message is a mere hint where it holds no event: the journal does.

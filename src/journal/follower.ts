@@ -16,7 +16,7 @@ import { findStreamStates, type StreamState } from '../db/streams/segments.ts';
 import { OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { Batcher } from '../util/batcher.ts';
-import { type FollowedBatch, LiveBatch, ReadBatch } from './batches.ts';
+import { type FollowedBatch, type GivenBatch, LiveBatch, ReadBatch } from './batches.ts';
 import type { ChannelHub } from './channel.ts';
 import { type Cursor, parseCursor } from './cursor.ts';
 import { EarlyBatches } from './early-batches.ts';
@@ -120,6 +120,7 @@ export class Followers {
         for await (const events of readStored(this.#db, state, tail.next)) {
           const batch = new ReadBatch(events, ({ seq, fence }) => tail.durable(seq, fence), signal);
           yield batch;
+          passOver(batch);
           taken = batch.taken;
           if (!taken) break;
         }
@@ -147,7 +148,9 @@ export class Followers {
             if (step === 'keep') continue;
             break;
           }
-          yield new LiveBatch(message, step.events, tail, state.immediate, signal);
+          const batch = new LiveBatch(message, step.events, tail, state.immediate, signal);
+          yield batch;
+          passOver(batch);
           if (tail.next <= message.lastSeq) break;
           if (message.end) return;
         }
@@ -203,4 +206,9 @@ export class Followers {
     }
     return state;
   }
+}
+
+/** Takes a batch that its reader has left alone. */
+function passOver(batch: GivenBatch): void {
+  if (batch.unread) batch.skip(Number.POSITIVE_INFINITY);
 }

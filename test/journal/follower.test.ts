@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { settleJobs } from '../../src/db/jobs/settle.ts';
 import type { EventBatch } from '../../src/db/streams/segments.ts';
 import { defineJob, type StreamEvent } from '../../src/index.ts';
+import type { FollowedBatch } from '../../src/journal/batches.ts';
 import { Publisher } from '../../src/journal/publisher.ts';
 import { silentLogger } from '../../src/log.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
@@ -361,8 +362,10 @@ describe('a follower', () => {
     for (let i = 0; i < 9; i += 3) {
       await s.append(s.batch(i, 3));
       const batch = s.batch(i, 3);
-      // Of the second message the last event is none.
-      await s.publish(i === 3 ? { ...batch, events: [...batch.events.slice(0, 2), 'null'] } : batch);
+      // Of the second message the last event is none, of the third the first.
+      const events = [...batch.events];
+      if (i > 0) events[i === 3 ? 2 : 0] = 'null';
+      await s.publish({ ...batch, events });
     }
     await s.publish(await s.end(9), true);
     expect(await Promise.all(reading)).toEqual([upTo(10), upTo(10), upTo(10)]);
@@ -389,6 +392,33 @@ describe('a follower', () => {
     await s.publish(await s.end(8), true);
     await reading;
     expect(seqs).toEqual(upTo(9));
+  });
+
+  it.each<[string, (batch: FollowedBatch) => void]>([
+    ['looks at none of them', () => undefined],
+    ['skips none of one', (batch) => batch.skip(0)],
+    ['asks for an iterator and leaves it', (batch) => void batch[Symbol.iterator]()],
+  ])('of batches that %s passes over them, read or live, and ends', async (_, leave) => {
+    const s = await stage();
+    await s.append(s.batch(0, 3));
+    await s.append(s.batch(3, 2));
+    let batches = 0;
+    const reading = (async () => {
+      for await (const batch of s.followers.followBatches({ streamId: s.id, tenant: 'default', after: -1 })) {
+        batches++;
+        leave(batch);
+      }
+    })();
+    await expect.poll(() => batches).toBeGreaterThan(0);
+    await s.live();
+    const before = batches;
+    await s.append(s.batch(5, 3));
+    await s.publish(s.batch(5, 3));
+    await expect.poll(() => batches).toBeGreaterThan(before);
+    await s.publish(await s.end(8), true);
+    await reading;
+    // A live batch of which none is skipped is read from the journal once more.
+    expect(batches - before).toBeLessThanOrEqual(4);
   });
 
   it('of batches that skips more than there is misses nothing that comes later', async () => {

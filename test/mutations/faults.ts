@@ -652,6 +652,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'follower-batch-bound',
     'follower-batch-rest',
     'follower-batch-skip',
+    'follower-pass-over',
+    'follower-skipped-none',
     'follower-types-cursor',
     'job-data-mark',
     'key-replay',

@@ -34,4 +34,13 @@ export default [
     title:
       'of batches may skip what another has read: both are given every event once, and what is none by the journal',
   },
+  {
+    name: 'follower-skipped-none',
+    find: 'this.#unread = false; const left = this.#firstSeq',
+    replace: 'const left = this.#firstSeq',
+    mechanism: 'a message that holds no event is not passed over by those who know it',
+    test: 'test/journal/follower.test.ts',
+    title:
+      'of batches may skip what another has read: both are given every event once, and what is none by the journal',
+  },
 ] satisfies readonly Change[];

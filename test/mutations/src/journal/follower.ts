@@ -96,4 +96,12 @@ export default [
     test: 'test/journal/follower.test.ts',
     title: 'of batches that takes a part of one is given the rest, read or live',
   },
+  {
+    name: 'follower-pass-over',
+    find: 'if (batch.unread) batch.skip(Number.POSITIVE_INFINITY);',
+    replace: '',
+    mechanism: 'a batch that its reader leaves alone is passed over',
+    test: 'test/journal/follower.test.ts',
+    title: 'of batches that %s passes over them, read or live, and ends',
+  },
 ] satisfies readonly Change[];
