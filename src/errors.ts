@@ -81,20 +81,43 @@ export interface Issue {
   message: string;
 }
 
-/** Input that fails a schema; every problem is reported, each with its field's path. */
-export class InputInvalidError extends OncefleetError {
-  readonly issues: readonly Issue[];
+/** Problems that one error names. */
+export const MAX_ISSUES = 20;
+/** Characters of a path and of a message: a key may be a megabyte long, and a message may list keys. */
+const MAX_PATH_LENGTH = 200;
+const MAX_ISSUE_LENGTH = 1_000;
 
-  constructor(what: string, issues: readonly Issue[], code: ErrorCode = 'INPUT_INVALID') {
-    const list = issues.map((issue) => (issue.path === '' ? issue.message : `${issue.path}: ${issue.message}`));
-    super(code, `${what}: ${list.join('; ')}`, { details: { issues } });
-    this.issues = issues;
+/** Input that fails a schema: its first problems, each with its field's path, and how many there are. */
+export class InputInvalidError extends OncefleetError {
+  /** The first 20. */
+  readonly issues: readonly Issue[];
+  /** How many were found. An input that is wrong in many places is not searched to its end. */
+  readonly issueCount: number;
+
+  /** @param count where there are more than are given */
+  constructor(what: string, issues: readonly Issue[], code: ErrorCode = 'INPUT_INVALID', count = issues.length) {
+    const shown = issues.slice(0, MAX_ISSUES).map(({ path, message }) => ({
+      path: cutText(path, MAX_PATH_LENGTH),
+      message: cutText(message, MAX_ISSUE_LENGTH),
+    }));
+    const list = shown.map((issue) => (issue.path === '' ? issue.message : `${issue.path}: ${issue.message}`));
+    const more = count > shown.length ? [`and ${count - shown.length} more`] : [];
+    super(code, `${what}: ${[...list, ...more].join('; ')}`, { details: { issues: shown, issueCount: count } });
+    this.issues = shown;
+    this.issueCount = count;
   }
 }
 
-/** Zod issues as ours. */
-export function toIssues(issues: readonly { path: readonly PropertyKey[]; message: string }[]): Issue[] {
-  return issues.map((issue) => ({ path: formatPath(issue.path), message: issue.message }));
+type ZodIssues = readonly { path: readonly PropertyKey[]; message: string }[];
+
+/** What zod says of an input, as ours. */
+export function inputInvalid(what: string, issues: ZodIssues, code?: ErrorCode): InputInvalidError {
+  return new InputInvalidError(what, toIssues(issues), code, issues.length);
+}
+
+/** The first zod issues as ours. */
+export function toIssues(issues: ZodIssues): Issue[] {
+  return issues.slice(0, MAX_ISSUES).map((issue) => ({ path: formatPath(issue.path), message: issue.message }));
 }
 
 function formatPath(path: readonly PropertyKey[]): string {
@@ -102,8 +125,13 @@ function formatPath(path: readonly PropertyKey[]): string {
   for (const part of path) {
     if (typeof part === 'number') text += `[${part}]`;
     else text += text === '' ? String(part) : `.${String(part)}`;
+    if (text.length > MAX_PATH_LENGTH) break;
   }
   return text;
+}
+
+function cutText(text: string, length: number): string {
+  return text.length > length ? `${text.slice(0, length)}…` : text;
 }
 
 /** The lease is lost: the run's signal aborts with this, and no later write is accepted. */
@@ -201,5 +229,5 @@ function messageOf(error: unknown): string {
 export function toStoredFailure(error: unknown): StoredFailure {
   const code = error instanceof OncefleetError ? error.code : 'HANDLER_ERROR';
   const message = messageOf(error);
-  return { code, message: message.length > MAX_MESSAGE_LENGTH ? `${message.slice(0, MAX_MESSAGE_LENGTH)}…` : message };
+  return { code, message: cutText(message, MAX_MESSAGE_LENGTH) };
 }

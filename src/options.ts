@@ -3,7 +3,7 @@
  * (config.ts) and for library calls, and how options that make no sense are told.
  */
 import { z } from 'zod';
-import { InputInvalidError, type Issue, toIssues } from './errors.ts';
+import { InputInvalidError, type Issue, MAX_ISSUES, toIssues } from './errors.ts';
 
 /** setTimeout fires at once for anything longer: 24.8 days. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -129,7 +129,7 @@ export const searchText = z
  *
  * @param what of the call, for the message
  * @param also finds problems between options that are right one by one
- * @throws InputInvalidError every problem, each with the path of its option
+ * @throws InputInvalidError the problems, each with the path of its option
  */
 export function parseOptions<S extends z.ZodType>(
   what: string,
@@ -140,15 +140,23 @@ export function parseOptions<S extends z.ZodType>(
   const parsed = schema.safeParse(options);
   const more = also(typeof options === 'object' && options !== null ? (options as Record<string, unknown>) : {});
   if (parsed.success && more.length === 0) return parsed.data;
-  const issues = (parsed.error?.issues ?? []).flatMap((issue): Issue[] => {
-    if (issue.code !== 'unrecognized_keys') return toIssues([issue]);
-    const known = shapeAt(schema, issue.path);
-    return issue.keys.map((key) => ({
-      path: toIssues([{ path: [...issue.path, key], message: '' }])[0]?.path ?? key,
-      message: unknownMessage('an option', key, known),
-    }));
-  });
-  throw new InputInvalidError(what, [...issues, ...more]);
+  const issues: Issue[] = [];
+  let count = more.length;
+  for (const issue of parsed.error?.issues ?? []) {
+    const unknown = issue.code === 'unrecognized_keys' ? issue.keys : undefined;
+    count += unknown?.length ?? 1;
+    if (issues.length >= MAX_ISSUES) continue;
+    if (unknown === undefined) issues.push(...toIssues([issue]));
+    else issues.push(...unknownKeys(unknown.slice(0, MAX_ISSUES), issue.path, shapeAt(schema, issue.path)));
+  }
+  throw new InputInvalidError(what, [...issues, ...more], 'INPUT_INVALID', count);
+}
+
+function unknownKeys(keys: readonly string[], path: readonly PropertyKey[], known: readonly string[]): Issue[] {
+  return keys.map((key) => ({
+    path: toIssues([{ path: [...path, key], message: '' }])[0]?.path ?? key,
+    message: unknownMessage('an option', key, known),
+  }));
 }
 
 /** What is wrong with a heartbeat: two must fit into a TTL, so that one may fail. */
@@ -160,6 +168,9 @@ export function heartbeatMessage(
   if (heartbeatMs === undefined || leaseTtlMs === undefined || heartbeatMs * 2 <= leaseTtlMs) return undefined;
   return `must fit twice into ${ttlName} (${leaseTtlMs})`;
 }
+
+/** No name of ours is as long. */
+const MAX_NAME_LENGTH = 100;
 
 /** What to say of a name that is none, with the one it most likely means. */
 export function unknownMessage(kind: string, name: string, known: readonly string[]): string {
@@ -181,6 +192,8 @@ function shapeAt(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
 }
 
 function nearestName(name: string, known: readonly string[]): string | undefined {
+  // The distance takes as many steps as the product of both lengths.
+  if (name.length > MAX_NAME_LENGTH) return undefined;
   let best: string | undefined;
   let bestDistance = Math.ceil(name.length / 4) + 1;
   for (const candidate of known) {

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import type { JobHandle } from '../client/types.ts';
-import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
+import { inputInvalid, OncefleetError } from '../errors.ts';
 import type { JobEvent, SystemEvent } from '../journal/event.ts';
 import type { Fleet } from '../workers/fleet.ts';
 import {
@@ -145,7 +145,7 @@ function makeParts(documents: readonly CollectedDocument[], options: IngestOptio
 
 function checkInput(fleet: Fleet, { input }: Part): void {
   const parsed = fleet.jobs.get('ingest')?.input.safeParse(input);
-  if (parsed?.success === false) throw new InputInvalidError('Input of ingest', toIssues(parsed.error.issues));
+  if (parsed?.success === false) throw inputInvalid('Input of ingest', parsed.error.issues);
 }
 
 /** Follows all jobs at once, showing them as one. @returns their results, in order */

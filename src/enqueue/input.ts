@@ -2,11 +2,14 @@
  * The input of a job as its worker will have it. JSON is between the two: what is checked here is what
  * JSON makes of a value, or a job would be accepted that fails when it runs.
  */
-import { InputInvalidError, type Issue, toIssues } from '../errors.ts';
+import { InputInvalidError, type Issue, inputInvalid, MAX_ISSUES, toIssues } from '../errors.ts';
 import type { AnyJobDefinition } from '../jobs/define-job.ts';
+import { sampleIssues } from './sample.ts';
 
-/** Problems that are reported of one input. */
-const MAX_ISSUES = 20;
+/** Characters of an input of which a part is looked at first. */
+const LARGE_LENGTH = 32 * 1024;
+/** An input with more problems is wrong, whatever JSON makes of it. */
+const MAX_JSON_ISSUES = 1_000;
 
 /**
  * @returns the JSON text, and the value that it stands for
@@ -24,15 +27,24 @@ export function checkedInput(definition: AnyJobDefinition, input: unknown): { te
   }
   if (text === undefined) throw new InputInvalidError(what, [{ path: '', message: 'is not JSON' }]);
   const value: unknown = JSON.parse(text);
-  const parsed = definition.input.safeParse(value);
+  if (text.length > LARGE_LENGTH) {
+    const seen = sampleIssues(definition.input, value);
+    if (seen.length >= MAX_ISSUES) throw inputInvalid(what, seen);
+  }
+  const parsed = definition.input.safeParse(value, { error: fewMessages() });
   if (parsed.success) return { text, value };
-  const issues = toIssues(parsed.error.issues);
+  const { issues } = parsed.error;
   // Right as it was given, wrong as it arrives: a date that is a text by then, a NaN that is null.
-  const onlyInJson = isAccepted(definition, input);
-  throw new InputInvalidError(
-    what,
-    onlyInJson ? issues.map(({ path, message }) => ({ path, message: `${message} ${AS_JSON}` })) : issues,
-  );
+  const onlyInJson = issues.length <= MAX_JSON_ISSUES && isAccepted(definition, input);
+  if (!onlyInJson) throw inputInvalid(what, issues);
+  const explained = toIssues(issues).map(({ path, message }) => ({ path, message: `${message} ${AS_JSON}` }));
+  throw new InputInvalidError(what, explained, 'INPUT_INVALID', issues.length);
+}
+
+/** zod words every problem, which costs more than finding it: ours are worded as long as somebody may read them. */
+function fewMessages(): () => string | undefined {
+  let worded = 0;
+  return () => (++worded > MAX_JSON_ISSUES ? 'Invalid input' : undefined);
 }
 
 const AS_JSON =

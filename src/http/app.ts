@@ -11,7 +11,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequ
 import type { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
 import type { Config } from '../config.ts';
-import { InputInvalidError, OncefleetError, toIssues } from '../errors.ts';
+import { inputInvalid, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { createTokenAuth } from './auth.ts';
 import { BOARD_PATH, boardRoutes } from './board.ts';
@@ -165,7 +165,7 @@ function compileValidator({ schema, httpPart }: { schema: z.ZodType; httpPart?: 
   return (data: unknown) => {
     const parsed = schema.safeParse(data);
     if (parsed.success) return { value: parsed.data };
-    return { error: new InputInvalidError(PART_NAMES[httpPart ?? ''] ?? 'Request', toIssues(parsed.error.issues)) };
+    return { error: inputInvalid(PART_NAMES[httpPart ?? ''] ?? 'Request', parsed.error.issues) };
   };
 }
 

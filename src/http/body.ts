@@ -6,6 +6,9 @@ import { OncefleetError } from '../errors.ts';
 /** A body of which nothing came for this long is given up, ms. */
 export const BODY_STALL_MS = 10_000;
 
+/** Bodies of routes that take no input of a job: a few options, or nothing. */
+export const CONTROL_BODY_BYTES = 16 * 1024;
+
 /** Most bodies fit; the buffer of one that does not doubles. */
 const FIRST_BUFFER_BYTES = 16 * 1024;
 

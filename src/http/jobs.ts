@@ -7,6 +7,7 @@ import { checkKey } from '../enqueue/fingerprint.ts';
 import { OncefleetError } from '../errors.ts';
 import type { Schema } from '../jobs/define-job.ts';
 import { isUuid } from '../util/uuid.ts';
+import { CONTROL_BODY_BYTES } from './body.ts';
 import { problemResponses } from './problem.ts';
 import {
   cancelAnswer,
@@ -48,6 +49,7 @@ export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutes
             'KEY_INVALID',
             'BODY_INVALID',
             'EVENT_INVALID',
+            'REQUEST_STALLED',
             'UNAUTHORIZED',
             'JOB_NAME_UNKNOWN',
             'BODY_TOO_LARGE',
@@ -130,13 +132,14 @@ export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutes
   app.post(
     '/jobs/:id/cancel',
     {
+      bodyLimit: CONTROL_BODY_BYTES,
       schema: {
         summary: 'Cancel a job; again is the same as once',
         tags: ['jobs'],
         params: jobIdParams,
         response: {
           200: cancelAnswer,
-          ...problemResponses('UNAUTHORIZED', 'JOB_NOT_FOUND', 'STORE_UNAVAILABLE', 'SHUTTING_DOWN'),
+          ...problemResponses('UNAUTHORIZED', 'JOB_NOT_FOUND', 'BODY_TOO_LARGE', 'STORE_UNAVAILABLE', 'SHUTTING_DOWN'),
         },
       },
     },
@@ -150,13 +153,21 @@ export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutes
   app.post(
     '/jobs/:id/redrive',
     {
+      bodyLimit: CONTROL_BODY_BYTES,
       schema: {
         summary: 'Run a failed job again, its counters reset',
         tags: ['jobs'],
         params: jobIdParams,
         response: {
           202: redriveAnswer,
-          ...problemResponses('UNAUTHORIZED', 'JOB_NOT_FOUND', 'JOB_NOT_FAILED', 'STORE_UNAVAILABLE', 'SHUTTING_DOWN'),
+          ...problemResponses(
+            'UNAUTHORIZED',
+            'JOB_NOT_FOUND',
+            'JOB_NOT_FAILED',
+            'BODY_TOO_LARGE',
+            'STORE_UNAVAILABLE',
+            'SHUTTING_DOWN',
+          ),
         },
       },
     },

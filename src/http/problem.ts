@@ -59,7 +59,8 @@ export const problemSchema = z.object({
       }),
     )
     .optional()
-    .describe('Every problem of an input that fails its schema.'),
+    .describe('The first problems of an input that fails its schema, 20 at most.'),
+  issueCount: z.int().optional().describe('How many problems were found.'),
   requestId: z.string().describe('The `x-request-id` of this answer; the log has it too.'),
 });
 
@@ -76,7 +77,7 @@ export function toProblem(error: unknown, requestId: string): Problem {
     code,
     detail: known.message,
     ...(known instanceof InputInvalidError
-      ? { issues: known.issues.map(({ path, message }) => ({ path, message })) }
+      ? { issues: known.issues.map(({ path, message }) => ({ path, message })), issueCount: known.issueCount }
       : {}),
     requestId,
   };

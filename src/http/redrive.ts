@@ -5,6 +5,7 @@ import type { JobClient } from '../client/client.ts';
 import type { RedriveManyOptions } from '../client/types.ts';
 import { OncefleetError } from '../errors.ts';
 import { parseOptions } from '../options.ts';
+import { CONTROL_BODY_BYTES } from './body.ts';
 import type { OpenStreams } from './open-streams.ts';
 import { problemResponses } from './problem.ts';
 import { redriveManyAnswer, redriveManyBody } from './schemas.ts';
@@ -23,6 +24,7 @@ export async function redriveRoutes(instance: FastifyInstance, options: RedriveR
   app.post(
     '/redrive',
     {
+      bodyLimit: CONTROL_BODY_BYTES,
       schema: {
         summary: 'Run failed jobs again, all that match',
         description:
@@ -34,6 +36,7 @@ export async function redriveRoutes(instance: FastifyInstance, options: RedriveR
           ...problemResponses(
             'INPUT_INVALID',
             'BODY_INVALID',
+            'REQUEST_STALLED',
             'UNAUTHORIZED',
             'BODY_TOO_LARGE',
             'MEDIA_TYPE_UNSUPPORTED',

@@ -119,6 +119,7 @@ export interface Schema<O = unknown, I = unknown> {
   readonly _zod: { readonly output: O; readonly input: I };
   safeParse(
     value: unknown,
+    params?: { error?: (issue: unknown) => string | undefined },
   ):
     | { success: true; data: O }
     | { success: false; error: { issues: readonly { path: readonly PropertyKey[]; message: string }[] } };

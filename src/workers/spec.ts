@@ -1,5 +1,5 @@
 /** What a run of a defined job needs: its schemas are put around its handler. */
-import { InputInvalidError, toIssues } from '../errors.ts';
+import { inputInvalid } from '../errors.ts';
 import type { AnyJobDefinition } from '../jobs/define-job.ts';
 import type { JobEvent } from '../journal/event.ts';
 import type { JobSpec } from '../runs/spec.ts';
@@ -14,17 +14,12 @@ export function toSpec(definition: AnyJobDefinition): JobSpec {
     checkEvent: definition.events === undefined ? undefined : (event) => checkEvent(definition, event),
     async handle(input, ctx) {
       const parsed = definition.input.safeParse(input);
-      if (!parsed.success)
-        throw new InputInvalidError(`Input of job ${definition.name}`, toIssues(parsed.error.issues));
+      if (!parsed.success) throw inputInvalid(`Input of job ${definition.name}`, parsed.error.issues);
       const result = await definition.run(parsed.data, ctx);
       if (definition.output === undefined) return result;
       const output = definition.output.safeParse(result);
       if (!output.success)
-        throw new InputInvalidError(
-          `Output of job ${definition.name}`,
-          toIssues(output.error.issues),
-          'OUTPUT_INVALID',
-        );
+        throw inputInvalid(`Output of job ${definition.name}`, output.error.issues, 'OUTPUT_INVALID');
       return output.data;
     },
     ...(definition.onPoison === undefined ? {} : { onPoison: definition.onPoison.bind(definition) }),
@@ -34,5 +29,5 @@ export function toSpec(definition: AnyJobDefinition): JobSpec {
 function checkEvent(definition: AnyJobDefinition, event: JobEvent): void {
   const parsed = definition.events?.safeParse(event);
   if (parsed?.success === false)
-    throw new InputInvalidError(`Event of job ${definition.name}`, toIssues(parsed.error.issues), 'EVENT_INVALID');
+    throw inputInvalid(`Event of job ${definition.name}`, parsed.error.issues, 'EVENT_INVALID');
 }

@@ -173,6 +173,24 @@ describe('POST /v1/jobs/{name}', () => {
   });
 
   it.each([
+    '/v1/jobs/00000000-0000-7000-8000-000000000000/cancel',
+    '/v1/jobs/00000000-0000-7000-8000-000000000000/redrive',
+    '/v1/redrive',
+  ])('refuses more than a few options where no input is taken: %s', async (path) => {
+    const body = JSON.stringify(Object.fromEntries(Array.from({ length: 3_000 }, (_, i) => [`k${i}`, 0])));
+    expect(body.length).toBeLessThan(BODY_LIMIT_BYTES);
+    expectProblem(await post(path, body), 'BODY_TOO_LARGE');
+  });
+
+  it('answers a body that is wrong in many places in short, and says how many', async () => {
+    const items = Array.from({ length: 15_000 }, () => ({}));
+    const problem = expectProblem(await post('/v1/jobs/echo', JSON.stringify({ text: 'a', items })), 'INPUT_INVALID');
+    expect(problem.issues).toHaveLength(20);
+    expect(problem.issueCount).toBeGreaterThan(20);
+    expect(JSON.stringify(problem).length).toBeLessThan(8_000);
+  });
+
+  it.each([
     ['a form', { 'content-type': 'application/x-www-form-urlencoded' }],
     ['plain text', { 'content-type': 'text/plain' }],
     ['compressed', { 'content-type': 'application/json', 'content-encoding': 'gzip' }],

@@ -587,7 +587,13 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'connection-quiet',
     'connection-unread',
     'connection-waiting-left',
+    'input-sampled',
+    'issue-length',
+    'issues-bounded',
     'openapi-once',
+    'sample-custom',
+    'sample-places',
+    'sample-whole',
   ],
   'any payload (promise 9)': [
     'channel-large',

@@ -27,8 +27,8 @@ export default [
   },
   {
     name: 'options-all-problems',
-    find: 'throw new InputInvalidError(what, [...issues, ...more]);',
-    replace: 'throw new InputInvalidError(what, [...issues, ...more].slice(0, 1));',
+    find: `throw new InputInvalidError(what, [...issues, ...more], 'INPUT_INVALID', count);`,
+    replace: `throw new InputInvalidError(what, [...issues, ...more].slice(0, 1), 'INPUT_INVALID', count);`,
     mechanism: 'every problem of a call is told at once',
     test: 'test/options.test.ts',
     title: 'tells of every problem at once',
