@@ -24,6 +24,7 @@ export const ERROR_CODES = {
   STREAM_CLOSED: 'The stream has its terminal event, or its run is over.',
   JOURNAL_REFUSED: 'Postgres refused an event as data.',
   LEASE_LOST: 'The lease of this run is lost; nothing it writes is accepted any more.',
+  WRITE_DROPPED: 'Postgres took a write of a run that has its lease, and changed nothing.',
   LEASE_HELD: 'Another owner holds a live lease on the job.',
   DELIVERY_REFUSED: 'BullMQ delivered the job under another name or tenant than its row has.',
   CANCELLED: 'The job was cancelled.',
@@ -138,14 +139,22 @@ function cutText(text: string, length: number): string {
 export class LeaseLostError extends OncefleetError {
   readonly jobId: string;
   readonly fence: number;
+  /** It was not renewed in time, and may still be the run's; else a statement found the row at another fence. */
+  readonly expired: boolean;
 
-  constructor(jobId: string, fence: number, why: string, options: OncefleetErrorOptions = {}) {
+  constructor(
+    jobId: string,
+    fence: number,
+    why: string,
+    { expired = false, ...options }: OncefleetErrorOptions & { expired?: boolean } = {},
+  ) {
     super('LEASE_LOST', `Lease of job ${jobId} at fence ${fence} is lost: ${why}`, {
       ...options,
       details: { jobId, fence, ...options.details },
     });
     this.jobId = jobId;
     this.fence = fence;
+    this.expired = expired;
   }
 }
 

@@ -4,9 +4,10 @@
  */
 import { z } from 'zod';
 import { InputInvalidError, type Issue, MAX_ISSUES, toIssues } from './errors.ts';
+import { CENTURY_MS, MAX_INT } from './numbers.ts';
 
 /** setTimeout fires at once for anything longer: 24.8 days. */
-export const MAX_TIMER_MS = 2 ** 31 - 1;
+export const MAX_TIMER_MS = MAX_INT;
 
 /** A whole number from `min` to `max`. */
 export interface Range {
@@ -14,8 +15,6 @@ export interface Range {
   readonly max: number;
   readonly default: number;
 }
-
-const CENTURY_MS = 3_155_760_000_000;
 
 /** Numbers of a fleet; times in ms. Retention takes Infinity too. */
 export const RANGES = {

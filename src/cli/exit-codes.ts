@@ -39,6 +39,7 @@ export const EXIT_CODE_BY_ERROR: Readonly<Record<ErrorCode, ExitCode>> = {
   STREAM_CLOSED: 70,
   JOURNAL_REFUSED: 1,
   LEASE_LOST: 1,
+  WRITE_DROPPED: 1,
   LEASE_HELD: 1,
   DELIVERY_REFUSED: 1,
   CANCELLED: 5,

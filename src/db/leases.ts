@@ -1,3 +1,5 @@
+import { ONE_ROW } from './statement.ts';
+
 /**
  * Renews several leases, each at its fence: $1 job ids, $2 fences, $3 TTLs in milliseconds. Returns
  * those that hold, and whether a cancel was requested. By the database's clock.
@@ -7,6 +9,6 @@
  */
 export const RENEW_LEASES = `
   update oncefleet.jobs j set lease_expires_at = clock_timestamp() + l.ttl_ms * interval '1 ms'
-  from unnest($1::uuid[], $2::bigint[], $3::float8[]) as l (id, fence, ttl_ms)
-  where j.id = l.id and j.fence = l.fence and j.status = 'running' and l.fence >= 1 and l.ttl_ms > 0
+  from unnest($1::uuid[], $2::bigint[], $3::float8[]) with ordinality as l (id, fence, ttl_ms, place)
+  where j.id = l.id and j.fence = l.fence and j.status = 'running' and ${ONE_ROW}
   returning j.id, j.fence, j.cancel_requested_at is not null as cancel_requested`;

@@ -1,6 +1,7 @@
 /** Queries for what a person does to jobs that Bull Board shows: their rows, and changes of rows that wait. */
 import { type Kysely, sql } from 'kysely';
 import type { RowOptions } from './jobs/insert.ts';
+import { readRowOptions } from './jobs/row-options.ts';
 import { type JobSource, sourceRef } from './jobs/source.ts';
 import { type JobStatus, leaseHeld } from './jobs/states.ts';
 import { findUnfinishedIds, type UnfinishedCursor } from './jobs/unfinished.ts';
@@ -107,7 +108,7 @@ export async function reprioritiseWaiting(db: Kysely<Database>, id: string, prio
       .forNoKeyUpdate()
       .executeTakeFirst();
     if (row === undefined) return false;
-    const options: RowOptions = { ...(JSON.parse(row.options) as RowOptions), priority };
+    const options: RowOptions = { ...readRowOptions(row.options), priority };
     await trx
       .updateTable('jobs')
       .set({ options: JSON.stringify(options) })

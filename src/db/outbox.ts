@@ -1,6 +1,7 @@
 /** Queries on `dispatch_outbox`: jobs whose row is committed and that BullMQ may not have yet. */
 import { type Kysely, sql, type Transaction } from 'kysely';
 import type { JobKey, KeyedJob, NewJob, RowOptions } from './jobs/insert.ts';
+import { readRowOptions } from './jobs/row-options.ts';
 import { EXPIRED } from './jobs/states.ts';
 import type { DispatchRow } from './jobs/unfinished.ts';
 import type { Database } from './schema.ts';
@@ -181,7 +182,7 @@ export async function lockOutbox(
     name: row.name,
     queue: row.queue,
     key: row.idempotency_key,
-    options: row.tenant === null ? NO_OPTIONS : (JSON.parse(row.options) as RowOptions),
+    options: row.tenant === null ? NO_OPTIONS : readRowOptions(row.options),
     delayMs: row.delay_ms,
     pending: row.pending,
   }));

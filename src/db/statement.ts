@@ -7,9 +7,8 @@
  *
  * Such a plan is made once, often while the tables are empty, and must be right when they
  * are not: by primary key, row by row. The planner takes an array parameter for 10 rows and
- * would read an empty table whole, so each statement bounds its input by conditions that
- * always hold (fence >= 1, …): it then expects one row. Measured: 4.6 ms without, 1.3 ms with
- * these for a claim of 50 among 10,000.
+ * would read an empty table whole, so each statement bounds its input (`ONE_ROW`): it then expects
+ * one row. Measured: 4.6 ms without, 1.3 ms with such a bound for a claim of 50 among 10,000.
  */
 import { CompiledQuery } from 'kysely';
 import type pg from 'pg';
@@ -25,6 +24,12 @@ const NAME = /^\/\* (oncefleet_\w+) \*\//;
 
 /** What our statements start with, named or not; other texts stay as they are. */
 const OURS = '/* oncefleet';
+
+/**
+ * SQL: always true of `unnest(…) with ordinality as … (…, place)`, which the planner does not know. A bound on
+ * what was given would do for the planner too, and would drop what does not fit, silently.
+ */
+export const ONE_ROW = 'place >= 1 and place < 2147483648';
 
 /** A statement with a name that goes with its text for good. */
 export function named<R>(name: string, sql: string, parameters: readonly unknown[]): CompiledQuery<R> {

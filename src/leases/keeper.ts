@@ -231,10 +231,10 @@ export class LeaseKeeper {
     }
   }
 
-  #lose(lease: Lease, why: string): void {
+  #lose(lease: Lease, why: string, expired = false): void {
     if (!this.#drop(lease)) return;
     this.#options.log.warn({ jobId: lease.jobId, fence: lease.fence, why }, 'lease lost');
-    lease.onLost(new LeaseLostError(lease.jobId, lease.fence, why), this.#blocked);
+    lease.onLost(new LeaseLostError(lease.jobId, lease.fence, why, { expired }), this.#blocked);
   }
 
   /** One timer for the lease that is nearest to its end. */
@@ -262,7 +262,7 @@ export class LeaseKeeper {
     }
     const now = process.hrtime.bigint();
     for (const lease of this.#leases.values()) {
-      if (lease.safeUntil <= now) this.#lose(lease, 'it was not renewed in time');
+      if (lease.safeUntil <= now) this.#lose(lease, 'it was not renewed in time', true);
     }
     this.#watch();
   }

@@ -1,6 +1,7 @@
 import { DelayedError, type Job, WaitingError } from 'bullmq';
 import { crashPoint } from '../crash-points.ts';
 import type { ClaimAnswer } from '../db/jobs/claim.ts';
+import { clampWhole, MAX_INT } from '../numbers.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { decideRetry } from './bullmq-errors.ts';
 import type { Slot } from './handler-slots.ts';
@@ -39,7 +40,7 @@ export class Delivery {
     this.signal = signal;
     this.spec = spec;
     this.slot = slot;
-    this.attemptsMade = job.attemptsMade;
+    this.attemptsMade = clampWhole(job.attemptsMade, { min: 0, max: MAX_INT, default: 0 });
   }
 
   /** The same for each delivery of a BullMQ job. */

@@ -3,10 +3,15 @@ import type { ClaimedJob } from '../db/jobs/claim.ts';
 import { raiseFence } from '../db/jobs/fence.ts';
 import { findSettled, type Settlement } from '../db/jobs/settle.ts';
 import { isTransient } from '../db/transient.ts';
-import { LeaseLostError } from '../errors.ts';
+import { LeaseLostError, OncefleetError } from '../errors.ts';
 import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { Delivery, GuardHost } from './delivery.ts';
 import { eventOf, type SettledVerdict, settlementOf } from './verdict.ts';
+
+/** Whether Postgres took a write and changed nothing, although the lease is held. */
+export function isDropped(error: unknown): error is OncefleetError {
+  return error instanceof OncefleetError && error.code === 'WRITE_DROPPED';
+}
 
 /** Writes outcomes of runs to their rows: planned from the verdict, committed at the fence, tried until Postgres answers. */
 export class OutcomeWriter {
@@ -21,11 +26,11 @@ export class OutcomeWriter {
     verdict: SettledVerdict,
     claimed: ClaimedJob,
     stream: StreamWriter,
-    { spec, attemptsMade }: Delivery,
+    delivery: Delivery,
   ): Promise<Settlement> {
     const sealed = await stream.seal();
     if (stream.immediate && stream.refused !== undefined) await this.#disown(claimed, stream);
-    const row = settlementOf(verdict);
+    const row = this.#row(verdict, claimed, delivery);
     const own = eventOf(verdict, claimed);
     // A stream without a head gets none: its terminal event is read from the row.
     const eventless =
@@ -33,11 +38,6 @@ export class OutcomeWriter {
     const events = own === undefined || eventless ? sealed.events : [...sealed.events, own];
     return {
       ...row,
-      id: claimed.id,
-      fence: claimed.fence,
-      resultTtlMs: spec.policy.resultTtlMs ?? this.#host.runtime.settings.resultTtlMs,
-      delivery: attemptsMade,
-      ...(claimed.options.keyless === true && spec.transparent ? { rerunnable: true } : {}),
       batch:
         events.length === 0
           ? undefined
@@ -45,9 +45,45 @@ export class OutcomeWriter {
     };
   }
 
-  /** Tries until Postgres answers: the fence, not the clock, decides whether it is too late. @returns false: too late */
-  commit(settlement: Settlement): Promise<boolean> {
-    return this.#persist(settlement.id, () => this.#host.runtime.settle(settlement));
+  /**
+   * Settles the row alone, of a job whose stream takes nothing from its run. The reconciler ends the stream.
+   *
+   * @returns false: too late
+   */
+  commitRow(verdict: SettledVerdict, claimed: ClaimedJob, delivery: Delivery): Promise<boolean> {
+    return this.commit(this.#row(verdict, claimed, delivery));
+  }
+
+  #row(verdict: SettledVerdict, { id, fence, options }: ClaimedJob, { spec, attemptsMade }: Delivery): Settlement {
+    return {
+      ...settlementOf(verdict),
+      id,
+      fence,
+      resultTtlMs: spec.policy.resultTtlMs ?? this.#host.runtime.settings.resultTtlMs,
+      delivery: attemptsMade,
+      ...(options.keyless === true && spec.transparent ? { rerunnable: true } : {}),
+      batch: undefined,
+    };
+  }
+
+  /**
+   * Tries until Postgres answers: the fence, not the clock, decides whether it is too late. Where the stream takes
+   * no event of a run that has its lease, the row is settled alone, so that no job hangs; but nothing completes
+   * without its events.
+   *
+   * @returns false: too late
+   * @throws OncefleetError WRITE_DROPPED nothing was written, although the lease is held
+   */
+  async commit(settlement: Settlement): Promise<boolean> {
+    const { runtime } = this.#host;
+    const { id, fence, status, outcome, batch } = settlement;
+    try {
+      return await this.#persist(id, () => runtime.settle(settlement));
+    } catch (err) {
+      if (!isDropped(err) || status === 'completed' || batch === undefined) throw err;
+      runtime.log.error({ err, jobId: id, fence, status, outcome }, 'stream takes no event; its row is settled alone');
+      return this.#persist(id, () => runtime.settle({ ...settlement, batch: undefined }));
+    }
   }
 
   /** Whether the transaction that `ctx.complete` took part in has committed. */

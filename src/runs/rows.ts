@@ -1,6 +1,7 @@
 /** The row of a delivery: found, or made for a job that another BullMQ client added; and kept at what BullMQ has. */
 import type { Job } from 'bullmq';
 import type { ClaimedJob } from '../db/jobs/claim.ts';
+import { clampRowOptions } from '../db/jobs/row-options.ts';
 import { findJobBySource, type JobSource, saveInput, setSource, sourceRef } from '../db/jobs/source.ts';
 import { fingerprint, inputJson } from '../enqueue/fingerprint.ts';
 import { keyInData, namedRow, ownKey, sourceOf, toKey, withoutKey } from '../enqueue/foreign-job.ts';
@@ -81,13 +82,13 @@ export class Rows {
           source,
           fingerprint: fingerprint(spec.fingerprinted === undefined ? input : spec.fingerprinted(job)),
           input: inputJson(spec.transparent ? data : input),
-          options: {
-            priority: job.opts.priority ?? 0,
+          options: clampRowOptions({
+            priority: job.opts.priority,
             attempts: job.opts.attempts ?? policy.attempts,
             backoff: foreignBackoff(job) ?? policy.backoff,
-            ...(policy.publish === 'immediate' ? { publish: policy.publish } : {}),
-            ...(given === undefined ? { keyless: true } : {}),
-          },
+            publish: policy.publish,
+            keyless: given === undefined,
+          }),
           delayMs: 0,
           deadlineMs: policy.deadlineMs ?? null,
         },
@@ -183,11 +184,11 @@ function rowIdOf(job: Job, rowId: string | undefined): string | undefined {
   return job.id === `oncefleet-${rowId}` ? rowId : undefined;
 }
 
-/** The backoff another BullMQ client asked for, where it is one of BullMQ's own. */
+/** The backoff another BullMQ client asked for, where it is one of BullMQ's own; its numbers as they came. */
 function foreignBackoff(job: Job): Backoff | undefined {
   const { backoff } = job.opts;
-  if (typeof backoff === 'number') return { type: 'fixed', delayMs: Math.max(backoff, 0), jitter: 0 };
+  if (typeof backoff === 'number') return { type: 'fixed', delayMs: backoff, jitter: 0 };
   if (backoff?.type !== 'fixed' && backoff?.type !== 'exponential') return undefined;
   const type = backoff.type as Backoff['type'];
-  return { type, delayMs: Math.max(backoff.delay ?? 0, 0), jitter: backoff.jitter ?? 0 };
+  return { type, delayMs: backoff.delay ?? 0, jitter: backoff.jitter ?? 0 };
 }

@@ -1,7 +1,7 @@
 import type { Transaction } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import type { ClaimedJob } from '../db/jobs/claim.ts';
-import { findSettled, type Settlement, settleJobs } from '../db/jobs/settle.ts';
+import { findEnds, findSettled, type Settlement, settleJobs, writeDropped } from '../db/jobs/settle.ts';
 import { asOwn } from '../db/own-schema.ts';
 import { isTransient } from '../db/transient.ts';
 import {
@@ -17,7 +17,7 @@ import type { HeldLease } from '../leases/keeper.ts';
 import { abortByBullMQ, abortByTime } from './aborts.ts';
 import { createContext } from './context.ts';
 import type { Delivery, GuardHost } from './delivery.ts';
-import type { OutcomeWriter } from './outcome-writer.ts';
+import { isDropped, type OutcomeWriter } from './outcome-writer.ts';
 import type { Rows } from './rows.ts';
 import type { RunInProgress } from './run-registry.ts';
 import { Stop } from './stop.ts';
@@ -213,6 +213,8 @@ export class Run implements RunInProgress {
       const first = this.#completion;
       if (first !== undefined && (await findSettled(own, [first])).has(first))
         throw new OncefleetError('STREAM_CLOSED', `ctx.complete: job ${id} has its outcome already, by the first call`);
+      if ((await findEnds(own, [settlement])).get(settlement) === 'dropped')
+        throw writeDropped('the completion', settlement);
       throw new LeaseLostError(id, fence, 'the completion found the row at another fence');
     }
     this.#completion = settlement;
@@ -248,12 +250,15 @@ export class Run implements RunInProgress {
     const { id: jobId, fence } = this.#claimed;
     if (err instanceof LeaseLostError) {
       runtime.log.warn({ err, jobId, fence }, 'run given up: its lease is lost');
-      if (!this.#blockedLoop && (await this.#release())) return { kind: 'interrupted' };
-      return this.#delivery.defer(500 + Math.random() * 500);
+      const end = async () => (err.expired ? this.#release() : this.#endIfHeld(err));
+      const verdict = this.#blockedLoop ? undefined : await end().catch(leaveToOthers);
+      return verdict ?? this.#delivery.defer(500 + Math.random() * 500);
     }
     if (isTransient(err) || registry.stoppedWaiting.aborted) throw err;
     // Left alone, the lease would run out, and count as a crash of a healthy worker.
     runtime.log.error({ err, jobId, fence }, 'outcome could not be written; settled as an error');
+    // Its effects are done: to do them again would meet the same.
+    if (isDropped(err)) return this.#settle({ kind: 'failed', failure: toStoredFailure(err), error: err });
     const internal = new OncefleetError('INTERNAL', 'The outcome of the run could not be written', { cause: err });
     return this.#settle(verdictOfError(internal, this.#claimed));
   }
@@ -263,16 +268,33 @@ export class Run implements RunInProgress {
    * which nobody has taken since. Its worker is healthy, so this is an interruption; found by the
    * next claim it would count as a crash, as a handler that blocks the event loop must.
    *
-   * @returns false: somebody else has it
+   * @returns undefined: somebody else has it
    */
-  async #release(): Promise<boolean> {
+  async #release(): Promise<SettledVerdict | undefined> {
     const { outcomes } = this.#host;
-    try {
-      const settlement = await outcomes.plan({ kind: 'interrupted' }, this.#claimed, this.stream, this.#delivery);
-      return await outcomes.commit(settlement);
-    } catch (err) {
-      if (err instanceof LeaseLostError || isTransient(err)) return false;
-      throw err;
-    }
+    const verdict: SettledVerdict = { kind: 'interrupted' };
+    const settlement = await outcomes.plan(verdict, this.#claimed, this.stream, this.#delivery);
+    return (await outcomes.commit(settlement)) ? verdict : undefined;
   }
+
+  /**
+   * A statement of this run found another fence. Where the row has ours all the same, that write was dropped, and
+   * would be again: as an interruption, the job would run without end.
+   *
+   * @returns undefined: somebody else has it
+   */
+  async #endIfHeld(lost: LeaseLostError): Promise<SettledVerdict | undefined> {
+    const { outcomes, runtime } = this.#host;
+    const error = writeDropped('a write', this.#claimed, lost);
+    const verdict: SettledVerdict = { kind: 'failed', failure: toStoredFailure(error), error };
+    if (!(await outcomes.commitRow(verdict, this.#claimed, this.#delivery))) return undefined;
+    runtime.log.error({ err: error, jobId: lost.jobId, fence: lost.fence }, 'a write of the run was dropped');
+    return verdict;
+  }
+}
+
+/** Where the lease is lost, or Postgres away until the end: what has the job next looks after it. */
+function leaveToOthers(err: unknown): undefined {
+  if (err instanceof LeaseLostError || isTransient(err)) return undefined;
+  throw err;
 }

@@ -17,6 +17,7 @@ import {
 } from '../errors.ts';
 import type { JobPolicy } from '../jobs/define-job.ts';
 import { type AttemptEvent, type AttemptReason, encodeJson, type SystemEvent } from '../journal/event.ts';
+import { clampDelayMs, toNumber } from '../numbers.ts';
 import { isControlFlow, isUnrecoverable, retryDelayOf } from './bullmq-errors.ts';
 
 export type Verdict =
@@ -33,9 +34,6 @@ export type Verdict =
 
 /** One that can be written to the row. */
 export type SettledVerdict = Exclude<Verdict, { kind: 'lost' }>;
-
-/** A delay that no job outlives, in ms: a hundred years. Postgres adds it to a time, and Redis keeps it in a double. */
-const MAX_DELAY_MS = 100 * 365 * 24 * 3600 * 1000;
 
 /** What a run's abort makes of it; undefined where the reason is an error like any other. */
 export function verdictOfAbort(reason: Error): Verdict | undefined {
@@ -72,14 +70,14 @@ export async function verdictByBullMQ(error: Error, job: Job): Promise<SettledVe
     return { kind: 'retry', failure, error, delayMs: 0, undecided: true };
   }
   if (delayMs === undefined) return { kind: 'failed', failure, error };
-  return { kind: 'retry', failure, error, delayMs: clampDelay(retryAfter(error) ?? delayMs) };
+  return { kind: 'retry', failure, error, delayMs: retryAfter(error) ?? clampDelayMs(delayMs) };
 }
 
 /** The processor moved its job with BullMQ's own calls, and says so by this error. */
 export function verdictOfControlFlow(error: Error, job: Job): SettledVerdict | undefined {
   if (!isControlFlow(error)) return undefined;
   // `moveToDelayed` leaves it there. The other places have no time of their own.
-  return { kind: 'deferred', error, delayMs: error.name === 'DelayedError' ? clampDelay(job.delay ?? 0) : 0 };
+  return { kind: 'deferred', error, delayMs: error.name === 'DelayedError' ? clampDelayMs(job.delay) : 0 };
 }
 
 /** Input and output that fail their schemas will fail them again. */
@@ -88,14 +86,11 @@ function isFinal(error: Error): boolean {
   return error instanceof OncefleetError && (error.code === 'INPUT_INVALID' || error.code === 'OUTPUT_INVALID');
 }
 
-/** A handler takes this number from a header of somebody else's server. */
+/** A handler takes this number from a header of somebody else's server. Undefined: it is none, and the backoff decides. */
 function retryAfter(error: Error): number | undefined {
-  if (!(error instanceof RetryAfterError) || !Number.isFinite(error.retryAfterMs)) return undefined;
-  return clampDelay(error.retryAfterMs);
-}
-
-function clampDelay(ms: number): number {
-  return Number.isNaN(ms) ? 0 : Math.min(Math.max(ms, 0), MAX_DELAY_MS);
+  if (!(error instanceof RetryAfterError)) return undefined;
+  const ms = toNumber(error.retryAfterMs);
+  return Number.isFinite(ms) ? clampDelayMs(ms) : undefined;
 }
 
 export function settlementOf(
@@ -174,7 +169,7 @@ export function isContinued(claimed: ClaimedJob): boolean {
 function backoffMs(backoff: RowOptions['backoff'], failures: number): number {
   const base = backoff.type === 'fixed' ? backoff.delayMs : backoff.delayMs * 2 ** Math.min(failures - 1, 30);
   const capped = Math.min(base, backoff.maxDelayMs ?? 300_000);
-  return Math.round(capped * (1 - Math.random() * (backoff.jitter ?? 0.2)));
+  return clampDelayMs(Math.round(capped * (1 - Math.random() * (backoff.jitter ?? 0.2))));
 }
 
 /**

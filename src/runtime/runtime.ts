@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { crashPoint } from '../crash-points.ts';
 import { createDb, type Db } from '../db/client.ts';
 import { type ClaimAnswer, type ClaimRequest, claimJobs } from '../db/jobs/claim.ts';
-import { findSettled, type Settlement, settleJobs } from '../db/jobs/settle.ts';
+import { findEnds, type Settlement, type SettlementEnd, settleJobs, writeDropped } from '../db/jobs/settle.ts';
 import { findInput, setSource } from '../db/jobs/source.ts';
 import type { EventBatch } from '../db/streams/segments.ts';
 import { isTransient } from '../db/transient.ts';
@@ -159,7 +159,7 @@ export class Runtime {
   readonly #publishRedis: RedisConnection;
   readonly #subscriber: RedisConnection;
   readonly #claims: Batcher<ClaimRequest, ClaimAnswer>;
-  readonly #settlements: Batcher<Settlement, boolean>;
+  readonly #settlements: Batcher<Settlement, SettlementEnd>;
   #closed: Promise<void> | undefined;
   #owners = 0;
 
@@ -259,9 +259,14 @@ export class Runtime {
     return this.#claims.call(request);
   }
 
-  /** @returns false: the lease is lost, nothing was written */
-  settle(settlement: Settlement): Promise<boolean> {
-    return this.#settlements.call(settlement);
+  /**
+   * @returns false: the lease is lost, nothing was written
+   * @throws OncefleetError WRITE_DROPPED nothing was written, although the lease is held
+   */
+  async settle(settlement: Settlement): Promise<boolean> {
+    const end = await this.#settlements.call(settlement);
+    if (end === 'dropped') throw writeDropped('the outcome', settlement);
+    return end !== 'lost';
   }
 
   /** Tells followers of a settlement that was committed elsewhere than in `settle`. */
@@ -293,15 +298,16 @@ export class Runtime {
     return this.#closed;
   }
 
-  async #settle(settlements: readonly Settlement[]): Promise<boolean[]> {
+  async #settle(settlements: readonly Settlement[]): Promise<SettlementEnd[]> {
     const db = this.db.kysely;
     crashPoint('settle.before');
     const accepted = await settleJobs(db, settlements);
     crashPoint('settle.after');
     const refused = settlements.filter((settlement) => !accepted.has(settlement));
-    if (refused.length > 0) for (const settled of await findSettled(db, refused)) accepted.add(settled);
-    this.#announce(settlements.filter((settlement) => accepted.has(settlement)));
-    return settlements.map((settlement) => accepted.has(settlement));
+    const refusals = refused.length === 0 ? undefined : await findEnds(db, refused);
+    const ends = settlements.map((settlement) => refusals?.get(settlement) ?? 'settled');
+    this.#announce(settlements.filter((_, i) => ends[i] === 'settled'));
+    return ends;
   }
 
   #announce(settlements: readonly Settlement[]): void {

@@ -1,9 +1,10 @@
 import { type Kysely, sql } from 'kysely';
 import type { StoredFailure } from '../../errors.ts';
 import type { Database } from '../schema.ts';
-import { named, textArray } from '../statement.ts';
+import { named, ONE_ROW, textArray } from '../statement.ts';
 import { raiseHeads } from '../streams/heads.ts';
 import type { RowOptions } from './insert.ts';
+import { readRowOptions } from './row-options.ts';
 import { type AbandonReason, abandonReason, byId, type LastOutcome, leaseHeld } from './states.ts';
 
 export interface ClaimRequest {
@@ -153,8 +154,8 @@ async function claimFresh(
       `with want as (
         select id::uuid, owner, ttl_ms, copies, tenant, name
         from unnest($1::text[], $2::text[], $3::float8[], $4::int[], $6::text[], $7::text[])
-          as w (id, owner, ttl_ms, copies, tenant, name)
-        where ttl_ms > 0 and copies >= 1 and owner <> ''
+          with ordinality as w (id, owner, ttl_ms, copies, tenant, name, place)
+        where ${ONE_ROW}
       ), fresh as (
         select w.* from want w join oncefleet.jobs j on j.id = w.id
         where j.fence = 0 and j.status = 'pending' and ${abandonReason('j', '0')} is null and ${NAMED_RIGHT}
@@ -239,8 +240,8 @@ function namesOf(claims: readonly ClaimRequest[]): [Buffer, Buffer] {
 /** The whole table. A rule for all claims stands in `states.ts`, where the first claim has it too. */
 const CLAIM_ANY = `with want as (
     select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[], $10::text[], $11::text[])
-      as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted, tenant, name)
-    where ttl_ms > 0 and max_crashes >= 0 and copies >= 1
+      with ordinality as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted, tenant, name, place)
+    where ${ONE_ROW}
   ), ended as (
     -- Read without a lock, which would be a write, and a commit to wait for.
     select j.id, j.status, j.result from oncefleet.jobs j join want w on w.id = j.id
@@ -346,7 +347,7 @@ function toAnswer(row: ClaimRow, owner: string): ClaimAnswer {
           key: row.idempotency_key,
           fence: row.fence,
           input: row.input,
-          options: parseOptions(row.options),
+          options: readRowOptions(row.options),
           crashCount: row.crash_count,
           errorCount: row.error_count,
           interruptionCount: row.interruption_count,
@@ -373,21 +374,6 @@ function toAnswer(row: ClaimRow, owner: string): ClaimAnswer {
     default:
       return row.decision satisfies never;
   }
-}
-
-/** Most jobs of a fleet have one of a few texts of options. */
-const MAX_PARSED = 1_000;
-
-const parsed = new Map<string, RowOptions>();
-
-function parseOptions(text: string): RowOptions {
-  let options = parsed.get(text);
-  if (options === undefined) {
-    options = Object.freeze(JSON.parse(text) as RowOptions);
-    if (parsed.size >= MAX_PARSED) parsed.clear();
-    parsed.set(text, options);
-  }
-  return options;
 }
 
 async function findNames(db: Kysely<Database>, ids: readonly string[]): Promise<Map<string, JobNames>> {

@@ -7,6 +7,7 @@ import { closeHeads } from '../streams/heads.ts';
 import { type EventBatch, segmentText } from '../streams/segments.ts';
 import { rowTerminalJson } from '../streams/terminal.ts';
 import { keepAttempt, limitSilence, SILENT_OWNER_MS } from './attempts.ts';
+import { writeDropped } from './settle.ts';
 import { type AbandonReason, abandonReason, crashesOf, leaseHeld } from './states.ts';
 
 export interface FinishedJob {
@@ -81,7 +82,7 @@ export async function finishAbandoned(
       .values({ stream_id: id, first_seq: seq, last_seq: seq, fence, events: segmentText([terminalJson]) })
       .execute();
     await keepAttempt(trx, { id, ...row, outcome: reason === 'poison' ? 'poisoned' : 'crash', error: errorJson });
-    await trx
+    const ended = await trx
       .updateTable('jobs')
       .set({
         status,
@@ -97,7 +98,8 @@ export async function finishAbandoned(
         expires_at: sql`clock_timestamp() + ${resultTtlMs}::float8 * interval '1 ms'`,
       })
       .where('id', '=', id)
-      .execute();
+      .executeTakeFirst();
+    if (ended.numUpdatedRows === 0n) throw writeDropped('the end', { id, fence });
     await trx.deleteFrom('unfinished_jobs').where('job_id', '=', id).execute();
     const { tenant, name, queue, crashes } = row;
     const alert = reason === 'poison' ? { jobId: id, fence, tenant, name, queue, crashes } : undefined;

@@ -1,6 +1,7 @@
 import { type Kysely, sql } from 'kysely';
+import { OncefleetError } from '../../errors.ts';
 import type { Database } from '../schema.ts';
-import { named, textArray, unnamed } from '../statement.ts';
+import { named, ONE_ROW, textArray, unnamed } from '../statement.ts';
 import { advanceHeads } from '../streams/heads.ts';
 import { type EventBatch, lastProgress, segmentText } from '../streams/segments.ts';
 import { type AttemptOutcome, byId, type TerminalStatus } from './states.ts';
@@ -56,8 +57,9 @@ async function settleSilent(db: Kysely<Database>, settlements: readonly Settleme
       'settle_silent',
       `with want as (
         select id::uuid, fence, result_ttl_ms, result, ended_at
-        from unnest($1::text[], $2::bigint[], $3::float8[], $4::text[], $5::int[]) as w (id, fence, result_ttl_ms, result, ended_at)
-        where fence >= 1 and fence < 2147483648 and result_ttl_ms >= 0
+        from unnest($1::text[], $2::bigint[], $3::float8[], $4::text[], $5::int[])
+          with ordinality as w (id, fence, result_ttl_ms, result, ended_at, place)
+        where ${ONE_ROW}
       ), completed as (
         update oncefleet.jobs j set
           status = 'completed',
@@ -96,8 +98,8 @@ const SETTLE_ANY = `with want as (
     select *, first_seq is not null as has_batch
     from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::float8[], $7::int[], $8::bigint[], $9::bigint[], $10::bool[], $11::text[],
         $12::text[], $13::text[], $14::text[])
-      as w (id, fence, status, outcome, result_ttl_ms, delay_ms, ended_at, first_seq, last_seq, terminal, progress, result, error, events)
-    where fence >= 1 and result_ttl_ms >= 0 and delay_ms >= 0
+      with ordinality as w (id, fence, status, outcome, result_ttl_ms, delay_ms, ended_at, first_seq, last_seq, terminal, progress, result, error, events, place)
+    where ${ONE_ROW}
   ), held as (
     select w.*, j.worker, j.claimed_at from oncefleet.jobs j join want w on w.id = j.id
     where j.fence = w.fence and j.status = 'running'
@@ -171,20 +173,47 @@ function acceptedOf(
 }
 
 /**
- * Of settlements that were refused, those that an earlier attempt committed: its answer was
- * lost. Only the holder of a fence settles at that fence, so the row is proof.
+ * Why a settlement has changed no row: an earlier attempt committed it and its answer was lost (only the
+ * holder of a fence settles at that fence, so the row is proof); the lease is lost; or the run still has its
+ * lease, and its write was dropped: by the head of the stream, a trigger, a rule or row-level security.
  */
-export async function findSettled(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
+export type SettlementEnd = 'settled' | 'lost' | 'dropped';
+
+export async function findEnds(
+  db: Kysely<Database>,
+  settlements: readonly Settlement[],
+): Promise<Map<Settlement, SettlementEnd>> {
   const rows = await db
     .selectFrom('jobs')
     .select(['id', 'fence', 'status', 'last_outcome'])
     .where(sql<boolean>`id = any(${settlements.map((s) => s.id)}::uuid[])`)
     .execute();
   const byId = new Map(rows.map((row) => [row.id, row]));
-  return new Set(
-    settlements.filter((s) => {
+  return new Map(
+    settlements.map((s) => {
       const row = byId.get(s.id);
-      return row !== undefined && row.fence === s.fence && row.status === s.status && row.last_outcome === s.outcome;
+      if (row === undefined || row.fence !== s.fence) return [s, 'lost'];
+      if (row.status === s.status && row.last_outcome === s.outcome) return [s, 'settled'];
+      return [s, row.status === 'running' ? 'dropped' : 'lost'];
     }),
+  );
+}
+
+/** Of settlements, those that are committed. */
+export async function findSettled(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
+  const found = await findEnds(db, settlements);
+  return new Set(settlements.filter((settlement) => found.get(settlement) === 'settled'));
+}
+
+/** What to throw where a write at a fence changed nothing and the fence is held. */
+export function writeDropped(
+  what: string,
+  { id, fence }: Pick<Settlement, 'id' | 'fence'>,
+  cause?: Error,
+): OncefleetError {
+  return new OncefleetError(
+    'WRITE_DROPPED',
+    `Postgres wrote nothing of ${what} of job ${id} at fence ${fence}, although its lease is held: look for a trigger, a rule or row-level security on the tables of the fleet, and run oncefleet doctor`,
+    { details: { jobId: id, fence }, ...(cause === undefined ? {} : { cause }) },
   );
 }

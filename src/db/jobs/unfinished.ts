@@ -1,6 +1,7 @@
 import { type Kysely, sql } from 'kysely';
 import type { Database } from '../schema.ts';
 import type { RowOptions } from './insert.ts';
+import { readRowOptions } from './row-options.ts';
 import type { JobSource } from './source.ts';
 import { crashesOf, leaseHeld, mustEnd, unfinished } from './states.ts';
 
@@ -52,7 +53,7 @@ export function toDispatchRow(row: DispatchColumns & { delay_ms?: number }): Dis
     queue,
     key,
     keyScope,
-    options: JSON.parse(options) as RowOptions,
+    options: readRowOptions(options),
     ...(source === null ? {} : { source: JSON.parse(source) as JobSource }),
     delayMs: row.delay_ms ?? 0,
   };

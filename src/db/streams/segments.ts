@@ -3,7 +3,7 @@
 import { type Kysely, sql } from 'kysely';
 import { isTerminalStatus } from '../jobs/states.ts';
 import type { Database } from '../schema.ts';
-import { named, textArray } from '../statement.ts';
+import { named, ONE_ROW, textArray } from '../statement.ts';
 import { advanceHeads } from './heads.ts';
 
 /** Consecutive events of one stream; `events` are their JSON texts. */
@@ -83,8 +83,8 @@ export async function appendBatches(db: Kysely<Database>, batches: readonly Even
       'append',
       `with batch as (
         select *, false as terminal from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
-          as b (stream_id, fence, first_seq, last_seq, progress, events)
-        where fence >= 1 and first_seq >= 0 and last_seq >= first_seq
+          with ordinality as b (stream_id, fence, first_seq, last_seq, progress, events, place)
+        where ${ONE_ROW}
       ), ${advanceHeads('batch')}, accepted as (
         select stream_id, fence from advanced union all select stream_id, fence from opened
       ), appended as (

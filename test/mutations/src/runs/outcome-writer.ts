@@ -27,10 +27,18 @@ export default [
   },
   {
     name: 'rerunnable',
-    find: '...(claimed.options.keyless === true && spec.transparent ? { rerunnable: true } : {}),',
+    find: '...(options.keyless === true && spec.transparent ? { rerunnable: true } : {}),',
     replace: '',
     mechanism: 'a retry of a completed job without a key runs it again',
     test: 'test/runs/around-bullmq.test.ts',
     title: 'runs it again where it has no key, and gives its outcome where it has one',
+  },
+  {
+    name: 'settle-alone',
+    find: `if (!isDropped(err) || status === 'completed' || batch === undefined) throw err;`,
+    replace: 'throw err;',
+    mechanism: 'a job whose stream takes no event ends by its row',
+    test: 'test/runs/dropped-writes.test.ts',
+    title: 'keeps the error of a handler that throws',
   },
 ] satisfies readonly Change[];

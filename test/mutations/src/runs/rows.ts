@@ -27,7 +27,7 @@ export default [
   },
   {
     name: 'rerun-keyed',
-    find: '...(given === undefined ? { keyless: true } : {}),',
+    find: 'keyless: given === undefined,',
     replace: 'keyless: true,',
     mechanism: 'a job with a key has one outcome whatever is retried',
     test: 'test/runs/around-bullmq.test.ts',

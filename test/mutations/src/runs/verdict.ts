@@ -50,16 +50,8 @@ export default [
     title: 'comes again when BullMQ says: %s',
   },
   {
-    name: 'delay-clamp',
-    find: 'return Number.isNaN(ms) ? 0 : Math.min(Math.max(ms, 0), MAX_DELAY_MS);',
-    replace: 'return ms;',
-    mechanism: 'a delay from a stranger is a delay that a row takes',
-    test: 'test/runs/around-bullmq.test.ts',
-    title: 'with a retryAfterMs of %s counts, and ends',
-  },
-  {
     name: 'deferral-delay',
-    find: `delayMs: error.name === 'DelayedError' ? clampDelay(job.delay ?? 0) : 0`,
+    find: `delayMs: error.name === 'DelayedError' ? clampDelayMs(job.delay) : 0`,
     replace: 'delayMs: 0',
     mechanism: 'the row waits as long as the processor asked for',
     test: 'test/runs/around-bullmq.test.ts',

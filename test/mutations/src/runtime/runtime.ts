@@ -3,8 +3,8 @@ import type { Change } from '../../mutation.ts';
 export default [
   {
     name: 'settlement-recognised',
-    find: 'if (refused.length > 0) for (const settled of await findSettled(db, refused)) accepted.add(settled);',
-    replace: '',
+    find: 'refused.length === 0 ? undefined : await findEnds(db, refused)',
+    replace: `new Map(refused.map((settlement) => [settlement, 'lost'] as const))`,
     mechanism: 'an outcome whose answer was lost is recognised',
     test: 'test/runtime/runtime.test.ts',
     title: 'is recognised when its answer was lost, and announced',
@@ -27,7 +27,7 @@ export default [
   },
   {
     name: 'settlement-announced',
-    find: 'this.#announce(settlements.filter((settlement) => accepted.has(settlement)));',
+    find: `this.#announce(settlements.filter((_, i) => ends[i] === 'settled'));`,
     replace: '',
     mechanism: 'an outcome is announced on the live bus',
     test: 'test/runtime/runtime.test.ts',

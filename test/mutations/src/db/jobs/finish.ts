@@ -42,4 +42,12 @@ export default [
     test: 'test/runs/model.test.ts',
     title: 'Postgres and the model agree after every step of any interleaving',
   },
+  {
+    name: 'abandon-dropped',
+    find: `if (ended.numUpdatedRows === 0n) throw writeDropped('the end', { id, fence });`,
+    replace: '',
+    mechanism: 'an end from outside that changes no row is rolled back',
+    test: 'test/runs/dropped-writes.test.ts',
+    title: 'an end from outside that is dropped adds nothing to the stream',
+  },
 ] satisfies readonly Change[];

@@ -75,8 +75,8 @@ export default [
   },
   {
     name: 'settled-fence',
-    find: 'row.fence === s.fence && row.status === s.status',
-    replace: 'row.status === s.status',
+    find: 'row === undefined || row.fence !== s.fence',
+    replace: 'row === undefined',
     mechanism: 'a settlement that was committed before is recognised at its own fence alone',
     test: 'test/runs/fences.test.ts',
     title: 'is not taken for committed because its successor ended the same way',
@@ -112,5 +112,13 @@ export default [
     mechanism: 'a job that is tried again later is on the list at that time',
     test: 'test/runs/model.test.ts',
     title: 'Postgres and the model agree after every step of any interleaving',
+  },
+  {
+    name: 'write-dropped',
+    find: `return [s, row.status === 'running' ? 'dropped' : 'lost'];`,
+    replace: `return [s, 'lost'];`,
+    mechanism: 'a settlement that changed no row of a run that has its lease is an error',
+    test: 'test/runs/dropped-writes.test.ts',
+    title: 'spends an attempt where it is the handler that completes the job',
   },
 ] satisfies readonly Change[];
