@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { collectDocuments } from '../src/cli/collect-documents.ts';
-import { printableLine } from '../src/cli/terminal.ts';
+import { cutTo } from '../src/cli/columns.ts';
 import { watchdog } from '../src/testing/services/child.ts';
 import { createDatabase, dropDatabase, uniqueName } from '../src/testing/services/databases.ts';
 import { removeKeys } from '../src/testing/services/keys.ts';
@@ -67,7 +67,8 @@ async function main(): Promise<number> {
     screen.endProgress();
     screen.line();
     if (stop.by === undefined) {
-      screen.line(screen.style('red', `The demo failed: ${explain(error)}`));
+      screen.line(screen.style('red', 'The demo failed:'));
+      screen.block(explain(error));
       showLogs();
     } else screen.line('Stopped.');
     await close().catch((closing) => screen.line(`Closing failed: ${(closing as Error).message}`));
@@ -373,7 +374,7 @@ function showSources(answer: Answer): void {
   screen.line();
   screen.item(dim('Sources'));
   for (const { n, path, heading } of answer.sources)
-    screen.item(`  ${`[${n}]`.padEnd(4)} ${printableLine(`${path}  ${heading}`, 90)}`);
+    screen.item(`  ${`[${n}]`.padEnd(4)} ${cutTo(`${path}  ${heading}`, 90)}`);
   screen.line();
 }
 
@@ -477,7 +478,7 @@ function showLogs(): void {
         `The end of the log of ${name} (pid ${child.pid}${child.exit === undefined ? '' : ', ended'}):`,
       ),
     );
-    screen.line(child.tail(SHOWN_LOG_LINES) || '(empty)');
+    screen.block(child.tail(SHOWN_LOG_LINES) || '(empty)');
   }
 }
 

@@ -40,7 +40,10 @@ async function main(): Promise<number> {
   } catch (error) {
     if (!stop.signal.aborted) failure = error;
   }
-  if (stop.signal.aborted) screen.line('\nStopping; running jobs may finish (press again to end at once)');
+  if (stop.signal.aborted) {
+    screen.line();
+    screen.line('Stopping; running jobs may finish (press again to end at once)');
+  }
   for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) {
     await closer().catch((error) => {
       failure ??= error;
@@ -50,7 +53,7 @@ async function main(): Promise<number> {
     screen.line('Stopped; the data is kept.');
     return stop.by === 'SIGHUP' ? exitCodeOf('SIGHUP') : 0;
   }
-  screen.line(screen.style('red', failure instanceof Error ? failure.message : String(failure)));
+  screen.block(failure instanceof Error ? failure.message : String(failure));
   return 1;
 }
 
@@ -106,14 +109,15 @@ async function run(): Promise<void> {
 async function restart(system: Processes, member: Member, how: string): Promise<void> {
   screen.line(screen.style('yellow', `${member.name} (pid ${member.child.pid}) ended with ${how}; starting another`));
   const said = member.child.tail(5);
-  if (how !== 'SIGKILL' && said !== '') screen.line(said);
+  if (how !== 'SIGKILL' && said !== '') screen.block(said);
   await sleep(RESTART_MS);
   if (stop.signal.aborted) return;
   try {
     await system.replace(member);
     screen.line(`${member.name} is pid ${member.child.pid} now`);
   } catch (error) {
-    screen.line(screen.style('red', `${member.name} cannot be started: ${(error as Error).message}`));
+    screen.line(screen.style('red', `${member.name} cannot be started:`));
+    screen.block((error as Error).message);
   }
 }
 

@@ -95,7 +95,7 @@ async function main(args: readonly string[]): Promise<number> {
       screen.line('Stopped.');
       return exitCodeOf(stop.by ?? 'SIGTERM');
     }
-    screen.line(screen.style('red', error instanceof Error ? error.message : String(error)));
+    screen.block(error instanceof Error ? error.message : String(error));
     return 1;
   }
 }
@@ -200,7 +200,7 @@ async function mutateAll(
     }),
   );
   screen.line();
-  for (const line of bad) screen.line(line);
+  for (const line of bad) screen.block(line);
   screen.line(`${counts.red} red, ${counts.green} survived, ${counts.broken} broken`);
   return counts.green + counts.broken;
 }

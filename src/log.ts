@@ -1,4 +1,5 @@
 import { type Logger, type LoggerOptions, pino } from 'pino';
+import { printableJson } from './printable.ts';
 
 export type { Logger } from 'pino';
 
@@ -33,6 +34,8 @@ export function createLogger(options: CreateLoggerOptions = {}): Logger {
     base: { pid: process.pid, ...(options.process === undefined ? {} : { process: options.process }) },
     redact: { paths: REDACTED_PATHS, censor: '[redacted]' },
     timestamp: pino.stdTimeFunctions.isoTime,
+    // A log may be read on a terminal, and errors of handlers quote what they were given.
+    hooks: { streamWrite: printableJson },
   };
   return pino(settings, pino.destination({ fd: options.fd ?? 1, sync: false }));
 }

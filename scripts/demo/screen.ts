@@ -1,15 +1,18 @@
-/** What the demo and `npm run dev` print: colours and a moving bar on a terminal, plain lines elsewhere. */
-import { printable, printableLine } from '../../src/cli/terminal.ts';
+/**
+ * What the demo and `npm run dev` print: colours and a moving bar on a terminal, plain lines elsewhere.
+ * As in src/cli/terminal.ts, nothing of a text from outside gets to the terminal as a control character.
+ */
+import { cutTo, widthOf } from '../../src/cli/columns.ts';
+import { renderLine, type Style, styled } from '../../src/cli/styled.ts';
+import type { OutputStream } from '../../src/cli/terminal.ts';
+import { printable } from '../../src/printable.ts';
 
-const SGR = { bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yellow: [33, 39], cyan: [36, 39] } as const;
 const BAR_WIDTH = 30;
 const INDENT = '  ';
 const WIDEST = 96;
 
-export type Style = keyof typeof SGR;
-
 export class Screen {
-  readonly #out: NodeJS.WriteStream;
+  readonly #out: OutputStream;
   readonly #terminal: boolean;
   readonly #colours: boolean;
   #section = 0;
@@ -20,16 +23,14 @@ export class Screen {
   #drewBar = false;
   #barShare = -1;
 
-  constructor(out: NodeJS.WriteStream, env: NodeJS.ProcessEnv) {
+  constructor(out: OutputStream, env: NodeJS.ProcessEnv) {
     this.#out = out;
     this.#terminal = out.isTTY === true && env.TERM !== 'dumb';
     this.#colours = this.#terminal && (env.NO_COLOR ?? '') === '';
   }
 
   style(style: Style, text: string): string {
-    if (!this.#colours) return text;
-    const [on, off] = SGR[style];
-    return `\x1b[${on}m${text}\x1b[${off}m`;
+    return this.#colours ? styled(style, text) : text;
   }
 
   title(text: string): void {
@@ -44,7 +45,12 @@ export class Screen {
 
   line(text = ''): void {
     this.endText();
-    this.#out.write(`${text}\n`);
+    this.#out.write(`${renderLine(text)}\n`);
+  }
+
+  /** A text of several lines, such as the end of a log. */
+  block(text: string): void {
+    for (const line of text.trimEnd().split('\n')) this.line(line);
   }
 
   /** An indented line. */
@@ -64,14 +70,15 @@ export class Screen {
     if (this.#terminal) {
       const filled = Math.round(share * BAR_WIDTH);
       const bar = `${this.style('green', '█'.repeat(filled))}${this.style('dim', '░'.repeat(BAR_WIDTH - filled))}`;
-      this.#out.write(`\r\x1b[K${INDENT}${bar} ${counts}  ${printableLine(message, this.#width() - BAR_WIDTH - 25)}`);
+      const line = `${INDENT}${bar} ${counts}  ${cutTo(message, this.#width() - BAR_WIDTH - 25)}`;
+      this.#out.write(`\r\x1b[K${renderLine(line)}`);
       this.#drewBar = true;
       return;
     }
     const quarter = Math.floor(share * 4);
     if (quarter === this.#barShare) return;
     this.#barShare = quarter;
-    this.item(`${counts}  ${printableLine(message)}`.trimEnd());
+    this.item(`${counts}  ${message}`.trimEnd());
   }
 
   endProgress(): void {
@@ -90,7 +97,7 @@ export class Screen {
         this.#ownLine = true;
         continue;
       }
-      if (this.#column > 0 && this.#column + part.length > this.#width()) {
+      if (this.#column > 0 && this.#column + widthOf(part) > this.#width()) {
         this.#out.write('\n');
         this.#column = 0;
         this.#ownLine = false;
@@ -101,7 +108,7 @@ export class Screen {
         this.#column = INDENT.length * 2;
       }
       this.#out.write(part);
-      this.#column += part.length;
+      this.#column += widthOf(part);
     }
   }
 

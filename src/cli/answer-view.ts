@@ -1,14 +1,14 @@
 /**
  * An answer's stream as text.
  *
- * Live, text is printed as it comes; when an attempt starts over, what stands on the screen
- * cannot be taken back, so a line says that the answer begins again. Not live, nothing is
+ * Live, text is printed as it comes; when an attempt starts over, what was printed cannot be
+ * taken back, so a line among it says that the answer begins again. Not live, nothing is
  * printed before the end, so that a pipe gets the last attempt's text alone.
  */
 import type { StreamEvent, SystemEvent } from '../journal/event.ts';
 import { createFolder } from '../journal/fold.ts';
 import { describeReason } from './event-text.ts';
-import { printable, printableLine, type Terminal } from './terminal.ts';
+import type { Terminal } from './terminal.ts';
 
 export interface Source {
   n: number;
@@ -49,11 +49,11 @@ export class AnswerView {
       await this.#startAttempt(event as Extract<SystemEvent, { type: 'attempt' }>, before);
     } else if (event.type === 'retry') {
       const { error, delayMs, attempt } = event as Extract<SystemEvent, { type: 'retry' }>;
-      await this.#note(
+      await this.#remark(
         `Attempt ${attempt} failed (${error.code}: ${error.message}); the next starts in ${(delayMs / 1_000).toFixed(1)} s`,
       );
     } else if (this.text.length < before.length) {
-      await this.#note('The end of this was lost in a crash: the answer goes on from here');
+      await this.#turn('The end of this was lost in a crash: the answer goes on from here');
       await this.#print(this.text);
     } else if (event.type === 'delta' && seq > lastSeq && 'text' in event && typeof event.text === 'string') {
       await this.#print(event.text);
@@ -63,25 +63,27 @@ export class AnswerView {
   /** Prints what is still to be printed: the answer in a pipe, the sources everywhere. */
   async finish(result: unknown): Promise<void> {
     const { text: finalText, sources } = readResult(result, { text: this.text, sources: this.sources });
-    if (!this.#live) await this.#terminal.line(printable(finalText));
+    if (!this.#live) await this.#terminal.text(`${finalText}\n`);
     else {
       await this.endLine();
       if (finalText !== this.text) {
-        await this.#note('The answer as it is stored:');
-        await this.#terminal.line(printable(finalText));
+        await this.#turn('The answer as it is stored:');
+        await this.#terminal.text(`${finalText}\n`);
       }
     }
-    const list = formatSources(sources);
-    if (list !== '') await this.#terminal.write(`\n${this.#terminal.style('bold', 'Sources')}\n${list}`);
+    if (sources.length > 0)
+      await this.#terminal.lines(['', this.#terminal.style('bold', 'Sources'), ...sources.map(formatSource)]);
   }
 
   /** Ends a line that the answer has begun, so that what comes next starts on its own. */
   async endLine(): Promise<void> {
-    // Half of a pair that never came whole belongs to no later text.
+    // Half of a pair that never came whole belongs to no later text; it is printed as the stored text would be.
+    if (this.#held !== '') this.#atLineStart = false;
+    const rest = this.#held;
     this.#held = '';
     if (this.#atLineStart) return;
-    await this.#terminal.write('\n');
     this.#atLineStart = true;
+    await this.#terminal.text(`${rest}\n`);
   }
 
   async #startAttempt(
@@ -90,33 +92,41 @@ export class AnswerView {
   ): Promise<void> {
     const startsAgain = this.text !== textBefore;
     const what = startsAgain ? 'the answer starts again' : 'it goes on';
-    await this.#note(`Attempt ${attempt} (${describeReason(reason)}): ${what}`);
-    if (startsAgain) await this.#print(this.text);
+    const text = `Attempt ${attempt} (${describeReason(reason)}): ${what}`;
+    if (!startsAgain) return this.#remark(text);
+    await this.#turn(text);
+    await this.#print(this.text);
   }
 
-  async #note(text: string): Promise<void> {
-    if (this.#live) await this.endLine();
-    this.#terminal.note(`-- ${printableLine(text)} --`);
+  /** Says that what was printed does not hold, between it and what does: where a reader of standard output alone sees it. */
+  async #turn(text: string): Promise<void> {
+    if (!this.#live) return this.#terminal.note(`-- ${text} --`);
+    await this.endLine();
+    await this.#terminal.line(`-- ${text} --`);
+  }
+
+  /** Changes nothing about the text, so that a pipe has the text without it. */
+  async #remark(text: string): Promise<void> {
+    if (this.#terminal.interactive && !this.#atLineStart) {
+      await this.#terminal.text('\n');
+      this.#atLineStart = true;
+    }
+    this.#terminal.note(`-- ${text} --`);
   }
 
   async #print(text: string): Promise<void> {
     if (!this.#live) return;
-    let ready = printable(this.#held + text);
+    let ready = this.#held + text;
     this.#held = HIGH_SURROGATE_AT_END.test(ready) ? ready.slice(-1) : '';
     ready = ready.slice(0, ready.length - this.#held.length);
     if (ready === '') return;
     this.#atLineStart = ready.endsWith('\n');
-    await this.#terminal.write(ready);
+    await this.#terminal.text(ready);
   }
 }
 
-function formatSources(sources: readonly Source[]): string {
-  return sources
-    .map(
-      ({ n, path, heading }) =>
-        `  [${n}] ${printableLine(path)}${heading === undefined || heading === '' ? '' : ` · ${printableLine(heading)}`}\n`,
-    )
-    .join('');
+function formatSource({ n, path, heading }: Source): string {
+  return `  [${n}] ${path}${heading === undefined || heading === '' ? '' : ` · ${heading}`}`;
 }
 
 /** The job's result if it is the answer's; what the stream said otherwise. */

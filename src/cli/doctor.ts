@@ -6,7 +6,7 @@ import { addExamples, jobsOption, jsonOption } from './options.ts';
 import { Progress } from './progress.ts';
 import { CommandInterruptedError } from './report.ts';
 import { listenForInterrupt } from './signals.ts';
-import { counted, printableLine, type Terminal } from './terminal.ts';
+import { counted, type Terminal } from './terminal.ts';
 
 /** Jobs listed under a finding; --json has a hundred. */
 const MAX_LISTED = 5;
@@ -54,25 +54,23 @@ async function runDoctor(context: CliContext, options: DoctorCommandOptions): Pr
   progress.finish();
   if (!diagnosis.well) context.exitCode = 8;
   if (terminal.json) return terminal.jsonLine(JSON.stringify(diagnosis));
-  for (const finding of diagnosis.findings) await terminal.line(formatFinding(finding, terminal));
+  for (const finding of diagnosis.findings) await terminal.lines(formatFinding(finding, terminal));
   await terminal.line(formatSummary(diagnosis, options.fix === true));
 }
 
-function formatFinding(finding: Finding, terminal: Pick<Terminal, 'style'>): string {
+function formatFinding(finding: Finding, terminal: Pick<Terminal, 'style'>): string[] {
   const { kind, message, remedy, count, repaired, jobs } = finding;
   const isRepaired = count > 0 && repaired === count;
-  const lines = [
+  return [
     `${terminal.style(isRepaired ? 'green' : 'red', isRepaired ? 'repaired' : 'wrong   ')} ${terminal.style('bold', kind)}`,
-    `  ${printableLine(message)}`,
+    `  ${message}`,
     ...jobs
       .slice(0, MAX_LISTED)
-      .map(({ id, queue, row, bullmq }) =>
-        terminal.style('dim', `    ${id}  ${printableLine(queue)}  ${describe(row, bullmq)}`),
-      ),
+      .map(({ id, queue, row, bullmq }) => terminal.style('dim', `    ${id}  ${queue}  ${describe(row, bullmq)}`)),
     ...(count > MAX_LISTED ? [terminal.style('dim', `    … and ${count - MAX_LISTED} more`)] : []),
-    `  ${printableLine(remedy)}`,
+    `  ${remedy}`,
+    '',
   ];
-  return `${lines.join('\n')}\n`;
 }
 
 function describe(row: string | null, bullmq: string | null): string {

@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import type { EnqueueOptions, JobHandle } from '../client/types.ts';
 import { OncefleetError } from '../errors.ts';
 import type { SystemEvent } from '../journal/event.ts';
+import { printableJson } from '../printable.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
 import { formatEventJson, formatEventLine } from './event-text.ts';
 import { followJob, requireCompleted, requireCompletedRecord } from './follow-job.ts';
@@ -11,7 +12,6 @@ import { Progress } from './progress.ts';
 import { readInput } from './read-input.ts';
 import { listenForInterrupt } from './signals.ts';
 import type { Terminal } from './terminal.ts';
-import { printableJson } from './terminal.ts';
 
 /** BullMQ's largest priority. */
 const MAX_PRIORITY = 2_097_152;
@@ -135,7 +135,8 @@ export function describeOutcome(
 
 async function printResult(terminal: Terminal, job: object, result: unknown): Promise<void> {
   if (terminal.json) return terminal.jsonLine(JSON.stringify({ ...job, result: result ?? null }));
-  await terminal.line(printableJson(JSON.stringify(result ?? null, null, terminal.interactive ? 2 : undefined)));
+  const json = printableJson(JSON.stringify(result ?? null, null, terminal.interactive ? 2 : undefined));
+  await terminal.lines(json.split('\n'));
 }
 
 function missing(id: string): never {

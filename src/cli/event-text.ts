@@ -1,6 +1,6 @@
 /** Events for people, one line each. */
 import type { AttemptReason, StreamEvent } from '../journal/event.ts';
-import { printableJson, printableLine } from './terminal.ts';
+import { printableJson } from '../printable.ts';
 
 const REASONS: Record<AttemptReason, string> = {
   error: 'the one before failed',
@@ -13,10 +13,10 @@ const REASONS: Record<AttemptReason, string> = {
 export function formatEventLine({ seq, event }: StreamEvent): string {
   const { type, ...fields } = event as { type: string };
   const rest = Object.keys(fields).length === 0 ? '' : `  ${printableJson(JSON.stringify(fields))}`;
-  return `${String(seq).padStart(5)}  ${printableLine(type).padEnd(10)}${rest}`.trimEnd();
+  return `${String(seq).padStart(5)}  ${type.padEnd(10)}${rest}`.trimEnd();
 }
 
-/** The event as JSON for scripts; `event` is the text the journal holds, byte for byte. */
+/** The event as JSON for scripts; `event` is the text that the journal holds. */
 export function formatEventJson({ seq, fence, json }: StreamEvent): string {
   return `{"seq":${seq},"fence":${fence},"event":${json}}`;
 }

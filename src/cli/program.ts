@@ -14,6 +14,7 @@ import { redriveCommand } from './redrive.ts';
 import { retentionCommand } from './retention.ts';
 import { statusCommand } from './status.ts';
 import { sweepCommand } from './sweep.ts';
+import { say } from './terminal.ts';
 import { webCommand } from './web.ts';
 import { workCommand } from './work.ts';
 
@@ -40,8 +41,8 @@ export function createProgram(context: CliContext, version: string): Command {
     // The process is ended in one place, and errors are reported in one way.
     .exitOverride()
     .configureOutput({
-      writeOut: (text) => context.stdout.write(text),
-      writeErr: (text) => context.stderr.write(text),
+      writeOut: (text) => say(context.stdout, { text }),
+      writeErr: (text) => say(context.stderr, { text }),
       outputError: () => {},
     });
   const commands = [

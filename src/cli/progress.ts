@@ -1,5 +1,6 @@
 /** How far a job is: a bar that redraws its line on a terminal, a line now and then in a pipe. */
-import { printableLine, type Terminal } from './terminal.ts';
+import { cutTo } from './columns.ts';
+import type { Terminal } from './terminal.ts';
 
 /** A bar faster than this flickers. */
 const REDRAW_MS = 100;
@@ -46,7 +47,7 @@ export class Progress {
   finish(): void {
     if (this.#state === undefined) return;
     this.#draw();
-    if (this.#terminal.redraws && this.#shown !== '') this.#terminal.progress('\n');
+    if (this.#terminal.redraws && this.#shown !== '') this.#terminal.endRedraw();
     this.#state = undefined;
     this.#shown = '';
   }
@@ -58,16 +59,13 @@ export class Progress {
       this.#state,
       this.#terminal.redraws ? this.#terminal.columns - 1 : undefined,
     );
-    if (this.#terminal.redraws) {
-      this.#terminal.progress(`\r\x1b[K${line}`);
-    } else if (line !== this.#shown) {
-      this.#terminal.progress(`${line}\n`);
-    }
+    if (this.#terminal.redraws) this.#terminal.redraw(line);
+    else if (line !== this.#shown) this.#terminal.note(line);
     this.#shown = line;
   }
 
   #erase(): void {
-    if (this.#terminal.redraws && this.#shown !== '') this.#terminal.progress('\r\x1b[K');
+    if (this.#terminal.redraws && this.#shown !== '') this.#terminal.redraw('');
   }
 }
 
@@ -78,8 +76,8 @@ export function formatProgress(label: string, state: ProgressState, columns?: nu
   const counts = total === undefined ? `${done}` : `${done}/${total}`;
   const percent = share === undefined ? '' : ` ${String(Math.floor(share * 100)).padStart(3)}%`;
   const message = state.message === undefined ? '' : `  ${state.message}`;
-  if (columns === undefined) return printableLine(`${label}${percent} ${counts}${message}`);
+  if (columns === undefined) return `${label}${percent} ${counts}${message}`;
   const filled = share === undefined ? 0 : Math.round(share * BAR_WIDTH);
   const bar = share === undefined ? '' : ` [${'#'.repeat(filled)}${'.'.repeat(BAR_WIDTH - filled)}]`;
-  return printableLine(`${label}${bar}${percent} ${counts}${message}`, Math.max(10, columns));
+  return cutTo(`${label}${bar}${percent} ${counts}${message}`, Math.max(10, columns));
 }

@@ -3,8 +3,7 @@ import { CommanderError } from 'commander';
 import { isTransient } from '../db/transient.ts';
 import { JobFailedError, OncefleetError } from '../errors.ts';
 import { EXIT_CODE_BY_ERROR, type ExitCode } from './exit-codes.ts';
-import type { OutputStream } from './terminal.ts';
-import { printableLine } from './terminal.ts';
+import { type OutputStream, say } from './terminal.ts';
 
 /** Ctrl-C or SIGTERM ended a command that was only watching; the message says what goes on and how to watch again. */
 export class CommandInterruptedError extends OncefleetError {
@@ -34,15 +33,14 @@ export function reportError(thrown: unknown, { stderr, json, debug }: ReportOpti
   if (isClosedOutput(thrown)) return 141;
   const error = toCommandError(thrown);
   if (json) {
-    stderr.write(
-      `${JSON.stringify({ error: { code: error.code, message: error.message, details: error.details } })}\n`,
-    );
+    const { code, message, details } = error;
+    say(stderr, { json: JSON.stringify({ error: { code, message, details } }) });
   } else if (error instanceof CommandInterruptedError) {
-    stderr.write(`${printableLine(error.message)}\n`);
+    say(stderr, { line: error.message });
   } else {
-    stderr.write(`error ${error.code}: ${printableLine(error.message)}\n`);
+    say(stderr, { line: `error ${error.code}: ${error.message}` });
   }
-  if (debug && !json) stderr.write(`${formatStack(thrown)}\n`);
+  if (debug && !json) say(stderr, { text: `${formatStack(thrown)}\n` });
   return exitCodeOf(error);
 }
 

@@ -2,10 +2,13 @@ import { Command, Option } from 'commander';
 import type { AttemptRecord, FindOptions, JobPage, JobRecord, JobStatus } from '../client/types.ts';
 import { JOB_STATUSES } from '../db/jobs/states.ts';
 import { OncefleetError } from '../errors.ts';
+import { printableJson } from '../printable.ts';
+import { cutTo, formatTable } from './columns.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
 import { withFleet } from './open-fleet.ts';
 import { addExamples, jsonOption, parseInteger, parseJobId } from './options.ts';
-import { counted, formatTable, printableJson, printableLine, type Style, type Terminal } from './terminal.ts';
+import type { Style } from './styled.ts';
+import { counted, type Terminal } from './terminal.ts';
 
 const STATUS_STYLES: Record<JobStatus, Style> = {
   pending: 'dim',
@@ -15,8 +18,9 @@ const STATUS_STYLES: Record<JobStatus, Style> = {
   cancelled: 'dim',
 };
 /** Results and inputs can be megabytes; --json has them whole. */
-const MAX_VALUE_LENGTH = 1_000;
-const MAX_KEY_LENGTH = 40;
+const MAX_VALUE_COLUMNS = 1_000;
+const MAX_KEY_COLUMNS = 40;
+const MAX_ERROR_COLUMNS = 80;
 /** What a table may take, whatever it is printed to. */
 const MAX_COLUMNS = 100;
 
@@ -69,7 +73,7 @@ async function runStatus(context: CliContext, id: string | undefined, options: S
     if (id === undefined) return printPage(terminal, await fleet.find(search), search);
     const job = await fleet.get(id);
     if (job === undefined) throw new OncefleetError('JOB_NOT_FOUND', `No job ${id}`, { details: { jobId: id } });
-    await (terminal.json ? terminal.jsonLine(JSON.stringify(job)) : terminal.line(formatJob(job, terminal)));
+    await (terminal.json ? terminal.jsonLine(JSON.stringify(job)) : terminal.lines(formatJob(job, terminal)));
   });
 }
 
@@ -80,20 +84,19 @@ async function printPage(terminal: Terminal, page: JobPage, search: FindOptions)
     job.id,
     nameOf(job),
     job.status,
-    job.key === null ? '-' : printableLine(job.key, MAX_KEY_LENGTH),
+    job.key === null ? '-' : cutTo(job.key, MAX_KEY_COLUMNS),
     formatTime(job.createdAt),
     formatDuration(job.startedAt, job.finishedAt),
-    job.error === null ? '' : printableLine(job.error.code),
+    job.error?.code ?? '',
   ]);
   const headings = ['ID', 'NAME', 'STATUS', 'KEY', 'CREATED', 'TOOK', 'ERROR'];
-  await terminal.line(formatTable(headings, rows, { columns: widthOf(terminal), cut: ['NAME', 'KEY', 'ERROR'] }));
+  await terminal.lines(formatTable(headings, rows, { columns: roomOf(terminal), cut: ['NAME', 'KEY', 'ERROR'] }));
   if (page.nextCursor !== null)
     terminal.note(`More: oncefleet status${formatSearch(search)} --cursor ${page.nextCursor}`);
 }
 
 function formatSearch({ name, key, status, limit }: FindOptions): string {
-  const quote = (text: string) =>
-    /^[\w.:@/-]+$/.test(text) ? text : `'${printableLine(text).replaceAll("'", `'\\''`)}'`;
+  const quote = (text: string) => (/^[\w.:@/-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
   return [
     name === undefined ? '' : ` --name ${quote(name)}`,
     key === undefined ? '' : ` --key ${quote(key)}`,
@@ -103,29 +106,29 @@ function formatSearch({ name, key, status, limit }: FindOptions): string {
 }
 
 /** A person's terminal may be narrower; a pipe has no width of its own. */
-function widthOf({ interactive, columns }: Pick<Terminal, 'interactive' | 'columns'>): number {
+function roomOf({ interactive, columns }: Pick<Terminal, 'interactive' | 'columns'>): number {
   return interactive ? Math.min(columns, MAX_COLUMNS) : MAX_COLUMNS;
 }
 
 /** With its queue, where that has another name. */
 function nameOf({ name, queue }: Pick<JobRecord, 'name' | 'queue'>): string {
-  return printableLine(queue === name ? name : `${name} (${queue})`);
+  return queue === name ? name : `${name} (${queue})`;
 }
 
 function formatProgressOf(progress: JobRecord['progress']): string | null {
   if (progress === null) return null;
   const { done, total, message } = progress;
   const share = total === undefined ? `${done}` : `${done} of ${total}`;
-  return message === undefined ? share : `${share}: ${printableLine(message)}`;
+  return message === undefined ? share : `${share}: ${message}`;
 }
 
-function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style' | 'interactive' | 'columns'>): string {
+function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style' | 'interactive' | 'columns'>): string[] {
   const fields: [string, string | null][] = [
     ['Job', job.id],
-    ['Name', printableLine(job.name)],
-    ['Queue', printableLine(job.queue)],
-    ['Tenant', printableLine(job.tenant)],
-    ['Key', job.key === null ? null : printableLine(job.key)],
+    ['Name', job.name],
+    ['Queue', job.queue],
+    ['Tenant', job.tenant],
+    ['Key', job.key],
     ['Status', terminal.style(STATUS_STYLES[job.status], job.status)],
     [
       'Cancel',
@@ -144,7 +147,7 @@ function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style' | 'interacti
         : `${formatTime(job.finishedAt)} (took ${formatDuration(job.startedAt, job.finishedAt)})`,
     ],
     ['Kept until', job.expiresAt === null ? null : formatTime(job.expiresAt)],
-    ['Worker', job.leaseOwner === null ? null : printableLine(job.leaseOwner)],
+    ['Worker', job.leaseOwner],
     [
       'Counts',
       [
@@ -156,15 +159,15 @@ function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style' | 'interacti
     ],
     ['Input', formatValue(job.input)],
     ['Result', job.status === 'completed' ? formatValue(job.result) : null],
-    ['Error', job.error === null ? null : `${job.error.code}: ${printableLine(job.error.message)}`],
+    ['Error', job.error === null ? null : `${job.error.code}: ${job.error.message}`],
   ];
   const lines = fields.filter(([, value]) => value !== null).map(([label, value]) => `${label.padEnd(11)} ${value}`);
   if (job.attempts.length > 0) {
     const rows = job.attempts.map((attempt, i) => formatAttempt(attempt, i));
     const headings = ['ATTEMPT', 'FENCE', 'OUTCOME', 'STARTED', 'TOOK', 'WORKER', 'ERROR'];
-    lines.push('', formatTable(headings, rows, { columns: widthOf(terminal), cut: ['WORKER', 'ERROR'] }));
+    lines.push('', ...formatTable(headings, rows, { columns: roomOf(terminal), cut: ['WORKER', 'ERROR'] }));
   }
-  return lines.join('\n');
+  return lines;
 }
 
 function formatAttempt(attempt: AttemptRecord, index: number): string[] {
@@ -174,15 +177,15 @@ function formatAttempt(attempt: AttemptRecord, index: number): string[] {
     attempt.outcome ?? 'running',
     formatTime(attempt.startedAt),
     formatDuration(attempt.startedAt, attempt.finishedAt),
-    printableLine(`${attempt.worker} on ${attempt.host}`),
-    attempt.error === null ? '' : printableLine(`${attempt.error.code}: ${attempt.error.message}`, 80),
+    `${attempt.worker} on ${attempt.host}`,
+    attempt.error === null ? '' : cutTo(`${attempt.error.code}: ${attempt.error.message}`, MAX_ERROR_COLUMNS),
   ];
 }
 
 function formatValue(value: unknown): string {
   const json = printableJson(JSON.stringify(value ?? null));
-  return json.length > MAX_VALUE_LENGTH
-    ? `${json.slice(0, MAX_VALUE_LENGTH)}… (${json.length} characters; --json has all)`
+  return json.length > MAX_VALUE_COLUMNS
+    ? `${cutTo(json, MAX_VALUE_COLUMNS)} (${json.length} characters; --json has all)`
     : json;
 }
 

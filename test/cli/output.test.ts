@@ -1,21 +1,16 @@
 import { readFile } from 'node:fs/promises';
 import { describe, expect, test } from 'vitest';
 import { AnswerView } from '../../src/cli/answer-view.ts';
+import { cutTo, formatTable, padEnd, widthOf } from '../../src/cli/columns.ts';
 import { formatEventJson, formatEventLine } from '../../src/cli/event-text.ts';
 import { EXIT_CODE_BY_ERROR, EXIT_CODES } from '../../src/cli/exit-codes.ts';
 import { parseDuration, parseInteger, parseJobId } from '../../src/cli/options.ts';
 import { formatProgress, Progress } from '../../src/cli/progress.ts';
 import { CommandInterruptedError, reportError } from '../../src/cli/report.ts';
-import {
-  counted,
-  createTerminal,
-  formatTable,
-  printable,
-  printableLine,
-  type Terminal,
-} from '../../src/cli/terminal.ts';
+import { counted, createTerminal, type Terminal } from '../../src/cli/terminal.ts';
 import { ERROR_CODES, InputInvalidError, JobFailedError, OncefleetError } from '../../src/errors.ts';
 import type { JobEvent, StreamEvent, SystemEvent } from '../../src/journal/event.ts';
+import { printable, printableLine } from '../../src/printable.ts';
 import { Sink } from './output.ts';
 
 function open({
@@ -41,11 +36,13 @@ const event = (seq: number, content: JobEvent | SystemEvent): StreamEvent => ({
 });
 
 describe('the terminal', () => {
-  test('styles only for a terminal that takes colour', () => {
-    expect(open({ tty: true }).terminal.style('red', 'x')).toBe('\x1b[31mx\x1b[39m');
+  test('styles only for a terminal that takes colour', async () => {
+    const { terminal, stdout } = open({ tty: true });
+    await terminal.line(`a ${terminal.style('red', 'x')} b`);
+    expect(stdout.text).toBe('a \x1b[31mx\x1b[39m b\n');
     expect(open({ tty: false }).terminal.style('red', 'x')).toBe('x');
     expect(open({ tty: true, env: { NO_COLOR: '1' } }).terminal.style('red', 'x')).toBe('x');
-    expect(open({ tty: true, env: { NO_COLOR: '' } }).terminal.style('red', 'x')).toContain(ESCAPE);
+    expect(open({ tty: true, env: { NO_COLOR: '' } }).terminal.style('red', 'x')).not.toBe('x');
     expect(open({ tty: true, env: { TERM: 'dumb' } }).terminal.style('red', 'x')).toBe('x');
     expect(open({ tty: true, json: true }).terminal.style('red', 'x')).toBe('x');
   });
@@ -60,7 +57,6 @@ describe('the terminal', () => {
   test('control characters of foreign text are not printed', () => {
     expect(printable('a\x1b[31mb\x9b2Jc\r\nd\te\x07')).toBe('a[31mb2Jc\nd\te');
     expect(printableLine('one\ntwo\u2028three')).toBe('one two three');
-    expect(printableLine('abcdef', 4)).toBe('abc…');
   });
 
   test('a table has columns as wide as their cells', () => {
@@ -72,7 +68,7 @@ describe('the terminal', () => {
           ['x', ''],
         ],
       ),
-    ).toBe('A    LONG\nxyz  1\nx');
+    ).toEqual(['A    LONG', 'xyz  1', 'x']);
   });
 });
 
@@ -85,15 +81,46 @@ describe('a table that has to fit', () => {
     ['long errors', [id, 'ingest', 'e'.repeat(200)]],
     ['both', [id, 'n'.repeat(90), 'e'.repeat(90)]],
     ['lines and escapes', [id, 'two\nlines', `${ESCAPE}[2J`.repeat(60)]],
+    ['ideographs', [id, '文'.repeat(90), 'ほ'.repeat(90)]],
+    ['emoji', [id, '👩‍👩‍👧‍👦'.repeat(60), '🇪🇺'.repeat(60)]],
+    ['marks without an end', [id, `e${'\u0301'.repeat(5_000)}`, 'x'.repeat(90)]],
   ])('cuts the widest of the columns that may be cut (%s)', (_what, row) => {
-    const lines = formatTable(headings, [row], { columns: 100, cut: ['NAME', 'ERROR'] }).split('\n');
+    const lines = formatTable(headings, [row], { columns: 100, cut: ['NAME', 'ERROR'] });
     expect(lines).toHaveLength(2);
-    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
+    expect(Math.max(...lines.map(widthOf))).toBeLessThanOrEqual(100);
+    expect(lines.every((line) => line.isWellFormed())).toBe(true);
     expect(lines[1]).toContain(id);
   });
 
   test('cuts nothing that fits', () => {
-    expect(formatTable(headings, [[id, 'ingest', '']], { columns: 100, cut: ['NAME'] })).not.toContain('…');
+    expect(formatTable(headings, [[id, 'ingest', '']], { columns: 100, cut: ['NAME'] }).join()).not.toContain('…');
+  });
+});
+
+describe('columns', () => {
+  test.each([
+    ['abcdef', 4, 'abc…'],
+    ['abcd', 4, 'abcd'],
+    ['漢字漢字', 8, '漢字漢字'],
+    ['漢字漢字', 7, '漢字漢…'],
+    ['漢字漢字', 6, '漢字…'],
+    ['a😀b😀', 3, 'a…'],
+    ['a😀b😀', 4, 'a😀…'],
+    ['👩‍👩‍👧‍👦👩‍👩‍👧‍👦', 3, '👩‍👩‍👧‍👦…'],
+    ['e\u0301e\u0301e\u0301', 2, 'e\u0301…'],
+    ['two\nlines', 20, 'two lines'],
+    ['', 4, ''],
+  ])('%j cut to %i columns is %j', (text, columns, cut) => {
+    expect(cutTo(text, columns)).toBe(cut);
+    expect(widthOf(cut)).toBeLessThanOrEqual(columns);
+  });
+
+  test('are filled by what a person sees, not by code units', () => {
+    expect(padEnd('漢😀', 6)).toBe('漢😀  ');
+  });
+
+  test.each(['😀', '\u0301', 'x'])('the length of a text of %j is no matter', (unit) => {
+    expect(cutTo(unit.repeat(4_000_000), 10).length).toBeLessThan(200);
   });
 });
 
@@ -274,9 +301,10 @@ describe('an answer', () => {
     tty: boolean,
     events: StreamEvent[],
     result: unknown,
+    live = tty,
   ): Promise<{ stdout: string; stderr: string; view: AnswerView }> {
     const { stdout, stderr, terminal } = open({ tty, env: { NO_COLOR: '1' } });
-    const answer = new AnswerView(terminal as Terminal, tty);
+    const answer = new AnswerView(terminal as Terminal, live);
     for (const each of events) await answer.accept(each);
     await answer.finish(result);
     return { stdout: stdout.text, stderr: stderr.text, view: answer };
@@ -291,10 +319,18 @@ describe('an answer', () => {
     expect(stdout).toBe('One two.\n\nSources\n  [1] docs/a.md · Title > Part\n');
   });
 
-  test('that starts over says so on a terminal and goes on after the note', async () => {
-    const { stdout, stderr } = await view(true, [delta(0, 'Old'), attempt(1, {}), delta(2, 'New')], { text: 'New' });
-    expect(stdout).toBe('Old\nNew\n');
-    expect(stderr).toBe('-- Attempt 2 (its worker was lost): the answer starts again --\n');
+  test.each([true, false])('that starts over says so where its text is (terminal: %s)', async (tty) => {
+    const events = [delta(0, 'Old'), attempt(1, {}), delta(2, 'New')];
+    const { stdout, stderr } = await view(tty, events, { text: 'New' }, true);
+    expect(stdout).toBe('Old\n-- Attempt 2 (its worker was lost): the answer starts again --\nNew\n');
+    expect(stderr).toBe('');
+  });
+
+  test('that goes on is whole in a pipe, and the remark is on standard error', async () => {
+    const events = [delta(0, 'One '), attempt(1, { resumed: true, from: 1 }), delta(2, 'two')];
+    const { stdout, stderr } = await view(false, events, { text: 'One two' }, true);
+    expect(stdout).toBe('One two\n');
+    expect(stderr).toBe('-- Attempt 2 (its worker was lost): it goes on --\n');
   });
 
   test('in a pipe is the last attempt alone', async () => {
@@ -306,12 +342,12 @@ describe('an answer', () => {
     const events = [delta(0, 'Kept '), delta(1, 'lost'), attempt(2, { resumed: true, from: 1 }), delta(3, 'new')];
     const { view: answer, stdout } = await view(true, events, { text: 'Kept new' });
     expect(answer.text).toBe('Kept new');
-    expect(stdout).toBe('Kept lost\nKept new\n');
+    expect(stdout).toBe('Kept lost\n-- Attempt 2 (its worker was lost): the answer starts again --\nKept new\n');
   });
 
   test('that is stored differently from what was seen is printed as it is stored', async () => {
     const { stdout } = await view(true, [delta(0, 'Seen')], { text: 'Stored' });
-    expect(stdout).toBe('Seen\nStored\n');
+    expect(stdout).toBe('Seen\n-- The answer as it is stored: --\nStored\n');
   });
 
   test('whose tokens split a surrogate pair is printed whole', async () => {
@@ -321,7 +357,13 @@ describe('an answer', () => {
 
   test('whose attempt breaks off inside a surrogate pair leaves no half of it to the next', async () => {
     const { stdout } = await view(true, [delta(0, '\ud83d'), attempt(1, {}), delta(2, 'New')], { text: 'New' });
-    expect(stdout).toBe('New\n');
+    expect(stdout).toBe('\ufffd\n-- Attempt 2 (its worker was lost): the answer starts again --\nNew\n');
+  });
+
+  test('whose worker changes inside a surrogate pair is printed whole in a pipe', async () => {
+    const events = [delta(0, 'a\ud83d'), attempt(1, { resumed: true, from: 1 }), delta(2, '\ude00b')];
+    const { stdout } = await view(false, events, { text: 'a😀b' }, true);
+    expect(stdout).toBe('a😀b\n');
   });
 
   test('cannot move the cursor', async () => {

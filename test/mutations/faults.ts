@@ -815,6 +815,13 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'sse-shared-skip',
     'sse-store-away',
   ],
+  'the command line and its host': [
+    'answer-turn',
+    'columns-width',
+    'printable-controls',
+    'printable-json',
+    'terminal-note',
+  ],
   'processors on shared connections': [
     'fingerprint-copy',
     'fingerprint-nothing',
