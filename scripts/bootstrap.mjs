@@ -13,6 +13,7 @@ import {
   constants,
   existsSync,
   linkSync,
+  lstatSync,
   mkdirSync,
   readFileSync,
   renameSync,
@@ -346,9 +347,10 @@ function isAtLeast(version, [major, minor]) {
 /** Waits for the lock. It names the process that holds it and the npm it started; with both gone it is void. */
 async function takeLock() {
   let told = false;
+  requireOwnFolder();
   for (;;) {
     endIfStopped();
-    const held = readIfThere(LOCK);
+    const held = readLock();
     if (held === undefined) {
       if (createLock()) return () => rmSync(LOCK, { force: true });
     } else if (
@@ -367,12 +369,42 @@ async function takeLock() {
   }
 }
 
+/** Ours, and no link: what is written below it must not end up elsewhere. As in src/testing/services/own-files.ts. */
+function requireOwnFolder() {
+  const folder = join(ROOT, '.oncefleet');
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    if (error.code !== 'EEXIST') fail(`${folder} cannot be written (${error.code}): check who owns the clone`);
+  }
+  const stats = lstatSync(folder);
+  const why = stats.isSymbolicLink()
+    ? 'is a symbolic link'
+    : !stats.isDirectory()
+      ? 'is no folder'
+      : process.getuid !== undefined && stats.uid !== process.getuid()
+        ? `belongs to another user (uid ${stats.uid}), not to uid ${process.getuid()}`
+        : undefined;
+  if (why !== undefined) fail(`${folder} ${why}: remove it, or run the command as its owner`);
+}
+
+/** A link in the place of the lock is nobody's: it is removed. */
+function readLock() {
+  if (lstatSync(LOCK, { throwIfNoEntry: false })?.isSymbolicLink() === true) rmSync(LOCK, { force: true });
+  return readIfThere(LOCK);
+}
+
+/** Never through a link that is there already. */
+function writeNew(file, content) {
+  rmSync(file, { force: true });
+  writeFileSync(file, content, { flag: 'wx' });
+}
+
 function createLock() {
   try {
-    mkdirSync(join(ROOT, '.oncefleet'), { recursive: true });
     // Written aside first, so that nobody reads an empty lock.
     const made = `${LOCK}.${process.pid}`;
-    writeFileSync(made, `${process.pid}\n`);
+    writeNew(made, `${process.pid}\n`);
     try {
       linkSync(made, LOCK);
       return true;
@@ -400,7 +432,7 @@ function breakLock(held) {
 /** Adds the npm that works under the lock: it may outlive this process. */
 function writeLock(pid) {
   const made = `${LOCK}.${process.pid}`;
-  writeFileSync(made, `${process.pid} ${pid ?? ''}\n`);
+  writeNew(made, `${process.pid} ${pid ?? ''}\n`);
   renameSync(made, LOCK);
 }
 

@@ -1,10 +1,11 @@
 /** `npm run dev`: the system as it is deployed, on servers of its own, until Ctrl-C. Its data stays in `.oncefleet/dev`. */
 import { existsSync, readFileSync } from 'node:fs';
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { watchdog } from '../src/testing/services/child.ts';
+import { readForeignFile, takeFolder, writeOwnFile } from '../src/testing/services/own-files.ts';
 import { findFreePort, isPortFree } from '../src/testing/services/ports.ts';
 import { type Member, type Processes, runCommand, startProcesses } from './demo/processes.ts';
 import { Screen } from './demo/screen.ts';
@@ -75,7 +76,7 @@ async function run(): Promise<void> {
 
   const folder = services.folder ?? (await temporaryFolder());
   await rm(join(folder, 'logs'), { recursive: true, force: true });
-  await mkdir(join(folder, 'logs'));
+  await takeFolder(join(folder, 'logs'), 0o700);
   const env = { ...unsetOnly(TIMES), DATABASE_URL: services.databaseUrl, REDIS_URL: services.redisUrl };
   screen.line('Migrating the database');
   await runCommand(['migrate'], { env, folder, signal: stop.signal });
@@ -91,7 +92,7 @@ async function run(): Promise<void> {
     onEnd: (member, exit) => void restart(system, member, `${exit.code ?? exit.signal}`),
   });
   closers.push(system.stop);
-  await writeSettings({ ...env, ONCEFLEET_PREFIX: given('ONCEFLEET_PREFIX') ?? 'oncefleet' });
+  writeSettings({ ...env, ONCEFLEET_PREFIX: given('ONCEFLEET_PREFIX') ?? 'oncefleet' });
   closers.push(() => rm(SETTINGS, { force: true }));
   introduce(system, folder);
   await new Promise<void>((resolve) => {
@@ -141,14 +142,14 @@ function introduce({ api, web, workers }: Processes, folder: string): void {
 
 /** One `npm run dev` a clone: two would share one data folder. */
 async function takeLock(): Promise<void> {
-  await mkdir(HOME, { recursive: true });
-  const holder = Number(await readFile(LOCK, 'utf8').catch(() => ''));
+  await takeFolder(HOME, 0o755);
+  const holder = Number(readForeignFile(LOCK) ?? '');
   if (holder > 0 && holder !== process.pid && isDev(holder)) {
     throw new Error(
       `npm run dev is already running here (process ${holder}); its settings are in ${relative(ROOT, SETTINGS)}`,
     );
   }
-  await writeFile(LOCK, `${process.pid}\n`);
+  writeOwnFile(LOCK, `${process.pid}\n`, 0o644);
   closers.push(() => rm(LOCK, { force: true }));
 }
 
@@ -178,10 +179,8 @@ async function choosePort(host: string): Promise<number> {
 }
 
 /** Has passwords in it. */
-async function writeSettings(settings: Record<string, string>): Promise<void> {
-  await writeFile(SETTINGS, '', { mode: 0o600 });
-  await chmod(SETTINGS, 0o600);
-  await writeFile(SETTINGS, formatSettings(settings));
+function writeSettings(settings: Record<string, string>): void {
+  writeOwnFile(SETTINGS, formatSettings(settings));
 }
 
 async function temporaryFolder(): Promise<string> {

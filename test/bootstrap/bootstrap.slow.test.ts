@@ -3,8 +3,8 @@
  * nothing but the pinned Node, or fails as npm does. The real `npm ci` runs in every CI job.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { cpSync, existsSync, readFileSync } from 'node:fs';
-import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
+import { cpSync, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -54,6 +54,27 @@ test('installs again only when package-lock.json changes', async () => {
   await write('package-lock.json', JSON.stringify({ packages: { '': {}, 'node_modules/node': { version: '0.0.1' } } }));
   await bootstrap(['demo']).ended;
   expect(npmCalls()).toHaveLength(2);
+});
+
+test('refuses a .oncefleet that is a link, and follows none in the place of its lock', async () => {
+  const [folder, victim] = [join(clone, '.oncefleet'), join(clone, 'victim')];
+  await mkdir(victim);
+  await symlink(victim, folder);
+  expect(await bootstrap(['demo']).ended).toMatchObject({
+    code: 1,
+    stderr: `${folder} is a symbolic link: remove it, or run the command as its owner\n`,
+  });
+  expect(readdirSync(victim)).toEqual([]);
+  await rm(folder);
+  await mkdir(folder);
+  for (const target of ['victim/file', 'victim/nowhere']) {
+    await write('victim/file', 'kept');
+    await symlink(join(clone, target), join(folder, 'install.lock'));
+    await rm(join(clone, 'node_modules'), { recursive: true, force: true });
+    expect(await bootstrap(['demo']).ended).toMatchObject({ code: 0, stdout: 'demo\n' });
+    expect(readFileSync(join(victim, 'file'), 'utf8')).toBe('kept');
+    expect(existsSync(join(victim, 'nowhere'))).toBe(false);
+  }
 });
 
 test('takes what somebody installed by hand, if it is what the lock file says', async () => {

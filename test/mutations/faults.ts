@@ -818,6 +818,10 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   'the command line and its host': [
     'answer-turn',
     'columns-width',
+    'own-folder-foreign',
+    'own-folder-link',
+    'own-file-new',
+    'own-log-link',
     'printable-controls',
     'printable-json',
     'terminal-note',

@@ -1,9 +1,10 @@
 /** Child processes that end with this one, however it ends. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { openOwnLog } from './own-files.ts';
 
 /** Source where this is source, built where this is built. */
 const WATCHDOG = fileURLToPath(
@@ -59,7 +60,7 @@ export class Child {
   /** @throws Error the command cannot be started */
   static async start(command: string, args: readonly string[], options: ChildOptions): Promise<Child> {
     await mkdir(dirname(options.logFile), { recursive: true });
-    const log = openSync(options.logFile, 'a', 0o600);
+    const log = openOwnLog(options.logFile);
     try {
       const child = spawn(command, args, {
         stdio: [options.input === undefined ? 'ignore' : 'pipe', log, log],

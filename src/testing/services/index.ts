@@ -1,7 +1,7 @@
 /** Postgres and Redis for tests and demos: those that are named, else private ones that end with this process. */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { watchdog } from './child.ts';
+import { takeFolder } from './own-files.ts';
 import { createInstanceFolder, createLastingFolder, serviceIdentity } from './place.ts';
 import { PrivatePostgres } from './postgres.ts';
 import { PrivateRedis } from './redis.ts';
@@ -64,7 +64,7 @@ export async function startServices(options: ServicesOptions): Promise<Services>
         redis = await PrivateRedis.start({ folder, identity, lasting, install: options.install === true, say });
       if (databaseUrl === undefined)
         postgres = await PrivatePostgres.start({ folder, identity, lasting, durable: options.durable ?? true });
-      await mkdir(join(folder, 'logs'), { recursive: true });
+      await takeFolder(join(folder, 'logs'), 0o700);
     }
   } catch (error) {
     await stop();

@@ -1,13 +1,16 @@
 /** Where private servers may live, and as whom. */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, readFileSync } from 'node:fs';
-import { chmod, chown, lstat, mkdir, mkdtemp } from 'node:fs/promises';
+import { chmod, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { OncefleetError } from '../../errors.ts';
 import { watchdog } from './child.ts';
+import { giveFolder, takeFolder } from './own-files.ts';
 
 const LARGEST_UID = 2 ** 31 - 1;
+/** Of `.oncefleet` and `.oncefleet/run`: the servers' user passes through them. */
+const HOME_MODE = 0o755;
 
 /** The user that runs the servers: Postgres declines to run as root. */
 export interface Identity {
@@ -50,18 +53,23 @@ export function canReach(identity: Identity | undefined, path: string, test: 'ex
   return shell.status === 0;
 }
 
-/** A new folder of ours under `<home>/run`, or a temp folder where there is no home or it cannot hold it. It goes with this process. */
+/**
+ * A new folder under `<home>/run`, or a temp folder where there is no home or the servers' user cannot reach it.
+ * It goes with this process. It stays ours, also as root: servers get folders of their own in it.
+ *
+ * @throws OncefleetError SERVICE_MISSING
+ */
 export async function createInstanceFolder(
   kind: string,
   identity: Identity | undefined,
   home: string | undefined,
 ): Promise<string> {
   for (const parent of [...(home === undefined ? [] : [join(home, 'run')]), tmpdir()]) {
-    const folder = await tryCreate(parent, kind);
+    const folder = await tryCreate(parent, kind, home);
     if (folder === undefined) continue;
     watchdog.remove(folder);
-    if (identity !== undefined) await chown(folder, identity.uid, identity.gid);
-    if (canReach(identity, folder, 'write')) return folder;
+    await openToPass(folder, identity);
+    if (await canHoldData(folder, identity)) return folder;
     await watchdog.removeNow(folder);
   }
   throw new OncefleetError(
@@ -70,11 +78,15 @@ export async function createInstanceFolder(
   );
 }
 
-async function tryCreate(parent: string, kind: string): Promise<string | undefined> {
+async function tryCreate(parent: string, kind: string, home: string | undefined): Promise<string | undefined> {
   try {
-    await mkdir(parent, { recursive: true });
+    if (home !== undefined && parent.startsWith(home)) {
+      await takeFolder(home, HOME_MODE);
+      await takeFolder(parent, HOME_MODE);
+    }
     return await mkdtemp(join(parent, `oncefleet-${kind}-`));
-  } catch {
+  } catch (error) {
+    if (error instanceof OncefleetError) throw error;
     return undefined;
   }
 }
@@ -82,6 +94,8 @@ async function tryCreate(parent: string, kind: string): Promise<string | undefin
 /**
  * The folder that keeps its data between runs: `<home>/<name>`, or one named after the clone
  * in the temp folder when the servers' user cannot reach it.
+ *
+ * @throws OncefleetError SERVICE_MISSING, also where one of them is a link or another user's
  */
 export async function createLastingFolder(name: string, identity: Identity | undefined, home: string): Promise<string> {
   const unreachable = join(
@@ -90,14 +104,14 @@ export async function createLastingFolder(name: string, identity: Identity | und
   );
   for (const folder of [join(home, name), unreachable]) {
     try {
-      await mkdir(folder, { recursive: true, mode: 0o700 });
-      if (!(await isOurs(folder, identity))) continue;
-      await chmod(folder, 0o700);
-      if (identity !== undefined) await chown(folder, identity.uid, identity.gid);
-    } catch {
+      if (folder !== unreachable) await takeFolder(home, HOME_MODE);
+      await takeFolder(folder, 0o700);
+      await openToPass(folder, identity);
+    } catch (error) {
+      if (error instanceof OncefleetError) throw error;
       continue;
     }
-    if (canReach(identity, folder, 'write')) return folder;
+    if (await canHoldData(folder, identity)) return folder;
   }
   throw new OncefleetError(
     'SERVICE_MISSING',
@@ -105,13 +119,21 @@ export async function createLastingFolder(name: string, identity: Identity | und
   );
 }
 
-/** Temp folders have predictable names: one that another user planted is not used. */
-async function isOurs(folder: string, identity: Identity | undefined): Promise<boolean> {
-  const stat = await lstat(folder);
-  return (
-    stat.isDirectory() &&
-    (stat.uid === process.getuid?.() || stat.uid === identity?.uid || process.getuid === undefined)
-  );
+/** The servers' user gets through to what is its own, and sees nothing else. */
+async function openToPass(folder: string, identity: Identity | undefined): Promise<void> {
+  if (identity !== undefined) await chmod(folder, 0o711);
+}
+
+/** Asks with the folder that Postgres will have its data in. */
+async function canHoldData(folder: string, identity: Identity | undefined): Promise<boolean> {
+  const data = dataFolder(folder);
+  await giveFolder(data, identity);
+  return canReach(identity, data, 'write');
+}
+
+/** Postgres's data in the folder of a run. */
+export function dataFolder(folder: string): string {
+  return join(folder, 'postgres');
 }
 
 /** The first of `names` on PATH. */

@@ -2,27 +2,15 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import {
-  chmod,
-  chown,
-  cp,
-  lstat,
-  mkdir,
-  mkdtemp,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  symlink,
-  writeFile,
-} from 'node:fs/promises';
+import { chmod, cp, lchown, lstat, mkdir, mkdtemp, readdir, readFile, rename, rm, symlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OncefleetError } from '../../errors.ts';
 import { Child } from './child.ts';
-import { canReach, type Identity } from './place.ts';
+import { giveFolder, readForeignFile, writeOwnFile } from './own-files.ts';
+import { canReach, dataFolder, type Identity } from './place.ts';
 import { findFreePort } from './ports.ts';
 
 const START_LIMIT_MS = 60_000;
@@ -35,7 +23,7 @@ const READY_LINE = 7;
 const SUPERUSER = 'oncefleet';
 
 interface PostgresOptions {
-  /** Holds `postgres/` (the data), its password and its log. Owned by `identity`. */
+  /** Holds `postgres/` (the data, which belongs to `identity`), its password and its log. */
   folder: string;
   identity: Identity | undefined;
   /** Off: no fsync. Survives kill -9 of any process, not a power cut. */
@@ -104,14 +92,10 @@ export class PrivatePostgres {
     };
     this.#child = await Child.start(
       join(this.#bin, 'postgres'),
-      [
-        '-D',
-        join(folder, 'postgres'),
-        ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
-      ],
+      ['-D', dataFolder(folder), ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
       {
         logFile: this.logFile,
-        cwd: folder,
+        cwd: dataFolder(folder),
         env: bareEnvironment(),
         // SIGQUIT skips the checkpoint, which throw-away data does not need.
         stopSignal: this.#options.lasting === true ? 'SIGINT' : 'SIGQUIT',
@@ -132,10 +116,7 @@ export class PrivatePostgres {
     const deadline = Date.now() + START_LIMIT_MS;
     while (Date.now() < deadline) {
       if (child.exit !== undefined) break;
-      const lines = await readFile(join(this.#options.folder, 'postgres', 'postmaster.pid'), 'utf8').then(
-        (text) => text.split('\n'),
-        () => [],
-      );
+      const lines = (readForeignFile(join(dataFolder(this.#options.folder), 'postmaster.pid')) ?? '').split('\n');
       if (lines[0] === String(child.pid) && lines[READY_LINE]?.trim() === 'ready') return;
       await Promise.race([sleep(20), child.exited]);
     }
@@ -147,10 +128,10 @@ export class PrivatePostgres {
 
 /** initdb, unless an earlier run did it. @returns the superuser's password */
 async function initialise(bin: string, options: PostgresOptions): Promise<string> {
-  const data = join(options.folder, 'postgres');
+  const data = dataFolder(options.folder);
   const passwordFile = join(options.folder, 'postgres.password');
-  if (existsSync(join(data, 'PG_VERSION'))) {
-    const version = (await readFile(join(data, 'PG_VERSION'), 'utf8')).trim();
+  const version = readForeignFile(join(data, 'PG_VERSION'))?.trim();
+  if (version !== undefined) {
     const ours = await majorVersion(bin, options.identity);
     if (version !== ours) {
       throw new OncefleetError(
@@ -162,16 +143,20 @@ async function initialise(bin: string, options: PostgresOptions): Promise<string
   }
   // A half-made folder of an initdb that was killed.
   await rm(data, { recursive: true, force: true });
+  await giveFolder(data, options.identity);
   const password = randomBytes(18).toString('base64url');
-  await writeFile(passwordFile, `${password}\n`, { mode: 0o600 });
-  if (options.identity !== undefined) await chown(passwordFile, options.identity.uid, options.identity.gid);
+  writeOwnFile(passwordFile, `${password}\n`);
+  // Only initdb, which runs as the servers' user, reads this one.
+  const given = join(options.folder, 'initdb.password');
+  writeOwnFile(given, `${password}\n`);
+  if (options.identity !== undefined) await lchown(given, options.identity.uid, options.identity.gid);
   const args = [
     '-D',
     data,
     '-U',
     SUPERUSER,
     '--pwfile',
-    passwordFile,
+    given,
     '--auth',
     'scram-sha-256',
     '--encoding',
@@ -184,7 +169,11 @@ async function initialise(bin: string, options: PostgresOptions): Promise<string
     'C.UTF-8',
   ];
   if (options.lasting !== true) args.push('--no-sync');
-  await run(join(bin, 'initdb'), args, options);
+  try {
+    await run(join(bin, 'initdb'), args, { folder: data, identity: options.identity });
+  } finally {
+    await rm(given, { force: true });
+  }
   return password;
 }
 

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OncefleetError } from '../../errors.ts';
 import { Child } from './child.ts';
+import { giveFolder } from './own-files.ts';
 import { canReach, findOnPath, type Identity } from './place.ts';
 import { findFreePort } from './ports.ts';
 
@@ -19,7 +20,7 @@ const OLDEST: readonly [number, number] = [6, 2];
 const POLICY = '/usr/sbin/policy-rc.d';
 
 interface RedisOptions {
-  /** Holds its log, and its data when `lasting`. */
+  /** Holds its log, and `redis/`, which belongs to `identity`: its data when `lasting`. */
   folder: string;
   identity: Identity | undefined;
   /** Keep data between runs (append-only file). */
@@ -81,11 +82,13 @@ export class PrivateRedis {
     const { folder, lasting, cluster } = this.#options;
     // The servers' user where it can run the program; else as ourselves.
     const identity = canReach(this.#options.identity, this.#program, 'execute') ? this.#options.identity : undefined;
+    const data = join(folder, 'redis');
+    await giveFolder(data, identity);
     const config = [
       'bind 127.0.0.1',
       `port ${this.#port}`,
       `requirepass ${this.#password}`,
-      `dir "${folder.replace(/["\\]/g, '\\$&')}"`,
+      `dir "${data.replace(/["\\]/g, '\\$&')}"`,
       'daemonize no',
       // BullMQ's keys must never be evicted.
       'maxmemory-policy noeviction',
@@ -102,7 +105,7 @@ export class PrivateRedis {
     ];
     this.#child = await Child.start(this.#program, ['-'], {
       logFile: this.logFile,
-      cwd: folder,
+      cwd: data,
       env: { PATH: process.env.PATH ?? '', LC_ALL: 'C' },
       // On standard input, because arguments are visible to every user of the machine.
       input: `${config.join('\n')}\n`,
