@@ -63,5 +63,6 @@ export {
   type WithIdempotencyOptions,
   withIdempotency,
 } from './runs/with-idempotency.ts';
+export type { JobObserver, Transition } from './runtime/observers.ts';
 export { createFleet, type Fleet, type FleetOptions } from './workers/fleet.ts';
 export type { FleetWorker } from './workers/worker.ts';

@@ -77,3 +77,79 @@ it('only the command line, and what runs in test processes, reads the environmen
     .filter((file) => /process\.(env|argv|stdin|stdout|stderr|exit|on)\b/.test(readFileSync(join(root, file), 'utf8')));
   expect(wrong).toEqual([]);
 });
+
+/** What makes, changes or removes the status of a job, by the functions that do. */
+const STATUS_WRITERS: Readonly<Record<string, readonly string[]>> = {
+  'src/db/jobs/claim.ts': ['claimJobs'],
+  'src/db/jobs/finish.ts': ['finishAbandoned'],
+  'src/db/jobs/insert.ts': ['insertJobs'],
+  'src/db/jobs/redrive.ts': ['redriveJob'],
+  'src/db/jobs/settle.ts': ['settleJobs'],
+  'src/db/operator.ts': ['cancelWaiting'],
+  'src/db/outbox.ts': ['insertJobWithOutbox'],
+  'src/db/retention.ts': ['sweepAlong', 'sweepLater'],
+};
+
+/** What reaches them, and from where alone: the door, which tells observers, and the modules between it and the statements. */
+const CALLERS: Readonly<Record<string, readonly string[]>> = {
+  ...Object.fromEntries(Object.keys(STATUS_WRITERS).map((file) => [file, ['src/runtime/transitions.ts']])),
+  'src/db/jobs/insert.ts': ['src/enqueue/accept.ts'],
+  'src/db/outbox.ts': ['src/enqueue/accept.ts'],
+  'src/db/retention.ts': ['src/maintenance/sweeper.ts'],
+  'src/enqueue/accept.ts': ['src/runtime/transitions.ts', 'src/runtime/runtime.ts'],
+};
+
+/** Of `accept.ts`, what calls them. */
+const ACCEPTORS = ['Acceptor', 'acceptInTransaction'];
+
+/** Whether a source has a statement that inserts or deletes jobs, or sets their status. */
+function writesStatus(text: string): boolean {
+  if (/insert into oncefleet\.jobs\b|delete from oncefleet\.jobs\b|(insertInto|deleteFrom)\('jobs'\)/.test(text))
+    return true;
+  const statements = text.matchAll(
+    /update oncefleet\.jobs\b(?:\s+\w+)?\s+set\b((?:(?!\b(?:from|where|returning)\b)[\s\S])*)/g,
+  );
+  const builders = text.matchAll(/updateTable\('jobs'\)\s*\.set\(\{([\s\S]*?)\}\)/g);
+  return (
+    [...statements].some(([, set]) => /(?<![.\w])status\s*=/.test(set as string)) ||
+    [...builders].some(([, set]) => /(?<![.\w])status\s*(?:[:,]|$)/.test(set as string))
+  );
+}
+
+it('only the modules listed write the status of a job', () => {
+  const writers = sources('src').filter((file) => writesStatus(readFileSync(join(root, file), 'utf8')));
+  // Torture and tests of it take rows away by themselves.
+  expect(writers.filter((file) => roomOf(file) !== 'testing').toSorted()).toEqual(Object.keys(STATUS_WRITERS));
+});
+
+it('what writes the status of a job is called through one door, which tells observers', () => {
+  const watched: typeof STATUS_WRITERS = { ...STATUS_WRITERS, 'src/enqueue/accept.ts': ACCEPTORS };
+  const wrong: string[] = [];
+  for (const file of sources('src')) {
+    const text = readFileSync(join(root, file), 'utf8');
+    for (const [, names, path] of text.matchAll(/import \{([^}]*)\} from '(\.[^']+)'/g)) {
+      const target = relative(root, resolve(join(root, dirname(file)), path as string));
+      for (const name of (names as string).split(',').map((one) => one.trim().split(' as ')[0] as string))
+        if (watched[target]?.includes(name) && !CALLERS[target]?.includes(file)) wrong.push(`${file} imports ${name}`);
+    }
+  }
+  expect(wrong).toEqual([]);
+  for (const [file, names] of Object.entries(STATUS_WRITERS))
+    for (const name of names)
+      expect(readFileSync(join(root, file), 'utf8'), file).toMatch(new RegExp(`export async function ${name}\\b`));
+});
+
+it.each([
+  ["update oncefleet.jobs j set status = 'running' where id = 1", true],
+  ['update oncefleet.jobs set\n  fence = 1,\n  status = w.status\nfrom want w', true],
+  ["db.updateTable('jobs').set({ fence, status })", true],
+  ["db\n.updateTable('jobs')\n.set({\n status: 'pending',\n fence })", true],
+  ['insert into oncefleet.jobs (id) values (1)', true],
+  ['delete from oncefleet.jobs j using victim v', true],
+  ["update oncefleet.jobs j set n = n + (d.status = 'running')::int from d", false],
+  ["update oncefleet.jobs set run_at = now() where status = 'pending'", false],
+  ["db.updateTable('jobs').set({ checkpoint }).where('status', '=', 'running')", false],
+  ['delete from oncefleet.jobs_old', false],
+])('a statement that writes a status is seen: %j, %s', (text, writes) => {
+  expect(writesStatus(text)).toBe(writes);
+});

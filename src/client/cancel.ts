@@ -2,7 +2,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { crashPoint } from '../crash-points.ts';
 import { requestCancel } from '../db/jobs/cancel.ts';
 import { isTerminalStatus } from '../db/jobs/states.ts';
-import { finishJob } from '../runtime/finish-job.ts';
 import { isUuid } from '../util/uuid.ts';
 import { type ClientHost, notFound, tenantIn } from './host.ts';
 import type { CancelResult } from './types.ts';
@@ -27,7 +26,8 @@ export async function cancelJob(
       return { status: met.status, outcome };
     }
     if (!met.live) {
-      const finished = await finishJob(runtime, id, {
+      const finished = await runtime.transitions.finish(id, {
+        by: 'client',
         definition: undefined,
         cancel: 'requested',
         committed: 'cancel.ended',

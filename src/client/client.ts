@@ -7,6 +7,7 @@ import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent } from '../journal/event.ts';
 import type { Following } from '../journal/following.ts';
 import { parseOptions } from '../options.ts';
+import type { JobObserver } from '../runtime/observers.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { cancelJob } from './cancel.ts';
 import { enqueueJob } from './enqueue.ts';
@@ -82,6 +83,14 @@ export interface JobClient {
   resumeQueue(name: string): Promise<void>;
   /** What Bull Board does to queues and jobs, of all tenants. */
   readonly operator: Operator;
+  /**
+   * Tells an observer of every transition that this process makes, in order and after its commit.
+   * It is told in the background, and may be slow or throw: the jobs do not feel it.
+   *
+   * @returns ends that
+   * @throws InputInvalidError it is no function
+   */
+  observe(observer: JobObserver): () => void;
   /** Postgres and Redis, each `undefined` when it answers, else what is wrong. */
   health(): Promise<{ postgres: string | undefined; redis: string | undefined }>;
   close(): Promise<void>;
@@ -98,7 +107,12 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
   const enqueue = (job: AnyJobDefinition | string, input: unknown, options?: EnqueueOptions) =>
     enqueueJob(host, job, input, options);
   const redrive = (id: string, options?: { tenant?: string }) => redriveJob(host, id, options);
-  const operator = createOperator({ runtime, jobs: byName, enqueue, redrive });
+  const operator = createOperator({
+    runtime,
+    jobs: byName,
+    enqueue: (job, input, options) => enqueueJob(host, job, input, options, 'board'),
+    redrive: (id, options) => redriveJob(host, id, options, 'board'),
+  });
   return {
     jobs: byName,
     get queues() {
@@ -123,6 +137,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       await operator.resume(queueOf(runtime, byName, 'resumeQueue', name));
     },
     operator,
+    observe: (observer) => runtime.observers.observe(observer),
     health: () => runtime.health(),
     async close() {
       host.closed = true;

@@ -1,7 +1,8 @@
 import { crashPoint } from '../crash-points.ts';
 import type { NewJob, RowOptions } from '../db/jobs/insert.ts';
+import type { TransitionMaker } from '../db/jobs/states.ts';
 import type { DispatchRow } from '../db/jobs/unfinished.ts';
-import { type Accepted, acceptInTransaction, isKeyLocked } from '../enqueue/accept.ts';
+import { type Accepted, isKeyLocked } from '../enqueue/accept.ts';
 import { openCallerTransaction } from '../enqueue/caller-transaction.ts';
 import { checkKey, fingerprint } from '../enqueue/fingerprint.ts';
 import { checkedInput } from '../enqueue/input.ts';
@@ -24,6 +25,7 @@ export async function enqueueJob(
   job: AnyJobDefinition | string,
   input: unknown,
   options: EnqueueOptions = {},
+  by: TransitionMaker = 'client',
 ): Promise<Handle> {
   const definition = definitionOf(host, job);
   if (host.closed) throw new OncefleetError('SHUTTING_DOWN', 'This fleet is closed: enqueue through another');
@@ -31,11 +33,11 @@ export async function enqueueJob(
   if (options.key !== undefined) checkKey(options.key);
   const { wanted, toDispatch } = plan(definition, input, options, tenantOf(host, options));
   if (options.tx === undefined)
-    return handleOf(host, wanted.tenant, await accept(host, definition, wanted, toDispatch));
+    return handleOf(host, wanted.tenant, await accept(host, definition, wanted, toDispatch, by));
   const { runtime } = host;
   const home = await host.findHome();
   const run = await openCallerTransaction(options.tx, { home, schema: runtime.db.schema });
-  const { xid, ...accepted } = await acceptInTransaction(run, wanted, definition.policy.onFailedKey);
+  const { xid, ...accepted } = await runtime.transitions.createIn(run, wanted, definition.policy.onFailedKey);
   if (xid !== undefined && accepted.outcome === 'created') runtime.outbox.watch(xid, toDispatch(accepted.id));
   return handleOf(host, wanted.tenant, accepted, xid);
 }
@@ -98,14 +100,15 @@ async function accept(
   { name, policy }: AnyJobDefinition,
   wanted: Wanted,
   toDispatch: (id: string) => DispatchRow,
+  by: TransitionMaker,
 ): Promise<Accepted> {
   crashPoint('enqueue.row.before');
-  const accepted = await runtime.acceptor.accept(wanted, policy.onFailedKey).catch((error: unknown) => {
+  const accepted = await runtime.transitions.create(wanted, policy.onFailedKey, by).catch((error: unknown) => {
     throw isKeyLocked(error) ? keyLocked(name, error) : error;
   });
   if (accepted.outcome === 'created') {
     crashPoint('enqueue.row.after');
-    await runtime.outbox.dispatch(toDispatch(accepted.id));
+    await runtime.outbox.dispatch(toDispatch(accepted.id), by);
     crashPoint('enqueue.dispatch.after');
   }
   return accepted;

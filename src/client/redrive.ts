@@ -1,7 +1,7 @@
 /** Running failed jobs again: one, or all that match. */
 import { crashPoint } from '../crash-points.ts';
 import { findFailedJobs, findJob } from '../db/jobs/find.ts';
-import { redriveJob as redriveRow } from '../db/jobs/redrive.ts';
+import type { TransitionMaker } from '../db/jobs/states.ts';
 import { toDispatchRow } from '../db/jobs/unfinished.ts';
 import { OncefleetError, toStoredFailure } from '../errors.ts';
 import { parseOptions } from '../options.ts';
@@ -14,20 +14,24 @@ import type { RedriveManyOptions, RedriveManyResult } from './types.ts';
 const REDRIVE_AT_ONCE = 20;
 const CANARY_TIMEOUT_MS = 600_000;
 
-export async function redriveJob(host: ClientHost, id: string, options: { tenant?: string } = {}): Promise<void> {
-  const { db, dispatcher, log } = host.runtime;
+export async function redriveJob(
+  host: ClientHost,
+  id: string,
+  options: { tenant?: string } = {},
+  by: TransitionMaker = 'client',
+): Promise<void> {
+  const { db, dispatcher, log, transitions } = host.runtime;
   const ownTenant = tenantIn(host, 'redrive', options);
   const row = isUuid(id) ? await findJob(db.kysely, ownTenant, id) : undefined;
   if (row === undefined) throw notFound(id);
-  const redriven = await redriveRow(db.kysely, id);
-  if (redriven === undefined) {
+  if (!(await transitions.redrive(id, by))) {
     throw new OncefleetError('JOB_NOT_FAILED', `Job ${id} is ${row.status}; only failed jobs can be redriven`, {
       details: { jobId: id, status: row.status },
     });
   }
   crashPoint('redrive.row');
   await dispatcher
-    .redispatch(toDispatchRow(row))
+    .redispatch(toDispatchRow(row), by)
     .catch((err: unknown) => log.warn({ err, jobId: id }, 'redriven but not dispatched; the reconciler will do it'));
 }
 

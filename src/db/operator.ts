@@ -134,11 +134,16 @@ export async function findWaitingOf(
   return { rows, end };
 }
 
-/** A job that was cancelled, and the event to publish. */
+/** A job that was cancelled, and where its stream has the terminal event. */
 interface Cancelled {
   id: string;
   fence: number;
   seq: number;
+  tenant: string;
+  name: string;
+  queue: string;
+  /** Attempts that the job has had. */
+  attempts: number;
 }
 
 /**
@@ -159,7 +164,8 @@ export async function cancelWaiting(
       select * from unnest(${jobs.map(({ id }) => id)}::uuid[], ${textArray(jobs.map(({ errorJson }) => errorJson))}::text[])
         as w (id, error)
     ), held as (
-      select j.id, j.fence + 1 as fence, w.error from want w join oncefleet.jobs j on j.id = w.id
+      select j.id, j.fence + 1 as fence, w.error, j.tenant, j.name, j.queue, j.crash_count + j.error_count + j.interruption_count as attempts
+      from want w join oncefleet.jobs j on j.id = w.id
       where j.status = 'pending'
       order by j.id
       for update of j skip locked
@@ -182,6 +188,8 @@ export async function cancelWaiting(
     ), finished as (
       delete from oncefleet.unfinished_jobs u using held h where u.job_id = h.id
     )
-    select h.id, h.fence, s.next_seq - 1 as seq from held h join head s on s.stream_id = h.id`.execute(db);
+    select h.id, h.fence, s.next_seq - 1 as seq, h.tenant, h.name, h.queue, h.attempts from held h join head s on s.stream_id = h.id`.execute(
+    db,
+  );
   return rows;
 }

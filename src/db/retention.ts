@@ -86,6 +86,22 @@ export async function findTenantsToSweep(
   return rows.rows.map((row) => row.tenant);
 }
 
+/** A job that is no longer there. */
+export interface RemovedJob {
+  id: string;
+  tenant: string;
+  name: string;
+  queue: string;
+  fence: number;
+}
+
+interface Swept {
+  seen: number;
+  removed: number;
+  /** The jobs removed, where it was jobs. */
+  gone: RemovedJob[];
+}
+
 /** A part of a tenant's scan: removes what is due, notes the rest for later, moves the mark. */
 export async function sweepAlong(
   db: Kysely<Database>,
@@ -93,7 +109,7 @@ export async function sweepAlong(
   tenant: string,
   defaults: Retention,
   limit: number,
-): Promise<{ seen: number; removed: number }> {
+): Promise<Swept> {
   return db.transaction().execute(async (trx) => {
     const rows = await sql<{ id: string; due: boolean }>`
       select j.id, coalesce(${dueAt(kind, defaults)} <= clock_timestamp(), false) as due
@@ -104,15 +120,15 @@ export async function sweepAlong(
       order by j.id
       limit ${limit}`.execute(trx);
     const last = rows.rows.at(-1);
-    if (last === undefined) return { seen: 0, removed: 0 };
+    if (last === undefined) return { seen: 0, removed: 0, gone: [] };
     const due = rows.rows.filter((row) => row.due).map((row) => row.id);
-    const { handled, removed } = await remove(trx, kind, due, defaults);
+    const { handled, removed, gone } = await remove(trx, kind, due, defaults);
     const later = rows.rows.map((row) => row.id).filter((id) => !handled.has(id));
     await putDown(trx, kind, later, defaults);
     await sql`
       insert into oncefleet.retention_marks (tenant, kind, up_to) values (${tenant}, ${kind}, ${last.id})
       on conflict (tenant, kind) do update set up_to = excluded.up_to`.execute(trx);
-    return { seen: rows.rows.length, removed };
+    return { seen: rows.rows.length, removed, gone };
   });
 }
 
@@ -122,7 +138,7 @@ export async function sweepLater(
   kind: RetentionKind,
   defaults: Retention,
   limit: number,
-): Promise<{ seen: number; removed: number }> {
+): Promise<Swept> {
   return db.transaction().execute(async (trx) => {
     const rows = await sql<{ id: string; due: boolean }>`
       select l.job_id as id, coalesce(${dueAt(kind, defaults)} <= clock_timestamp(), false) as due
@@ -133,9 +149,9 @@ export async function sweepLater(
       left join oncefleet.jobs j on j.id = l.job_id
       left join oncefleet.tenant_policies p on p.tenant = j.tenant`.execute(trx);
     const ids = rows.rows.map((row) => row.id);
-    if (ids.length === 0) return { seen: 0, removed: 0 };
+    if (ids.length === 0) return { seen: 0, removed: 0, gone: [] };
     const due = rows.rows.filter((row) => row.due).map((row) => row.id);
-    const { handled, removed } = await remove(trx, kind, due, defaults);
+    const { handled, removed, gone } = await remove(trx, kind, due, defaults);
     await sql`
       delete from oncefleet.retention_later
       where kind = ${kind} and job_id = any(${ids}::uuid[])`.execute(trx);
@@ -145,7 +161,7 @@ export async function sweepLater(
       ids.filter((id) => !handled.has(id)),
       defaults,
     );
-    return { seen: ids.length, removed };
+    return { seen: ids.length, removed, gone };
   });
 }
 
@@ -209,8 +225,8 @@ async function remove(
   kind: RetentionKind,
   ids: readonly string[],
   defaults: Retention,
-): Promise<{ handled: Set<string>; removed: number }> {
-  if (ids.length === 0) return { handled: new Set(), removed: 0 };
+): Promise<{ handled: Set<string>; removed: number; gone: RemovedJob[] }> {
+  if (ids.length === 0) return { handled: new Set(), removed: 0, gone: [] };
   // Decided again under the lock: a redrive may have been faster.
   const victims = sql`
     select j.id from oncefleet.jobs j left join oncefleet.tenant_policies p on p.tenant = j.tenant
@@ -219,7 +235,7 @@ async function remove(
     for update of j skip locked`;
   const rows =
     kind === 'stream'
-      ? await sql<{ id: string; removed: boolean }>`
+      ? await sql<{ id: string; removed: boolean } & Partial<RemovedJob>>`
           with victim as materialized (${victims}), head as (
             update oncefleet.stream_heads h set kept_from = h.next_seq, fold_due = null
             from victim v
@@ -230,7 +246,7 @@ async function remove(
           )
           select v.id, h.stream_id is not null as removed
           from victim v left join head h on h.stream_id = v.id`.execute(db)
-      : await sql<{ id: string; removed: boolean }>`
+      : await sql<RemovedJob & { removed: boolean }>`
           with victim as materialized (${victims}), segments as (
             delete from oncefleet.journal_segments s using victim v where s.stream_id = v.id
           ), heads as (
@@ -243,9 +259,10 @@ async function remove(
             delete from oncefleet.poison_alerts a using victim v where a.job_id = v.id
           )
           delete from oncefleet.jobs j using victim v where j.id = v.id
-          returning j.id, true as removed`.execute(db);
+          returning j.id, j.tenant, j.name, j.queue, j.fence, true as removed`.execute(db);
   return {
     handled: new Set(rows.rows.map((row) => row.id)),
     removed: rows.rows.filter((row) => row.removed).length,
+    gone: kind === 'job' ? (rows.rows as RemovedJob[]) : [],
   };
 }

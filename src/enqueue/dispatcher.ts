@@ -3,6 +3,7 @@ import { type JobsOptions, Queue } from 'bullmq';
 import { Cluster } from 'ioredis';
 import { crashPoint } from '../crash-points.ts';
 import type { JobSource } from '../db/jobs/source.ts';
+import type { TransitionMaker } from '../db/jobs/states.ts';
 import type { DispatchRow } from '../db/jobs/unfinished.ts';
 import { isTransient } from '../db/transient.ts';
 import type { Logger } from '../log.ts';
@@ -23,6 +24,8 @@ interface DispatcherOptions {
   /** What BullMQ puts before the keys of a queue. */
   prefixOf(queue: string): string;
   rows: RowAccess;
+  /** BullMQ has taken a row's job. Must not throw. */
+  dispatched(row: DispatchRow, by: TransitionMaker): void;
   log: Logger;
 }
 
@@ -72,7 +75,7 @@ export class Dispatcher {
    *
    * @returns false when Redis did not take it in time
    */
-  async dispatch(row: DispatchRow): Promise<boolean> {
+  async dispatch(row: DispatchRow, by: TransitionMaker): Promise<boolean> {
     if (!this.#mayTake()) return false;
     const { promise: late, resolve } = Promise.withResolvers<false>();
     let isLate = false;
@@ -84,7 +87,10 @@ export class Dispatcher {
     const given = row.source === undefined ? this.#entry(row.queue).adds.call(row) : this.#addAgain(row, row.source);
     const added = given
       .then(
-        () => true,
+        () => {
+          this.#options.dispatched(row, by);
+          return true;
+        },
         (err: unknown) => {
           this.#options.log.warn({ err, jobId: row.id }, 'dispatch failed; the reconciler will do it');
           return false;
@@ -105,11 +111,11 @@ export class Dispatcher {
    * the one that failed is a person's retry and redrives; should the row have failed a moment
    * ago, this one must only repeat the failure.
    */
-  async redispatch(row: MissingRow): Promise<boolean> {
-    if (row.absent === true) return this.dispatch(row);
+  async redispatch(row: MissingRow, by: TransitionMaker): Promise<boolean> {
+    if (row.absent === true) return this.dispatch(row, by);
     const { queue } = this.#entryOf(row);
     const job = await queue.getJob(bullIdOf(row));
-    if (job === undefined || isAnother(row, job.timestamp)) return this.dispatch(row);
+    if (job === undefined || isAnother(row, job.timestamp)) return this.dispatch(row, by);
     const state = await job.getState();
     // A job of another client is replaced only if it must be: flows hang on it, and listeners wait for it.
     if (
@@ -117,12 +123,13 @@ export class Dispatcher {
       (state === 'completed' && row.source !== undefined)
     ) {
       await job.retry(state, { resetAttemptsMade: true });
+      this.#options.dispatched(row, by);
       return true;
     }
     // In no list at all: evicted or lost from there, while its hash was not. Or not what was dispatched: it is refused.
     if (state === 'completed' || state === 'failed' || state === 'unknown') await job.remove();
     crashPoint('redispatch.removed');
-    return this.dispatch(row);
+    return this.dispatch(row, by);
   }
 
   /** Promotes delayed jobs. Those no longer delayed are left. @returns how many were delayed */

@@ -12,6 +12,7 @@
  */
 import type { Kysely } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
+import type { TransitionMaker } from '../db/jobs/states.ts';
 import type { DispatchRow } from '../db/jobs/unfinished.ts';
 import { deleteOutbox, findTransactionStatuses, insertOutbox, lockOutbox } from '../db/outbox.ts';
 import type { Database } from '../db/schema.ts';
@@ -41,9 +42,18 @@ interface Watched {
   jobs: Map<string, DispatchRow>;
 }
 
+interface OutboxOptions {
+  db: Kysely<Database>;
+  dispatcher: Dispatcher;
+  /** The transactions of these jobs have committed. */
+  committed(rows: readonly DispatchRow[]): Promise<void>;
+  log: Logger;
+}
+
 export class Outbox {
   readonly #db: Kysely<Database>;
   readonly #dispatcher: Dispatcher;
+  readonly #committed: OutboxOptions['committed'];
   readonly #log: Logger;
   readonly #notes: Batcher<string, void>;
   /** By transaction id. */
@@ -54,9 +64,10 @@ export class Outbox {
   #checking: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
 
-  constructor(options: { db: Kysely<Database>; dispatcher: Dispatcher; log: Logger }) {
+  constructor(options: OutboxOptions) {
     this.#db = options.db;
     this.#dispatcher = options.dispatcher;
+    this.#committed = options.committed;
     this.#log = options.log;
     this.#notes = new Batcher({
       run: async (ids) => {
@@ -69,8 +80,8 @@ export class Outbox {
   }
 
   /** Gives a committed job to BullMQ, or notes it for the reconciler. Never throws: the job is accepted. */
-  async dispatch(row: DispatchRow): Promise<void> {
-    if (await this.#dispatcher.dispatch(row)) return;
+  async dispatch(row: DispatchRow, by: TransitionMaker): Promise<void> {
+    if (await this.#dispatcher.dispatch(row, by)) return;
     await this.#notes
       .call(row.id)
       .catch((err: unknown) =>
@@ -111,7 +122,7 @@ export class Outbox {
       const taken = await Promise.all(
         rows.map(async ({ pending, ...row }) => {
           const input = own?.get(row.id)?.input;
-          return !pending || (await this.#dispatcher.dispatch(input === undefined ? row : { ...row, input }));
+          return !pending || (await this.#dispatcher.dispatch(input === undefined ? row : { ...row, input }, 'outbox'));
         }),
       );
       crashPoint('outbox.dispatched');
@@ -177,6 +188,7 @@ export class Outbox {
       }
       if (committed.size === 0) return;
       crashPoint('outbox.committed');
+      await this.#committed([...committed.values()]);
       await this.#drainOwn([...committed]);
     } catch (err) {
       if (isTransient(err)) return;

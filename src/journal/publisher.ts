@@ -14,7 +14,7 @@ const MAX_ENDINGS = 1_000;
  *
  * The journal writer announces what it committed (of an `immediate` stream before that). A terminal event
  * does not go through the writer: the module that commits it with the outcome announces it (`Runtime`,
- * `finishJob`, the reconciler, the operator's commands).
+ * `Transitions`, the reconciler, the operator's commands).
  */
 export class Publisher {
   readonly #redis: RedisConnection;

@@ -11,8 +11,8 @@ import {
   type UnfinishedCursor,
 } from '../db/jobs/unfinished.ts';
 import { findOddStreams, findSuperfluous, repairStream } from '../db/reconcile.ts';
-import { type FinishPolicy, finishJob } from '../runtime/finish-job.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import type { FinishPolicy } from '../runtime/transitions.ts';
 import { isUuid } from '../util/uuid.ts';
 import { within } from '../util/with-timeout.ts';
 import { findDelayed, findMissing, keepOwn } from './bullmq-jobs.ts';
@@ -102,7 +102,7 @@ export class Repairs {
     const jobs = [];
     for (const job of [...overdue, ...(await this.#findAbandoned())]) {
       if (this.#closing.aborted) break;
-      if (await finishIfOver(runtime, this.#options.jobs, job)) ended++;
+      if (await finishIfOver(runtime, this.#options.jobs, job, 'reconciler')) ended++;
       else jobs.push(job);
     }
     return { ended, jobs };
@@ -246,7 +246,7 @@ export class Repairs {
     );
     const missing = absent.filter((job) => waiting.has(job.id));
     if (missing.length > 0) crashPoint('reconcile.missing');
-    const done = await inTime(Promise.all(missing.map((job) => dispatcher.redispatch(job))));
+    const done = await inTime(Promise.all(missing.map((job) => dispatcher.redispatch(job, 'reconciler'))));
     if (missing.length > 0) crashPoint('reconcile.dispatched');
     const dispatched = done.filter((taken) => taken).length;
     return { dispatched, refused: done.length - dispatched };
@@ -258,11 +258,12 @@ export async function finishIfOver(
   runtime: Runtime,
   jobs: RepairsOptions['jobs'],
   job: { id: string; name: string; mustEnd: boolean; crashCount: number },
+  by: 'reconciler' | 'doctor',
 ): Promise<boolean> {
   const definition = jobs.get(job.name);
   const maxCrashes = definition?.policy.maxCrashes ?? runtime.settings.maxCrashes;
   if (!job.mustEnd && job.crashCount <= maxCrashes) return false;
-  const finished = await finishJob(runtime, job.id, { definition, committed: 'reconcile.end.after' });
+  const finished = await runtime.transitions.finish(job.id, { by, definition, committed: 'reconcile.end.after' });
   if (finished === undefined) return false;
   runtime.log.info({ jobId: job.id, status: finished.status }, 'job ended by the reconciler');
   // `alerted` is not waited for: a hook that hangs must not hold up the round, nor keep the lock from others.

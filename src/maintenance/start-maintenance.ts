@@ -4,8 +4,10 @@
  */
 import { z } from 'zod';
 import { parseOptions, RANGES, retention, wholeNumber } from '../options.ts';
+import type { JobObserver } from '../runtime/observers.ts';
 import { type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
 import { shareRuntime } from '../runtime/shared-runtime.ts';
+import type { Transitions } from '../runtime/transitions.ts';
 import { Reconciler } from './reconciler.ts';
 import { addReport, emptyReport, Sweeper, type SweepReport, sweepOnce } from './sweeper.ts';
 
@@ -27,6 +29,14 @@ export interface Maintenance {
    * @returns what it did; `busy`: another process was sweeping, and did the rest
    */
   sweep(): Promise<SweepReport & { busy: boolean }>;
+  /**
+   * Tells an observer of every transition that this process makes over these connections, until it is
+   * closed: those of the reconciler and the sweeper, and of processors that share the connections.
+   *
+   * @returns ends that
+   * @throws InputInvalidError it is no function
+   */
+  observe(observer: JobObserver): () => void;
   /** Stops it, and closes the connections to Postgres and Redis unless something else in this process shares them. Idempotent. */
   close(): Promise<void>;
 }
@@ -59,21 +69,33 @@ export function startMaintenance(options: MaintenanceOptions): Maintenance {
   const kept = { streamMs: checked.streamRetentionMs, jobMs: checked.jobRetentionMs };
   const reconciler = new Reconciler({ runtime, jobs: policies, intervalMs: checked.reconcileMs });
   reconciler.start();
-  const sweeper = new Sweeper({ db, log, retention: kept, intervalMs: checked.sweepMs });
+  const expired: Transitions['expired'] = (jobs) => runtime.transitions.expired(jobs);
+  const sweeper = new Sweeper({ db, log, retention: kept, expired, intervalMs: checked.sweepMs });
   if (checked.sweepMs > 0) sweeper.start();
+  const observers: (() => void)[] = [];
   let closed: Promise<void> | undefined;
   return {
     async sweep() {
       const report = emptyReport();
       for (;;) {
-        const round = await sweepOnce(db, { retention: kept, log });
+        const round = await sweepOnce(db, { retention: kept, log, expired });
         if (round === undefined) return { ...report, busy: true };
         addReport(report, round.report);
         if (!round.more) return { ...report, busy: false };
       }
     },
+    observe(observer) {
+      const unobserve = runtime.observers.observe(observer);
+      observers.push(unobserve);
+      return unobserve;
+    },
     close() {
-      closed ??= Promise.all([reconciler.close(), sweeper.close()]).then(() => share.release());
+      closed ??= (async () => {
+        await Promise.all([reconciler.close(), sweeper.close()]);
+        await runtime.observers.idle();
+        for (const unobserve of observers) unobserve();
+        await share.release();
+      })();
       return closed;
     },
   };

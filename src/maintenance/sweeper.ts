@@ -8,7 +8,14 @@
  * may as well do the next.
  */
 import { type Kysely, sql } from 'kysely';
-import { findTenantsToSweep, type Retention, type RetentionKind, sweepAlong, sweepLater } from '../db/retention.ts';
+import {
+  findTenantsToSweep,
+  type RemovedJob,
+  type Retention,
+  type RetentionKind,
+  sweepAlong,
+  sweepLater,
+} from '../db/retention.ts';
 import type { Database } from '../db/schema.ts';
 import { findUnfolded, foldStream, forgetFold } from '../db/streams/fold.ts';
 import { isTransient } from '../db/transient.ts';
@@ -53,6 +60,8 @@ interface SweeperOptions {
   log: Logger;
   /** For tenants without a policy of their own. */
   retention: Retention;
+  /** Jobs that were removed. */
+  expired(jobs: readonly RemovedJob[]): void;
   /** Pause between rounds. */
   intervalMs: number;
 }
@@ -87,10 +96,10 @@ export class Sweeper {
   }
 
   async #runRound(): Promise<void> {
-    const { db, log, retention, intervalMs } = this.#options;
+    const { db, log, retention, intervalMs, expired } = this.#options;
     let more = false;
     try {
-      const round = await sweepOnce(db, { retention, log, signal: this.#closing.signal });
+      const round = await sweepOnce(db, { retention, log, expired, signal: this.#closing.signal });
       more = round?.more ?? false;
     } catch (err) {
       if (isTransient(err)) log.warn({ err }, 'sweep waits for Postgres');
@@ -107,7 +116,14 @@ export class Sweeper {
  */
 export async function sweepOnce(
   db: Kysely<Database>,
-  { retention, log, signal }: { retention: Retention; log: Logger; signal?: AbortSignal | undefined },
+  {
+    retention,
+    log,
+    expired,
+    signal,
+  }: Pick<SweeperOptions, 'retention' | 'log' | 'expired'> & {
+    signal?: AbortSignal | undefined;
+  },
 ): Promise<{ report: SweepReport; more: boolean } | undefined> {
   return db.transaction().execute(async (trx) => {
     const lock = await sql<{ locked: boolean }>`
@@ -121,7 +137,7 @@ export async function sweepOnce(
     try {
       // Removal first: what it removes need not be folded.
       for (const kind of ['job', 'stream'] as const)
-        more = (await retire(db, kind, retention, report, outOfTime)) || more;
+        more = (await retire(db, kind, { retention, expired }, report, outOfTime)) || more;
       more = (await fold(db, log, report, outOfTime)) || more;
     } finally {
       if (Object.values(report).some((n) => n > 0))
@@ -144,11 +160,12 @@ export function addReport(sum: SweepReport, report: SweepReport): void {
 async function retire(
   db: Kysely<Database>,
   kind: RetentionKind,
-  retention: Retention,
+  { retention, expired }: Pick<SweeperOptions, 'retention' | 'expired'>,
   report: SweepReport,
   outOfTime: () => boolean,
 ): Promise<boolean> {
-  const count = ({ seen, removed }: { seen: number; removed: number }) => {
+  const count = ({ seen, removed, gone }: { seen: number; removed: number; gone: readonly RemovedJob[] }) => {
+    expired(gone);
     report[kind === 'job' ? 'removedJobs' : 'expiredStreams'] += removed;
     return seen === BATCH;
   };

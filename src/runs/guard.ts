@@ -6,10 +6,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Job } from 'bullmq';
 import { crashPoint } from '../crash-points.ts';
 import type { ClaimAnswer } from '../db/jobs/claim.ts';
-import { redriveJob } from '../db/jobs/redrive.ts';
 import { isTransient } from '../db/transient.ts';
 import { CancelledError, OncefleetError, toStoredFailure } from '../errors.ts';
-import { finishJob } from '../runtime/finish-job.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { Delivery } from './delivery.ts';
 import { type HandlerSlots, Slot } from './handler-slots.ts';
@@ -156,11 +154,12 @@ export class Guard {
       delivery: attemptsMade,
       restarted: row.restarted ?? false,
       own: job.id === row.jobId,
+      queue: job.queueName,
       as: row.as,
     };
     for (let retry = 0; ; retry++) {
       const sentAt = process.hrtime.bigint();
-      const answer = await this.#runtime.claim(request);
+      const answer = await this.#runtime.transitions.claim(request);
       if (answer.decision !== 'busy' || retry === BUSY_TRIES) return { row, answer, sentAt };
       await delay(2 ** retry * (2 + Math.random()));
     }
@@ -210,7 +209,7 @@ export class Guard {
 
   /** A person retried the job in BullMQ. */
   async #redrive(jobId: string, delivery: Delivery): Promise<unknown> {
-    await redriveJob(this.#runtime.db.kysely, jobId, 'ended');
+    await this.#runtime.transitions.redrive(jobId, 'worker', 'ended');
     crashPoint('retry.redriven');
     this.#runtime.log.info({ jobId }, 'redriven by a retry in BullMQ');
     return this.#deliver(delivery);
@@ -229,7 +228,8 @@ export class Guard {
   /** Ends a job that may not run any more, and answers its delivery. */
   async #finish(jobId: string, delivery: Delivery): Promise<unknown> {
     crashPoint('end.before');
-    const finished = await finishJob(this.#runtime, jobId, {
+    const finished = await this.#runtime.transitions.finish(jobId, {
+      by: 'worker',
       definition: delivery.spec,
       committed: 'end.after',
       delivery: delivery.attemptsMade,

@@ -51,7 +51,7 @@ export class OutcomeWriter {
    * @returns false: too late
    */
   commitRow(verdict: SettledVerdict, claimed: ClaimedJob, delivery: Delivery): Promise<boolean> {
-    return this.commit(this.#row(verdict, claimed, delivery));
+    return this.commit(this.#row(verdict, claimed, delivery), claimed);
   }
 
   #row(verdict: SettledVerdict, { id, fence, options }: ClaimedJob, { spec, attemptsMade }: Delivery): Settlement {
@@ -74,24 +74,24 @@ export class OutcomeWriter {
    * @returns false: too late
    * @throws OncefleetError WRITE_DROPPED nothing was written, although the lease is held
    */
-  async commit(settlement: Settlement): Promise<boolean> {
-    const { runtime } = this.#host;
+  async commit(settlement: Settlement, claimed: ClaimedJob): Promise<boolean> {
+    const { log, transitions } = this.#host.runtime;
     const { id, fence, status, outcome, batch } = settlement;
     try {
-      return await this.#persist(id, () => runtime.settle(settlement));
+      return await this.#persist(id, () => transitions.settle(settlement, claimed));
     } catch (err) {
       if (!isDropped(err) || status === 'completed' || batch === undefined) throw err;
-      runtime.log.error({ err, jobId: id, fence, status, outcome }, 'stream takes no event; its row is settled alone');
-      return this.#persist(id, () => runtime.settle({ ...settlement, batch: undefined }));
+      log.error({ err, jobId: id, fence, status, outcome }, 'stream takes no event; its row is settled alone');
+      return this.#persist(id, () => transitions.settle({ ...settlement, batch: undefined }, claimed));
     }
   }
 
   /** Whether the transaction that `ctx.complete` took part in has committed. */
-  async hasCommitted(settlement: Settlement): Promise<boolean> {
+  async hasCommitted(settlement: Settlement, claimed: ClaimedJob): Promise<boolean> {
     const { runtime } = this.#host;
     const settled = await this.#persist(settlement.id, () => findSettled(runtime.db.kysely, [settlement]));
     if (!settled.has(settlement)) return false;
-    runtime.announce(settlement);
+    runtime.transitions.completed(settlement, claimed);
     return true;
   }
 

@@ -72,7 +72,7 @@ export class Rows {
       if (given !== undefined && job.repeatJobKey !== undefined) this.#warnOfRepeated(job, given);
       const input = withoutKey(data);
       const { policy } = spec;
-      const accepted = await this.#runtime.acceptor.accept(
+      const accepted = await this.#runtime.transitions.create(
         {
           tenant: tenantIn(data, spec.transparent) ?? this.#runtime.settings.tenant,
           name: spec.name,
@@ -94,6 +94,7 @@ export class Rows {
         },
         // A job that BullMQ starts again is no new enqueue: its failure stands.
         job.attemptsStarted > 1 ? 'replay' : policy.onFailedKey,
+        'worker',
       );
       const isSource = accepted.outcome === 'created' || accepted.sourceRef === sourceRef(source);
       return {

@@ -1,7 +1,8 @@
 import type { Transaction } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import type { ClaimedJob } from '../db/jobs/claim.ts';
-import { findEnds, findSettled, type Settlement, settleJobs, writeDropped } from '../db/jobs/settle.ts';
+import { findEnds, findSettled, type Settlement, writeDropped } from '../db/jobs/settle.ts';
+import { attemptOf } from '../db/jobs/states.ts';
 import { asOwn } from '../db/own-schema.ts';
 import { isTransient } from '../db/transient.ts';
 import {
@@ -23,7 +24,6 @@ import type { RunInProgress } from './run-registry.ts';
 import { Stop } from './stop.ts';
 import {
   attemptEvent,
-  attemptOf,
   encodeResult,
   isContinued,
   type SettledVerdict,
@@ -208,7 +208,7 @@ export class Run implements RunInProgress {
     const settlement = await outcomes.plan(verdict, this.#claimed, stream, this.#delivery);
     this.#lease.settling();
     const own = asOwn(trx, runtime.db.schema);
-    const accepted = await settleJobs(own, [settlement]);
+    const accepted = await runtime.transitions.settleIn(own, settlement);
     if (!accepted.has(settlement)) {
       const first = this.#completion;
       if (first !== undefined && (await findSettled(own, [first])).has(first))
@@ -227,20 +227,18 @@ export class Run implements RunInProgress {
     const claimed = this.#claimed;
     this.#lease.settling();
     const completion = this.#completion;
-    if (completion !== undefined && (await outcomes.hasCommitted(completion)))
+    if (completion !== undefined && (await outcomes.hasCommitted(completion, claimed)))
       return { kind: 'completed', result: completion.result };
     if (verdict.kind === 'lost') throw verdict.error;
     if (verdict.kind !== 'completed') await rows.keepData(claimed, this.#delivery);
     const settlement = await outcomes.plan(verdict, claimed, this.stream, this.#delivery);
-    if (!(await outcomes.commit(settlement)))
+    if (!(await outcomes.commit(settlement, claimed)))
       throw new LeaseLostError(claimed.id, claimed.fence, 'the outcome found the row at another fence');
-    const { log } = runtime;
-    const failed = verdict.kind === 'failed' || verdict.kind === 'retry';
-    if (!failed && !log.isLevelEnabled('debug')) return verdict;
-    const { outcome, status } = settlement;
-    const ids = { jobId: claimed.id, fence: claimed.fence, outcome, status };
-    if (failed) log.warn({ ...ids, err: verdict.error }, 'attempt failed');
-    else log.debug(ids, 'run settled');
+    if (verdict.kind === 'failed' || verdict.kind === 'retry') {
+      const { outcome, status } = settlement;
+      const ids = { jobId: claimed.id, fence: claimed.fence, outcome, status };
+      runtime.log.warn({ ...ids, err: verdict.error }, 'attempt failed');
+    }
     return verdict;
   }
 
@@ -274,7 +272,7 @@ export class Run implements RunInProgress {
     const { outcomes } = this.#host;
     const verdict: SettledVerdict = { kind: 'interrupted' };
     const settlement = await outcomes.plan(verdict, this.#claimed, this.stream, this.#delivery);
-    return (await outcomes.commit(settlement)) ? verdict : undefined;
+    return (await outcomes.commit(settlement, this.#claimed)) ? verdict : undefined;
   }
 
   /**

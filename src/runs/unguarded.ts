@@ -72,7 +72,8 @@ async function save(
       if (answer.decision !== 'claimed') break;
       const { fence, nextSeq } = answer.job;
       const stream = runtime.writer.open({ streamId: row.jobId, fence, nextSeq, onRefused: () => undefined });
-      await runtime.settle(await outcomes.plan({ kind: 'completed', result }, answer.job, stream, delivery));
+      const settlement = await outcomes.plan({ kind: 'completed', result }, answer.job, stream, delivery);
+      await runtime.transitions.settle(settlement, answer.job);
       return result === null ? undefined : JSON.parse(result);
     } catch (err) {
       if (!isTransient(err)) throw err;

@@ -3,7 +3,7 @@ import { type Job, UnrecoverableError } from 'bullmq';
 import type { ClaimedJob } from '../db/jobs/claim.ts';
 import type { RowOptions } from '../db/jobs/insert.ts';
 import type { Settlement } from '../db/jobs/settle.ts';
-import type { LastOutcome } from '../db/jobs/states.ts';
+import { attemptOf, type LastOutcome } from '../db/jobs/states.ts';
 import { rowTerminalJson } from '../db/streams/terminal.ts';
 import {
   CancelledError,
@@ -119,11 +119,6 @@ export function settlementOf(
     default:
       return verdict satisfies never;
   }
-}
-
-/** Which attempt of its job a claim is: a deferral by the processor is none of its own. */
-export function attemptOf(claimed: Pick<ClaimedJob, 'crashCount' | 'errorCount' | 'interruptionCount'>): number {
-  return claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
 }
 
 /** What the stream says of a verdict; an interruption is told by the `attempt` that follows it. */

@@ -4,6 +4,7 @@ import type { JobClient } from '../client/client.ts';
 import { InputInvalidError, type Issue } from '../errors.ts';
 import { type Backoff, type JobContext, type JobPolicy, policyShape, toPolicy } from '../jobs/define-job.ts';
 import { aFunction, parseOptions } from '../options.ts';
+import type { JobObserver } from '../runtime/observers.ts';
 import { type RuntimeOptions, runtimeIssues, runtimeShape } from '../runtime/runtime.ts';
 import { type RuntimeShare, shareOf, shareRuntime } from '../runtime/shared-runtime.ts';
 import { within } from '../util/with-timeout.ts';
@@ -84,6 +85,14 @@ export interface GuardedProcessor<R, J = Job> {
   /** Aborts running handlers; their jobs go back to wait for another worker and spend no attempt. */
   interrupt(): void;
   /**
+   * Tells an observer of every transition that this process makes over the connections of this processor,
+   * until it is closed: also those of other processors that share them.
+   *
+   * @returns ends that
+   * @throws InputInvalidError it is no function
+   */
+  observe(observer: JobObserver): () => void;
+  /**
    * Lets go of Postgres and Redis, once every processor of this process that shares them has been
    * closed. Call it after `worker.close()`: handlers that still run, after a forced close, are interrupted
    * and their leases released; BullMQ's stalled check gives their jobs to another worker. Idempotent.
@@ -113,6 +122,7 @@ export function withIdempotency<R, J extends DeliveredJob = Job>(
   const guard = new Guard(runtime);
   const specs = new Map<string, JobSpec>();
   const forget: (() => void)[] = [];
+  const observers: (() => void)[] = [];
   let closed = false;
   const keyOf = options.key as ((job: unknown) => string | undefined) | undefined;
   const fingerprinted = options.fingerprint as Fingerprinted | undefined;
@@ -149,12 +159,19 @@ export function withIdempotency<R, J extends DeliveredJob = Job>(
   let ended: Promise<void> | undefined;
   return Object.assign(guarded, {
     interrupt: () => guard.interrupt(),
+    observe: (observer: JobObserver) => {
+      const unobserve = runtime.observers.observe(observer);
+      observers.push(unobserve);
+      return unobserve;
+    },
     close: () => {
       closed = true;
       ended ??= (async () => {
         for (const each of forget.splice(0)) each();
         guard.abandon();
         await within(CLOSE_WAIT_MS, guard.idle(), () => guard.stopWaiting());
+        await runtime.observers.idle();
+        for (const unobserve of observers) unobserve();
         await share.release();
       })();
       return ended;

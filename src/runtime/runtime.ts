@@ -2,13 +2,8 @@
 import { hostname } from 'node:os';
 import { sql } from 'kysely';
 import { z } from 'zod';
-import { crashPoint } from '../crash-points.ts';
 import { createDb, type Db } from '../db/client.ts';
-import { type ClaimAnswer, type ClaimRequest, claimJobs } from '../db/jobs/claim.ts';
-import { findEnds, type Settlement, type SettlementEnd, settleJobs, writeDropped } from '../db/jobs/settle.ts';
 import { findInput, setSource } from '../db/jobs/source.ts';
-import type { EventBatch } from '../db/streams/segments.ts';
-import { isTransient } from '../db/transient.ts';
 import { Acceptor } from '../enqueue/accept.ts';
 import { Dispatcher } from '../enqueue/dispatcher.ts';
 import { Outbox } from '../enqueue/outbox.ts';
@@ -34,14 +29,15 @@ import {
 } from '../options.ts';
 import { closeRedis, connectRedis, queuePrefix, trackDuplicates } from '../redis/connections.ts';
 import type { RedisConnection } from '../redis/pubsub.ts';
-import { Batcher } from '../util/batcher.ts';
 import { uuidV7 } from '../util/uuid.ts';
 import { within } from '../util/with-timeout.ts';
 import { Cancels } from './cancels.ts';
 import { Control } from './control.ts';
+import { Observers } from './observers.ts';
 import { OtherQueues } from './other-queues.ts';
 import { Pauses } from './pauses.ts';
 import { PoisonAlerts } from './poison-alerts.ts';
+import { Transitions } from './transitions.ts';
 
 /** How long a health check waits for each service, ms. */
 const HEALTH_WAIT_MS = 2_000;
@@ -141,7 +137,8 @@ export class Runtime {
   readonly settings: RuntimeSettings;
   readonly log: Logger;
   readonly db: Db;
-  readonly acceptor: Acceptor;
+  readonly observers: Observers;
+  readonly transitions: Transitions;
   readonly dispatcher: Dispatcher;
   readonly outbox: Outbox;
   readonly otherQueues: OtherQueues;
@@ -158,8 +155,6 @@ export class Runtime {
   readonly #duplicates: ReadonlySet<RedisConnection>;
   readonly #publishRedis: RedisConnection;
   readonly #subscriber: RedisConnection;
-  readonly #claims: Batcher<ClaimRequest, ClaimAnswer>;
-  readonly #settlements: Batcher<Settlement, SettlementEnd>;
   #closed: Promise<void> | undefined;
   #owners = 0;
 
@@ -195,7 +190,18 @@ export class Runtime {
     this.writer = new JournalWriter({ db, publisher: this.publisher, log, lingerMs: options.lingerMs });
     this.leases = new LeaseKeeper({ ...this.settings, log });
     this.cancels = new Cancels({ db, leases: this.leases, log });
-    this.acceptor = new Acceptor(db);
+    this.observers = new Observers({ log, process: this.workerId });
+    this.poisonAlerts = new PoisonAlerts({ db, log });
+    const transitions = new Transitions({
+      db,
+      acceptor: new Acceptor(db),
+      publisher: this.publisher,
+      poisonAlerts: this.poisonAlerts,
+      observers: this.observers,
+      settings: this.settings,
+      workerId: this.workerId,
+    });
+    this.transitions = transitions;
     this.dispatcher = new Dispatcher({
       redis: this.#redis,
       prefix,
@@ -204,9 +210,11 @@ export class Runtime {
         findInput: (id) => findInput(db, id),
         setSource: (id, source) => setSource(db, id, source, 'pending'),
       },
+      dispatched: (row, by) => transitions.dispatched(row, by),
       log,
     });
-    this.outbox = new Outbox({ db, dispatcher: this.dispatcher, log });
+    const { dispatcher } = this;
+    this.outbox = new Outbox({ db, dispatcher, committed: (rows) => transitions.committed(rows), log });
     this.otherQueues = new OtherQueues({ db, redis: this.#redis, log, prefixOf: (queue) => this.queuePrefix(queue) });
     this.pauses = new Pauses({
       db,
@@ -216,19 +224,6 @@ export class Runtime {
         queuePrefix === this.queuePrefix(queue)
           ? this.dispatcher.queue(queue)
           : this.otherQueues.at(queuePrefix, queue),
-    });
-    this.poisonAlerts = new PoisonAlerts({ db, log });
-    this.#claims = new Batcher({
-      run: (claims) => claimJobs(db, claims, this.workerId),
-      isolate: (error) => !isTransient(error),
-      maxBatch: 200,
-      maxInFlight: 3,
-    });
-    this.#settlements = new Batcher({
-      run: (settlements) => this.#settle(settlements),
-      isolate: (error) => !isTransient(error),
-      maxBatch: 200,
-      maxInFlight: 3,
     });
   }
 
@@ -255,25 +250,6 @@ export class Runtime {
     for (const redis of this.#duplicates) redis.disconnect();
   }
 
-  claim(request: ClaimRequest): Promise<ClaimAnswer> {
-    return this.#claims.call(request);
-  }
-
-  /**
-   * @returns false: the lease is lost, nothing was written
-   * @throws OncefleetError WRITE_DROPPED nothing was written, although the lease is held
-   */
-  async settle(settlement: Settlement): Promise<boolean> {
-    const end = await this.#settlements.call(settlement);
-    if (end === 'dropped') throw writeDropped('the outcome', settlement);
-    return end !== 'lost';
-  }
-
-  /** Tells followers of a settlement that was committed elsewhere than in `settle`. */
-  announce(settlement: Settlement): void {
-    this.#announce([settlement]);
-  }
-
   /** What is wrong with Postgres and Redis, `undefined` for what answers. */
   async health(): Promise<{ postgres: string | undefined; redis: string | undefined }> {
     const [postgres, redis] = await Promise.all([
@@ -292,34 +268,11 @@ export class Runtime {
       await this.leases.close();
       await this.dispatcher.close();
       await this.otherQueues.close();
+      await this.observers.close();
       await Promise.all([this.#redis, this.#publishRedis, this.#subscriber].map(closeRedis));
       await this.db.close();
     })();
     return this.#closed;
-  }
-
-  async #settle(settlements: readonly Settlement[]): Promise<SettlementEnd[]> {
-    const db = this.db.kysely;
-    crashPoint('settle.before');
-    const accepted = await settleJobs(db, settlements);
-    crashPoint('settle.after');
-    const refused = settlements.filter((settlement) => !accepted.has(settlement));
-    const refusals = refused.length === 0 ? undefined : await findEnds(db, refused);
-    const ends = settlements.map((settlement) => refusals?.get(settlement) ?? 'settled');
-    this.#announce(settlements.filter((_, i) => ends[i] === 'settled'));
-    return ends;
-  }
-
-  #announce(settlements: readonly Settlement[]): void {
-    const announcements: { batch: EventBatch; end: boolean }[] = [];
-    const silentlyEnded: string[] = [];
-    for (const { id, batch, status } of settlements) {
-      const end = status !== 'pending';
-      if (batch !== undefined) announcements.push({ batch, end });
-      else if (end) silentlyEnded.push(id);
-    }
-    this.publisher.publish(announcements);
-    this.publisher.publishEndings(silentlyEnded);
   }
 }
 

@@ -145,7 +145,12 @@ export function createFleet(options: FleetOptions): Fleet {
       const report = emptyReport();
       for (;;) {
         signal?.throwIfAborted();
-        const round = await sweepOnce(db, { retention, log: runtime.log, signal });
+        const round = await sweepOnce(db, {
+          retention,
+          log: runtime.log,
+          expired: (jobs) => runtime.transitions.expired(jobs),
+          signal,
+        });
         if (round === undefined) return { ...report, busy: true };
         addReport(report, round.report);
         if (!round.more) return { ...report, busy: false };

@@ -90,6 +90,7 @@ export async function startWorker(runtime: Runtime, client: JobClient, options: 
     db: runtime.db.kysely,
     log: runtime.log,
     retention: options.retention,
+    expired: (jobs) => runtime.transitions.expired(jobs),
     intervalMs: options.sweepMs,
   });
   if (options.sweepMs > 0) sweeper.start();

@@ -66,6 +66,7 @@ function callsOf(ids: { waiting: string; ended: string; failed: string }): Calls
     result: (result) => expect(result(ended)).rejects.toThrow('cancelled'),
     pauseQueue: (pauseQueue) => pauseQueue('echo'),
     resumeQueue: (resumeQueue) => resumeQueue('echo'),
+    observe: async (observe) => observe(() => undefined)(),
     health: async (health) => expect(await health()).toEqual({ postgres: undefined, redis: undefined }),
     work: async (work) => (await work()).close(),
     sweep: (sweep) => sweep(),
@@ -144,9 +145,10 @@ describe.each(COPIES)('a method %s', (_, copy) => {
     const options = { databaseUrl: file.url, redisUrl: testRedisUrl(), prefix: uniquePrefix() };
     const guarded = withIdempotency(async () => 'done', options);
     // A function: what can be copied of it are its methods.
-    const methods = { interrupt: guarded.interrupt, close: guarded.close };
+    const methods = { interrupt: guarded.interrupt, observe: guarded.observe, close: guarded.close };
     await callEach(copy(methods), {
       interrupt: async (interrupt) => interrupt(),
+      observe: async (observe) => observe(() => undefined)(),
       close: (close) => close(),
     });
   });
@@ -155,6 +157,7 @@ describe.each(COPIES)('a method %s', (_, copy) => {
     const options = { databaseUrl: file.url, redisUrl: testRedisUrl(), prefix: uniquePrefix() };
     await callEach(copy(startMaintenance({ ...options, sweepMs: 0 })), {
       sweep: (sweep) => sweep(),
+      observe: async (observe) => observe(() => undefined)(),
       close: (close) => close(),
     });
   });

@@ -310,7 +310,7 @@ describe('redrive', () => {
     await claimFree(file.db, id);
     const error = '{"code":"HANDLER_ERROR","message":"no"}';
     await settleJobs(file.db, [settlement(id, 1, { status: 'failed', outcome: 'error', result: null, error })]);
-    expect(await redriveJob(file.db, id)).toEqual({ queue: 'job' });
+    expect(await redriveJob(file.db, id)).toEqual({ queue: 'job', tenant: 'default', name: 'job', fence: 1 });
     expect(await rowOf(file.db, id)).toMatchObject({
       status: 'pending',
       error_count: 0,

@@ -573,7 +573,7 @@ describe('a process that closes with many commits to dispatch', () => {
       );
     });
     const dispatcher = { dispatch: (row: DispatchRow) => dispatch(runtime, row) } as unknown as Dispatcher;
-    const outbox = new Outbox({ db: file.db, log: runtime.log, dispatcher });
+    const outbox = new Outbox({ db: file.db, log: runtime.log, dispatcher, committed: async () => undefined });
     const client = await file.pool.connect();
     await client.query('begin');
     const inserted = await client.query<{ id: string; xid: string }>(
@@ -601,7 +601,7 @@ describe('a process that closes with many commits to dispatch', () => {
       dispatching.resolve();
       await held.promise;
       dispatched.add(row.id);
-      return runtime.dispatcher.dispatch(row);
+      return runtime.dispatcher.dispatch(row, 'outbox');
     });
     let closes = 0;
     const closed = Promise.all([1, 2].map(() => outbox.close().then(() => closes++)));

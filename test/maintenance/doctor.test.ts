@@ -46,7 +46,8 @@ async function createDispatched(
   const { delayMs = 0, priority = 0 } = overrides;
   const options = { priority, attempts: 3, backoff: { type: 'fixed' as const, delayMs: 0 } };
   const id = await insertJob(file.db, { delayMs, options });
-  await runtime.dispatcher.dispatch({ id, tenant: 'default', name: 'job', queue: 'job', key: null, options, delayMs });
+  const row = { id, tenant: 'default', name: 'job', queue: 'job', key: null, options, delayMs };
+  await runtime.dispatcher.dispatch(row, 'client');
   return id;
 }
 

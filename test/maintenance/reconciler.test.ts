@@ -35,15 +35,18 @@ async function createReconciler() {
     runtime,
     onPoison,
     dispatch: (id: string, delayMs = 0) =>
-      runtime.dispatcher.dispatch({
-        id,
-        tenant: 'default',
-        name: 'job',
-        queue: 'job',
-        key: null,
-        options: { priority: 0, attempts: 3, backoff: { type: 'fixed', delayMs: 0 } },
-        delayMs,
-      }),
+      runtime.dispatcher.dispatch(
+        {
+          id,
+          tenant: 'default',
+          name: 'job',
+          queue: 'job',
+          key: null,
+          options: { priority: 0, attempts: 3, backoff: { type: 'fixed', delayMs: 0 } },
+          delayMs,
+        },
+        'client',
+      ),
     stateOf: (id: string) => runtime.dispatcher.queue('job').getJobState(id),
     key: (name: string) => runtime.dispatcher.queue('job').toKey(name),
     announcedOf: (id: string) => announced.filter(({ batch }) => batch.streamId === id),

@@ -20,6 +20,7 @@ const file = useDatabase();
 
 const DAY = 86_400_000;
 const DEFAULTS = { streamMs: 7 * DAY, jobMs: 30 * DAY };
+const expired = () => undefined;
 
 beforeEach(async () => {
   await sql`
@@ -29,7 +30,7 @@ beforeEach(async () => {
 
 /** A round that does all there is to do. */
 async function sweep(retention = DEFAULTS): Promise<SweepReport | undefined> {
-  const round = await sweepOnce(file.db, { retention, log: silentLogger() });
+  const round = await sweepOnce(file.db, { retention, expired, log: silentLogger() });
   expect(round?.more).toBe(false);
   return round?.report;
 }
@@ -247,7 +248,7 @@ describe('folding', () => {
   it('is done by one process at a time', async () => {
     await file.db.transaction().execute(async (trx) => {
       await sql`select pg_advisory_xact_lock(${0x73776570})`.execute(trx);
-      expect(await sweepOnce(file.db, { retention: DEFAULTS, log: silentLogger() })).toBeUndefined();
+      expect(await sweepOnce(file.db, { retention: DEFAULTS, expired, log: silentLogger() })).toBeUndefined();
     });
     expect(await sweep()).toBeDefined();
   });
@@ -490,7 +491,7 @@ describe('retention', () => {
     for (let n = 0; n < 3; n++) await (await openStream(file.db, { ageMs: 31 * DAY })).end();
     const stop = new AbortController();
     stop.abort();
-    const round = await sweepOnce(file.db, { retention: DEFAULTS, log: silentLogger(), signal: stop.signal });
+    const round = await sweepOnce(file.db, { retention: DEFAULTS, expired, log: silentLogger(), signal: stop.signal });
     expect(round).toMatchObject({ more: true, report: { removedJobs: 0 } });
     expect(await sweep()).toMatchObject({ removedJobs: 3 });
   });

@@ -527,15 +527,18 @@ describe('redrive', () => {
     const runtime = new Runtime({ databaseUrl: file.url, redisUrl: testRedisUrl(), prefix });
     onTestFinished(() => runtime.close());
     const row = await rowOf(file.db, handle.id);
-    await runtime.dispatcher.redispatch({
-      id: row.id,
-      tenant: row.tenant,
-      name: row.name,
-      queue: row.queue,
-      key: null,
-      options: JSON.parse(row.options),
-      delayMs: 0,
-    });
+    await runtime.dispatcher.redispatch(
+      {
+        id: row.id,
+        tenant: row.tenant,
+        name: row.name,
+        queue: row.queue,
+        key: null,
+        options: JSON.parse(row.options),
+        delayMs: 0,
+      },
+      'client',
+    );
     // Delivered again, it repeats its failure.
     await expect
       .poll(async () => (await queue.getJob(handle.id))?.finishedOn ?? 0, { timeout: 10_000 })

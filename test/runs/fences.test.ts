@@ -17,7 +17,7 @@ import { findSettled, type Settlement, settleJobs } from '../../src/db/jobs/sett
 import { RENEW_LEASES } from '../../src/db/leases.ts';
 import { appendBatches, type EventBatch, findHeads } from '../../src/db/streams/segments.ts';
 import { defineJob, type JobContext } from '../../src/index.ts';
-import { Runtime } from '../../src/runtime/runtime.ts';
+import { Transitions } from '../../src/runtime/transitions.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { blockEventLoop } from '../helpers/block.ts';
 import { connectionLost } from '../helpers/faulty-db.ts';
@@ -677,7 +677,7 @@ it('a process that took a job over from itself ends the run that has the fence, 
   await queue.add('twice', { n: 1, idempotencyKey: 'k' });
   await expect.poll(() => started).toEqual([1, 2]);
   // Both outcomes wait for a statement that is held up, and share the next one.
-  const settle = vi.spyOn(Runtime.prototype, 'settle');
+  const settle = vi.spyOn(Transitions.prototype, 'settle');
   onTestFinished(() => settle.mockRestore());
   const other = await fleet.enqueue(job, { n: 2 });
   await file.db.transaction().execute(async (trx) => {

@@ -2,9 +2,8 @@
 import { pino } from 'pino';
 import { afterEach, expect, it, vi } from 'vitest';
 import { z } from 'zod';
-import type { Settlement } from '../../src/db/jobs/settle.ts';
 import { defineJob } from '../../src/index.ts';
-import { Runtime } from '../../src/runtime/runtime.ts';
+import { Transitions } from '../../src/runtime/transitions.ts';
 import { rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 
@@ -51,9 +50,9 @@ it('an outcome that is committed and not yet answered is no lost lease', async (
   const job = defineJob({ name: 'settling', input: z.object({}), run: async () => 'done' });
   const committed = Promise.withResolvers<string>();
   const held = Promise.withResolvers<void>();
-  const settle = Runtime.prototype.settle;
-  vi.spyOn(Runtime.prototype, 'settle').mockImplementation(async function (this: Runtime, settlement: Settlement) {
-    const accepted = await settle.call(this, settlement);
+  const settle = Transitions.prototype.settle;
+  vi.spyOn(Transitions.prototype, 'settle').mockImplementation(async function (this: Transitions, settlement, claimed) {
+    const accepted = await settle.call(this, settlement, claimed);
     if (settlement.result === '"done"') {
       committed.resolve(settlement.id);
       await held.promise;

@@ -1,9 +1,11 @@
 /** The table of what becomes of a run, by how it ended. No server: a verdict is a pure function. */
+
 import { type Job, UnrecoverableError } from 'bullmq';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { ClaimedJob } from '../../src/db/jobs/claim.ts';
 import { clampRowOptions } from '../../src/db/jobs/row-options.ts';
+import { attemptOf } from '../../src/db/jobs/states.ts';
 import {
   CancelledError,
   InputInvalidError,
@@ -15,7 +17,6 @@ import {
 } from '../../src/errors.ts';
 import { CENTURY_MS } from '../../src/numbers.ts';
 import {
-  attemptOf,
   encodeResult,
   settlementOf,
   verdictByBullMQ,
@@ -33,6 +34,7 @@ function claimed(errorCount: number, options: unknown = {}): ClaimedJob {
     owner: 'owner',
     tenant: 'default',
     name: 'job',
+    queue: 'job',
     key: null,
     fence: 1,
     input: '{}',
@@ -45,6 +47,7 @@ function claimed(errorCount: number, options: unknown = {}): ClaimedJob {
     checkpointSeq: null,
     deadlineLeftMs: null,
     nextSeq: 0,
+    claimedAt: 0,
   };
 }
 

@@ -1,5 +1,6 @@
 import type { CompiledQuery } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import type { ClaimedJob } from '../../src/db/jobs/claim.ts';
 import { Runtime } from '../../src/runtime/runtime.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { connectionLost } from '../helpers/faulty-db.ts';
@@ -7,6 +8,9 @@ import { claimFree, insertJob, rowOf, settlement, useDatabase } from '../helpers
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 
 const file = useDatabase();
+
+/** Observers would be told of it. */
+const CLAIMED = {} as ClaimedJob;
 
 /** What a process shares, and the outcomes it announces. */
 function createRuntime() {
@@ -40,15 +44,15 @@ describe('an outcome', () => {
     const end = settlement(id, 1, {
       batch: { streamId: id, fence: 1, firstSeq: 0, events: ['{"type":"end","result":1}'] },
     });
-    await expect(runtime.settle(end)).rejects.toThrow('Connection terminated');
-    expect(await runtime.settle(end)).toBe(true);
+    await expect(runtime.transitions.settle(end, CLAIMED)).rejects.toThrow('Connection terminated');
+    expect(await runtime.transitions.settle(end, CLAIMED)).toBe(true);
     expect(announced).toEqual([{ batch: end.batch, end: true }]);
   });
 
   it('of a silent job is announced, with nothing but that it is there to be read', async () => {
     const { runtime, endings } = createRuntime();
     const id = await claimed();
-    expect(await runtime.settle(settlement(id, 1))).toBe(true);
+    expect(await runtime.transitions.settle(settlement(id, 1), CLAIMED)).toBe(true);
     expect(endings).toEqual([id]);
   });
 
@@ -56,8 +60,8 @@ describe('an outcome', () => {
     const { runtime } = createRuntime();
     const [bad, good] = [await claimed(), await claimed()];
     const outcomes = await Promise.allSettled([
-      runtime.settle(settlement(bad, 1, { result: 'not json' })),
-      runtime.settle(settlement(good, 1)),
+      runtime.transitions.settle(settlement(bad, 1, { result: 'not json' }), CLAIMED),
+      runtime.transitions.settle(settlement(good, 1), CLAIMED),
     ]);
     expect(outcomes).toMatchObject([{ status: 'rejected' }, { status: 'fulfilled', value: true }]);
     expect((await rowOf(file.db, good)).status).toBe('completed');
@@ -71,8 +75,8 @@ describe('a claim', () => {
     const request = { ttlMs: 60_000, maxCrashes: 5, delivery: 0, own: true };
     const good = await insertJob(file.db);
     const answers = await Promise.allSettled([
-      runtime.claim({ ...request, id: 'no uuid', owner: uuidV7() }),
-      runtime.claim({ ...request, id: good, owner: uuidV7() }),
+      runtime.transitions.claim({ ...request, id: 'no uuid', owner: uuidV7() }),
+      runtime.transitions.claim({ ...request, id: good, owner: uuidV7() }),
     ]);
     expect(answers).toMatchObject([{ status: 'rejected' }, { status: 'fulfilled', value: { decision: 'claimed' } }]);
   });

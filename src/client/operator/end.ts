@@ -1,9 +1,6 @@
 /** Cancelling rows that nobody runs. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { cancelWaiting, findShownRows, type ShownRow } from '../../db/operator.ts';
-import { rowTerminalJson } from '../../db/streams/terminal.ts';
-import { CancelledError, toStoredFailure } from '../../errors.ts';
-import { finishJob } from '../../runtime/finish-job.ts';
+import { findShownRows, type ShownRow } from '../../db/operator.ts';
 import { type Delivery, isOver, rowsToEnd } from './deliveries.ts';
 import type { OperatorHost } from './host.ts';
 
@@ -48,23 +45,14 @@ export async function endRows(host: OperatorHost, rows: readonly ShownRow[]): Pr
 
 /** @returns the ids of those that are cancelled; the others are locked or no longer pending */
 async function cancelPending({ runtime }: OperatorHost, rows: readonly ShownRow[]): Promise<string[]> {
-  const { db, settings, publisher, log } = runtime;
-  const terminalJson = rowTerminalJson({ status: 'cancelled', result: null, error: null });
-  const cancelled = await cancelWaiting(
-    db.kysely,
-    rows.map(({ id }) => ({ id, errorJson: JSON.stringify(toStoredFailure(new CancelledError(id))) })),
-    { terminalJson, resultTtlMs: settings.resultTtlMs },
+  const cancelled = await runtime.transitions.cancelWaiting(
+    rows.map(({ id }) => id),
+    'board',
   );
-  publisher.publish(
-    cancelled.map(({ id, fence, seq }) => ({
-      batch: { streamId: id, fence, firstSeq: seq, events: [terminalJson] },
-      end: true,
-    })),
-  );
-  for (const { id } of cancelled) log.info({ jobId: id }, 'job cancelled by an operator');
-  return cancelled.map(({ id }) => id);
+  for (const jobId of cancelled) runtime.log.info({ jobId }, 'job cancelled by an operator');
+  return cancelled;
 }
 
 async function endAbandoned({ runtime }: OperatorHost, id: string): Promise<boolean> {
-  return (await finishJob(runtime, id, { definition: undefined, cancel: 'now' })) !== undefined;
+  return (await runtime.transitions.finish(id, { by: 'board', definition: undefined, cancel: 'now' })) !== undefined;
 }

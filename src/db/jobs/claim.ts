@@ -19,6 +19,8 @@ export interface ClaimRequest {
   restarted?: boolean;
   /** BullMQ has the job under the row's id; another client's duplicate has an id, and a count, of its own. */
   own: boolean;
+  /** That of the delivery. */
+  queue?: string;
   /** What the delivery calls the job, which must be what its row says. Undefined: the row was found or made by what it is. */
   as?: { tenant: string; name: string } | undefined;
 }
@@ -29,6 +31,8 @@ export interface ClaimedJob {
   owner: string;
   tenant: string;
   name: string;
+  /** That of the delivery. */
+  queue: string;
   key: string | null;
   fence: number;
   /** JSON text. */
@@ -45,6 +49,8 @@ export interface ClaimedJob {
   deadlineLeftMs: number | null;
   /** The seq at which its stream continues. */
   nextSeq: number;
+  /** When the claim was answered, by `performance.now()`. */
+  claimedAt: number;
 }
 
 export type ClaimAnswer =
@@ -54,8 +60,8 @@ export type ClaimAnswer =
   | { decision: 'cancelled' }
   /** A person retried the failed job in BullMQ, or a completed one that has no key. */
   | { decision: 'retried' }
-  /** `heldMs`: for how long its owner has had it. */
-  | { decision: 'held'; leaseLeftMs: number; heldMs: number }
+  /** `heldMs`: for how long its owner has had it, at `fence`. */
+  | { decision: 'held'; leaseLeftMs: number; heldMs: number; tenant: string; name: string; fence: number }
   /** The process that meets it finishes it: cancel requested, deadline passed, crashed too often. */
   | { decision: 'end'; why: AbandonReason }
   /** Somebody holds the row's lock just now. */
@@ -116,8 +122,8 @@ export async function claimJobs(
     // What speaks for the job calls it something else: this one is asked about by itself.
     if (!isSame(first.get(request.id)?.as, request.as)) return { decision: 'busy' };
     if (row.decision === 'claimed' && first.get(request.id) !== request)
-      return { decision: 'held', leaseLeftMs: request.ttlMs, heldMs: 0 };
-    return toAnswer(row, request.owner);
+      return { decision: 'held', leaseLeftMs: request.ttlMs, heldMs: 0, ...heldJobOf(row) };
+    return toAnswer(row, request);
   });
 }
 
@@ -247,7 +253,7 @@ const CLAIM_ANY = `with want as (
     select j.id, j.status, j.result from oncefleet.jobs j join want w on w.id = j.id
     where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null and ${NAMED_RIGHT}
   ), found as (
-    select j.id, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.ended_at_delivery,
+    select j.id, j.tenant as row_tenant, j.name as row_name, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.ended_at_delivery,
       j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own, w.restarted
     from oncefleet.jobs j join want w on w.id = j.id
     where (j.status not in ('completed', 'cancelled') or j.ended_at_delivery is not null) and ${NAMED_RIGHT}
@@ -301,14 +307,14 @@ const CLAIM_ANY = `with want as (
   select d.id, d.decision, d.old_result, d.old_error,
     extract(epoch from d.lease_expires_at - clock_timestamp())::float8 * 1000 as lease_left_ms,
     extract(epoch from clock_timestamp() - d.claimed_at)::float8 * 1000 as held_ms,
-    c.tenant, c.name, c.idempotency_key, c.fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
+    coalesce(c.tenant, d.row_tenant) as tenant, coalesce(c.name, d.row_name) as name, c.idempotency_key, coalesce(c.fence, d.held_fence) as fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
     c.last_outcome, c.checkpoint, c.checkpoint_seq,
     extract(epoch from c.deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms,
     h.next_seq
   from (
-    select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at from decided
+    select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at, row_tenant, row_name, fence as held_fence from decided
     union all
-    select id, status, result, null, null, null from ended
+    select id, status, result, null, null, null, null, null, null from ended
   ) d
   left join claimed c on c.id = d.id left join head h on h.stream_id = d.id`;
 
@@ -334,7 +340,7 @@ async function claimAny(
   return new Map(result.rows.map((row) => [row.id, row]));
 }
 
-function toAnswer(row: ClaimRow, owner: string): ClaimAnswer {
+function toAnswer(row: ClaimRow, { owner, queue = '' }: ClaimRequest): ClaimAnswer {
   switch (row.decision) {
     case 'claimed':
       return {
@@ -344,6 +350,7 @@ function toAnswer(row: ClaimRow, owner: string): ClaimAnswer {
           owner,
           tenant: row.tenant,
           name: row.name,
+          queue,
           key: row.idempotency_key,
           fence: row.fence,
           input: row.input,
@@ -356,6 +363,7 @@ function toAnswer(row: ClaimRow, owner: string): ClaimAnswer {
           checkpointSeq: row.checkpoint_seq,
           deadlineLeftMs: row.deadline_left_ms,
           nextSeq: row.next_seq ?? 0,
+          claimedAt: performance.now(),
         },
       };
     case 'completed':
@@ -363,7 +371,12 @@ function toAnswer(row: ClaimRow, owner: string): ClaimAnswer {
     case 'failed':
       return { decision: 'failed', error: JSON.parse(row.old_error ?? 'null') as StoredFailure };
     case 'held':
-      return { decision: 'held', leaseLeftMs: row.lease_left_ms ?? 0, heldMs: row.held_ms ?? 0 };
+      return {
+        decision: 'held',
+        leaseLeftMs: row.lease_left_ms ?? 0,
+        heldMs: row.held_ms ?? 0,
+        ...heldJobOf(row),
+      };
     case 'cancel':
     case 'deadline':
     case 'poison':
@@ -374,6 +387,10 @@ function toAnswer(row: ClaimRow, owner: string): ClaimAnswer {
     default:
       return row.decision satisfies never;
   }
+}
+
+function heldJobOf({ tenant, name, fence }: ClaimRow): { tenant: string; name: string; fence: number } {
+  return { tenant, name, fence };
 }
 
 async function findNames(db: Kysely<Database>, ids: readonly string[]): Promise<Map<string, JobNames>> {

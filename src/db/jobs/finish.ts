@@ -1,5 +1,5 @@
 /** A job ends from outside: nobody runs it, and it was cancelled, is past its deadline or crashed too often. */
-import { type Kysely, sql } from 'kysely';
+import { type Kysely, sql, type Transaction } from 'kysely';
 import { CancelledError, OncefleetError, type StoredFailure, toStoredFailure } from '../../errors.ts';
 import { insertPoisonAlert, type PoisonAlert } from '../poison-alerts.ts';
 import type { Database } from '../schema.ts';
@@ -15,6 +15,11 @@ export interface FinishedJob {
   batch: EventBatch;
   status: 'failed' | 'cancelled';
   reason: AbandonReason;
+  tenant: string;
+  name: string;
+  queue: string;
+  /** Attempts that the job has had. */
+  attempts: number;
   error: StoredFailure;
   /** Noted with the end of a poisoned job: its hook is to be called now. */
   alert: Omit<PoisonAlert, 'calls'> | undefined;
@@ -44,27 +49,7 @@ export async function finishAbandoned(
 ): Promise<FinishedJob | undefined> {
   return db.transaction().execute(async (trx) => {
     await limitSilence(trx, SILENT_OWNER_MS);
-    const row = await trx
-      .selectFrom('jobs')
-      .select([
-        'tenant',
-        'name',
-        'queue',
-        'fence',
-        'worker',
-        'claimed_at',
-        sql<number>`${sql.raw(crashesOf('jobs'))}`.as('crashes'),
-        sql<boolean>`${sql.raw(leaseHeld('jobs'))}`.as('held'),
-        // As a literal: the rule takes SQL, and the builder numbers its own parameters.
-        sql<AbandonReason | null>`${sql.raw(abandonReason('jobs', maxCrashes === undefined ? 'null' : String(Math.trunc(maxCrashes))))}`.as(
-          'reason',
-        ),
-      ])
-      .where('id', '=', id)
-      .where('status', 'in', ['pending', 'running'])
-      .forUpdate()
-      .skipLocked()
-      .executeTakeFirst();
+    const row = await lockUnfinished(trx, id, maxCrashes);
     if (row === undefined || row.held) return undefined;
     const reason = cancel ? 'cancel' : row.reason;
     if (reason === null) return undefined;
@@ -104,8 +89,37 @@ export async function finishAbandoned(
     const { tenant, name, queue, crashes } = row;
     const alert = reason === 'poison' ? { jobId: id, fence, tenant, name, queue, crashes } : undefined;
     if (alert !== undefined) await insertPoisonAlert(trx, alert);
-    return { batch: { streamId: id, fence, firstSeq: seq, events: [terminalJson] }, status, reason, error, alert };
+    const attempts = crashes + row.error_count + row.interruption_count;
+    const batch = { streamId: id, fence, firstSeq: seq, events: [terminalJson] };
+    return { batch, status, reason, error, tenant, name, queue, attempts, alert };
   });
+}
+
+/** The row of a job that has not ended, locked; undefined also where somebody else has it locked. */
+function lockUnfinished(trx: Transaction<Database>, id: string, maxCrashes: number | undefined) {
+  return trx
+    .selectFrom('jobs')
+    .select([
+      'tenant',
+      'name',
+      'queue',
+      'fence',
+      'worker',
+      'claimed_at',
+      'error_count',
+      'interruption_count',
+      sql<number>`${sql.raw(crashesOf('jobs'))}`.as('crashes'),
+      sql<boolean>`${sql.raw(leaseHeld('jobs'))}`.as('held'),
+      // As a literal: the rule takes SQL, and the builder numbers its own parameters.
+      sql<AbandonReason | null>`${sql.raw(abandonReason('jobs', maxCrashes === undefined ? 'null' : String(Math.trunc(maxCrashes))))}`.as(
+        'reason',
+      ),
+    ])
+    .where('id', '=', id)
+    .where('status', 'in', ['pending', 'running'])
+    .forUpdate()
+    .skipLocked()
+    .executeTakeFirst();
 }
 
 function failureOf(

@@ -16,12 +16,24 @@ export async function redriveJob(
   db: Kysely<Database>,
   id: string,
   from: 'failed' | 'ended' = 'failed',
-): Promise<{ queue: string } | undefined> {
+): Promise<{ queue: string; tenant: string; name: string; fence: number } | undefined> {
   return db.transaction().execute(async (trx) => {
     await limitSilence(trx, SILENT_OWNER_MS);
     const row = await trx
       .selectFrom('jobs')
-      .select(['queue', 'status', 'fence', 'result', 'error', 'worker', 'claimed_at', 'finished_at', 'last_outcome'])
+      .select([
+        'queue',
+        'tenant',
+        'name',
+        'status',
+        'fence',
+        'result',
+        'error',
+        'worker',
+        'claimed_at',
+        'finished_at',
+        'last_outcome',
+      ])
       .where('id', '=', id)
       .where('status', 'in', from === 'failed' ? ['failed'] : ['failed', 'completed'])
       .forUpdate()
@@ -61,7 +73,8 @@ export async function redriveJob(
     await sql`
       insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where id = ${id}
       on conflict (job_id) do update set run_at = excluded.run_at, end_by = excluded.end_by`.execute(trx);
-    return { queue: row.queue };
+    const { queue, tenant, name, fence } = row;
+    return { queue, tenant, name, fence };
   });
 }
 

@@ -33,6 +33,32 @@ export type AttemptOutcome = (typeof ATTEMPT_OUTCOMES)[number];
 /** What happened to a job last: an attempt ended, the job failed without one, or it was redriven. */
 export type LastOutcome = AttemptOutcome | 'failed' | 'redrive';
 
+/** Changes of a job that observers are told of. */
+export const TRANSITIONS = [
+  'created',
+  'dispatched',
+  'claimed',
+  'deferred',
+  'retried',
+  'completed',
+  'failed',
+  'poisoned',
+  'cancelled',
+  'interrupted',
+  'redriven',
+  'expired',
+] as const;
+
+export type TransitionType = (typeof TRANSITIONS)[number];
+
+/** What made a transition: a caller of the library (HTTP and command line too), a delivery, or one of those that look after jobs. */
+export type TransitionMaker = 'client' | 'worker' | 'outbox' | 'reconciler' | 'sweeper' | 'doctor' | 'board';
+
+/** Which attempt of its job a claim is: a deferral by the processor is none of its own. */
+export function attemptOf(claimed: { crashCount: number; errorCount: number; interruptionCount: number }): number {
+  return claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
+}
+
 /** Why a job that nobody runs must end. */
 export type AbandonReason = 'cancel' | 'deadline' | 'poison';
 

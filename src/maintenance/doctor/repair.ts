@@ -43,7 +43,7 @@ export async function repair(
       await runtime.dispatcher.promote(queue, [bullId]);
       return;
     case 'unended':
-      if (row !== undefined) await finishIfOver(runtime, jobs, row);
+      if (row !== undefined) await finishIfOver(runtime, jobs, row, 'doctor');
       // It has nothing more to wait for. A job that another client added stays, for its flow and its listeners: delivered, it fails.
       if (bull?.state !== 'active' && row?.source === undefined) await remove(runtime, queue, bullId);
       return;
@@ -72,7 +72,7 @@ async function remove({ redis, log }: Runtime, queue: Queue, bullId: string): Pr
 /** A slow Redis accepts only some of many jobs in time, and the dispatcher refuses the others meanwhile: they wait here. */
 async function dispatch({ dispatcher }: Runtime, row: MissingRow, signal: AbortSignal | undefined): Promise<void> {
   for (const until = performance.now() + REDIS_WAIT_MS; ; ) {
-    if ((await dispatcher.redispatch(row)) || performance.now() > until) return;
+    if ((await dispatcher.redispatch(row, 'doctor')) || performance.now() > until) return;
     await delay(DISPATCH_AGAIN_MS, undefined, { signal });
   }
 }

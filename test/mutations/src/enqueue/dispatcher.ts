@@ -57,4 +57,12 @@ export default [
     test: 'test/runs/around-bullmq.test.ts',
     title: 'gives another job that has taken its number since the flush its own data and its own row',
   },
+  {
+    name: 'observed-dispatch',
+    find: 'this.#options.dispatched(row, by); return true; }, (err: unknown)',
+    replace: 'return true; }, (err: unknown)',
+    mechanism: 'what BullMQ takes is observed',
+    test: 'test/runtime/transitions.test.ts',
+    title: 'a run that returns',
+  },
 ] satisfies readonly Change[];

@@ -3,7 +3,7 @@ import type { Change } from '../../mutation.ts';
 export default [
   {
     name: 'reconciler-dispatches',
-    find: 'const done = await inTime(Promise.all(missing.map((job) => dispatcher.redispatch(job))));',
+    find: `const done = await inTime(Promise.all(missing.map((job) => dispatcher.redispatch(job, 'reconciler'))));`,
     replace: 'const done = missing.map(() => false);',
     mechanism: 'the reconciler dispatches what Redis does not have',
     test: 'test/maintenance/reconciler.test.ts',
@@ -75,7 +75,7 @@ export default [
   },
   {
     name: 'reconciler-ends',
-    find: 'if (await finishIfOver(runtime, this.#options.jobs, job)) ended++;',
+    find: `if (await finishIfOver(runtime, this.#options.jobs, job, 'reconciler')) ended++;`,
     replace: 'if (false) ended++;',
     mechanism: 'the reconciler ends what may not run again',
     test: 'test/maintenance/reconciler.test.ts',

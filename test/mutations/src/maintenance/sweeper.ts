@@ -9,4 +9,12 @@ export default [
     test: 'test/maintenance/sweeper.test.ts',
     title: 'is done by one process at a time',
   },
+  {
+    name: 'observed-expired',
+    find: 'expired(gone);',
+    replace: '',
+    mechanism: 'what the sweeper removes is observed',
+    test: 'test/runtime/transitions.test.ts',
+    title: 'the end of its retention',
+  },
 ] satisfies readonly Change[];

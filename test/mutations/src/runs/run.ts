@@ -27,7 +27,7 @@ export default [
   },
   {
     name: 'complete-recognised',
-    find: 'if (completion !== undefined && (await outcomes.hasCommitted(completion)))',
+    find: 'if (completion !== undefined && (await outcomes.hasCommitted(completion, claimed)))',
     replace: 'if (false)',
     mechanism: 'a run that completed itself is recognised',
     test: 'test/runs/fences.test.ts',
