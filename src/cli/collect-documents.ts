@@ -3,7 +3,8 @@
  * that no worker ever opens a path that a request names.
  */
 import { createHash } from 'node:crypto';
-import { readdir, readFile, realpath, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open, readdir, realpath, stat } from 'node:fs/promises';
 import { extname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { type ErrorCode, OncefleetError } from '../errors.ts';
 import { decodeText, describeFileError } from './text.ts';
@@ -37,6 +38,8 @@ export interface CollectOptions {
   cwd: string;
   /** What document paths are relative to; `cwd` unless told. */
   root?: string;
+  /** Also reads what links in a named folder lead to outside of it. */
+  followLinks?: boolean;
   /** Leaves bad files out and reports them instead of throwing. */
   skipBad?: boolean;
 }
@@ -44,37 +47,40 @@ export interface CollectOptions {
 export interface Collected {
   /** By path, each file once. */
   documents: CollectedDocument[];
-  /** What `skipBad` left out. */
+  /** Links out of the named folders, and what `skipBad` left out. */
   skipped: FileProblem[];
 }
 
 /**
  * Reads every document below `paths`: named files, and in folders, at any depth, files with
- * a known extension. Dot files, dot folders and `node_modules` are left out unless named.
+ * a known extension. Dot files, dot folders and `node_modules` are left out unless named, and so
+ * is what a link in a named folder leads to outside of all that was named.
  *
  * @throws OncefleetError FILE_UNREADABLE, FILE_EMPTY (each bad file is named), NOTHING_TO_INGEST
  */
 export async function collectDocuments(paths: readonly string[], options: CollectOptions): Promise<Collected> {
-  const walk = new Walk(resolve(options.cwd, options.root ?? '.'));
-  for (const path of paths) await walk.visitNamed(resolve(options.cwd, path));
+  const named = paths.map((path) => resolve(options.cwd, path));
+  // One that is not there is told of when it is visited.
+  const real = await Promise.all(named.map((path) => realpath(path).catch(() => path)));
+  const walk = new Walk(resolve(options.cwd, options.root ?? '.'), options.followLinks === true ? undefined : real);
+  for (const path of named) await walk.visitNamed(path);
   const documents: CollectedDocument[] = [];
-  for (const file of walk.files) {
-    const read = await readDocument(file, walk.nameOf(file));
+  for (const { path, real } of walk.files) {
+    const read = await readDocument(real, walk.nameOf(path));
     if ('code' in read) walk.problems.push(read);
     else documents.push(read);
   }
   if (walk.problems.length > 0 && options.skipBad !== true) throw toError(walk.problems);
+  const skipped = [...walk.left, ...walk.problems];
   if (documents.length === 0) {
     throw new OncefleetError(
       'NOTHING_TO_INGEST',
-      `No document in ${paths.join(', ')}: looked for ${[...DOCUMENT_EXTENSIONS].join(', ')} files`,
-      {
-        details: { paths, skipped: walk.problems },
-      },
+      `No document in ${paths.join(', ')}: looked for ${[...DOCUMENT_EXTENSIONS].join(', ')} files${walk.left.length === 0 ? '' : `; ${namesOf(walk.left)}`}`,
+      { details: { paths, skipped } },
     );
   }
   documents.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
-  return { documents, skipped: walk.problems };
+  return { documents, skipped };
 }
 
 /** Documents in parts of at most `MAX_PART_BYTES`; a larger document is a part by itself. */
@@ -108,30 +114,41 @@ export function ingestKey(collection: string, documents: readonly CollectedDocum
   return `ingest:${hash.digest('hex')}`;
 }
 
+/** A document's file: what it is named by, and what it is once every link is resolved. */
+interface Found {
+  path: string;
+  real: string;
+}
+
 class Walk {
-  readonly files: string[] = [];
+  readonly files: Found[] = [];
   readonly problems: FileProblem[] = [];
+  /** Links that lead out of what was named. */
+  readonly left: FileProblem[] = [];
   readonly #root: string;
+  /** Real paths below which links may lead; `undefined`: anywhere. */
+  readonly #named: readonly string[] | undefined;
   /** Real paths seen: a file reached twice is one document, a loop of links ends. */
   readonly #seen = new Set<string>();
 
-  constructor(root: string) {
+  constructor(root: string, named: readonly string[] | undefined) {
     this.#root = root;
+    this.#named = named;
   }
 
   nameOf(path: string): string {
     const inside = relative(this.#root, path);
-    const outside = inside === '..' || inside.startsWith(`..${sep}`) || isAbsolute(inside);
-    return (outside ? path : inside).split(sep).join('/');
+    return (leadsOut(inside) ? path : inside).split(sep).join('/');
   }
 
   async visitNamed(path: string): Promise<void> {
-    const kind = await this.#kindOf(path);
-    if (kind === 'folder') await this.#visitFolder(path);
-    else if (kind === 'other') this.#refuse(path, 'is neither a file nor a folder');
-    else if (kind === 'file' && !hasDocumentExtension(path)) {
+    const found = await this.#look(path);
+    if (found === undefined) return;
+    if (found.kind === 'folder') await this.#visitFolder(path);
+    else if (found.kind === 'other') this.#refuse(path, 'is neither a file nor a folder');
+    else if (!hasDocumentExtension(path)) {
       this.#refuse(path, `is not of a kind that is read (${[...DOCUMENT_EXTENSIONS].join(', ')})`);
-    } else if (kind === 'file') this.files.push(path);
+    } else this.files.push({ path, real: found.real });
   }
 
   async #visitFolder(folder: string): Promise<void> {
@@ -143,27 +160,50 @@ class Walk {
       return;
     }
     for (const name of names.sort()) {
-      if (name.startsWith('.') || name === 'node_modules') continue;
+      if (isLeftOut(name)) continue;
       const path = join(folder, name);
-      const kind = await this.#kindOf(path, hasDocumentExtension(name));
-      if (kind === 'folder') await this.#visitFolder(path);
-      else if (kind === 'file' && hasDocumentExtension(name)) this.files.push(path);
+      const found = await this.#look(path, hasDocumentExtension(name), true);
+      if (found?.kind === 'folder') await this.#visitFolder(path);
+      else if (found?.kind === 'file' && hasDocumentExtension(name)) this.files.push({ path, real: found.real });
     }
   }
 
-  /** `undefined`: seen before, or a problem (told unless `report` is false). Links are followed. */
-  async #kindOf(path: string, report = true): Promise<'file' | 'folder' | 'other' | undefined> {
+  /** `undefined`: seen before, outside of what was named, or a problem (told unless `report` is false). */
+  async #look(
+    path: string,
+    report = true,
+    confined = false,
+  ): Promise<{ kind: 'file' | 'folder' | 'other'; real: string } | undefined> {
     try {
       const real = await realpath(path);
       const stats = await stat(real);
       if (this.#seen.has(real)) return undefined;
       // Only what will be used counts as seen: a link without the extension must not hide the file behind it.
-      if (stats.isDirectory() || (stats.isFile() && report)) this.#seen.add(real);
-      return stats.isDirectory() ? 'folder' : stats.isFile() ? 'file' : 'other';
+      const used = stats.isDirectory() || (stats.isFile() && report);
+      if (used && confined && !this.#isInside(real)) {
+        const what = `is a link out of the named folder${this.#named?.length === 1 ? '' : 's'}`;
+        this.left.push({
+          code: 'FILE_UNREADABLE',
+          path: this.nameOf(path),
+          message: `${what} (--follow-links reads it)`,
+        });
+        return undefined;
+      }
+      if (used) this.#seen.add(real);
+      return { kind: stats.isDirectory() ? 'folder' : stats.isFile() ? 'file' : 'other', real };
     } catch (error) {
       if (report) this.#refuse(path, describeFileError(error));
       return undefined;
     }
+  }
+
+  /** Also not in a part of a named folder that is left out: a link must not bring in a dot file. */
+  #isInside(real: string): boolean {
+    if (this.#named === undefined) return true;
+    return this.#named.some((named) => {
+      const inside = relative(named, real);
+      return !leadsOut(inside) && !inside.split(sep).some(isLeftOut);
+    });
   }
 
   #refuse(path: string, message: string): void {
@@ -171,19 +211,21 @@ class Walk {
   }
 }
 
-async function readDocument(file: string, path: string): Promise<CollectedDocument | FileProblem> {
+async function readDocument(real: string, path: string): Promise<CollectedDocument | FileProblem> {
+  const unreadable = (message: string): FileProblem => ({ code: 'FILE_UNREADABLE', path, message });
   let bytes: Uint8Array;
   try {
-    const { size } = await stat(file);
-    if (size > MAX_FILE_BYTES) {
-      return { code: 'FILE_UNREADABLE', path, message: `has ${size} bytes; the limit is ${MAX_FILE_BYTES}` };
-    }
-    bytes = await readFile(file);
+    // It may have become something else since it was found.
+    await using file = await open(real, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0));
+    const stats = await file.stat();
+    if (!stats.isFile()) return unreadable('is no file any more');
+    if (stats.size > MAX_FILE_BYTES) return unreadable(`has ${stats.size} bytes; the limit is ${MAX_FILE_BYTES}`);
+    bytes = await file.readFile();
   } catch (error) {
-    return { code: 'FILE_UNREADABLE', path, message: describeFileError(error) };
+    return unreadable(describeFileError(error));
   }
   const decoded = decodeText(bytes);
-  if ('problem' in decoded) return { code: 'FILE_UNREADABLE', path, message: decoded.problem };
+  if ('problem' in decoded) return unreadable(decoded.problem);
   if (decoded.text.trim() === '') return { code: 'FILE_EMPTY', path, message: 'has no text in it' };
   return { path, content: decoded.text, bytes: bytes.length };
 }
@@ -192,9 +234,22 @@ function hasDocumentExtension(path: string): boolean {
   return DOCUMENT_EXTENSIONS.has(extname(path).toLowerCase());
 }
 
-function toError(problems: readonly FileProblem[]): OncefleetError {
+function isLeftOut(name: string): boolean {
+  return name.startsWith('.') || name === 'node_modules';
+}
+
+/** @param path relative */
+function leadsOut(path: string): boolean {
+  return path === '..' || path.startsWith(`..${sep}`) || isAbsolute(path);
+}
+
+function namesOf(problems: readonly FileProblem[]): string {
   const named = problems.slice(0, MAX_NAMED_PROBLEMS).map(({ path, message }) => `${path} ${message}`);
   const more = problems.length > named.length ? [`and ${problems.length - named.length} more`] : [];
+  return [...named, ...more].join('; ');
+}
+
+function toError(problems: readonly FileProblem[]): OncefleetError {
   const [first] = problems as [FileProblem];
-  return new OncefleetError(first.code, [...named, ...more].join('; '), { details: { files: problems } });
+  return new OncefleetError(first.code, namesOf(problems), { details: { files: problems } });
 }

@@ -29,6 +29,7 @@ interface IngestOptions extends CommonOptions {
   again?: boolean;
   removeMissing?: boolean;
   skipBad?: boolean;
+  followLinks?: boolean;
   detach?: boolean;
 }
 
@@ -52,7 +53,7 @@ export function ingestCommand(context: CliContext): Command {
     .summary('put files and folders into a collection')
     .description(
       'Reads Markdown and text files (.md, .markdown, .txt), folders at any depth, and ingests them into a collection.\n' +
-        'Dot files, dot folders and node_modules are left out. If any file cannot be read, nothing is ingested.',
+        'Dot files, dot folders, node_modules and links out of the folders named are left out. If any file cannot be read,\nnothing is ingested.',
     )
     .argument('<paths...>', 'files and folders')
     .addOption(collectionOption())
@@ -61,6 +62,7 @@ export function ingestCommand(context: CliContext): Command {
     .option('--root <folder>', 'what document paths are relative to; the working directory unless given')
     .option('--remove-missing', 'also remove documents of the collection that are not among these')
     .option('--skip-bad', 'leave out files that cannot be read or are empty, and say so')
+    .option('--follow-links', 'also read what links lead to outside of the folders named')
     .option('--detach', 'do not wait for the end')
     .addOption(jsonOption())
     .action((paths: string[], options: IngestOptions) => runIngest(context, paths, options));
@@ -80,10 +82,17 @@ async function runIngest(context: CliContext, paths: string[], options: IngestOp
   const { documents, skipped } = await collectDocuments(paths, {
     cwd: context.cwd,
     skipBad: options.skipBad === true,
+    followLinks: options.followLinks === true,
     ...(options.root === undefined ? {} : { root: options.root }),
   });
   const terminal = terminalOf(context, options);
   for (const { path, message } of skipped) terminal.note(`Left out: ${path} ${message}`);
+  // Under --json there are no remarks.
+  const summary = {
+    collection: options.collection,
+    documents: documents.length,
+    ...(skipped.length === 0 ? {} : { skipped: skipped.map(({ path, message }) => ({ path, message })) }),
+  };
   const parts = makeParts(documents, options);
   await withFleet(context, {}, async (fleet) => {
     // Every part before the first is enqueued, so that one bad path means nothing half done.
@@ -98,17 +107,14 @@ async function runIngest(context: CliContext, paths: string[], options: IngestOp
 
     const jobs = handles.map(({ id, outcome, status }) => ({ id, outcome, status }));
     if (options.detach === true) {
-      if (terminal.json)
-        return terminal.jsonLine(JSON.stringify({ collection: options.collection, documents: documents.length, jobs }));
+      if (terminal.json) return terminal.jsonLine(JSON.stringify({ ...summary, jobs }));
       for (const { id } of jobs) await terminal.line(id);
       return;
     }
     const results = await followParts(fleet, parts, handles, interrupt, terminal);
     const done = handles.map(({ id, outcome }, i) => ({ id, outcome, status: 'completed', result: results[i] }));
     if (terminal.json) {
-      return terminal.jsonLine(
-        JSON.stringify({ collection: options.collection, documents: documents.length, jobs: done }),
-      );
+      return terminal.jsonLine(JSON.stringify({ ...summary, jobs: done }));
     }
     await terminal.line(describeResults(options.collection, documents.length, results));
   });

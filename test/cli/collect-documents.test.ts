@@ -135,6 +135,85 @@ describe('collectDocuments', () => {
     await expect(collectDocuments(['.'], { cwd: folder })).rejects.toMatchObject({ code: 'NOTHING_TO_INGEST' });
   });
 
+  describe('a link in a named folder', () => {
+    const outside: [string, (docs: string, elsewhere: string) => Promise<unknown>][] = [
+      ['to a file elsewhere', (docs, elsewhere) => symlink(join(elsewhere, 'secret.md'), join(docs, 'link.md'))],
+      [
+        'to a file of another kind elsewhere',
+        (docs, elsewhere) => symlink(join(elsewhere, 'key'), join(docs, 'link.md')),
+      ],
+      ['to a folder elsewhere', (docs, elsewhere) => symlink(elsewhere, join(docs, 'link'))],
+      ['to the folder above', (docs) => symlink('..', join(docs, 'link'))],
+      ['to the root', (docs) => symlink('/', join(docs, 'link'))],
+      ['to a folder whose name begins alike', (docs) => symlink(`${docs}-private`, join(docs, 'link'))],
+      [
+        'through another link',
+        async (docs, elsewhere) => {
+          await symlink(elsewhere, join(docs, '.hop'));
+          await symlink(join('.hop', 'secret.md'), join(docs, 'link.md'));
+        },
+      ],
+      ['to a dot file beside it', (docs) => symlink('.env', join(docs, 'link.md'))],
+      ['into a dot folder beside it', (docs) => symlink(join('.git', 'config.md'), join(docs, 'link.md'))],
+    ];
+
+    async function make(plant: (docs: string, elsewhere: string) => Promise<unknown>): Promise<void> {
+      await put('docs/good.md');
+      await put('docs/.env', 'SECRET=1');
+      await put('docs/.git/config.md', 'SECRET=1');
+      await put('docs-private/secret.md', 'secret');
+      await put('elsewhere/secret.md', 'secret');
+      await put('elsewhere/key', 'secret');
+      await plant(join(folder, 'docs'), join(folder, 'elsewhere'));
+    }
+
+    test.each(outside)('%s is left out and named', async (_what, plant) => {
+      await make(plant);
+      const { documents, skipped } = await collectDocuments(['docs'], { cwd: folder });
+      expect(documents.map(({ path }) => path)).toEqual(['docs/good.md']);
+      expect(skipped).toEqual([
+        {
+          code: 'FILE_UNREADABLE',
+          path: expect.stringMatching(/^docs\/link(\.md)?$/),
+          message: 'is a link out of the named folder (--follow-links reads it)',
+        },
+      ]);
+    });
+
+    test.each(outside.slice(0, 3))('%s is read when it is asked for', async (_what, plant) => {
+      await make(plant);
+      const { documents, skipped } = await collectDocuments(['docs'], { cwd: folder, followLinks: true });
+      expect(documents.map(({ content }) => content)).toContain('secret');
+      expect(skipped).toEqual([]);
+    });
+
+    test('to what is named beside it, or lies in the folder, is followed', async () => {
+      await make(async (docs) => {
+        await symlink('../elsewhere', join(docs, 'link'));
+        await symlink('good.md', join(docs, 'again.md'));
+      });
+      const { documents, skipped } = await collectDocuments(['docs', 'elsewhere'], { cwd: folder });
+      expect(documents.map(({ path }) => path)).toEqual(['docs/again.md', 'docs/link/secret.md']);
+      expect(skipped).toEqual([]);
+    });
+
+    test('that is all there is: an error that names it', async () => {
+      await put('elsewhere/secret.md', 'secret');
+      await put('docs/code.ts');
+      await symlink('../elsewhere/secret.md', join(folder, 'docs', 'link.md'));
+      await expect(collectDocuments(['docs'], { cwd: folder })).rejects.toMatchObject({
+        code: 'NOTHING_TO_INGEST',
+        message: expect.stringContaining('docs/link.md is a link out of the named folder (--follow-links reads it)'),
+      });
+    });
+
+    test('may be named itself', async () => {
+      await make(() => symlink(join(folder, 'elsewhere'), join(folder, 'named')));
+      const { documents } = await collectDocuments(['named'], { cwd: folder });
+      expect(documents.map(({ path }) => path)).toEqual(['named/secret.md']);
+    });
+  });
+
   async function withFile(path: string, content: string | Uint8Array): Promise<string> {
     await put(path, content);
     return path;

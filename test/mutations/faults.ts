@@ -818,6 +818,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   'the command line and its host': [
     'answer-turn',
     'columns-width',
+    'ingest-confined',
+    'ingest-dot-link',
     'own-folder-foreign',
     'own-folder-link',
     'own-file-new',
