@@ -21,7 +21,7 @@ export type ProxyMode =
 const MAX_HELD = 4 * 1024 * 1024;
 
 export class FaultProxy {
-  readonly #target: { host: string; port: number };
+  #target: { host: string; port: number };
   readonly #server: Server;
   readonly #links = new Set<Link>();
   #mode: ProxyMode = { kind: 'open' };
@@ -52,6 +52,11 @@ export class FaultProxy {
     this.#mode = mode;
     if (mode.kind === 'cut') for (const link of [...this.#links]) link.reset();
     else for (const link of this.#links) link.mode = mode;
+  }
+
+  /** New connections lead there; the present ones stay where they are. */
+  leadTo(target: { host: string; port: number }): void {
+    this.#target = target;
   }
 
   /** The present connections go half-open for good: open on both sides, and nothing arrives any more. New ones work. */

@@ -5,12 +5,12 @@ import { crashPoint } from '../crash-points.ts';
 import type { JobSource } from '../db/jobs/source.ts';
 import type { TransitionMaker } from '../db/jobs/states.ts';
 import type { DispatchRow } from '../db/jobs/unfinished.ts';
-import { isTransient } from '../db/transient.ts';
 import type { Logger } from '../log.ts';
 import type { RedisConnection } from '../redis/pubsub.ts';
 import { Batcher } from '../util/batcher.ts';
 import { idAgain, optionsAgain } from './foreign-job.ts';
 import { isAsDispatched, toJobData } from './job-data.ts';
+import { queueErrorLevel } from './queue-errors.ts';
 
 /** How long an enqueue waits for Redis before it leaves dispatching to the reconciler. */
 const DISPATCH_WAIT_MS = 500;
@@ -92,7 +92,7 @@ export class Dispatcher {
           return true;
         },
         (err: unknown) => {
-          this.#options.log.warn({ err, jobId: row.id }, 'dispatch failed; the reconciler will do it');
+          this.#options.log[queueErrorLevel(err)]({ err, jobId: row.id }, 'dispatch failed; the reconciler will do it');
           return false;
         },
       )
@@ -232,10 +232,7 @@ export class Dispatcher {
 
   #open(name: string, prefix: string): QueueEntry {
     const queue = new Queue(name, { connection: this.#options.redis, prefix });
-    // The connection itself logs an outage, once.
-    queue.on('error', (err) =>
-      this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'),
-    );
+    queue.on('error', (err) => this.#options.log[queueErrorLevel(err)]({ err, queue: name }, 'BullMQ queue error'));
     const adds = new Batcher<DispatchRow, void>({
       run: async (rows) => {
         const [only] = rows;

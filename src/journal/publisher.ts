@@ -1,5 +1,6 @@
 import type { Logger } from '../log.ts';
 import { isSharded, publish, type RedisConnection } from '../redis/pubsub.ts';
+import { refusalOf } from '../redis/refusals.ts';
 import { endingsChannel, streamChannel } from './channel.ts';
 import { type Announcement, encodeBatchMessage } from './message.ts';
 
@@ -57,7 +58,7 @@ export class Publisher {
     }
     this.#unconfirmed += count;
     send()
-      .catch((err: unknown) => this.#log.warn({ err }, 'publish failed'))
+      .catch((err: unknown) => this.#log[refusalOf(err) === undefined ? 'warn' : 'debug']({ err }, 'publish failed'))
       .finally(() => {
         this.#unconfirmed -= count;
       });

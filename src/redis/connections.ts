@@ -1,6 +1,8 @@
-import { Cluster, Redis } from 'ioredis';
+import { Cluster, Redis, type RedisOptions, ReplyError } from 'ioredis';
 import type { Logger } from '../log.ts';
 import type { RedisConnection } from './pubsub.ts';
+import { refusalOf } from './refusals.ts';
+import type { RedisWatch } from './watch.ts';
 
 /** How often a connection is asked whether it is alive. */
 const ASK_EVERY_MS = 1_000;
@@ -17,6 +19,8 @@ interface ConnectOptions {
   /** Names the connection to Redis and in the log. */
   name: string;
   log: Logger;
+  /** Notes what Redis refuses; without, refusals are the callers' alone to see. */
+  watch?: RedisWatch;
   /** False for commands that must fail at once while Redis is unreachable. */
   enableOfflineQueue?: boolean;
   /** False where the caller subscribes again by itself. */
@@ -25,19 +29,29 @@ interface ConnectOptions {
 
 /** A Redis connection that reconnects for ever and never throws from the background. */
 export function connectRedis(url: string, options: ConnectOptions): RedisConnection {
-  const { cluster, name, log, ...overrides } = options;
+  const { cluster, name, log, watch, ...overrides } = options;
   const common = {
     connectionName: `oncefleet-${name}`,
+    ...(watch === undefined ? {} : { reconnectOnError: watch.refused }),
     // BullMQ insists on it for blocking connections; elsewhere callers set their own limits.
     maxRetriesPerRequest: null,
   };
   const redis = cluster
     ? connectCluster(url, common, overrides)
     : new Redis(url, { ...common, retryStrategy, ...overrides });
+  watch?.add(redis);
   // One line per outage, not one per attempt.
   let reported = false;
   redis.on('error', (err) => {
-    if (!reported) log.warn({ err, connection: name }, 'Redis is not reachable; trying again');
+    if (!reported) {
+      const remedy = refusalOf(err)?.remedy;
+      log.warn(
+        { err, connection: name },
+        remedy === undefined
+          ? 'Redis is not reachable; trying again'
+          : `Redis refuses the connection; trying again. ${remedy}`,
+      );
+    }
     reported = true;
   });
   redis.on('ready', () => {
@@ -46,7 +60,7 @@ export function connectRedis(url: string, options: ConnectOptions): RedisConnect
   });
   // The connections of a Cluster are ioredis's own to keep.
   if (redis instanceof Redis) {
-    endHalfOpen(redis, name, log);
+    endHalfOpen(redis, name, log, watch);
     gatherWrites(redis);
   }
   return redis;
@@ -66,7 +80,7 @@ function retryStrategy(times: number): number {
 
 function connectCluster(
   url: string,
-  common: { connectionName: string; maxRetriesPerRequest: null },
+  common: Pick<RedisOptions, 'connectionName' | 'maxRetriesPerRequest' | 'reconnectOnError'>,
   overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean },
 ): Cluster {
   const { hostname, port, username, password, protocol } = new URL(url);
@@ -120,10 +134,14 @@ function gatherWrites(redis: Redis): void {
  * that it is made anew: TCP takes a quarter of an hour to notice, and a subscriber that never sends
  * anything does not notice at all.
  *
- * Counts unanswered questions, not time: a blocked event loop has read no answers either.
+ * Counts unanswered questions, not time: a blocked event loop has read no answers either. An error is
+ * an answer: a Redis that cannot save its data refuses every PING.
  */
-function endHalfOpen(redis: Redis, name: string, log: Logger): void {
+function endHalfOpen(redis: Redis, name: string, log: Logger, watch: RedisWatch | undefined): void {
   let unanswered = 0;
+  const answered = () => {
+    unanswered = 0;
+  };
   const timer = setInterval(() => {
     // Connected and still not ready: its handshake has no answer either.
     if (redis.status !== 'ready' && redis.status !== 'connect') {
@@ -131,12 +149,9 @@ function endHalfOpen(redis: Redis, name: string, log: Logger): void {
       return;
     }
     if (unanswered === 0 && redis.status === 'ready') {
-      redis.ping().then(
-        () => {
-          unanswered = 0;
-        },
-        () => undefined,
-      );
+      ask(redis, watch).then(answered, (err: unknown) => {
+        if (err instanceof ReplyError) answered();
+      });
     }
     unanswered++;
     if (unanswered <= MAX_UNANSWERED) return;
@@ -148,6 +163,20 @@ function endHalfOpen(redis: Redis, name: string, log: Logger): void {
   redis.once('end', () => clearInterval(timer));
 }
 
+/**
+ * HELLO without arguments changes nothing and tells whether this is a primary: a process that only
+ * publishes or listens would not be told that it talks to a replica.
+ */
+async function ask(redis: Redis, watch: RedisWatch | undefined): Promise<void> {
+  if (watch === undefined || redis.mode === 'subscriber') {
+    await redis.ping();
+    return;
+  }
+  const hello = (await redis.call('HELLO')) as unknown[];
+  const role = hello[hello.indexOf('role') + 1];
+  if (role === 'replica' || role === 'slave') watch.demoted();
+}
+
 /** Ends a connection without waiting for an unreachable Redis. */
 export async function closeRedis(redis: RedisConnection): Promise<void> {
   if (redis.status === 'ready') await redis.quit().catch(() => redis.disconnect());
@@ -155,13 +184,16 @@ export async function closeRedis(redis: RedisConnection): Promise<void> {
 }
 
 /** Every connection duplicated from this one from now on, as BullMQ does for its blocking reads. */
-export function trackDuplicates(redis: RedisConnection): ReadonlySet<RedisConnection> {
+export function trackDuplicates(redis: RedisConnection, watch?: RedisWatch): ReadonlySet<RedisConnection> {
   const duplicates = new Set<RedisConnection>();
   const duplicate = redis.duplicate.bind(redis) as (...args: unknown[]) => RedisConnection;
   redis.duplicate = ((...args: unknown[]) => {
     const copy = duplicate(...args);
+    watch?.add(copy);
     duplicates.add(copy);
-    copy.once('end', () => duplicates.delete(copy));
+    // BullMQ ends its blocking connection when a read takes too long, and opens it again.
+    copy.on('connect', () => duplicates.add(copy));
+    copy.on('end', () => duplicates.delete(copy));
     return copy;
   }) as typeof redis.duplicate;
   return duplicates;

@@ -3,7 +3,7 @@ import { Queue } from 'bullmq';
 import type { Kysely } from 'kysely';
 import { findOtherQueues } from '../db/operator.ts';
 import type { Database } from '../db/schema.ts';
-import { isTransient } from '../db/transient.ts';
+import { queueErrorLevel } from '../enqueue/queue-errors.ts';
 import type { Logger } from '../log.ts';
 import type { RedisConnection } from '../redis/pubsub.ts';
 
@@ -43,9 +43,7 @@ export class OtherQueues {
     if (queue === undefined) {
       // It is somebody else's: nothing is written that tells of us.
       queue = new Queue(name, { connection: this.#options.redis, prefix, skipMetasUpdate: true });
-      queue.on('error', (err) =>
-        this.#options.log[isTransient(err) ? 'debug' : 'warn']({ err, queue: name }, 'BullMQ queue error'),
-      );
+      queue.on('error', (err) => this.#options.log[queueErrorLevel(err)]({ err, queue: name }, 'BullMQ queue error'));
       this.#queues.set(key, queue);
     }
     return queue;

@@ -29,6 +29,7 @@ import {
 } from '../options.ts';
 import { closeRedis, connectRedis, queuePrefix, trackDuplicates } from '../redis/connections.ts';
 import type { RedisConnection } from '../redis/pubsub.ts';
+import { RedisWatch } from '../redis/watch.ts';
 import { uuidV7 } from '../util/uuid.ts';
 import { within } from '../util/with-timeout.ts';
 import { Cancels } from './cancels.ts';
@@ -177,10 +178,11 @@ export class Runtime {
     const { prefix } = this.settings;
     const { log } = this;
     const db = this.db.kysely;
+    const watch = new RedisWatch({ prefix, log });
     const connect = (name: string, overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean } = {}) =>
-      connectRedis(options.redisUrl, { cluster: this.settings.redisCluster, name, log, ...overrides });
+      connectRedis(options.redisUrl, { cluster: this.settings.redisCluster, name, log, watch, ...overrides });
     this.#redis = connect('queue');
-    this.#duplicates = trackDuplicates(this.#redis);
+    this.#duplicates = trackDuplicates(this.#redis, watch);
     this.#publishRedis = connect('publish', { enableOfflineQueue: false });
     this.#subscriber = connect('subscribe', { autoResubscribe: false });
     this.publisher = new Publisher({ redis: this.#publishRedis, prefix, log });

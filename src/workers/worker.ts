@@ -1,9 +1,9 @@
 /** A worker: BullMQ workers for some queues of a fleet, and the maintenance that runs beside them. */
-import { type Job, Worker } from 'bullmq';
+import type { Job, Worker } from 'bullmq';
 import { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
 import type { Retention } from '../db/retention.ts';
-import { isTransient } from '../db/transient.ts';
+import { queueErrorLevel } from '../enqueue/queue-errors.ts';
 import { FinishedJobs } from '../maintenance/completed-job-trimmer.ts';
 import { Reconciler } from '../maintenance/reconciler.ts';
 import { Sweeper } from '../maintenance/sweeper.ts';
@@ -14,6 +14,7 @@ import { LeftJobs } from '../runtime/left-jobs.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { UnknownNames } from '../runtime/unknown-names.ts';
 import { within } from '../util/with-timeout.ts';
+import { PatientWorker } from './patient-worker.ts';
 import { toSpec } from './spec.ts';
 
 export interface FleetWorker {
@@ -130,7 +131,7 @@ function startQueue(
       worker.concurrency = count;
     },
   });
-  const worker = new Worker(queue, (job, token) => process(job, token, slots), {
+  const worker = new PatientWorker(queue, (job, token) => process(job, token, slots), {
     connection: runtime.redis,
     prefix: runtime.queuePrefix(queue),
     concurrency,
@@ -145,8 +146,7 @@ function startQueue(
     // A stall is a delivery like any other; the row counts crashes.
     maxStalledCount: Number.MAX_SAFE_INTEGER,
   });
-  // Of an outage the connection tells once; BullMQ would with every try.
-  worker.on('error', (err) => runtime.log[isTransient(err) ? 'debug' : 'warn']({ err, queue }, 'BullMQ worker error'));
+  worker.on('error', (err) => runtime.log[queueErrorLevel(err)]({ err, queue }, 'BullMQ worker error'));
   return { worker, slots };
 }
 

@@ -775,6 +775,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'retention-policy',
     'sweep-lock',
   ],
+  'Redis that is there and refuses': ['redis-demoted', 'redis-demoted-all', 'redis-refused-once'],
   'Redis Cluster': ['channel-sharded', 'control-sharded', 'doctor-cluster-nodes', 'queue-slot'],
   'HTTP and clients': [
     'body-limit-named',
