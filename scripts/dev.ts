@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { DEV_SETTINGS } from '../src/cli/settings.ts';
 import { watchdog } from '../src/testing/services/child.ts';
 import { readForeignFile, takeFolder, writeOwnFile } from '../src/testing/services/own-files.ts';
 import { findFreePort, isPortFree } from '../src/testing/services/ports.ts';
@@ -179,7 +180,7 @@ async function choosePort(host: string): Promise<number> {
 }
 
 /** Has passwords in it. */
-function writeSettings(settings: Record<string, string>): void {
+function writeSettings(settings: Partial<Record<(typeof DEV_SETTINGS)[number], string>>): void {
   writeOwnFile(SETTINGS, formatSettings(settings));
 }
 

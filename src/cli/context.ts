@@ -3,7 +3,8 @@ import type { ExitCode } from './exit-codes.ts';
 import { createTerminal, type OutputStream, type Terminal } from './terminal.ts';
 
 export interface CliContext {
-  readonly env: Readonly<Record<string, string | undefined>>;
+  /** What `.env` says is added to it. */
+  readonly env: Record<string, string | undefined>;
   readonly cwd: string;
   readonly stdin: AsyncIterable<Uint8Array>;
   readonly stdout: OutputStream;

@@ -183,9 +183,12 @@ describe('configuration', () => {
     });
 
     test('the environment and .env win', async () => {
-      const cwd = await withDevEnv(`${DEV}ONCEFLEET_PREFIX=x/y\nHOST=\nPORT=a\nBODY_LIMIT_BYTES=b\n`, 'PORT=80\n');
+      const cwd = await withDevEnv(
+        `${DEV}ONCEFLEET_PREFIX=x/y\nHOST=\nONCEFLEET_HEARTBEAT_MS=a\nONCEFLEET_LEASE_TTL_MS=b\n`,
+        'ONCEFLEET_HEARTBEAT_MS=80\n',
+      );
       const { stderr } = await runCli(['status'], { cwd, env: { ONCEFLEET_PREFIX: 'mine', DATABASE_URL: ' ' } });
-      expect(stderr).toMatch(/^error CONFIG_INVALID: Configuration: BODY_LIMIT_BYTES: [^;]*\n$/);
+      expect(stderr).toMatch(/^error CONFIG_INVALID: Configuration: ONCEFLEET_LEASE_TTL_MS: [^;]*\n$/);
     });
 
     test.each([

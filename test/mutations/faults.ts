@@ -819,6 +819,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   'the command line and its host': [
     'answer-turn',
     'columns-width',
+    'dev-env-closed',
+    'env-file-owner',
     'ingest-confined',
     'ingest-dot-link',
     'own-folder-foreign',
