@@ -63,6 +63,7 @@ export const RELATIONS = {
   conversations: true,
   messages: true,
   paused_queues: true,
+  live_key: true,
 } as const satisfies Record<keyof Database, true>;
 
 /**

@@ -206,6 +206,12 @@ interface UnfinishedJobsTable {
   end_by: Timestamp | null;
 }
 
+interface LiveKeyTable {
+  singleton: Generated<boolean>;
+  secret: Buffer;
+  created_at: Generated<Date>;
+}
+
 export interface Database {
   jobs: JobsTable;
   unfinished_jobs: UnfinishedJobsTable;
@@ -220,6 +226,7 @@ export interface Database {
   reconciler_rounds: ReconcilerRoundsTable;
   poison_alerts: PoisonAlertsTable;
   paused_queues: PausedQueuesTable;
+  live_key: LiveKeyTable;
   collections: CollectionsTable;
   documents: DocumentsTable;
   chunks: ChunksTable;

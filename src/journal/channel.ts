@@ -7,6 +7,17 @@ import type { EventEmitter } from 'node:events';
 import type { Logger } from '../log.ts';
 import { isSharded, onMessage, onSubscribable, type RedisConnection, subscribe, unsubscribe } from '../redis/pubsub.ts';
 import { type BatchMessage, decodeBatchMessage, SILENT_END } from './message.ts';
+import { type LiveKey, openBatch, openEndings } from './seal.ts';
+
+/**
+ * A message without a good seal is shown to nobody: listeners look at the journal, this long after the first of
+ * them. An older build's messages cost that time, and whoever forges them brings on no more reads than a Redis
+ * that is down does.
+ */
+const UNSEALED_LOOK_MS = 250;
+
+/** How often unsealed messages are warned of, ms. */
+const UNSEALED_WARN_MS = 60_000;
 
 /** A subscription that Redis refused (a slot on the move, a node going away) is asked for again after this long. */
 const RESUBSCRIBE_MS = 500;
@@ -33,6 +44,8 @@ interface Channel {
   listeners: Set<ChannelListener>;
   /** Redis has confirmed the subscription on the present connection. */
   confirmed: boolean;
+  /** Set while listeners are about to look at the journal because of an unsealed message. */
+  look: NodeJS.Timeout | undefined;
 }
 
 /**
@@ -41,15 +54,18 @@ interface Channel {
  */
 export class ChannelHub {
   readonly #redis: RedisConnection;
+  readonly #key: LiveKey;
   readonly #prefix: string;
   readonly #log: Logger;
   readonly #channels = new Map<string, Channel>();
   /** A Cluster is ready before its subscribers are. */
   #ready: boolean;
+  #warnedAt = Number.NEGATIVE_INFINITY;
 
   /** @param options.redis a connection of its own, with `autoResubscribe: false`: the hub subscribes again itself */
-  constructor(options: { redis: RedisConnection; prefix: string; log: Logger }) {
+  constructor(options: { redis: RedisConnection; key: LiveKey; prefix: string; log: Logger }) {
     this.#redis = options.redis;
+    this.#key = options.key;
     this.#prefix = options.prefix;
     this.#log = options.log;
     const redis: EventEmitter = this.#redis;
@@ -97,7 +113,7 @@ export class ChannelHub {
     const name = streamChannel(this.#prefix, streamId);
     let channel = this.#channels.get(name);
     if (channel === undefined) {
-      channel = { listeners: new Set(), confirmed: false };
+      channel = { listeners: new Set(), confirmed: false, look: undefined };
       this.#channels.set(name, channel);
       this.#subscribe([name]);
     } else if (channel.confirmed) {
@@ -107,6 +123,7 @@ export class ChannelHub {
     const { listeners } = channel;
     return () => {
       if (!listeners.delete(listener) || listeners.size > 0) return;
+      clearTimeout(this.#channels.get(name)?.look);
       this.#channels.delete(name);
       this.#unsubscribe(this.#channels.size === 0 && !this.#sharded ? [name, endingsChannel(this.#prefix)] : [name]);
     };
@@ -126,7 +143,8 @@ export class ChannelHub {
     if (names.length === 0 || !this.#ready) return;
     // A sharded subscription is its slot's, and one command has one slot.
     for (const batch of this.#sharded ? names.map((name) => [name]) : [names]) {
-      this.#ask(batch).then(
+      // Without the key no message can be told from a forged one; what comes before is read once all is there.
+      Promise.all([this.#ask(batch), this.#key.load()]).then(
         () => this.#confirm(batch),
         (err: unknown) => {
           this.#log.warn({ err }, 'subscribe failed; trying again');
@@ -166,20 +184,44 @@ export class ChannelHub {
   }
 
   #deliver(name: string, text: string): void {
+    const key = this.#key.loaded;
+    if (key === undefined) return;
     if (name === endingsChannel(this.#prefix)) {
-      for (const streamId of text.split(',')) {
+      const ids = openEndings(key, name, text);
+      for (const streamId of (ids ?? text).split(',')) {
         const ended = this.#channels.get(streamChannel(this.#prefix, streamId));
-        if (ended !== undefined) for (const listener of [...ended.listeners]) listener.onBatch(SILENT_END);
+        if (ended === undefined) continue;
+        if (ids === undefined) this.#lookSoon(ended);
+        else for (const listener of [...ended.listeners]) listener.onBatch(SILENT_END);
       }
       return;
     }
     const channel = this.#channels.get(name);
     if (channel === undefined) return;
-    const message = decodeBatchMessage(text);
+    const opened = openBatch(key, name, text);
+    if (opened === undefined) {
+      this.#lookSoon(channel);
+      return;
+    }
+    const message = decodeBatchMessage(opened);
     if (message === undefined) {
       this.#log.warn({ channel: name }, 'message ignored: not a batch of events');
       return;
     }
     for (const listener of [...channel.listeners]) listener.onBatch(message);
+  }
+
+  #lookSoon(channel: Channel): void {
+    const now = performance.now();
+    if (now - this.#warnedAt > UNSEALED_WARN_MS) {
+      this.#warnedAt = now;
+      this.#log.warn(
+        'live message without a valid seal: not shown, the journal is read; is an older build running, or who else can publish on this Redis?',
+      );
+    }
+    channel.look ??= setTimeout(() => {
+      channel.look = undefined;
+      for (const listener of [...channel.listeners]) listener.onGap();
+    }, UNSEALED_LOOK_MS).unref();
   }
 }

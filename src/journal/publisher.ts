@@ -3,6 +3,7 @@ import { isSharded, publish, type RedisConnection } from '../redis/pubsub.ts';
 import { refusalOf } from '../redis/refusals.ts';
 import { endingsChannel, streamChannel } from './channel.ts';
 import { type Announcement, encodeBatchMessage } from './message.ts';
+import { type LiveKey, sealBatch, sealEndings } from './seal.ts';
 
 /** Messages handed to Redis and not yet confirmed; past it, live messages are skipped (followers read). */
 const MAX_UNCONFIRMED = 10_000;
@@ -19,13 +20,15 @@ const MAX_ENDINGS = 1_000;
  */
 export class Publisher {
   readonly #redis: RedisConnection;
+  readonly #key: LiveKey;
   readonly #prefix: string;
   readonly #log: Logger;
   #unconfirmed = 0;
   #skipped = 0;
 
-  constructor(options: { redis: RedisConnection; prefix: string; log: Logger }) {
+  constructor(options: { redis: RedisConnection; key: LiveKey; prefix: string; log: Logger }) {
     this.#redis = options.redis;
+    this.#key = options.key;
     this.#prefix = options.prefix;
     this.#log = options.log;
   }
@@ -44,9 +47,10 @@ export class Publisher {
       return;
     }
     const redis = this.#redis;
+    const channel = endingsChannel(this.#prefix);
     for (let i = 0; i < streamIds.length; i += MAX_ENDINGS) {
-      const message = streamIds.slice(i, i + MAX_ENDINGS).join(',');
-      this.#handOver(1, () => redis.publish(endingsChannel(this.#prefix), message));
+      const ids = streamIds.slice(i, i + MAX_ENDINGS).join(',');
+      this.#handOver(1, async () => redis.publish(channel, sealEndings(await this.#key.load(), channel, ids)));
     }
   }
 
@@ -65,10 +69,12 @@ export class Publisher {
   }
 
   async #send(announcements: readonly Announcement[]): Promise<void> {
-    const pairs = announcements.map(
-      ({ batch, end, form }) =>
-        [streamChannel(this.#prefix, batch.streamId), encodeBatchMessage(batch, end, form)] as const,
-    );
+    // Loaded with the first message of the process. All wait for the same promise, so none overtakes another.
+    const key = await this.#key.load();
+    const pairs = announcements.map(({ batch, end, form }) => {
+      const channel = streamChannel(this.#prefix, batch.streamId);
+      return [channel, sealBatch(key, channel, encodeBatchMessage(batch, end, form))] as const;
+    });
     // On a Cluster a script may publish to its own node's channels only.
     if (pairs.length === 1 || isSharded(this.#redis)) {
       await Promise.all(pairs.map(([channel, message]) => publish(this.#redis, channel, message)));

@@ -8,6 +8,7 @@ import { createDb, type Db } from '../../src/db/client.ts';
 import { finishAbandoned } from '../../src/db/jobs/finish.ts';
 import { type AnyJobDefinition, defineJob } from '../../src/index.ts';
 import { ChannelHub, streamChannel } from '../../src/journal/channel.ts';
+import { LiveKey } from '../../src/journal/seal.ts';
 import { silentLogger } from '../../src/log.ts';
 import { Reconciler } from '../../src/maintenance/reconciler.ts';
 import { connectRedis } from '../../src/redis/connections.ts';
@@ -234,7 +235,7 @@ describe('connections to Redis that go half-open', () => {
       direct.disconnect();
     });
     await expect.poll(() => redis.status).toBe('ready');
-    const hub = new ChannelHub({ redis, prefix, log: silentLogger() });
+    const hub = new ChannelHub({ redis, key: new LiveKey(file.db), prefix, log: silentLogger() });
     const listener = { onBatch: () => undefined, onGap: () => undefined };
     proxy.set({ kind: 'hold' });
     const let1 = hub.subscribe('one', listener);

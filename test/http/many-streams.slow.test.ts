@@ -8,6 +8,7 @@ import { expect, it, onTestFinished } from 'vitest';
 import { appendBatches, type EventBatch } from '../../src/db/streams/segments.ts';
 import { streamChannel } from '../../src/journal/channel.ts';
 import { encodeBatchMessage } from '../../src/journal/message.ts';
+import { LiveKey, sealBatch } from '../../src/journal/seal.ts';
 import { claimFree, insertJob, useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 import type { Measure } from './web-process.ts';
@@ -39,6 +40,7 @@ it('2,000 readers, half of them on one stream, get what is said at once, for lit
   await expect.poll(async () => (await web.measure()).sockets).toBeLessThan(AT_ONCE);
   const before = await web.measure();
 
+  const key = await new LiveKey(file.db).load();
   const readers = await openReaders(web.port, whom);
   const during = await web.measure();
   expect(during.sockets - before.sockets).toBe(READERS);
@@ -50,9 +52,10 @@ it('2,000 readers, half of them on one stream, get what is said at once, for lit
       .map((streamId) => ({ streamId, fence: 1, firstSeq: 0, events: ['{"type":"delta","text":"hello"}'] }));
     expect((await appendBatches(file.db, batches)).size).toBe(batches.length);
     await Promise.all(
-      batches.map((batch) =>
-        publisher.publish(streamChannel(prefix, batch.streamId), encodeBatchMessage(batch, false)),
-      ),
+      batches.map((batch) => {
+        const channel = streamChannel(prefix, batch.streamId);
+        return publisher.publish(channel, sealBatch(key, channel, encodeBatchMessage(batch, false)));
+      }),
     );
   }
   const told = () =>

@@ -6,7 +6,6 @@ import { createDb } from '../../src/db/client.ts';
 import { type Cursor, fold, type StreamEvent } from '../../src/index.ts';
 import { streamChannel } from '../../src/journal/channel.ts';
 import { Followers } from '../../src/journal/follower.ts';
-import { encodeBatchMessage } from '../../src/journal/message.ts';
 import { silentLogger } from '../../src/log.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
 import { aheadJob, stepsJob } from '../helpers/crash-process.ts';
@@ -49,9 +48,9 @@ describe('a follower', () => {
     await expect.poll(() => s.hub.isLive(s.id), WAIT).toBe(true);
     const publisher = createPublisher();
     await s.append(s.batch(3, 1));
-    await publisher.publish(streamChannel(s.prefix, s.id), encodeBatchMessage(s.batch(3, 1), false));
+    await publisher.publish(streamChannel(s.prefix, s.id), s.message(s.batch(3, 1), false));
     await expect.poll(s.seqs).toEqual(upTo(4));
-    await publisher.publish(streamChannel(s.prefix, s.id), encodeBatchMessage(await s.end(4), true));
+    await publisher.publish(streamChannel(s.prefix, s.id), s.message(await s.end(4), true));
     await following;
   });
 
@@ -64,7 +63,7 @@ describe('a follower', () => {
     // It has looked at the head because of the cut.
     const state = vi.spyOn(s.followers, 'state');
     await s.append(s.batch(0, 1));
-    await createPublisher().publish(streamChannel(s.prefix, s.id), encodeBatchMessage(s.batch(0, 1), false));
+    await createPublisher().publish(streamChannel(s.prefix, s.id), s.message(s.batch(0, 1), false));
     s.proxy.set({ kind: 'open' });
     await expect.poll(s.seqs).toEqual([0]);
     expect(state).toHaveBeenCalled();
@@ -174,7 +173,7 @@ describe('a follower', () => {
     let heard = 0;
     onTestFinished(s.hub.subscribe(s.id, { onBatch: () => heard++, onGap: () => undefined }));
     proxy.set({ kind: 'hold' });
-    const sent = late.publish(streamChannel(s.prefix, s.id), encodeBatchMessage(s.batch(2, 1), true));
+    const sent = late.publish(streamChannel(s.prefix, s.id), s.message(s.batch(2, 1), true));
     // The job was redriven, and goes on.
     await s.append(s.batch(3, 2));
     await s.publish(s.batch(3, 2));
@@ -203,7 +202,7 @@ describe('a follower of a stream that is published ahead of its commits', () => 
     let heard = 0;
     onTestFinished(s.hub.subscribe(s.id, { onBatch: () => heard++, onGap: () => undefined }));
     proxy.set({ kind: 'hold' });
-    const sent = late.publish(streamChannel(s.prefix, s.id), encodeBatchMessage(s.batch(0, 1), false, 'ahead'));
+    const sent = late.publish(streamChannel(s.prefix, s.id), s.message(s.batch(0, 1), false, 'ahead'));
     sent.catch(() => undefined);
     await s.publish(s.batch(1, 1), false, 'ahead');
     await expect.poll(() => heard).toBe(1);

@@ -57,7 +57,7 @@ describe('a follower', () => {
       error: null,
     } as const;
     await settleJobs(file.db, [{ ...settlement, resultTtlMs: 1_000, delayMs: 0, delivery: 0, batch: undefined }]);
-    const publisher = new Publisher({ redis: s.publisher, prefix: s.prefix, log: silentLogger() });
+    const publisher = new Publisher({ redis: s.publisher, key: s.key, prefix: s.prefix, log: silentLogger() });
     publisher.publishEndings([uuidV7(), s.id, uuidV7()]);
     await following;
     expect(s.seen.map(({ event }) => event)).toEqual([{ type: 'end', result: 7 }]);

@@ -14,6 +14,7 @@ import { ChannelHub, streamChannel } from '../../src/journal/channel.ts';
 import { Followers } from '../../src/journal/follower.ts';
 import type { Following } from '../../src/journal/following.ts';
 import { type Announcement, encodeBatchMessage } from '../../src/journal/message.ts';
+import { LiveKey, sealBatch } from '../../src/journal/seal.ts';
 import type { StreamWriter } from '../../src/journal/stream-writer.ts';
 import { JournalWriter } from '../../src/journal/writer.ts';
 import { silentLogger } from '../../src/log.ts';
@@ -141,7 +142,9 @@ async function play(schedule: readonly Op[], immediate: boolean, hub: ChannelHub
   let number = 0;
 
   const deliver = async (count: number) => {
-    for (const text of messages.splice(0, count)) await bus.publish(streamChannel(prefix, id), text);
+    const key = await new LiveKey(file.db).load();
+    const channel = streamChannel(prefix, id);
+    for (const text of messages.splice(0, count)) await bus.publish(channel, sealBatch(key, channel, text));
   };
   const own = async (): Promise<Owner> => {
     const answer = await claimOne(file.db, id, { maxCrashes: 1_000 });
@@ -302,7 +305,7 @@ describe('whatever happens on the way', () => {
     const prefix = uniquePrefix();
     const subscriber = new Redis(testRedisUrl(), { autoResubscribe: false, maxRetriesPerRequest: null });
     const bus = new Redis(testRedisUrl());
-    const hub = new ChannelHub({ redis: subscriber, prefix, log: silentLogger() });
+    const hub = new ChannelHub({ redis: subscriber, key: new LiveKey(file.db), prefix, log: silentLogger() });
     onTestFinished(() => {
       subscriber.disconnect();
       bus.disconnect();

@@ -8,6 +8,7 @@ import type { Cursor, StreamEvent } from '../../src/index.ts';
 import { ChannelHub, streamChannel } from '../../src/journal/channel.ts';
 import { type FollowerOptions, Followers } from '../../src/journal/follower.ts';
 import { type Announcement, encodeBatchMessage } from '../../src/journal/message.ts';
+import { LiveKey, sealBatch } from '../../src/journal/seal.ts';
 import { silentLogger } from '../../src/log.ts';
 import { claimFree, insertJob, type useDatabase } from '../helpers/fixtures.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
@@ -34,19 +35,27 @@ export async function stage(
   const subscriber = new Redis(redisUrl, { autoResubscribe: false, maxRetriesPerRequest: null });
   const publisher = new Redis(redisUrl);
   for (const redis of [subscriber, publisher]) redis.on('error', () => undefined);
-  const hub = new ChannelHub({ redis: subscriber, prefix, log: silentLogger() });
+  const key = new LiveKey(file.db);
+  const hub = new ChannelHub({ redis: subscriber, key, prefix, log: silentLogger() });
   onTestFinished(() => {
     subscriber.disconnect();
     publisher.disconnect();
   });
   const followers = new Followers({ db: file.db, hub, log: silentLogger(), headCheckMs: 60_000, ...options });
+  const secret = await key.load();
   const id = await insertJob(file.db, job);
   await claimFree(file.db, id);
   const seen: StreamEvent[] = [];
   const controller = new AbortController();
+  /** As a process of the fleet publishes it. */
+  const sealed = (text: string) => sealBatch(secret, streamChannel(prefix, id), text);
+  const message = (batch: EventBatch, end = false, form?: Announcement['form']) =>
+    sealed(encodeBatchMessage(batch, end, form));
   return {
     id,
     hub,
+    key,
+    message,
     subscriber,
     seen,
     controller,
@@ -73,9 +82,11 @@ export async function stage(
     }),
     append: async (batch: EventBatch) => expect(await appendBatches(file.db, [batch])).toHaveProperty('size', 1),
     publish: (batch: EventBatch, end = false, form?: Announcement['form']) =>
-      publisher.publish(streamChannel(prefix, id), encodeBatchMessage(batch, end, form)),
-    /** Anything at all on the stream's channel. */
-    say: (text: string) => publisher.publish(streamChannel(prefix, id), text),
+      publisher.publish(streamChannel(prefix, id), message(batch, end, form)),
+    /** Anything at all on the stream's channel, by whoever can read the key. */
+    say: (text: string) => publisher.publish(streamChannel(prefix, id), sealed(text)),
+    /** The same by whoever cannot. */
+    forge: (text: string) => publisher.publish(streamChannel(prefix, id), text),
     async end(firstSeq: number, fence = 1) {
       const batch = { streamId: id, fence, firstSeq, events: ['{"type":"end"}'] };
       const settlement: Settlement = {

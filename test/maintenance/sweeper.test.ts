@@ -8,6 +8,7 @@ import { findUnfolded, foldStream, planFold } from '../../src/db/streams/fold.ts
 import { defineJob, type StreamEvent } from '../../src/index.ts';
 import { ChannelHub } from '../../src/journal/channel.ts';
 import { Followers } from '../../src/journal/follower.ts';
+import { LiveKey } from '../../src/journal/seal.ts';
 import { silentLogger } from '../../src/log.ts';
 import { type SweepReport, sweepOnce } from '../../src/maintenance/sweeper.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
@@ -40,7 +41,7 @@ function createFollowers() {
   onTestFinished(() => redis.disconnect());
   return new Followers({
     db: file.db,
-    hub: new ChannelHub({ redis, prefix: uniquePrefix(), log: silentLogger() }),
+    hub: new ChannelHub({ redis, key: new LiveKey(file.db), prefix: uniquePrefix(), log: silentLogger() }),
     log: silentLogger(),
     pollMs: 20,
     headCheckMs: 20,

@@ -18,6 +18,7 @@ const OWN_TABLES: Record<Exclude<keyof Database, BuiltinTable | 'job_attempts'> 
   reconciler_rounds: true,
   poison_alerts: true,
   paused_queues: true,
+  live_key: true,
   tenant_policies: true,
   retention_marks: true,
   retention_later: true,
