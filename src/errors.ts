@@ -50,6 +50,7 @@ export const ERROR_CODES = {
   METHOD_NOT_ALLOWED: 'The route exists, but not for this method.',
   UNAUTHORIZED: 'A valid token is needed.',
   SHUTTING_DOWN: 'This process is closing.',
+  REDIS_UNUSABLE: 'Redis is there and refuses what is needed: rights, role, version or mode.',
   SERVICE_MISSING: 'A service this command needs is not installed or not reachable.',
   MODEL_FAILED: 'The model server refused the request or broke off.',
   TORTURE_FAILED: 'A handler broke an invariant under torture (oncefleet/testing).',

@@ -66,6 +66,7 @@ export const EXIT_CODE_BY_ERROR: Readonly<Record<ErrorCode, ExitCode>> = {
   ROUTE_NOT_FOUND: 3,
   UNAUTHORIZED: 2,
   SHUTTING_DOWN: 4,
+  REDIS_UNUSABLE: 4,
   SERVICE_MISSING: 4,
   MODEL_FAILED: 1,
   INTERNAL: 70,

@@ -2,6 +2,7 @@
 import type { Config } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { shareOf } from '../runtime/shared-runtime.ts';
 import type { Lifecycle } from '../util/lifecycle.ts';
 import type { Fleet } from '../workers/fleet.ts';
 
@@ -52,8 +53,13 @@ export async function startWorker(
   return worker.id;
 }
 
-/** Redis may be away when a process starts, as it may go away later; say so and go on. */
+/**
+ * Redis may be away when a process starts, as it may go away later; say so and go on.
+ *
+ * @throws OncefleetError REDIS_UNUSABLE it is there, and will refuse what is needed
+ */
 export async function warnWithoutRedis(fleet: Fleet, log: Logger): Promise<void> {
+  await shareOf('fleet', fleet).runtime.requireRedis([]);
   const { redis } = await fleet.health();
   if (redis !== undefined) log.warn({ problem: redis }, 'Redis does not answer; jobs wait until it does');
 }

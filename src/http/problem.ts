@@ -34,6 +34,7 @@ export const HTTP_STATUS = {
   SCHEMA_NEWER: 503,
   SCHEMA_ELSEWHERE: 503,
   SCHEMA_FORBIDDEN: 503,
+  REDIS_UNUSABLE: 503,
   SERVICE_MISSING: 503,
   SHUTTING_DOWN: 503,
 } as const satisfies Partial<Record<ErrorCode, number>>;

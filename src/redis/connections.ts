@@ -1,5 +1,6 @@
 import { Cluster, Redis, type RedisOptions, ReplyError } from 'ioredis';
 import type { Logger } from '../log.ts';
+import { allowWithoutInfo } from './info.ts';
 import type { RedisConnection } from './pubsub.ts';
 import { refusalOf } from './refusals.ts';
 import type { RedisWatch } from './watch.ts';
@@ -40,6 +41,7 @@ export function connectRedis(url: string, options: ConnectOptions): RedisConnect
     ? connectCluster(url, common, overrides)
     : new Redis(url, { ...common, retryStrategy, ...overrides });
   watch?.add(redis);
+  allowWithoutInfo(redis);
   // One line per outage, not one per attempt.
   let reported = false;
   redis.on('error', (err) => {
@@ -190,6 +192,7 @@ export function trackDuplicates(redis: RedisConnection, watch?: RedisWatch): Rea
   redis.duplicate = ((...args: unknown[]) => {
     const copy = duplicate(...args);
     watch?.add(copy);
+    allowWithoutInfo(copy);
     duplicates.add(copy);
     // BullMQ ends its blocking connection when a read takes too long, and opens it again.
     copy.on('connect', () => duplicates.add(copy));

@@ -14,48 +14,48 @@ interface Refusal {
   readonly remedy: string;
 }
 
-// Before Redis 7 an error of a command in a script stands behind the script's own: "ERR Error running script …: -OOM …".
+// An error of a command in a script or transaction stands behind another: "ERR Error running script …: -OOM …", "EXECABORT … because of: OOM …".
 const TABLE: readonly (Refusal & { pattern: RegExp })[] = [
   {
     kind: 'READONLY',
-    pattern: /(?:^|-)(?:READONLY|UNBLOCKED|MASTERDOWN)\b/,
+    pattern: /(?:^|-|: )(?:READONLY|UNBLOCKED|MASTERDOWN)\b/,
     passes: true,
     remedy: 'This server is a replica now. Connections are made anew until REDIS_URL leads to a primary.',
   },
   {
     kind: 'MISCONF',
-    pattern: /(?:^|-)MISCONF\b/,
+    pattern: /(?:^|-|: )MISCONF\b/,
     passes: true,
     remedy: 'Redis cannot save its data: see its log, and give its disk space or rights.',
   },
   {
     kind: 'OOM',
-    pattern: /(?:^|-)OOM\b/,
+    pattern: /(?:^|-|: )OOM\b/,
     passes: true,
     remedy: 'Redis has used its maxmemory: raise it, or remove what fills it.',
   },
-  { kind: 'LOADING', pattern: /(?:^|-)LOADING\b/, passes: true, remedy: 'Redis reads its data in. Wait.' },
+  { kind: 'LOADING', pattern: /(?:^|-|: )LOADING\b/, passes: true, remedy: 'Redis reads its data in. Wait.' },
   {
     kind: 'BUSY',
-    pattern: /(?:^|-)BUSY\b/,
+    pattern: /(?:^|-|: )BUSY\b/,
     passes: true,
     remedy: 'A script or function has run for too long: `SCRIPT KILL` or `FUNCTION KILL` ends it.',
   },
   {
     kind: 'NOREPLICAS',
-    pattern: /(?:^|-)NOREPLICAS\b/,
+    pattern: /(?:^|-|: )NOREPLICAS\b/,
     passes: true,
     remedy: 'Redis has fewer replicas than min-replicas-to-write says.',
   },
   {
     kind: 'CLUSTERDOWN',
-    pattern: /(?:^|-)CLUSTERDOWN\b/,
+    pattern: /(?:^|-|: )CLUSTERDOWN\b/,
     passes: true,
     remedy: 'Slots of the Cluster have no node: see CLUSTER INFO.',
   },
   {
     kind: 'TRYAGAIN',
-    pattern: /(?:^|-)TRYAGAIN\b/,
+    pattern: /(?:^|-|: )TRYAGAIN\b/,
     passes: true,
     remedy: 'Slots of the Cluster are on the move. Wait.',
   },
@@ -67,7 +67,7 @@ const TABLE: readonly (Refusal & { pattern: RegExp })[] = [
   },
   {
     kind: 'DENIED',
-    pattern: /(?:^|-)(?:NOAUTH|WRONGPASS|NOPERM)\b|ACL failure in script|^ERR (?:invalid password|AUTH )/,
+    pattern: /(?:^|-|: )(?:NOAUTH|WRONGPASS|NOPERM)\b|ACL failure in script|^ERR (?:invalid password|AUTH )/,
     passes: false,
     remedy: 'See the user and password of REDIS_URL, and what ACL the user has.',
   },

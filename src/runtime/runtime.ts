@@ -39,6 +39,7 @@ import { Observers } from './observers.ts';
 import { OtherQueues } from './other-queues.ts';
 import { Pauses } from './pauses.ts';
 import { PoisonAlerts } from './poison-alerts.ts';
+import { requireRedis } from './require-redis.ts';
 import { Transitions } from './transitions.ts';
 
 /** How long a health check waits for each service, ms. */
@@ -153,6 +154,7 @@ export class Runtime {
   readonly followers: Followers;
   readonly writer: JournalWriter;
   readonly leases: LeaseKeeper;
+  readonly #redisUrl: string;
   readonly #redis: RedisConnection;
   readonly #duplicates: ReadonlySet<RedisConnection>;
   readonly #publishRedis: RedisConnection;
@@ -182,6 +184,7 @@ export class Runtime {
     const watch = new RedisWatch({ prefix, log });
     const connect = (name: string, overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean } = {}) =>
       connectRedis(options.redisUrl, { cluster: this.settings.redisCluster, name, log, watch, ...overrides });
+    this.#redisUrl = options.redisUrl;
     this.#redis = connect('queue');
     this.#duplicates = trackDuplicates(this.#redis, watch);
     this.#publishRedis = connect('publish', { enableOfflineQueue: false });
@@ -229,6 +232,18 @@ export class Runtime {
           ? this.dispatcher.queue(queue)
           : this.otherQueues.at(queuePrefix, queue),
     });
+  }
+
+  /**
+   * Throws where Redis is there and cannot be used, such as by a user without the rights that BullMQ needs.
+   *
+   * @throws OncefleetError REDIS_UNUSABLE
+   */
+  async requireRedis(queues: readonly string[]): Promise<void> {
+    const { redisCluster: cluster, prefix } = this.settings;
+    const queuePrefixes = queues.map((queue) => this.queuePrefix(queue));
+    for (const warning of await requireRedis({ url: this.#redisUrl, cluster, prefix, queuePrefixes }))
+      this.log.warn(warning);
   }
 
   /** The queue connection, for BullMQ workers to share and to duplicate. */

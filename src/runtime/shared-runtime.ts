@@ -51,7 +51,10 @@ export function shareRuntime(options: RuntimeOptions): RuntimeShare {
   const key = runtimeKey(own);
   let entry = shared.get(key);
   if (entry === undefined) {
-    entry = { runtime: new Runtime(own), users: 0 };
+    const runtime = new Runtime(own);
+    entry = { runtime, users: 0 };
+    // A processor is made before anybody can wait for it: the log has to do.
+    runtime.requireRedis([]).catch((err: unknown) => runtime.log.error({ err }, 'Redis cannot be used as it is'));
     shared.set(key, entry);
   }
   const taken = entry;

@@ -786,7 +786,15 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'retention-policy',
     'sweep-lock',
   ],
-  'Redis that is there and refuses': ['redis-demoted', 'redis-demoted-all', 'redis-refused-once'],
+  'Redis that is there and refuses': [
+    'redis-demoted',
+    'redis-demoted-all',
+    'redis-refused-once',
+    'redis-replica-at-start',
+    'redis-rights',
+    'redis-start-bounded',
+    'redis-without-info',
+  ],
   'Redis Cluster': ['channel-sharded', 'control-sharded', 'doctor-cluster-nodes', 'queue-slot'],
   'HTTP and clients': [
     'body-limit-named',
