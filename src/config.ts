@@ -3,7 +3,7 @@
  * an environment; everything else gets the frozen object.
  */
 import { z } from 'zod';
-import { InputInvalidError } from './errors.ts';
+import { InputInvalidError, type Issue } from './errors.ts';
 import {
   ANSWER_PACE_MS,
   DEFAULT_SCHEMA,
@@ -36,6 +36,22 @@ const retention = (range: Range) =>
     .default(range.default);
 const shortName = z.string().regex(SHORT_NAME, SHORT_NAME_MESSAGE);
 
+/** What `Authorization: Bearer` can carry. */
+const SENDABLE = /^[\x21-\x7e]+$/;
+
+/** Origins of web pages, or `*`. */
+const origins = z.string().transform((text, ctx) => {
+  const list = text.split(',').map((one) => one.trim());
+  for (const one of list) {
+    if (one === '*' || URL.parse(one)?.origin === one) continue;
+    ctx.addIssue({
+      code: 'custom',
+      message: `expected origins (https://app.example, no path) with commas between, or *; not ${one.slice(0, 100)}`,
+    });
+  }
+  return list;
+});
+
 /** `tenant:token,tenant:token`. */
 const tokens = z.string().transform((text, ctx) => {
   const byToken = new Map<string, string>();
@@ -43,20 +59,21 @@ const tokens = z.string().transform((text, ctx) => {
     const at = pair.indexOf(':');
     const tenant = pair.slice(0, at).trim();
     const token = pair.slice(at + 1).trim();
-    if (at < 1 || !SHORT_NAME.test(tenant) || token.length < 16) {
+    if (at < 1 || !SHORT_NAME.test(tenant) || token.length < 16 || !SENDABLE.test(token)) {
       ctx.addIssue({
         code: 'custom',
         message:
-          'expected tenant:token pairs with commas between; a tenant is 1 to 64 of A-Za-z0-9_.-, a token at least 16 characters',
+          'expected tenant:token pairs with commas between; a tenant is 1 to 64 of A-Za-z0-9_.-, a token at least 16 characters that a header can carry (visible ASCII, no blanks)',
       });
       return z.NEVER;
     }
     const other = byToken.get(token);
-    if (other !== undefined && other !== tenant) {
-      ctx.addIssue({
-        code: 'custom',
-        message: `${other} and ${tenant} have the same token; each tenant needs its own`,
-      });
+    if (other !== undefined) {
+      const message =
+        other === tenant
+          ? `${tenant} has a token twice`
+          : `${other} and ${tenant} have the same token; each tenant needs its own`;
+      ctx.addIssue({ code: 'custom', message });
       return z.NEVER;
     }
     byToken.set(token, tenant);
@@ -90,8 +107,23 @@ export const CONFIG_VARIABLES = {
   },
   ONCEFLEET_TOKENS: { schema: tokens.optional(), about: 'HTTP tokens as tenant:token,… Unset: no authentication.' },
   ONCEFLEET_ADMIN_TOKEN: {
-    schema: z.string().min(16).optional(),
+    schema: z
+      .string()
+      .min(16)
+      .refine((text) => !/\p{Cc}/u.test(text), 'expected no control characters')
+      .optional(),
     about: 'Password (any user name) of Bull Board. Needed for it once ONCEFLEET_TOKENS is set.',
+  },
+  ONCEFLEET_ALLOW_ANYONE: {
+    schema: z
+      .enum(['true', 'false'], 'expected true or false')
+      .default('false')
+      .transform((text) => text === 'true'),
+    about: 'Without tokens: HOST may be another address than loopback, and requests may name any host.',
+  },
+  ONCEFLEET_CORS_ORIGINS: {
+    schema: origins.optional(),
+    about: 'Origins of web pages that may call the API, commas between. Unset: any (*) with tokens, none without.',
   },
   ONCEFLEET_JOBS: {
     schema: z.string().optional(),
@@ -184,6 +216,10 @@ export interface Config {
   /** Token to tenant; absent when anybody may call. */
   readonly tokens: ReadonlyMap<string, string> | undefined;
   readonly adminToken: string | undefined;
+  /** Whoever reaches the web process may call it, though there are no tokens. */
+  readonly allowAnyone: boolean;
+  /** Absent: any with tokens, none without. */
+  readonly corsOrigins: readonly string[] | undefined;
   readonly jobModules: readonly string[];
   readonly concurrency: number;
   readonly leaseTtlMs: number;
@@ -242,6 +278,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   if (v.OPENAI_BASE_URL !== undefined && v.OPENAI_MODEL === undefined) {
     issues.push({ path: 'OPENAI_MODEL', message: 'is required when OPENAI_BASE_URL is set' });
   }
+  issues.push(...accessIssues(v));
   if (issues.length > 0) throw new InputInvalidError('Configuration', issues, 'CONFIG_INVALID');
   const all = values as Variables;
   return Object.freeze({
@@ -254,6 +291,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     tenant: all.ONCEFLEET_TENANT,
     tokens: all.ONCEFLEET_TOKENS,
     adminToken: all.ONCEFLEET_ADMIN_TOKEN,
+    allowAnyone: all.ONCEFLEET_ALLOW_ANYONE,
+    corsOrigins: all.ONCEFLEET_CORS_ORIGINS,
     jobModules: (all.ONCEFLEET_JOBS ?? '')
       .split(',')
       .map((path) => path.trim())
@@ -280,6 +319,22 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
         : { baseUrl: all.OPENAI_BASE_URL, apiKey: all.OPENAI_API_KEY, name: all.OPENAI_MODEL },
     answerPaceMs: all.ONCEFLEET_ANSWER_PACE_MS,
   });
+}
+
+/** What is wrong between the settings that say who may call. */
+function accessIssues(v: Partial<Variables>): Issue[] {
+  const issues: Issue[] = [];
+  if (v.ONCEFLEET_ADMIN_TOKEN !== undefined && v.ONCEFLEET_TOKENS?.has(v.ONCEFLEET_ADMIN_TOKEN) === true)
+    issues.push({
+      path: 'ONCEFLEET_ADMIN_TOKEN',
+      message: 'is also a token of a tenant; the board needs one of its own',
+    });
+  if (v.ONCEFLEET_CORS_ORIGINS?.includes('*') === true && v.ONCEFLEET_TOKENS === undefined)
+    issues.push({
+      path: 'ONCEFLEET_CORS_ORIGINS',
+      message: 'may be * with ONCEFLEET_TOKENS alone: without, every web page could use this server',
+    });
+  return issues;
 }
 
 /** What of a configuration is a fleet's; the rest is the web process's, the log's and the answerer's. */

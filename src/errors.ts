@@ -49,6 +49,8 @@ export const ERROR_CODES = {
   ROUTE_NOT_FOUND: 'No such route.',
   METHOD_NOT_ALLOWED: 'The route exists, but not for this method.',
   UNAUTHORIZED: 'A valid token is needed.',
+  ORIGIN_REFUSED: 'A web page of another origin may not do this.',
+  HOST_UNKNOWN: 'The server does not answer under this name.',
   SHUTTING_DOWN: 'This process is closing.',
   REDIS_UNUSABLE: 'Redis is there and refuses what is needed: rights, role, version or mode.',
   SERVICE_MISSING: 'A service this command needs is not installed or not reachable.',

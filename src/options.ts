@@ -118,6 +118,12 @@ export const tenantName = z.custom<string>(
   'expected 1 to 255 characters, none of them a control character',
 );
 
+/** Whether a host name or address is of this machine alone. */
+export function isLoopback(host: string): boolean {
+  const name = host.replace(/^\[(.*)\]$/, '$1').toLowerCase();
+  return name === 'localhost' || name.endsWith('.localhost') || name === '::1' || /^127(?:\.\d{1,3}){3}$/.test(name);
+}
+
 /** A text to look for among stored ones, where none has a control character; NUL is an error of Postgres's. */
 export const searchText = z
   .string()

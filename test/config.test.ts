@@ -109,7 +109,9 @@ describe('the configuration', () => {
     const [token, other] = ['0123456789abcdef', 'fedcba9876543210'];
     const found = problems({ ...REQUIRED, ONCEFLEET_TOKENS: `acme:${token},third:${other},other:${token}` });
     expect(found).toEqual(['ONCEFLEET_TOKENS: acme and other have the same token; each tenant needs its own']);
-    expect(problems({ ...REQUIRED, ONCEFLEET_TOKENS: `acme:${token},acme:${token}` })).toEqual([]);
+    expect(problems({ ...REQUIRED, ONCEFLEET_TOKENS: `acme:${token},acme:${token}` })).toEqual([
+      'ONCEFLEET_TOKENS: acme has a token twice',
+    ]);
   });
 
   it('never repeats a secret in a problem', () => {

@@ -1,7 +1,8 @@
 /** The two processes of a fleet, as parts that `web`, `work` and `dev` put together. */
 import type { Config } from '../config.ts';
-import { OncefleetError } from '../errors.ts';
+import { InputInvalidError, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { isLoopback } from '../options.ts';
 import { shareOf } from '../runtime/shared-runtime.ts';
 import type { Lifecycle } from '../util/lifecycle.ts';
 import type { Fleet } from '../workers/fleet.ts';
@@ -10,9 +11,10 @@ import type { Fleet } from '../workers/fleet.ts';
  * Opens the web process's part: listens, logs where, and closes with the lifecycle.
  *
  * @returns its base URL
- * @throws OncefleetError CONFIG_INVALID it cannot listen there
+ * @throws OncefleetError CONFIG_INVALID it cannot listen there, or may not without tokens
  */
 export async function startWeb(fleet: Fleet, config: Config, log: Logger, lifecycle: Lifecycle): Promise<string> {
+  requireTokens(config);
   const { createApp } = await import('../http/app.ts');
   const app = createApp({ client: fleet, log, config });
   await lifecycle.add('http', () => app.close());
@@ -29,6 +31,22 @@ export async function startWeb(fleet: Fleet, config: Config, log: Logger, lifecy
       cause,
     });
   }
+}
+
+/** Whoever reaches a server without tokens may do everything. */
+function requireTokens({ tokens, host, allowAnyone }: Config): void {
+  if (tokens !== undefined || allowAnyone || isLoopback(host)) return;
+  throw new InputInvalidError(
+    'Configuration',
+    [
+      {
+        path: 'HOST',
+        message:
+          'may be another address than loopback only with ONCEFLEET_TOKENS; if whoever reaches it may do everything, set ONCEFLEET_ALLOW_ANYONE=true',
+      },
+    ],
+    'CONFIG_INVALID',
+  );
 }
 
 export interface StartWorkerOptions {

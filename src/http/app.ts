@@ -24,6 +24,7 @@ import { jobRoutes } from './jobs.ts';
 import { multiStreamRoutes } from './multi-stream.ts';
 import { OpenStreams } from './open-streams.ts';
 import { openApiOptions } from './openapi.ts';
+import { createHostCheck, createOriginCheck, type OriginConfig } from './origins.ts';
 import { sendProblem } from './problem.ts';
 import { redriveRoutes } from './redrive.ts';
 import { answerUnknownRoutes } from './route-table.ts';
@@ -42,7 +43,7 @@ const SLOWEST_BYTES_PER_S = 16 * 1024;
 export interface CreateAppOptions {
   client: JobClient;
   log: Logger;
-  config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'>;
+  config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'> & OriginConfig;
   /** A stream that was quiet this long gets a comment, ms. Default 15 s. */
   keepaliveMs?: number;
   /** Bull Board at /admin/queues. Default true. */
@@ -88,7 +89,7 @@ export function createApp({
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', createBodyParser(limits.bodyStallMs ?? BODY_STALL_MS));
   app.decorateRequest('tenant', '');
-  addHooks(app, streams);
+  addHooks(app, streams, config);
   app.addHook('preClose', async () => {
     await streams.drain();
     connections.drain();
@@ -101,12 +102,14 @@ export function createApp({
 }
 
 /** What every request passes. */
-function addHooks(app: FastifyInstance, streams: OpenStreams): void {
+function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppOptions['config']): void {
+  const origins = config.corsOrigins ?? (config.tokens === undefined ? [] : ['*']);
   app.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id);
     done();
   });
-  app.addHook('onRequest', createCors(['/v1/', '/openapi.json', '/healthz', '/readyz']));
+  app.addHook('onRequest', createHostCheck(config));
+  app.addHook('onRequest', createCors(['/v1/', '/openapi.json', '/healthz', '/readyz'], origins));
   app.addHook('onRequest', (request, reply, done) => {
     if (!streams.draining || request.routeOptions.config.duringDrain === true) done();
     else sendProblem(new OncefleetError('SHUTTING_DOWN', 'This process is closing; try again'), request, reply);
@@ -147,6 +150,7 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
   if (board) await root.register(boardRoutes, { prefix: BOARD_PATH, client, config });
   await root.register(
     async (api) => {
+      if (config.tokens === undefined) api.addHook('onRequest', createOriginCheck(config.corsOrigins ?? []));
       api.addHook('onRequest', createTokenAuth(config));
       await api.register(jobRoutes, { client });
       await api.register(redriveRoutes, { client, streams });

@@ -17,7 +17,7 @@ export async function healthRoutes(app: FastifyInstance, { client, streams }: He
   app.get(
     '/healthz',
     {
-      config: { duringDrain: true, quiet: true },
+      config: { duringDrain: true, quiet: true, anyHost: true },
       schema: {
         summary: 'The process is alive',
         tags: ['health'],
@@ -30,7 +30,7 @@ export async function healthRoutes(app: FastifyInstance, { client, streams }: He
   app.get(
     '/readyz',
     {
-      config: { quiet: true },
+      config: { quiet: true, anyHost: true },
       schema: {
         summary: 'The process can serve',
         tags: ['health'],

@@ -76,8 +76,12 @@ describe('a request', () => {
 });
 
 describe('cross-origin access', () => {
+  const tokens = new Map([['token-of-tenant-a', 'a']]);
+  const withTokens = () =>
+    createApp({ client: createFakeClient(), log: silentLogger(), config: { ...config, tokens } });
+
   it('is allowed to the API, with the headers clients send', async () => {
-    const response = await inject(app, {
+    const response = await inject(withTokens(), {
       method: 'OPTIONS',
       url: '/v1/jobs/echo',
       headers: {
@@ -97,7 +101,7 @@ describe('cross-origin access', () => {
 
   it('shows callers what they need to read, on errors too', async () => {
     for (const url of ['/v1/jobs', '/v1/nothing']) {
-      const response = await inject(app, url);
+      const response = await inject(withTokens(), url);
       expect(response.headers['access-control-allow-origin']).toBe('*');
       for (const name of ['x-request-id', 'x-workflow-run-id', 'etag'])
         expect(response.headers['access-control-expose-headers']).toContain(name);

@@ -1,16 +1,15 @@
 /** A fleet on real Postgres and Redis, one worker in this process, and the app in front of it. */
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import type { Config } from '../../src/config.ts';
 import { NonRetryableError } from '../../src/errors.ts';
-import { createApp } from '../../src/http/app.ts';
+import { type CreateAppOptions, createApp } from '../../src/http/app.ts';
 import { type AnyJobDefinition, defineJob } from '../../src/jobs/define-job.ts';
 import { silentLogger } from '../../src/log.ts';
 import { createFleet, type Fleet } from '../../src/workers/fleet.ts';
 import { createTestDatabase, testRedisUrl, uniquePrefix } from '../helpers/services.ts';
 import { listenLocally } from './requests.ts';
 
-type AppConfig = Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'>;
+type AppConfig = CreateAppOptions['config'];
 
 export const BODY_LIMIT_BYTES = 64 * 1024;
 

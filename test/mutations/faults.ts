@@ -568,6 +568,10 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   ],
   'what is not trusted (SECURITY.md)': [
     'cancel-asks-row',
+    'host-checked',
+    'origin-site',
+    'origin-compared',
+    'token-origins',
     'seal-checked',
     'seal-endings',
     'seal-channel',

@@ -9,4 +9,12 @@ export default [
     test: 'test/http/connections.test.ts',
     title: 'is made once',
   },
+  {
+    name: 'token-origins',
+    find: "(config.tokens === undefined ? [] : ['*'])",
+    replace: "['*']",
+    mechanism: 'without tokens no page of another origin can read an answer',
+    test: 'test/http/origins.test.ts',
+    title: 'no page of another origin can read %s',
+  },
 ] satisfies readonly Change[];
