@@ -39,6 +39,7 @@ const OLDEST_FALLBACK = [22, 12];
 const RUNS_TYPESCRIPT = [22, 18];
 const LINE_EVERY_MS = 5_000;
 const DRAW_EVERY_MS = 200;
+const WATCH_EVERY_MS = 250;
 const OUTPUT_LINES = 25;
 
 const COMMANDS = {
@@ -84,10 +85,45 @@ async function main([name, ...args]) {
     fail(`Node ${OLDEST_NODE[0]} or newer is needed to set up; this is ${process.versions.node}`);
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => passOn(signal));
+  watchNpm();
   process.chdir(ROOT);
   await ensurePackages();
   const { node, flags } = await chooseNode();
   process.exitCode = await run(node, [...flags, ...COMMANDS[name](args)]);
+}
+
+/**
+ * Under `npm run` there is a shell in between: npm gives it the signal, it dies, and this process would never hear
+ * of it. So the end of the shell, or of npm itself (SIGKILL), counts as a SIGTERM.
+ */
+function watchNpm() {
+  if (process.env.npm_lifecycle_event === undefined) return;
+  const links = linksToNpm();
+  const timer = setInterval(() => {
+    if (links.every(({ child, parent }) => parentOf(child) === parent)) return;
+    clearInterval(timer);
+    passOn('SIGTERM');
+  }, WATCH_EVERY_MS);
+  timer.unref();
+}
+
+/** From this process up to npm; without /proc, to its parent alone. */
+function linksToNpm() {
+  const links = [];
+  for (let child = process.pid; links.length < 4; ) {
+    const parent = parentOf(child);
+    if (parent === undefined || parent <= 1) break;
+    links.push({ child, parent });
+    if (/\b(npm|npx|pnpm|yarn|bun)\b/.test(readIfThere(`/proc/${parent}/cmdline`) ?? '')) return links;
+    child = parent;
+  }
+  return links.slice(0, 1);
+}
+
+function parentOf(pid) {
+  if (pid === process.pid) return process.ppid;
+  const parent = /^\d+ \(.*\) \w (\d+)/s.exec(readIfThere(`/proc/${pid}/stat`) ?? '')?.[1];
+  return parent === undefined ? undefined : Number(parent);
 }
 
 function passOn(signal) {

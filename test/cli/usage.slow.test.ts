@@ -185,7 +185,7 @@ describe('configuration', () => {
     test('the environment and .env win', async () => {
       const cwd = await withDevEnv(
         `${DEV}ONCEFLEET_PREFIX=x/y\nHOST=\nONCEFLEET_HEARTBEAT_MS=a\nONCEFLEET_LEASE_TTL_MS=b\n`,
-        'ONCEFLEET_HEARTBEAT_MS=80\n',
+        'ONCEFLEET_HEARTBEAT_MS=5000\n',
       );
       const { stderr } = await runCli(['status'], { cwd, env: { ONCEFLEET_PREFIX: 'mine', DATABASE_URL: ' ' } });
       expect(stderr).toMatch(/^error CONFIG_INVALID: Configuration: ONCEFLEET_LEASE_TTL_MS: [^;]*\n$/);
