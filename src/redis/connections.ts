@@ -42,30 +42,36 @@ export function connectRedis(url: string, options: ConnectOptions): RedisConnect
     : new Redis(url, { ...common, retryStrategy, ...overrides });
   watch?.add(redis);
   allowWithoutInfo(redis);
-  // One line per outage, not one per attempt.
-  let reported = false;
-  redis.on('error', (err) => {
-    if (!reported) {
-      const remedy = refusalOf(err)?.remedy;
-      log.warn(
-        { err, connection: name },
-        remedy === undefined
-          ? 'Redis is not reachable; trying again'
-          : `Redis refuses the connection; trying again. ${remedy}`,
-      );
-    }
-    reported = true;
-  });
-  redis.on('ready', () => {
-    if (reported) log.info({ connection: name }, 'Redis is back');
-    reported = false;
-  });
+  logOutages(redis, name, log);
   // The connections of a Cluster are ioredis's own to keep.
   if (redis instanceof Redis) {
     endHalfOpen(redis, name, log, watch);
     gatherWrites(redis);
   }
   return redis;
+}
+
+/** One line per outage, not one per attempt. */
+function logOutages(redis: RedisConnection, connection: string, log: Logger): void {
+  let reported = false;
+  let attempts = 0;
+  const report = (err?: Error) => {
+    if (reported) return;
+    reported = true;
+    const remedy = refusalOf(err)?.remedy;
+    const what = remedy === undefined ? 'Redis is not reachable' : 'Redis refuses the connection';
+    log.warn({ err, connection }, `${what}; trying again.${remedy === undefined ? '' : ` ${remedy}`}`);
+  };
+  redis.on('error', report);
+  // A server that has too many clients closes the connection before ioredis makes an error of what it says.
+  redis.on('reconnecting', () => {
+    if (++attempts > 1) report();
+  });
+  redis.on('ready', () => {
+    if (reported) log.info({ connection }, 'Redis is back');
+    reported = false;
+    attempts = 0;
+  });
 }
 
 /**

@@ -25,6 +25,11 @@ export class PatientWorker extends Worker {
     }
   }
 
+  // BullMQ waits for 5 s where a read that blocks was refused.
+  override delay(...[milliseconds, abort]: Parameters<Worker['delay']>): Promise<void> {
+    return super.delay(milliseconds ?? LONGEST_PAUSE_MS, abort);
+  }
+
   override close(force?: boolean): Promise<void> {
     const closed = super.close(force);
     this.#wake?.();

@@ -793,6 +793,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   'Redis that is there and refuses': [
     'redis-demoted',
     'redis-demoted-all',
+    'redis-error-answers',
+    'redis-patient',
     'redis-refused-once',
     'redis-replica-at-start',
     'redis-rights',

@@ -2,6 +2,14 @@ import type { Change } from '../../mutation.ts';
 
 export default [
   {
+    name: 'redis-error-answers',
+    find: 'if (err instanceof ReplyError) answered();',
+    replace: '',
+    mechanism: 'an error is an answer: a connection that is refused a PING stays',
+    test: 'test/redis/refusals.test.ts',
+    title: 'a question whether the connection lives: an error is an answer, and the connection stays',
+  },
+  {
     name: 'redis-silence',
     find: 'redis.disconnect(true);',
     replace: '',
