@@ -51,6 +51,7 @@ export const EXIT_CODE_BY_ERROR: Readonly<Record<ErrorCode, ExitCode>> = {
   WAIT_TIMEOUT: 7,
   TORTURE_FAILED: 1,
   STORE_UNAVAILABLE: 4,
+  BUSY: 4,
   SCHEMA_OUTDATED: 4,
   SCHEMA_NEWER: 4,
   SCHEMA_ELSEWHERE: 4,

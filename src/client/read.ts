@@ -1,7 +1,8 @@
 /** Reading jobs: one with its attempts, or a page of those that match. */
-import type { Selectable } from 'kysely';
+import type { Kysely, Selectable } from 'kysely';
 import { findAttempts, findJob, findJobs } from '../db/jobs/find.ts';
-import type { JobsTable } from '../db/schema.ts';
+import { type JobFilter, searchJobs } from '../db/jobs/search.ts';
+import type { Database, JobsTable } from '../db/schema.ts';
 import { checkKey } from '../enqueue/fingerprint.ts';
 import { OncefleetError } from '../errors.ts';
 import { parseOptions } from '../options.ts';
@@ -9,6 +10,12 @@ import { isUuid } from '../util/uuid.ts';
 import { type ClientHost, tenantIn, tenantOf } from './host.ts';
 import { DEFAULT_PAGE, findSchema } from './options.ts';
 import type { AttemptRecord, FindOptions, JobPage, JobRecord } from './types.ts';
+
+/** Statements of one search for a status: 100,000 rows are looked through, then the page ends. */
+const MAX_ROUNDS = 10;
+
+/** After this time no further statement is begun, ms. */
+const SPELL_MS = 1_000;
 
 export async function getJob(
   host: ClientHost,
@@ -43,19 +50,25 @@ export async function findPage(host: ClientHost, options: FindOptions = {}): Pro
   }
   const { key, name, status, cursor } = options;
   if (key !== undefined) checkKey(key);
-  const rows = await findJobs(host.runtime.db.kysely, {
-    tenant: tenantOf(host, options),
-    key,
-    name,
-    status,
-    before: cursor,
-    limit: limit + 1,
-  });
-  const page = rows.slice(0, limit);
-  return {
-    jobs: page.map(toRecord),
-    nextCursor: rows.length > limit ? (page.at(-1)?.id ?? null) : null,
-  };
+  const filter = { tenant: tenantOf(host, options), key, name, status, before: cursor };
+  const { rows, nextCursor } = await host.search((trx) => findRows(trx, filter, limit));
+  return { jobs: rows.map(toRecord), nextCursor };
+}
+
+/** A page: full, or of the jobs that the first rows of the search have. */
+async function findRows(db: Kysely<Database>, filter: JobFilter, limit: number) {
+  const ids: string[] = [];
+  let end = filter.before;
+  const startedAt = performance.now();
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const found = await searchJobs(db, { ...filter, before: end }, limit + 1 - ids.length);
+    ids.push(...found.ids);
+    end = found.end;
+    if (end === undefined || ids.length > limit || performance.now() - startedAt > SPELL_MS) break;
+  }
+  const page = ids.slice(0, limit);
+  const nextCursor = ids.length > limit ? (page.at(-1) ?? null) : (end ?? null);
+  return { rows: await findJobs(db, filter.tenant, page), nextCursor };
 }
 
 function toProgress(json: string | null): JobRecord['progress'] {

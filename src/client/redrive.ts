@@ -12,6 +12,8 @@ import { waitForResult } from './results.ts';
 import type { RedriveManyOptions, RedriveManyResult } from './types.ts';
 
 const REDRIVE_AT_ONCE = 20;
+/** How long looking for the failed jobs of a tenant may take, which reads all its rows, ms. */
+const FIND_LIMIT_MS = 30_000;
 const CANARY_TIMEOUT_MS = 600_000;
 
 export async function redriveJob(
@@ -39,11 +41,8 @@ export async function redriveMany(host: ClientHost, options: RedriveManyOptions 
   parseOptions('Redrive', redriveSchema, options);
   const { canary = 0, limit = MAX_REDRIVE, signal, name, code, withinMs } = options;
   const tenant = tenantOf(host, options);
-  const ids = await findFailedJobs(
-    host.runtime.db.kysely,
-    { tenant, name, code, withinMs: Number.isFinite(withinMs) ? withinMs : undefined },
-    limit,
-  );
+  const filter = { tenant, name, code, withinMs: Number.isFinite(withinMs) ? withinMs : undefined };
+  const ids = await host.search((trx) => findFailedJobs(trx, filter, limit), FIND_LIMIT_MS);
   const result: RedriveManyResult = { matched: ids.length, redriven: 0, failedCanaries: [] };
   const redriveOne = async (id: string): Promise<boolean> => {
     signal?.throwIfAborted();

@@ -41,3 +41,10 @@ export function isTransient(error: unknown): boolean {
   if (error instanceof AggregateError && error.errors.some(isTransient)) return true;
   return NETWORK_MESSAGES.test(error.message);
 }
+
+/** Whether an error says that no connection of the pool came free in time, looking through its causes. */
+export function isPoolTaken(error: unknown): boolean {
+  for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++)
+    if (at.message === 'timeout exceeded when trying to connect') return true;
+  return false;
+}

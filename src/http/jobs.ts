@@ -97,6 +97,7 @@ export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutes
             'CURSOR_INVALID',
             'UNAUTHORIZED',
             'STORE_UNAVAILABLE',
+            'BUSY',
             'SHUTTING_DOWN',
           ),
         },

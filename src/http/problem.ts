@@ -1,7 +1,7 @@
 /** Errors as HTTP shows them: RFC 9457 `application/problem+json` with a stable `code`. */
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { isTransient } from '../db/transient.ts';
+import { isPoolTaken, isTransient } from '../db/transient.ts';
 import { ERROR_CODES, type ErrorCode, InputInvalidError, OncefleetError } from '../errors.ts';
 
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json';
@@ -32,6 +32,7 @@ export const HTTP_STATUS = {
   KEY_MISMATCH: 422,
   INTERNAL: 500,
   STORE_UNAVAILABLE: 503,
+  BUSY: 503,
   SCHEMA_OUTDATED: 503,
   SCHEMA_NEWER: 503,
   SCHEMA_ELSEWHERE: 503,
@@ -140,6 +141,11 @@ function toHttpError(error: unknown): OncefleetError {
   if (error instanceof OncefleetError && error.code in HTTP_STATUS && error.code !== 'INTERNAL') return error;
   const fastify = fastifyError(error);
   if (fastify !== undefined) return fastify;
+  if (isPoolTaken(error)) {
+    return new OncefleetError('BUSY', 'All connections of this process to Postgres are in use; try again in a moment', {
+      cause: error,
+    });
+  }
   if (isStoreUnavailable(error)) {
     return new OncefleetError('STORE_UNAVAILABLE', 'Postgres cannot be reached; try again in a moment', {
       cause: error,

@@ -568,6 +568,12 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   ],
   'what is not trusted (SECURITY.md)': [
     'cancel-asks-row',
+    'search-bounded',
+    'search-plans',
+    'search-key-first',
+    'search-at-once',
+    'busy-told',
+    'search-timeout',
     'host-checked',
     'origin-site',
     'origin-compared',

@@ -18,24 +18,10 @@ export async function findAttempts(db: Kysely<Database>, id: string) {
   return db.selectFrom('job_attempts').selectAll().where('job_id', '=', id).orderBy('fence').execute();
 }
 
-/** A tenant's jobs, newest first; `before` is the id the last page ended with. */
-export async function findJobs(
-  db: Kysely<Database>,
-  filter: {
-    tenant: string;
-    key?: string | undefined;
-    name?: string | undefined;
-    status?: JobStatus | undefined;
-    before?: string | undefined;
-    limit: number;
-  },
-) {
-  let query = db.selectFrom('jobs').selectAll().where('tenant', '=', filter.tenant);
-  if (filter.key !== undefined) query = query.where('idempotency_key', '=', filter.key);
-  if (filter.name !== undefined) query = query.where('name', '=', filter.name);
-  if (filter.status !== undefined) query = query.where('status', '=', filter.status);
-  if (filter.before !== undefined) query = query.where('id', '<', filter.before);
-  return query.orderBy('id', 'desc').limit(filter.limit).execute();
+/** Of a tenant's jobs those with these ids, newest first. */
+export async function findJobs(db: Kysely<Database>, tenant: string, ids: readonly string[]) {
+  const query = db.selectFrom('jobs').selectAll().where('tenant', '=', tenant);
+  return query.where(sql<boolean>`id = any(${ids}::uuid[])`).orderBy('id', 'desc').execute();
 }
 
 /** Of several jobs, those that somebody asked to cancel and that have not ended. */

@@ -9,12 +9,4 @@ export default [
     test: 'test/runs/fences.test.ts',
     title: 'cannot be cancelled, redriven, read, found or waited for',
   },
-  {
-    name: 'search-tenant',
-    find: `.selectAll().where('tenant', '=', filter.tenant)`,
-    replace: '.selectAll()',
-    mechanism: 'a search looks in its tenant',
-    test: 'test/runs/fences.test.ts',
-    title: 'cannot be cancelled, redriven, read, found or waited for',
-  },
 ] satisfies readonly Change[];
