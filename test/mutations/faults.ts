@@ -849,6 +849,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   ],
   'the command line and its host': [
     'answer-turn',
+    'apt-policy-own',
+    'apt-policy-watchdog',
     'columns-width',
     'dev-env-closed',
     'env-file-owner',

@@ -151,6 +151,19 @@ class Watchdog {
     this.#endIfIdle();
   }
 
+  /** The file goes with this process, if it still says `content`, and not before process `until` has ended. */
+  unlink(file: string, content: string, until?: number): void {
+    this.#held.add(file);
+    this.#send({ unlink: { file, content, ...(until === undefined ? {} : { until }) } });
+  }
+
+  /** It is gone already. */
+  unlinked(file: string): void {
+    this.#held.delete(file);
+    this.#send({ unlinked: file });
+    this.#endIfIdle();
+  }
+
   /** What was made on a server that others own goes with this process. */
   drop(made: { serverUrl: string; database: string } | { redisUrl: string; prefix: string }): void {
     this.#held.add('database' in made ? `database ${made.database}` : `keys ${made.prefix}`);

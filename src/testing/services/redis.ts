@@ -2,11 +2,11 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OncefleetError } from '../../errors.ts';
+import { forbidServices, removeStalePolicy } from './apt-policy.ts';
 import { Child } from './child.ts';
 import { giveFolder } from './own-files.ts';
 import { canReach, findOnPath, type Identity } from './place.ts';
@@ -17,7 +17,6 @@ const STOP_GRACE_MS = 5_000;
 const PORT_TRIES = 5;
 const INSTALL_LIMIT_MS = 300_000;
 const OLDEST: readonly [number, number] = [6, 2];
-const POLICY = '/usr/sbin/policy-rc.d';
 
 interface RedisOptions {
   /** Holds its log, and `redis/`, which belongs to `identity`: its data when `lasting`. */
@@ -156,6 +155,8 @@ function answers(port: number, password: string): Promise<boolean> {
 }
 
 async function findProgram(options: RedisOptions): Promise<string> {
+  // Also where Redis is there by now: the run that installed it may have been killed.
+  if (options.install) removeStalePolicy();
   const program =
     findOnPath('redis-server', 'valkey-server') ?? (options.install ? await installWithApt(options.say) : undefined);
   if (program === undefined) throw new OncefleetError('SERVICE_MISSING', missingRedis('Redis is not installed.'));
@@ -186,32 +187,33 @@ async function installWithApt(say: (line: string) => void): Promise<string | und
   const apt = findOnPath('apt-get');
   if (process.getuid?.() !== 0 || apt === undefined || !existsSync('/etc/debian_version')) return undefined;
   say('Redis is not installed: installing the redis-server package with apt-get (no service is started)');
-  // The package would start a server on port 6379; a policy that says 101 ("not allowed") prevents it.
-  const ownPolicy = !existsSync(POLICY);
-  if (ownPolicy) {
-    await mkdir('/usr/sbin', { recursive: true });
-    await writeFile(POLICY, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
-  }
+  // The package would start a server on port 6379.
+  const policy = await forbidServices();
   try {
     const lock = ['-o', 'DPkg::Lock::Timeout=120'];
-    const update = await runApt(apt, [...lock, 'update']);
-    const install = await runApt(apt, [...lock, 'install', '-y', '--no-install-recommends', 'redis-server']);
+    const update = await runApt(apt, [...lock, 'update'], policy);
+    const install = await runApt(apt, [...lock, 'install', '-y', '--no-install-recommends', 'redis-server'], policy);
     if (install.code !== 0) {
       const said = `${update.code === 0 ? '' : update.said}${install.said}`.trimEnd().split('\n').slice(-10);
       say(`apt-get failed. The end of what it said:\n${said.join('\n')}`);
     }
   } finally {
-    if (ownPolicy) await rm(POLICY, { force: true });
+    policy.release();
   }
   return findOnPath('redis-server');
 }
 
-async function runApt(apt: string, args: readonly string[]): Promise<{ code: number | null; said: string }> {
+async function runApt(
+  apt: string,
+  args: readonly string[],
+  policy: { whileRuns(pid: number): void },
+): Promise<{ code: number | null; said: string }> {
   const child = spawn(apt, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
     timeout: INSTALL_LIMIT_MS,
   });
+  if (child.pid !== undefined) policy.whileRuns(child.pid);
   let said = '';
   child.stdout.on('data', (chunk) => {
     said += chunk;

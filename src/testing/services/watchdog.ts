@@ -4,10 +4,11 @@
  * Reads one JSON command a line from standard input, which only the starter holds open:
  * `{"watch":{pid,signal,graceMs,group}}`, `{"forget":pid}`, `{"remove":folder}`, `{"keep":folder}`.
  * `{"drop":{serverUrl,database}}` or `{"drop":{redisUrl,prefix}}`, `{"dropped":{kind,name}}`.
+ * `{"unlink":{file,content,until}}`, `{"unlinked":file}`.
  * When the input ends, however the starter ended (also by SIGKILL), every process that is still
  * watched is sent its signal, killed after its grace, and folders, databases and keys are removed.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, unlinkSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -18,6 +19,8 @@ interface Command {
   remove?: string;
   keep?: string;
   drop?: { serverUrl: string; database: string } | { redisUrl: string; prefix: string };
+  unlink?: Unlinked;
+  unlinked?: string;
   dropped?: { kind: 'database' | 'keys'; name: string };
 }
 
@@ -28,13 +31,23 @@ interface Watched {
   group: number;
 }
 
+/** A file that is removed if it says `content`, after the end of process `until`. */
+interface Unlinked {
+  file: string;
+  content: string;
+  until?: number;
+}
+
 const POLL_MS = 25;
+/** Longer than anybody installs a package. */
+const UNTIL_LIMIT_MS = 300_000;
 /** The starter no longer waits for a drain. */
 const LONGEST_GRACE_MS = 5_000;
 
 /** By pid; a Map keeps the order in which they were started. */
 const processes = new Map<number, Watched>();
 const folders = new Set<string>();
+const files = new Map<string, Unlinked>();
 const databases = new Map<string, string>();
 const prefixes = new Map<string, string>();
 
@@ -47,6 +60,8 @@ for await (const line of createInterface({ input: process.stdin })) {
   else if (command.forget !== undefined) processes.delete(command.forget);
   else if (command.remove !== undefined) folders.add(command.remove);
   else if (command.keep !== undefined) folders.delete(command.keep);
+  else if (command.unlink !== undefined) files.set(command.unlink.file, command.unlink);
+  else if (command.unlinked !== undefined) files.delete(command.unlinked);
   else if (command.drop !== undefined) {
     if ('database' in command.drop) databases.set(command.drop.database, command.drop.serverUrl);
     else prefixes.set(command.drop.prefix, command.drop.redisUrl);
@@ -67,6 +82,18 @@ if (prefixes.size > 0) {
   for (const [prefix, redisUrl] of prefixes) await removeKeys(redisUrl, prefix).catch(() => undefined);
 }
 for (const folder of folders) await rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
+
+await Promise.all([...files.values()].map(unlink));
+
+async function unlink({ file, content, until }: Unlinked): Promise<void> {
+  const deadline = Date.now() + UNTIL_LIMIT_MS;
+  while (until !== undefined && isAlive(until) && Date.now() < deadline) await sleep(POLL_MS);
+  try {
+    if (readFileSync(file, 'utf8') === content) unlinkSync(file);
+  } catch {
+    // Gone already.
+  }
+}
 
 async function end({ pid, signal, graceMs }: Watched): Promise<void> {
   send(pid, signal);
