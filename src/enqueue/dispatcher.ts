@@ -114,7 +114,12 @@ export class Dispatcher {
   async redispatch(row: MissingRow, by: TransitionMaker): Promise<boolean> {
     if (row.absent === true) return this.dispatch(row, by);
     const { queue } = this.#entryOf(row);
-    const job = await queue.getJob(bullIdOf(row));
+    const job = await queue.getJob(bullIdOf(row)).catch(async (err: unknown) => {
+      // What cannot be read is no job; it is in the way of the one that the row gives.
+      if (!(err instanceof SyntaxError || err instanceof TypeError || /WRONGTYPE/.test(String(err)))) throw err;
+      await this.#options.redis.del(queue.toKey(bullIdOf(row)));
+      return undefined;
+    });
     if (job === undefined || isAnother(row, job.timestamp)) return this.dispatch(row, by);
     const state = await job.getState();
     // A job of another client is replaced only if it must be: flows hang on it, and listeners wait for it.

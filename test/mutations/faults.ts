@@ -805,7 +805,9 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'redis-replica-at-start',
     'redis-rights',
     'redis-start-bounded',
+    'redis-unreadable',
     'redis-without-info',
+    'redispatch-unreadable',
   ],
   'Redis Cluster': ['channel-sharded', 'control-sharded', 'doctor-cluster-nodes', 'queue-slot'],
   'HTTP and clients': [

@@ -65,4 +65,12 @@ export default [
     test: 'test/runtime/transitions.test.ts',
     title: 'a run that returns',
   },
+  {
+    name: 'redispatch-unreadable',
+    find: 'await this.#options.redis.del(queue.toKey(bullIdOf(row)));',
+    replace: 'throw err;',
+    mechanism: 'what cannot be read is not in the way of the job that the row gives',
+    test: 'test/runtime/odd-keys.test.ts',
+    title: 'in a job of the fleet ($field, listed: $listed): it is added again from its row, and runs',
+  },
 ] satisfies readonly Change[];

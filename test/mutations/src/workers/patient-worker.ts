@@ -9,4 +9,12 @@ export default [
     test: 'test/redis/refusals.test.ts',
     title: 'that answers with an error each time is asked with pauses',
   },
+  {
+    name: 'redis-unreadable',
+    find: 'const removed = isUnreadable(error) ? await this.#remove(args[0]).catch(() => undefined) : undefined;',
+    replace: 'const removed = undefined;',
+    mechanism: 'a job that cannot be read is removed from BullMQ, not fetched once in every lease',
+    test: 'test/runtime/odd-keys.test.ts',
+    title: 'in a job of the fleet ($field, listed: $listed): it is added again from its row, and runs',
+  },
 ] satisfies readonly Change[];
