@@ -3,6 +3,7 @@ import pg from 'pg';
 import { DEFAULT_SCHEMA } from '../options.ts';
 import { endHalfOpenConnections } from './half-open.ts';
 import { asPlain, type QualifiedDatabase, schemaPlugins } from './own-schema.ts';
+import { Pool } from './pool.ts';
 import type { Database } from './schema.ts';
 import { prepareNamedStatements } from './statement.ts';
 
@@ -49,7 +50,7 @@ export interface Db {
 /** The connection pool and Kysely on it. Connects on first use. */
 export function createDb(options: CreateDbOptions): Db {
   const { schema = DEFAULT_SCHEMA } = options;
-  const pool = new pg.Pool({
+  const pool = new Pool({
     connectionString: options.url,
     max: options.maxConnections,
     application_name: options.applicationName,

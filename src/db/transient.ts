@@ -1,6 +1,9 @@
 /**
  * Which database errors go away by themselves. Everything else is an answer.
  *
+ * A connection that could not be opened says so by where it failed (pool.ts), whatever its code. The lists
+ * below are for statements.
+ *
  * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 const TRANSIENT_CLASSES: ReadonlySet<string> = new Set([
@@ -31,9 +34,24 @@ const NETWORK_CODES: ReadonlySet<string> = new Set([
 const NETWORK_MESSAGES =
   /connection is closed|connection terminated|connection ended|timeout exceeded when trying to connect|client has encountered a connection error|not queryable|query read timeout|server closed the connection/i;
 
+/** Ends the connection, and with it the session: nothing that a statement could have caused. */
+const ENDS_SESSION: ReadonlySet<unknown> = new Set(['FATAL', 'PANIC']);
+
+/** Errors of connections that could not be opened. */
+const unopened = new WeakMap<Error, 'passes' | 'stays'>();
+
+/** @param how `stays`: of a pool that never had a connection, whose URL may be wrong; its code decides */
+export function noteUnopened(error: Error, how: 'passes' | 'stays'): void {
+  unopened.set(error, how);
+}
+
 export function isTransient(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  const { code } = error as { code?: unknown };
+  const opening = unopened.get(error);
+  if (opening === 'passes') return true;
+  const { code, severity } = error as { code?: unknown; severity?: unknown };
+  // Behind a pooler it is the first statement that is told of a refused login.
+  if (opening === undefined && ENDS_SESSION.has(severity)) return true;
   if (typeof code === 'string') {
     if (NETWORK_CODES.has(code) || TRANSIENT_CODES.has(code)) return true;
     if (code.length === 5 && TRANSIENT_CLASSES.has(code.slice(0, 2))) return true;

@@ -796,6 +796,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'retention-policy',
     'sweep-lock',
   ],
+  'Postgres that is there and refuses': ['ended-pool', 'fatal-statement', 'first-login', 'unopened-passes'],
   'Redis that is there and refuses': [
     'redis-demoted',
     'redis-demoted-all',
