@@ -74,8 +74,10 @@ export class LeaseKeeper {
   readonly #leases = new Bag<Lease>();
   /** The same leases, as the thread sees them. */
   readonly #table = new LeaseTable();
-  /** The thread has stopped renewing because of the event loop, since the last good renewal. */
+  /** The event loop was blocked beyond `maxBlockMs`, since the last good renewal. */
   #blocked = false;
+  /** Monotonic ns, when the last such block was over. */
+  #blockedUntil = 0n;
   /** The shortest heartbeat any lease has needed. */
   #paceMs: number;
   /** Monotonic ms of the event loop's last sign of life, read by the thread. */
@@ -187,8 +189,14 @@ export class LeaseKeeper {
     this.#start();
   }
 
+  /** Finds out here too that the loop was blocked: a thread that waits for Postgres, or for a processor, tells nobody. */
   #signOfLife(): void {
-    Atomics.store(this.#beat, 0, process.hrtime.bigint() / NS_PER_MS);
+    const now = process.hrtime.bigint();
+    const last = Atomics.load(this.#beat, 0);
+    Atomics.store(this.#beat, 0, now / NS_PER_MS);
+    if (last === 0n || now / NS_PER_MS - last <= BigInt(this.#options.maxBlockMs)) return;
+    this.#blocked = true;
+    this.#blockedUntil = now;
   }
 
   /** @returns false: it was released before */
@@ -201,7 +209,8 @@ export class LeaseKeeper {
   #receive(message: FromThread): void {
     switch (message.type) {
       case 'renewed': {
-        this.#blocked = false;
+        // One from before the end of a block that is over now says nothing about it.
+        if (message.sentAt > this.#blockedUntil) this.#blocked = false;
         const held = new Map(this.#leases.values().map((lease) => [leaseId(lease.jobId, lease.fence), lease]));
         for (const { jobId, fence, cancelRequested } of message.leases) {
           const lease = held.get(leaseId(jobId, fence));
@@ -252,6 +261,7 @@ export class LeaseKeeper {
   }
 
   #judge(): void {
+    this.#signOfLife();
     // After a blocked loop timers run before messages: read the thread's messages first.
     for (
       let news = this.#port && receiveMessageOnPort(this.#port);

@@ -745,6 +745,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'fold-due-outside',
     'fold-size',
     'follower-inbox-bound',
+    'lease-own-block',
     'lease-table-generation',
     'lease-table-grows',
     'locked-key-wait',

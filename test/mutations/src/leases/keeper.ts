@@ -43,6 +43,14 @@ export default [
     title: 'measures safety from when a renewal was sent, not from when its answer came',
   },
   {
+    name: 'lease-own-block',
+    find: 'if (last === 0n || now / NS_PER_MS - last <= BigInt(this.#options.maxBlockMs)) return;',
+    replace: 'if (last >= 0n) return;',
+    mechanism: 'the loop finds out itself that it was blocked',
+    test: 'test/leases/keeper.test.ts',
+    title: 'knows of the block also where its thread waits for Postgres and cannot tell',
+  },
+  {
     name: 'lease-news-first',
     find: 'this.#receive(news.message as FromThread);',
     replace: 'void news;',
