@@ -20,7 +20,9 @@ import { createClientErrorHandler } from './client-errors.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
 import { createCors } from './cors.ts';
 import { healthRoutes } from './health.ts';
+import { hideHosts } from './hidden-hosts.ts';
 import { jobRoutes } from './jobs.ts';
+import { createKeyHeader } from './key-header.ts';
 import { multiStreamRoutes } from './multi-stream.ts';
 import { OpenStreams } from './open-streams.ts';
 import { openApiOptions } from './openapi.ts';
@@ -152,6 +154,8 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
     async (api) => {
       if (config.tokens === undefined) api.addHook('onRequest', createOriginCheck(config.corsOrigins ?? []));
       api.addHook('onRequest', createTokenAuth(config));
+      api.addHook('preHandler', createKeyHeader(client));
+      if (config.tokens !== undefined) api.addHook('preSerialization', hideHosts);
       await api.register(jobRoutes, { client });
       await api.register(redriveRoutes, { client, streams });
       await api.register(streamRoutes, { client, streams, keepaliveMs });

@@ -73,8 +73,8 @@ export const enqueueAnswer = z.object({
 
 const attempt = z.object({
   fence: z.int(),
-  worker: z.string(),
-  host: z.string(),
+  worker: z.string().describe('With tokens without its host and process.'),
+  host: z.string().describe('Empty with tokens: tenants are not told.'),
   startedAt: timestamp,
   finishedAt: timestamp.nullable(),
   outcome: z

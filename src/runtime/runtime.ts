@@ -14,7 +14,7 @@ import { Publisher } from '../journal/publisher.ts';
 import { LiveKey } from '../journal/seal.ts';
 import { JournalWriter } from '../journal/writer.ts';
 import { LeaseKeeper } from '../leases/keeper.ts';
-import { type Logger, silentLogger } from '../log.ts';
+import { ERROR_SERIALIZERS, type Logger, silentLogger } from '../log.ts';
 import {
   DEFAULT_SCHEMA,
   databaseSchema,
@@ -168,7 +168,7 @@ export class Runtime {
     const options = parseOptions('Runtime', runtimeSchema, given, runtimeIssues);
     this.settings = toSettings(options);
     this.workerId = `${hostname()}:${process.pid}:${uuidV7().slice(-8)}`;
-    this.log = (options.log ?? silentLogger()).child({ worker: this.workerId });
+    this.log = (options.log ?? silentLogger()).child({ worker: this.workerId }, { serializers: ERROR_SERIALIZERS });
     this.db = createDb({
       url: options.databaseUrl,
       schema: options.databaseSchema,

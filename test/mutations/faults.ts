@@ -568,6 +568,12 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   ],
   'what is not trusted (SECURITY.md)': [
     'cancel-asks-row',
+    'log-allowed',
+    'log-quoted',
+    'key-one-header',
+    'key-quotes-kept',
+    'hosts-hidden',
+    'board-problems',
     'search-bounded',
     'search-plans',
     'search-key-first',

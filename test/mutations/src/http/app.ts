@@ -17,4 +17,12 @@ export default [
     test: 'test/http/origins.test.ts',
     title: 'no page of another origin can read %s',
   },
+  {
+    name: 'hosts-hidden',
+    find: "if (config.tokens !== undefined) api.addHook('preSerialization', hideHosts);",
+    replace: '',
+    mechanism: 'tenants are not told where their jobs run',
+    test: 'test/http/tenants.test.ts',
+    title: 'is not told where its jobs run; whoever reaches a server without tokens is',
+  },
 ] satisfies readonly Change[];
