@@ -71,6 +71,6 @@ export default [
     replace: 'throw err;',
     mechanism: 'what cannot be read is not in the way of the job that the row gives',
     test: 'test/runtime/odd-keys.test.ts',
-    title: 'in a job of the fleet ($field, listed: $listed): it is added again from its row, and runs',
+    title: 'it is added again from its row, and runs',
   },
 ] satisfies readonly Change[];

@@ -25,6 +25,6 @@ export default [
     replace: 'this.#log.warn(',
     mechanism: 'the log has one line for each change of what Redis refuses',
     test: TEST,
-    title: 'and promoted again: jobs accepted meanwhile run, and the log has a line for each change',
+    title: 'jobs are accepted, running ones finish, readers read; one line, no flood, nothing lost',
   },
 ] satisfies readonly Change[];

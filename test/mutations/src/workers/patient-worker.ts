@@ -15,6 +15,6 @@ export default [
     replace: 'const removed = undefined;',
     mechanism: 'a job that cannot be read is removed from BullMQ, not fetched once in every lease',
     test: 'test/runtime/odd-keys.test.ts',
-    title: 'in a job of the fleet ($field, listed: $listed): it is added again from its row, and runs',
+    title: 'it is added again from its row, and runs',
   },
 ] satisfies readonly Change[];
