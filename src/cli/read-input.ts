@@ -1,6 +1,8 @@
 /** The `[input]` of `enqueue`: JSON as it stands, `@file`, or `-` for standard input. */
+
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { refuseInfinite } from '../enqueue/json-numbers.ts';
 import { OncefleetError } from '../errors.ts';
 import { decodeText, describeFileError } from './text.ts';
 
@@ -33,11 +35,14 @@ function decode(bytes: Uint8Array, what: string): string {
 
 function parse(text: string, what: string): unknown {
   if (text.trim() === '') throw new OncefleetError('INPUT_INVALID', `${what} is empty: expected JSON`);
+  let value: unknown;
   try {
-    return JSON.parse(text);
+    value = JSON.parse(text);
   } catch (error) {
     throw new OncefleetError('INPUT_INVALID', `${what} is not valid JSON: ${(error as Error).message}`);
   }
+  refuseInfinite(what, text, value);
+  return value;
 }
 
 async function readAll(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {

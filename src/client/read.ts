@@ -5,6 +5,7 @@ import { type JobFilter, searchJobs } from '../db/jobs/search.ts';
 import type { Database, JobsTable } from '../db/schema.ts';
 import { checkKey } from '../enqueue/fingerprint.ts';
 import { OncefleetError } from '../errors.ts';
+import { clamp, clampWhole } from '../numbers.ts';
 import { parseOptions } from '../options.ts';
 import { isUuid } from '../util/uuid.ts';
 import { type ClientHost, tenantIn, tenantOf } from './host.ts';
@@ -13,6 +14,12 @@ import type { AttemptRecord, FindOptions, JobPage, JobRecord } from './types.ts'
 
 /** Statements of one search for a status: 100,000 rows are looked through, then the page ends. */
 const MAX_ROUNDS = 10;
+
+const LAST_TIME = Date.UTC(9999, 11, 31, 23, 59, 59, 999);
+/** What a Date cannot hold is far away: Postgres begins with 4713 BC, which one does hold. */
+const TIME = { min: Date.parse('0001-01-01T00:00:00.000Z'), max: LAST_TIME, default: LAST_TIME };
+/** Readers of JSON have doubles. */
+const COUNT = { min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER, default: 0 };
 
 /** After this time no further statement is begun, ms. */
 const SPELL_MS = 1_000;
@@ -32,11 +39,11 @@ export async function getJob(
     ...toRecord(row),
     progress: toProgress(row.progress),
     attempts: attempts.map((attempt) => ({
-      fence: attempt.fence,
+      fence: clampWhole(attempt.fence, COUNT),
       worker: attempt.worker,
       host: attempt.host,
-      startedAt: attempt.started_at.toISOString(),
-      finishedAt: attempt.finished_at?.toISOString() ?? null,
+      startedAt: toTime(attempt.started_at),
+      finishedAt: toTimeOrNull(attempt.finished_at),
       outcome: attempt.outcome as AttemptRecord['outcome'],
       error: attempt.error === null ? null : JSON.parse(attempt.error),
     })),
@@ -73,8 +80,19 @@ async function findRows(db: Kysely<Database>, filter: JobFilter, limit: number) 
 
 function toProgress(json: string | null): JobRecord['progress'] {
   if (json === null) return null;
-  const { type: _type, ...progress } = JSON.parse(json) as { type: string; done: number };
+  const value = JSON.parse(json) as { type: string; done: number } | null;
+  if (typeof value !== 'object' || value === null) return null;
+  const { type: _type, ...progress } = value;
   return progress;
+}
+
+/** Postgres's times reach further than a Date, and to infinity; the API's have a year of four digits. */
+function toTime(value: Date | number): string {
+  return new Date(clamp(value instanceof Date ? value.getTime() : value, TIME)).toISOString();
+}
+
+function toTimeOrNull(value: Date | number | null): string | null {
+  return value === null ? null : toTime(value);
 }
 
 function toRecord(row: Selectable<JobsTable>): Omit<JobRecord, 'attempts' | 'progress'> {
@@ -85,7 +103,7 @@ function toRecord(row: Selectable<JobsTable>): Omit<JobRecord, 'attempts' | 'pro
     queue: row.queue,
     key: row.idempotency_key,
     status: row.status,
-    fence: row.fence,
+    fence: clampWhole(row.fence, COUNT),
     input: JSON.parse(row.input),
     result: row.result === null ? null : JSON.parse(row.result),
     error: row.error === null ? null : JSON.parse(row.error),
@@ -93,12 +111,12 @@ function toRecord(row: Selectable<JobsTable>): Omit<JobRecord, 'attempts' | 'pro
     errorCount: row.error_count,
     deferralCount: row.deferral_count,
     interruptionCount: row.interruption_count,
-    runAt: row.run_at.toISOString(),
-    createdAt: row.created_at.toISOString(),
-    startedAt: row.started_at?.toISOString() ?? null,
-    finishedAt: row.finished_at?.toISOString() ?? null,
-    expiresAt: row.expires_at?.toISOString() ?? null,
-    cancelRequestedAt: row.cancel_requested_at?.toISOString() ?? null,
+    runAt: toTime(row.run_at),
+    createdAt: toTime(row.created_at),
+    startedAt: toTimeOrNull(row.started_at),
+    finishedAt: toTimeOrNull(row.finished_at),
+    expiresAt: toTimeOrNull(row.expires_at),
+    cancelRequestedAt: toTimeOrNull(row.cancel_requested_at),
     leaseOwner: row.lease_owner,
   };
 }

@@ -59,7 +59,7 @@ export interface AttemptRecord {
   startedAt: string;
   finishedAt: string | null;
   /** `null` while it runs. */
-  outcome: 'completed' | 'error' | 'crash' | 'interruption' | 'cancelled' | 'poisoned' | null;
+  outcome: 'completed' | 'error' | 'crash' | 'interruption' | 'deferral' | 'cancelled' | 'poisoned' | null;
   error: { code: ErrorCode; message: string } | null;
 }
 

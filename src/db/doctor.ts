@@ -2,7 +2,7 @@
 
 import { type Kysely, sql } from 'kysely';
 import type { JobStatus } from './jobs/states.ts';
-import { crashesOf, leaseHeld, mustEnd, unfinished } from './jobs/states.ts';
+import { crashesOf, leaseHeld, msUntil, mustEnd, unfinished } from './jobs/states.ts';
 import {
   DISPATCH_COLUMNS,
   type DispatchColumns,
@@ -33,7 +33,7 @@ interface RowColumns extends DispatchColumns {
 
 const COLUMNS = sql.raw(`
   ${DISPATCH_COLUMNS.join(', ')}, status,
-  extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms,
+  ${msUntil('run_at')} as delay_ms,
   ${leaseHeld('j')} as held,
   ${unfinished('j')} and ${mustEnd('j')} as must_end,
   case when ${leaseHeld('j')} then crash_count else ${crashesOf('j')} end as crash_count`);

@@ -23,7 +23,7 @@ export interface ShownRow {
 
 const SHOWN = sql.raw(`j.id, j.tenant, j.name, j.status,
   ${leaseHeld('j')} as held,
-  j.options->>'keyless' is not null as keyless`);
+  j.options::text ~ '"keyless" *: *true' as keyless`);
 
 export async function findShownRows(db: Kysely<Database>, ids: readonly string[]): Promise<Map<string, ShownRow>> {
   if (ids.length === 0) return new Map();

@@ -2,7 +2,7 @@
 import { type Kysely, sql, type Transaction } from 'kysely';
 import type { JobKey, KeyedJob, NewJob, RowOptions } from './jobs/insert.ts';
 import { readRowOptions } from './jobs/row-options.ts';
-import { EXPIRED } from './jobs/states.ts';
+import { EXPIRED, msUntil } from './jobs/states.ts';
 import type { DispatchRow } from './jobs/unfinished.ts';
 import type { Database } from './schema.ts';
 
@@ -169,7 +169,7 @@ export async function lockOutbox(
     pending: boolean;
   }>`
     select o.job_id, j.tenant, j.name, j.queue, j.idempotency_key, j.options,
-      extract(epoch from j.run_at - clock_timestamp())::float8 * 1000 as delay_ms,
+      ${sql.raw(msUntil('j.run_at'))} as delay_ms,
       coalesce(j.status = 'pending', false) as pending
     from oncefleet.dispatch_outbox o left join oncefleet.jobs j on j.id = o.job_id
     where ${jobIds === undefined ? sql`true` : sql`o.job_id = any(${jobIds}::uuid[])`}

@@ -27,11 +27,7 @@ export function checkedInput(definition: AnyJobDefinition, input: unknown): { te
   }
   if (text === undefined) throw new InputInvalidError(what, [{ path: '', message: 'is not JSON' }]);
   const value: unknown = JSON.parse(text);
-  if (text.length > LARGE_LENGTH) {
-    const seen = sampleIssues(definition.input, value);
-    if (seen.length >= MAX_ISSUES) throw inputInvalid(what, seen);
-  }
-  const parsed = definition.input.safeParse(value, { error: fewMessages() });
+  const parsed = parse(definition, value, text, what);
   if (parsed.success) return { text, value };
   const { issues } = parsed.error;
   // Right as it was given, wrong as it arrives: a date that is a text by then, a NaN that is null.
@@ -39,6 +35,18 @@ export function checkedInput(definition: AnyJobDefinition, input: unknown): { te
   if (!onlyInJson) throw inputInvalid(what, issues);
   const explained = toIssues(issues).map(({ path, message }) => ({ path, message: `${message} ${AS_JSON}` }));
   throw new InputInvalidError(what, explained, 'INPUT_INVALID', issues.length);
+}
+
+/** @throws InputInvalidError more problems than anybody reads, or more depth than its schema can look into */
+function parse({ input: schema }: AnyJobDefinition, value: unknown, text: string, what: string) {
+  try {
+    const seen = text.length > LARGE_LENGTH ? sampleIssues(schema, value) : [];
+    if (seen.length >= MAX_ISSUES) throw inputInvalid(what, seen);
+    return schema.safeParse(value, { error: fewMessages() });
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new InputInvalidError(what, [{ path: '', message: 'is nested too deeply for its schema' }]);
+  }
 }
 
 /** zod words every problem, which costs more than finding it: ours are worded as long as somebody may read them. */

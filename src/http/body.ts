@@ -1,6 +1,7 @@
 /** Bodies of requests: read within a limit of bytes and of time, and taken for plain JSON. */
 import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
+import { refuseInfinite } from '../enqueue/json-numbers.ts';
 import { OncefleetError } from '../errors.ts';
 
 /** A body of which nothing came for this long is given up, ms. */
@@ -63,12 +64,17 @@ function readBody(payload: Readable, limit: number, stallMs: number): Promise<Bu
 function parseJson(body: Buffer): unknown {
   // An empty body is no body; the route knows whether it needs one.
   if (body.length === 0) return undefined;
+  let text: string;
+  let value: unknown;
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
+    text = new TextDecoder('utf-8', { fatal: true }).decode(body);
+    value = JSON.parse(text);
   } catch (cause) {
     const why = cause instanceof SyntaxError ? cause.message : 'it is not UTF-8';
     throw new OncefleetError('BODY_INVALID', `The body is not valid JSON: ${why.slice(0, 200)}`);
   }
+  refuseInfinite('Body', text, value);
+  return value;
 }
 
 function tooLarge(limit: number): OncefleetError {

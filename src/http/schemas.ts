@@ -78,7 +78,7 @@ const attempt = z.object({
   startedAt: timestamp,
   finishedAt: timestamp.nullable(),
   outcome: z
-    .enum(['completed', 'error', 'crash', 'interruption', 'cancelled', 'poisoned'])
+    .enum(['completed', 'error', 'crash', 'interruption', 'deferral', 'cancelled', 'poisoned'])
     .nullable()
     .describe('`null` while it runs.'),
   error: failure.nullable(),

@@ -648,7 +648,11 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   'numbers of strangers, and writes that somebody drops': [
     'abandon-dropped',
     'delay-clamp',
+    'body-infinite',
     'number-text',
+    'odd-options',
+    'odd-times',
+    'input-depth',
     'row-options-attempts',
     'row-options-backoff',
     'settle-alone',

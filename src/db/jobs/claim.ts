@@ -5,7 +5,7 @@ import { named, ONE_ROW, textArray } from '../statement.ts';
 import { raiseHeads } from '../streams/heads.ts';
 import type { RowOptions } from './insert.ts';
 import { readRowOptions } from './row-options.ts';
-import { type AbandonReason, abandonReason, byId, type LastOutcome, leaseHeld } from './states.ts';
+import { type AbandonReason, abandonReason, byId, type LastOutcome, leaseHeld, msUntil } from './states.ts';
 
 export interface ClaimRequest {
   id: string;
@@ -185,7 +185,7 @@ async function claimFresh(
         from claimed c where c.run_at > clock_timestamp() and u.job_id = c.id
       )
       select id, 'claimed' as decision, tenant, name, idempotency_key, options, input,
-        extract(epoch from deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms
+        ${msUntil('deadline_at')} as deadline_left_ms
       from claimed
       union all
       select j.id, j.status, null, null, null, null, j.result, null
@@ -305,11 +305,11 @@ const CLAIM_ANY = `with want as (
     ${raiseHeads('claimed where fence > 1')}
   )
   select d.id, d.decision, d.old_result, d.old_error,
-    extract(epoch from d.lease_expires_at - clock_timestamp())::float8 * 1000 as lease_left_ms,
-    extract(epoch from clock_timestamp() - d.claimed_at)::float8 * 1000 as held_ms,
+    ${msUntil('d.lease_expires_at')} as lease_left_ms,
+    -(${msUntil('d.claimed_at')}) as held_ms,
     coalesce(c.tenant, d.row_tenant) as tenant, coalesce(c.name, d.row_name) as name, c.idempotency_key, coalesce(c.fence, d.held_fence) as fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
     c.last_outcome, c.checkpoint, c.checkpoint_seq,
-    extract(epoch from c.deadline_at - clock_timestamp())::float8 * 1000 as deadline_left_ms,
+    ${msUntil('c.deadline_at')} as deadline_left_ms,
     h.next_seq
   from (
     select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at, row_tenant, row_name, fence as held_fence from decided
@@ -369,7 +369,7 @@ function toAnswer(row: ClaimRow, { owner, queue = '' }: ClaimRequest): ClaimAnsw
     case 'completed':
       return { decision: 'completed', result: row.old_result };
     case 'failed':
-      return { decision: 'failed', error: JSON.parse(row.old_error ?? 'null') as StoredFailure };
+      return { decision: 'failed', error: readFailure(row.old_error) };
     case 'held':
       return {
         decision: 'held',
@@ -391,6 +391,12 @@ function toAnswer(row: ClaimRow, { owner, queue = '' }: ClaimRequest): ClaimAnsw
 
 function heldJobOf({ tenant, name, fence }: ClaimRow): { tenant: string; name: string; fence: number } {
   return { tenant, name, fence };
+}
+
+/** A row that somebody failed by hand may say nothing of why. */
+function readFailure(json: string | null | undefined): StoredFailure {
+  const failure = JSON.parse(json ?? 'null') as Partial<StoredFailure> | null;
+  return { code: failure?.code ?? 'INTERNAL', message: failure?.message ?? 'The row of the job has no error' };
 }
 
 async function findNames(db: Kysely<Database>, ids: readonly string[]): Promise<Map<string, JobNames>> {

@@ -90,6 +90,13 @@ export const abandonReason = (job: string, maxCrashes: string) => `case
     when ${crashesOf(job)} > ${maxCrashes} then 'poison'
   end`;
 
+/**
+ * SQL: ms until a time, negative when it has passed, null for none. A century either way at most: before Postgres 17
+ * an infinite time is an error of the whole statement, and a far one is no number that timers and Redis take.
+ */
+export const msUntil = (time: string) => `case when ${time} is not null then extract(epoch from
+    least(greatest(${time}, clock_timestamp() - interval '100 years'), clock_timestamp() + interval '100 years') - clock_timestamp())::float8 * 1000 end`;
+
 /** Statements lock the rows of a batch in this order, heartbeats too; else two of them could wait for each other. */
 export function byId(a: { id: string }, b: { id: string }): number {
   return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;

@@ -3,7 +3,7 @@ import type { Database } from '../schema.ts';
 import type { RowOptions } from './insert.ts';
 import { readRowOptions } from './row-options.ts';
 import type { JobSource } from './source.ts';
-import { crashesOf, leaseHeld, mustEnd, unfinished } from './states.ts';
+import { crashesOf, leaseHeld, msUntil, mustEnd, unfinished } from './states.ts';
 
 export interface DispatchRow {
   id: string;
@@ -108,7 +108,7 @@ export async function findPendingJobs(
   if (ids.length === 0) return { jobs: [], end };
   const rows = await sql<DispatchColumns & { delay_ms: number }>`
     select ${sql.raw(DISPATCH_COLUMNS.join(', '))},
-      extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms
+      ${sql.raw(msUntil('run_at'))} as delay_ms
     from oncefleet.jobs
     where id = any(${ids}::uuid[]) and status = 'pending'
     order by run_at, id`.execute(db);

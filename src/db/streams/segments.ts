@@ -132,7 +132,8 @@ export async function findStreamStates(
       'h.fence',
       'h.next_seq',
       'h.state',
-      sql<boolean>`coalesce(j.options ->> 'publish' = 'immediate', false)`.as('immediate'),
+      // By its text: -> and ->> refuse a \u0000 anywhere in it, and with it all streams of the statement.
+      sql<boolean>`j.options::text ~ '"publish" *: *"immediate"'`.as('immediate'),
       'h.kept_from',
       // A result can be large; it is needed only where it is the stream.
       sql<string | null>`case when h.stream_id is null and j.status = 'completed' then j.result end`.as('result'),

@@ -19,7 +19,7 @@ export default [
   },
   {
     name: 'stray-delay',
-    find: `extract(epoch from run_at - clock_timestamp())::float8 * 1000 as delay_ms from oncefleet.jobs where id = any(\${ids}`,
+    find: `\${sql.raw(msUntil('run_at'))} as delay_ms from oncefleet.jobs where id = any(\${ids}`,
     replace: `0 as delay_ms from oncefleet.jobs where id = any(\${ids}`,
     mechanism: 'a job that is dispatched again keeps the delay it has left',
     test: 'test/maintenance/reconciler.test.ts',

@@ -25,4 +25,12 @@ export default [
     test: 'test/journal/follower.test.ts',
     title: 'of a job that never emitted reads the terminal event from its row',
   },
+  {
+    name: 'odd-options',
+    find: `j.options::text ~ '"publish" *: *"immediate"'`,
+    replace: `coalesce(j.options ->> 'publish' = 'immediate', false)`,
+    mechanism: 'a stream is read whatever the options of its row are',
+    test: 'test/client/odd-rows.test.ts',
+    title: '%s is shown',
+  },
 ] satisfies readonly Change[];
