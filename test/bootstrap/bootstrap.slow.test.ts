@@ -56,6 +56,23 @@ test('installs again only when package-lock.json changes', async () => {
   expect(npmCalls()).toHaveLength(2);
 });
 
+test.runIf(process.platform === 'linux')('does not run a pinned Node that has another hash than is known', async () => {
+  const { devDependencies } = JSON.parse(
+    readFileSync(fileURLToPath(new URL('../../package.json', import.meta.url)), 'utf8'),
+  );
+  expect(readFileSync(BOOTSTRAP, 'utf8')).toContain(`version: '${devDependencies.node}',`);
+  await write('package.json', JSON.stringify({ devDependencies: { node: devDependencies.node } }));
+  await npmThat(
+    'mkdir -p node_modules/node/bin; cp forged node_modules/node/bin/node; chmod +x node_modules/node/bin/node',
+  );
+  await write('forged', `#!/bin/sh\necho ran >> ran\necho ${devDependencies.node}\n`);
+  const run = await bootstrap(['demo']).ended;
+  expect(run).toMatchObject({ code: 1, stdout: '' });
+  expect(run.stderr).toContain('is not the one that is known (sha256 ');
+  expect(existsSync(join(clone, 'ran'))).toBe(false);
+  expect(existsSync(join(clone, 'node_modules', 'node', 'bin', 'node'))).toBe(false);
+});
+
 test('refuses a .oncefleet that is a link, and follows none in the place of its lock', async () => {
   const [folder, victim] = [join(clone, '.oncefleet'), join(clone, 'victim')];
   await mkdir(victim);
