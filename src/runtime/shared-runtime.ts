@@ -54,6 +54,8 @@ export function shareRuntime(options: RuntimeOptions): RuntimeShare {
     const runtime = new Runtime(own);
     entry = { runtime, users: 0 };
     // A processor is made before anybody can wait for it: the log has to do.
+    // Its first job would wait for the first connection to Postgres. One that fails is the first job's to tell of.
+    runtime.db.pool.query('select 1').catch(() => undefined);
     runtime.requireRedis([]).catch((err: unknown) => runtime.log.error({ err }, 'Redis cannot be used as it is'));
     shared.set(key, entry);
   }

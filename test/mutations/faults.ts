@@ -885,6 +885,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'guarded-closed',
     'maintenance-reconciles',
     'shared-count',
+    'shared-connected',
     'shared-forget',
     'shared-owner',
     'shared-policy',

@@ -59,6 +59,11 @@ it('equal settings share a runtime; the last of them to be released closes it, a
   expect((await third.runtime.health()).postgres).toBeUndefined();
 });
 
+it('a processor has its connection to Postgres before its first job', async () => {
+  const { runtime } = share({ ...settings(), prefix: uniquePrefix() });
+  await expect.poll(() => runtime.db.pool.idleCount).toBe(1);
+});
+
 it.each([
   { tenant: 'acme' },
   { leaseTtlMs: 5_000 },

@@ -25,4 +25,12 @@ export default [
     test: 'test/runtime/shared-runtime.test.ts',
     title: 'is the jobs’ and not the runtime’s, which keeps its own',
   },
+  {
+    name: 'shared-connected',
+    find: "runtime.db.pool.query('select 1').catch(() => undefined);",
+    replace: '',
+    mechanism: 'the first job of a wrapped processor does not wait for a connection',
+    test: 'test/runtime/shared-runtime.test.ts',
+    title: 'a processor has its connection to Postgres before its first job',
+  },
 ] satisfies readonly Change[];
