@@ -1,6 +1,7 @@
 /** Runs what stays up (`web`, `work`, `dev`) until a signal, and closes it in order. */
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
+import { tellJob } from '../runs/reads.ts';
 import { Lifecycle } from '../util/lifecycle.ts';
 import { onSignals } from './signals.ts';
 
@@ -43,7 +44,11 @@ export async function serve(
     void flushLog(log).finally(() => process.exit(70));
   };
   process.on('uncaughtException', crash);
-  process.on('unhandledRejection', crash);
+  // A promise that nobody awaited has changed no state. To end the process for one would count as a
+  // crash of every job in it.
+  process.on('unhandledRejection', (err) => {
+    if (!tellJob(err)) log.error({ err }, 'A rejection that nobody handled; the process goes on');
+  });
 
   try {
     await Promise.race([start(lifecycle), stopped.promise]);

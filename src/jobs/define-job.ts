@@ -34,7 +34,8 @@ export interface JobContext<E extends JobEvent = JobEvent> {
    */
   readonly previous: AsyncIterable<E>;
   /**
-   * Appends an event to the job's stream. Await it: it waits while buffers are full.
+   * Appends an event to the job's stream. Await it: it waits while buffers are full. As with all calls of a
+   * context, a rejection that is not awaited goes to the job's log; what an `async` callback makes of it is yours.
    * @throws OncefleetError EVENT_INVALID (alone; the stream goes on), LEASE_LOST, STREAM_CLOSED
    */
   emit(event: E): Promise<void>;

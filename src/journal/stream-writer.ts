@@ -82,11 +82,15 @@ export class StreamWriter {
    * @throws OncefleetError EVENT_INVALID (this event alone), STREAM_CLOSED, LEASE_LOST, JOURNAL_REFUSED
    */
   async emit(event: JobEvent): Promise<void> {
+    await this.write(event);
+  }
+
+  /** The same, without a promise where there is room. @throws at once what `emit` rejects with */
+  write(event: JobEvent): Promise<void> | undefined {
     this.append(encodeEvent(event));
-    const room = this.#host.room();
-    if (room === undefined) return;
-    await room;
-    if (this.#refused !== undefined) throw this.#refused;
+    return this.#host.room()?.then(() => {
+      if (this.#refused !== undefined) throw this.#refused;
+    });
   }
 
   /** Buffers an event that is encoded already (the fleet's own). */

@@ -12,6 +12,7 @@ import { readPrevious } from '../journal/previous.ts';
 import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { Logger } from '../log.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import { giver } from './reads.ts';
 import type { Stop } from './stop.ts';
 
 export interface ContextOptions {
@@ -31,6 +32,9 @@ export interface ContextOptions {
   // biome-ignore lint/suspicious/noExplicitAny: whatever tables the handler knows of.
   complete(trx: Transaction<any>, result: unknown): Promise<void>;
 }
+
+/** Of an event that found room. */
+const DONE: Promise<void> = Promise.resolve();
 
 /** Where the accessors of a context find what they are made of. */
 const MAKERS = Symbol('makers');
@@ -80,6 +84,10 @@ export function createContext(options: ContextOptions): JobContext {
     throw error;
   };
 
+  const createLog = () => teeToDelivery(runtime.log.child({ jobId: id, jobName: claimed.name, fence }), delivery);
+  const give = giver((err) => createLog().error({ err }, 'a call of the context failed, and nobody awaited it'));
+  const emit = emitter(stream, give);
+
   const context: Omit<JobContext, 'signal' | 'log'> & Lazy = {
     jobId: id,
     tenant: claimed.tenant,
@@ -87,53 +95,46 @@ export function createContext(options: ContextOptions): JobContext {
     key: claimed.key,
     attempt: options.attempt,
     fence,
-    [MAKERS]: {
-      stop,
-      createLog: () => teeToDelivery(runtime.log.child({ jobId: id, jobName: claimed.name, fence }), delivery),
-      log: undefined,
-    },
+    [MAKERS]: { stop, createLog, log: undefined },
     db: runtime.db.plain,
     resumedFrom: claimed.checkpoint === null ? undefined : JSON.parse(claimed.checkpoint),
     previous: { [Symbol.asyncIterator]: () => readPrevious(db, id, { ...options.start, seq: claimed.nextSeq }) },
-    async emit(event: JobEvent) {
-      options.checkEvent?.(event);
-      await stream.emit(event);
-    },
-    async progress(progress) {
-      checkProgress(progress);
-      const event = {
-        type: 'progress',
-        done: progress.done,
-        ...(progress.total === undefined ? {} : { total: progress.total }),
-        ...(progress.message === undefined ? {} : { message: progress.message }),
-      };
+    emit: (event: JobEvent) => emit(event, options.checkEvent),
+    progress(progress) {
+      try {
+        checkProgress(progress);
+      } catch (error) {
+        return give(() => Promise.reject(error));
+      }
       delivery.updateProgress(progress).catch(() => undefined);
-      await stream.emit(event);
+      return emit(progressEvent(progress));
     },
-    flush: () => stream.flush(),
-    async checkpoint(value) {
-      const json = encodeJson(value, 'checkpoint');
-      // Taken before the flush: events emitted meanwhile come after this checkpoint.
-      const seq = stream.nextSeq;
-      await stream.flush();
-      crashPoint('checkpoint.before');
-      if (!(await saveCheckpoint(db, { id, fence, value: json, seq })))
-        lose('a checkpoint found the row at another fence');
-      crashPoint('checkpoint.after');
-    },
-    async transaction(effects) {
-      const result = await db.transaction().execute(async (trx) => {
-        stop.throwIfAborted();
-        if (!(await lockFence(trx, id, fence, options.ttlMs))) lose('a transaction found the row at another fence');
-        crashPoint('transaction.before');
-        const written = await effects(asPlain(trx));
-        crashPoint('transaction.commit.before');
-        return written;
-      });
-      crashPoint('transaction.commit.after');
-      return result;
-    },
-    complete: (trx, result) => options.complete(trx, result),
+    flush: () => give(() => stream.flush()),
+    checkpoint: (value) =>
+      give(async () => {
+        const json = encodeJson(value, 'checkpoint');
+        // Taken before the flush: events emitted meanwhile come after this checkpoint.
+        const seq = stream.nextSeq;
+        await stream.flush();
+        crashPoint('checkpoint.before');
+        if (!(await saveCheckpoint(db, { id, fence, value: json, seq })))
+          lose('a checkpoint found the row at another fence');
+        crashPoint('checkpoint.after');
+      }),
+    transaction: (effects) =>
+      give(async () => {
+        const result = await db.transaction().execute(async (trx) => {
+          stop.throwIfAborted();
+          if (!(await lockFence(trx, id, fence, options.ttlMs))) lose('a transaction found the row at another fence');
+          crashPoint('transaction.before');
+          const written = await effects(asPlain(trx));
+          crashPoint('transaction.commit.before');
+          return written;
+        });
+        crashPoint('transaction.commit.after');
+        return result;
+      }),
+    complete: (trx, result) => give(() => options.complete(trx, result)),
     keyFor: (step) => stepKey(id, step),
   };
   return Object.defineProperties(context, LAZY) as typeof context & JobContext;
@@ -169,6 +170,29 @@ export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: 
     complete: () =>
       Promise.reject(new OncefleetError('STORE_UNAVAILABLE', 'A run without a lease cannot complete in a transaction')),
     keyFor: (step) => stepKey(id, step),
+  };
+}
+
+/** Most events find room, and need no promise of their own. */
+function emitter(stream: StreamWriter, give: ReturnType<typeof giver>) {
+  return (event: JobEvent, check?: (event: JobEvent) => void): Promise<void> => {
+    let room: Promise<void> | undefined;
+    try {
+      check?.(event);
+      room = stream.write(event);
+    } catch (error) {
+      return give(() => Promise.reject(error));
+    }
+    return room === undefined ? DONE : give(() => room);
+  };
+}
+
+function progressEvent({ done, total, message }: { done: number; total?: number; message?: string }): JobEvent {
+  return {
+    type: 'progress',
+    done,
+    ...(total === undefined ? {} : { total }),
+    ...(message === undefined ? {} : { message }),
   };
 }
 

@@ -87,6 +87,23 @@ describe('work', () => {
     expect(await job.status()).toMatchObject({ status: 'completed', fence: 1, crashCount: 0, interruptionCount: 0 });
   });
 
+  test('goes on after rejections that a handler leaves to nobody, and logs them', async () => {
+    const worker = await startWorker();
+    const bystander = await runGatedJob('bystander');
+    const gate = join(folder, 'careless');
+    const { stdout } = await runCli(['enqueue', 'careless', JSON.stringify({ gate }), '--json'], { env });
+    const { id } = JSON.parse(stdout) as { id: string };
+    await worker.prints('of the handler alone');
+    const lines = worker.stdout.split('\n').filter((line) => line.includes('nobody'));
+    expect(lines.filter((line) => line.includes(id))).toHaveLength(1);
+    expect(lines).toHaveLength(2);
+    await writeFile(gate, '');
+    await bystander.open();
+    await expect.poll(bystander.status, { timeout: 20_000 }).toMatchObject({ status: 'completed', crashCount: 0 });
+    worker.kill('SIGTERM');
+    expect(await worker.ended).toMatchObject({ code: 0 });
+  });
+
   test('a second SIGTERM interrupts the job, which runs again elsewhere', async () => {
     const worker = await startWorker({ ONCEFLEET_SHUTDOWN_MS: '600000' });
     const job = await runGatedJob('hurry');

@@ -807,6 +807,13 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'retention-policy',
     'sweep-lock',
   ],
+  'rejections that nobody handles': [
+    'emit-given',
+    'read-is-silent',
+    'rejection-survived',
+    'unread-logged',
+    'unread-once',
+  ],
   'Postgres that is there and refuses': ['ended-pool', 'fatal-statement', 'first-login', 'unopened-passes'],
   'Redis that is there and refuses': [
     'redis-demoted',

@@ -73,4 +73,12 @@ export default [
     test: 'test/db/own-schema.test.ts',
     title: 'are what it means by their names, also where ours have the same',
   },
+  {
+    name: 'emit-given',
+    find: 'return give(() => Promise.reject(error)); } return room',
+    replace: 'return Promise.reject(error); } return room',
+    mechanism: 'an event that is refused and not awaited ends no process',
+    test: 'test/runs/unread.test.ts',
+    title: 'a %s that nobody awaits, after a cancel, is in the log of its job alone',
+  },
 ] satisfies readonly Change[];
