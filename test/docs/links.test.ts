@@ -33,7 +33,7 @@ describe('the test itself', () => {
   it('notices a missing file and a missing heading', () => {
     expect(fault('docs/README.md', 'guides/none.md')).toMatch(/leads nowhere/);
     expect(fault('docs/README.md', '../README.md#none')).toMatch(/no such heading/);
-    expect(fault('docs/README.md', '../README.md#settings')).toBeUndefined();
+    expect(fault('docs/README.md', '../README.md#what-is-promised')).toBeUndefined();
   });
 
   it('reads links of prose, not of code', () => {

@@ -63,3 +63,24 @@ export function tableUnder(text: string, header: string): string[][] {
 export function codeIn(text: string): string[] {
   return [...text.matchAll(/`([^`]+)`/g)].map(([, code]) => code as string);
 }
+
+export interface Block {
+  page: string;
+  /** Of its first line. */
+  line: number;
+  language: string;
+  code: string;
+  /** Why a test does not run it, as the comment above it says. */
+  notRun: string | undefined;
+}
+
+/** Blocks of code, in the order of the page. */
+export function blocksOf(page: string): Block[] {
+  const text = readPage(page);
+  const found = text.matchAll(/(?:^<!-- not run: ([^>]+) -->\n\n?)?^```(\w*)\n([\s\S]*?)^```$/gm);
+  return [...found].map((match) => {
+    const [whole, notRun, language = '', code = ''] = match;
+    const before = text.slice(0, match.index + whole.indexOf('```'));
+    return { page, line: before.split('\n').length + 1, language, code, notRun };
+  });
+}
