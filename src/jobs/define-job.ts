@@ -21,7 +21,7 @@ export interface JobContext<E extends JobEvent = JobEvent> {
   readonly fence: number;
   /** Aborts on cancel (`CancelledError`), timeout, shutdown (`InterruptedError`) or a lost lease (`LeaseLostError`). */
   readonly signal: AbortSignal;
-  /** A pino child that binds the job's ids; its lines also go to Bull Board's job log. */
+  /** A pino child that binds the job's ids; its newest 200 lines also go to Bull Board's job log. */
   readonly log: Logger;
   /** For tables of your own, as your role's search_path finds them; the fleet's are `oncefleet.jobs` and so on. */
   readonly db: Kysely<QualifiedDatabase>;

@@ -12,6 +12,7 @@ import { readPrevious } from '../journal/previous.ts';
 import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { Logger } from '../log.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import { teeToDelivery } from './job-log.ts';
 import { giver } from './reads.ts';
 import type { Stop } from './stop.ts';
 
@@ -212,20 +213,4 @@ function checkProgress(progress: unknown): void {
 function stepKey(jobId: string, step: unknown): string {
   if (typeof step === 'string' && step !== '') return `${jobId}:${step}`;
   throw new InputInvalidError('ctx.keyFor', [{ path: 'step', message: 'expected a string of at least one character' }]);
-}
-
-const TEED_LEVELS = ['info', 'warn', 'error', 'fatal'] as const;
-
-/** A logger whose lines also show in Bull Board, under the job. */
-function teeToDelivery(log: Logger, delivery: Job): Logger {
-  const teed = Object.create(log) as Logger;
-  for (const level of TEED_LEVELS) {
-    teed[level] = (...args: unknown[]) => {
-      (log[level] as (...args: unknown[]) => void)(...args);
-      if (!log.isLevelEnabled(level)) return;
-      const message = args.find((arg) => typeof arg === 'string') ?? '';
-      delivery.log(`${level}: ${String(message)}`).catch(() => undefined);
-    };
-  }
-  return teed;
 }

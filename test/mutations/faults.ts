@@ -649,6 +649,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'abandon-dropped',
     'delay-clamp',
     'body-infinite',
+    'log-lines',
+    'log-line-bytes',
     'number-text',
     'odd-options',
     'odd-times',
