@@ -46,7 +46,10 @@ export interface JobContext<E extends JobEvent = JobEvent> {
   progress(progress: { done: number; total?: number; message?: string }): Promise<void>;
   /** Resolves once every event emitted so far is committed. */
   flush(): Promise<void>;
-  /** Saves where the job stands, after all events emitted so far. A later attempt reads it as `resumedFrom`. */
+  /**
+   * Saves where the job stands, after all events emitted so far. A later attempt reads it as `resumedFrom`.
+   * Waits while Postgres is unreachable, until the run must stop.
+   */
   checkpoint(value: unknown): Promise<void>;
   /**
    * Runs `effects` in a transaction that commits only while this run holds its fence.

@@ -1,9 +1,11 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Job } from 'bullmq';
 import type { Transaction } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import type { ClaimedJob } from '../db/jobs/claim.ts';
 import { lockFence, saveCheckpoint } from '../db/jobs/fence.ts';
 import { asPlain } from '../db/own-schema.ts';
+import { isTransient } from '../db/transient.ts';
 import { readJobData } from '../enqueue/job-data.ts';
 import { InputInvalidError, type Issue, LeaseLostError, OncefleetError } from '../errors.ts';
 import type { JobContext } from '../jobs/define-job.ts';
@@ -118,7 +120,7 @@ export function createContext(options: ContextOptions): JobContext {
         const seq = stream.nextSeq;
         await stream.flush();
         crashPoint('checkpoint.before');
-        if (!(await saveCheckpoint(db, { id, fence, value: json, seq })))
+        if (!(await whenPossible(stop, () => saveCheckpoint(db, { id, fence, value: json, seq }))))
           lose('a checkpoint found the row at another fence');
         crashPoint('checkpoint.after');
       }),
@@ -186,6 +188,19 @@ function emitter(stream: StreamWriter, give: ReturnType<typeof giver>) {
     }
     return room === undefined ? DONE : give(() => room);
   };
+}
+
+/** Tries until Postgres answers or the run must stop, as it must before its lease can be taken. */
+async function whenPossible<T>(stop: Stop, write: () => Promise<T>): Promise<T> {
+  for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 2_000)) {
+    try {
+      return await write();
+    } catch (err) {
+      if (!isTransient(err)) throw err;
+      await delay(waitMs * (0.5 + Math.random()), undefined, { signal: stop.signal }).catch(() => undefined);
+      stop.throwIfAborted();
+    }
+  }
 }
 
 function progressEvent({ done, total, message }: { done: number; total?: number; message?: string }): JobEvent {

@@ -816,7 +816,13 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'unread-logged',
     'unread-once',
   ],
-  'Postgres that is there and refuses': ['ended-pool', 'fatal-statement', 'first-login', 'unopened-passes'],
+  'Postgres that is there and refuses': [
+    'checkpoint-again',
+    'ended-pool',
+    'fatal-statement',
+    'first-login',
+    'unopened-passes',
+  ],
   'Redis that is there and refuses': [
     'redis-demoted',
     'redis-demoted-all',

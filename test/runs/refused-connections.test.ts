@@ -83,6 +83,7 @@ describe('a pool', () => {
 const MOMENTS = {
   'its handler returns': async () => undefined,
   'its handler emits': (ctx: JobContext) => ctx.emit({ type: 'said' }),
+  'its handler saves a checkpoint': (ctx: JobContext) => ctx.checkpoint('here'),
   'its lease is renewed': async (_ctx: JobContext, front: RefusingPostgres) => {
     // A heartbeat is 100 ms, and the thread has a connection of its own.
     await expect.poll(() => front.refused, WAIT).toBeGreaterThan(5);

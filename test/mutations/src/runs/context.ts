@@ -19,8 +19,8 @@ export default [
   },
   {
     name: 'checkpoint-lost',
-    find: 'if (!(await saveCheckpoint(db, { id, fence, value: json, seq }))) lose(',
-    replace: 'if (!(await saveCheckpoint(db, { id, fence, value: json, seq }))) void (',
+    find: 'if (!(await whenPossible(stop, () => saveCheckpoint(db, { id, fence, value: json, seq })))) lose(',
+    replace: 'if (!(await whenPossible(stop, () => saveCheckpoint(db, { id, fence, value: json, seq })))) void (',
     mechanism: 'a refused checkpoint aborts the run',
     test: 'test/runs/fences.test.ts',
     title: 'ctx.checkpoint throws, and aborts the run',
@@ -72,6 +72,14 @@ export default [
     mechanism: 'a handler’s table names are its own',
     test: 'test/db/own-schema.test.ts',
     title: 'are what it means by their names, also where ours have the same',
+  },
+  {
+    name: 'checkpoint-again',
+    find: 'if (!isTransient(err)) throw err; await delay(',
+    replace: 'if (err) throw err; await delay(',
+    mechanism: 'a checkpoint is tried again until Postgres answers',
+    test: 'test/runs/refused-connections.test.ts',
+    title: 'with %s, runs go on once',
   },
   {
     name: 'emit-given',
