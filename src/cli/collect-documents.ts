@@ -36,7 +36,7 @@ export interface FileProblem {
 export interface CollectOptions {
   /** What relative paths start from. */
   cwd: string;
-  /** What document paths are relative to; `cwd` unless told. */
+  /** What document paths are relative to; default `cwd`. */
   root?: string;
   /** Also reads what links in a named folder lead to outside of it. */
   followLinks?: boolean;

@@ -28,7 +28,7 @@ export function redriveCommand(context: CliContext): Command {
     .option('--within <duration>', 'jobs that failed in this time, such as 2h', parseDuration)
     .option('--limit <number>', 'at most this many, longest failed first', parseInteger(1, 10_000))
     .option('--canary <number>', 'this many first; the rest only if all of them complete', parseInteger(1, 10_000))
-    .option('--canary-timeout <duration>', 'how long to wait for the canaries; 10m unless told', parseDuration)
+    .option('--canary-timeout <duration>', 'how long to wait for the canaries; default 10m', parseDuration)
     .addOption(jsonOption())
     .action((id: string | undefined, options: RedriveOptions) => runRedrive(context, id, options));
   return addExamples(

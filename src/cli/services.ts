@@ -50,7 +50,7 @@ function requireTokens({ tokens, host, allowAnyone }: Config): void {
 }
 
 export interface StartWorkerOptions {
-  /** Names of the jobs to run; all unless told. */
+  /** Names of the jobs to run; default all. */
   only?: readonly string[];
 }
 
@@ -72,7 +72,7 @@ export async function startWorker(
 }
 
 /**
- * Redis may be away when a process starts, as it may go away later; say so and go on.
+ * Redis may be unreachable when a process starts, or become so later; say so and continue.
  *
  * @throws OncefleetError REDIS_UNUSABLE it is there, and will refuse what is needed
  */

@@ -38,7 +38,7 @@ export interface JobClient {
   /** One BullMQ queue per distinct queue name, for Bull Board. */
   readonly queues: readonly Queue[];
   /**
-   * Commits the job's row, then gives it to BullMQ. With Redis away it is still accepted.
+   * Commits the job's row, then gives it to BullMQ. With Redis unreachable it is still accepted.
    *
    * With `tx` the row is part of the caller's transaction, and is dispatched once that commits.
    *

@@ -76,7 +76,7 @@ export interface FollowOptions {
 
 export interface ResultOptions {
   signal?: AbortSignal;
-  /** How long to wait, ms; for ever unless told. */
+  /** How long to wait, ms; by default for ever. */
   timeoutMs?: number;
 }
 
@@ -110,7 +110,7 @@ export interface RedriveManyOptions {
   code?: string;
   /** Failed no longer ago than this, ms. */
   withinMs?: number;
-  /** At most this many; 1 to 10,000, all of those unless told. */
+  /** At most this many; 1 to 10,000, by default all of those. */
   limit?: number;
   /** Redrive this many first, wait for them, and go on only if all of them complete. Default 0. */
   canary?: number;
@@ -138,7 +138,7 @@ export interface FindOptions {
   name?: string;
   status?: JobStatus;
   cursor?: string;
-  /** 1 to 100; 20 unless told. */
+  /** 1 to 100; default 20. */
   limit?: number;
 }
 

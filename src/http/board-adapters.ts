@@ -17,7 +17,7 @@ import { readJobData, shownData } from '../enqueue/job-data.ts';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
 import { within } from '../util/with-timeout.ts';
 
-/** BullMQ waits for a Redis that is away for ever. An answer that takes longer than this makes us look, ms. */
+/** BullMQ waits for a Redis that is unreachable for ever. An answer that takes longer than this makes us look, ms. */
 const PATIENCE_MS = 2_000;
 /** The board is about Redis: a slow Postgres costs it the links, not the page, ms. */
 const LOOKUP_LIMIT_MS = 1_000;
@@ -85,7 +85,7 @@ const CLEANED: ReadonlyMap<string, readonly QueueSet[]> = new Map([
 /** Who pressed the button. The board's adapters are not told of the request. */
 const person = new AsyncLocalStorage<string>();
 
-/** Answers every API route, also while Redis is away: it then throws SERVICE_MISSING. */
+/** Answers every API route, also while Redis is unreachable: it then throws SERVICE_MISSING. */
 export class GuardedServerAdapter extends FastifyAdapter {
   readonly #client: Pick<JobClient, 'health'>;
   readonly #beforeList: () => Promise<void>;

@@ -175,7 +175,7 @@ function fastifyError(error: unknown): OncefleetError | undefined {
   }
 }
 
-/** Whether an error says that Postgres is away for now, looking through its causes. */
+/** Whether an error says that Postgres is unreachable for now, looking through its causes. */
 export function isStoreUnavailable(error: unknown): boolean {
   for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
     if ((at instanceof OncefleetError && at.code === 'STORE_UNAVAILABLE') || isTransient(at)) return true;

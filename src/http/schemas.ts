@@ -120,7 +120,7 @@ export const searchQuery = z.strictObject({
   name: searchText.max(100).optional(),
   status: jobStatus.optional(),
   cursor: z.string().max(500).optional().describe('`nextCursor` of the page before.'),
-  limit: queryInt(1, MAX_PAGE_JOBS).describe('20 unless told.'),
+  limit: queryInt(1, MAX_PAGE_JOBS).describe('Default 20.'),
 });
 
 export const searchAnswer = z.object({ jobs: z.array(jobSummary), nextCursor: z.string().nullable() });
@@ -142,9 +142,9 @@ export const redriveManyBody = z.strictObject({
   name: searchText.max(100).optional().describe('Jobs of this name.'),
   code: errorCode.optional().describe('Jobs that failed with this code.'),
   withinMs: bodyInt(1, MAX_WITHIN_MS).describe('Jobs that failed no longer ago than this.'),
-  limit: bodyInt(1, MAX_REDRIVE).describe('At most this many at once, longest failed first; 10,000 unless told.'),
+  limit: bodyInt(1, MAX_REDRIVE).describe('At most this many at once, longest failed first; default 10,000.'),
   canary: bodyInt(0, MAX_CANARIES).describe('This many first; the rest only if all of them complete.'),
-  canaryTimeoutMs: bodyInt(1, MAX_CANARY_MS).describe('How long to wait for the canaries; 50,000 unless told.'),
+  canaryTimeoutMs: bodyInt(1, MAX_CANARY_MS).describe('How long to wait for the canaries; default 50,000.'),
 });
 
 export const redriveManyAnswer = z.object({
@@ -161,9 +161,9 @@ export const eventsQuery = z.object({
   after: z
     .string()
     .optional()
-    .describe('Cursor: the last seq already seen, or the last `id` of an event stream. From the start unless told.'),
+    .describe('Cursor: the last seq already seen, or the last `id` of an event stream. By default from the start.'),
   lastEventId: z.string().optional().describe('Another name of `after`, as EventSource polyfills send it.'),
-  limit: queryInt(1, MAX_PAGE_EVENTS).describe('Events in a JSON page; 100 unless told.'),
+  limit: queryInt(1, MAX_PAGE_EVENTS).describe('Events in a JSON page; default 100.'),
   wait: queryInt(0, MAX_WAIT_S).describe('How long a JSON page may wait for its first event, s.'),
   token: z.string().optional().describe('The token, for clients that cannot set headers.'),
 });
@@ -173,7 +173,7 @@ export const multiEventsQuery = z.object({
   after: z
     .string()
     .optional()
-    .describe('Cursor: the last `id` that this list of streams gave. From the start unless told.'),
+    .describe('Cursor: the last `id` that this list of streams gave. By default from the start.'),
   lastEventId: z.string().optional().describe('Another name of `after`, as EventSource polyfills send it.'),
   token: z.string().optional().describe('The token, for clients that cannot set headers.'),
 });

@@ -5,7 +5,7 @@ import { type AnswerJobOptions, createAnswerJob } from './answer/answer-job.ts';
 import type { AnyJobDefinition } from './define-job.ts';
 import { createIngestJob } from './ingest/ingest-job.ts';
 
-/** What a `Config` holds of it fits as it is. `answerPaceMs` is 15 unless told. */
+/** What a `Config` holds of it fits as it is. `answerPaceMs` is 15 by default. */
 type BuiltinJobsOptions = Omit<AnswerJobOptions, 'answerPaceMs'> & { answerPaceMs?: number };
 
 export function createBuiltinJobs(options: BuiltinJobsOptions): AnyJobDefinition[] {

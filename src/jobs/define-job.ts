@@ -73,9 +73,9 @@ export interface Backoff {
   type: 'fixed' | 'exponential';
   /** Delay before the second attempt, ms. */
   delayMs: number;
-  /** Longest delay, ms; 5 minutes unless told. */
+  /** Longest delay, ms; default 5 minutes. */
   maxDelayMs?: number;
-  /** Share of the delay that is random, 0 to 1; 0.2 unless told. */
+  /** Share of the delay that is random, 0 to 1; default 0.2. */
   jitter?: number;
 }
 
@@ -83,9 +83,9 @@ export interface JobPolicy {
   /** Attempts that may end in an error before the job fails. Crashes and interruptions do not count. Default 3. */
   attempts: number;
   backoff: Backoff;
-  /** Longest one attempt may run, ms; none unless told. */
+  /** Longest one attempt may run, ms; default none. */
   timeoutMs?: number;
-  /** Longest from enqueue to a terminal state, ms; none unless told. */
+  /** Longest from enqueue to a terminal state, ms; default none. */
   deadlineMs?: number;
   /** Overrides of the fleet's lease times, ms. */
   lease?: { ttlMs: number };
@@ -94,7 +94,7 @@ export interface JobPolicy {
   /** Overrides the fleet's `resultTtlMs`. */
   resultTtlMs?: number;
   /**
-   * A delivery that finds Postgres away: comes back later (`defer`), or runs without lease,
+   * A delivery that finds Postgres unreachable: comes back later (`defer`), or runs without lease,
    * journal and checkpoints (`run`; see docs/guides/idempotency.md for what that gives up). Default `defer`.
    */
   onStoreOutage: 'defer' | 'run';
@@ -135,7 +135,7 @@ export interface Schema<O = unknown, I = unknown> {
  */
 export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = JobEvent, In = I> {
   readonly name: string;
-  /** BullMQ queue; the job's name unless told. */
+  /** BullMQ queue; default the job's name. */
   readonly queue: string;
   readonly description: string;
   readonly input: Schema<I, In>;

@@ -291,7 +291,7 @@ export class Run implements RunInProgress {
   }
 }
 
-/** Where the lease is lost, or Postgres away until the end: what has the job next looks after it. */
+/** Where the lease is lost, or Postgres unreachable until the end: what has the job next looks after it. */
 function leaveToOthers(err: unknown): undefined {
   if (err instanceof LeaseLostError || isTransient(err)) return undefined;
   throw err;

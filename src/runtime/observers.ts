@@ -1,4 +1,4 @@
-/** Who is told of a job's transitions, and how: in order, after the commit, and never so that the jobs feel it. */
+/** The observers of a job's transitions, and how they are called: in order, after the commit, and never so that the jobs feel it. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { TransitionMaker, TransitionType } from '../db/jobs/states.ts';
 import { type ErrorCode, InputInvalidError } from '../errors.ts';

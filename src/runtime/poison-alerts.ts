@@ -162,7 +162,7 @@ export class PoisonAlerts {
     try {
       await this.lookAfter([...this.#known]);
     } catch (err) {
-      // The others of this process tell that Postgres is away.
+      // The others of this process tell that Postgres is unreachable.
       if (!isTransient(err)) this.#log.error({ err }, 'poison alerts not looked after');
     }
   }

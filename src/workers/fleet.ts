@@ -45,7 +45,7 @@ export interface Fleet extends JobClient {
   /**
    * Starts running jobs in this process.
    *
-   * @param options.jobs names of the jobs whose queues to work; all unless told
+   * @param options.jobs names of the jobs whose queues to work; default all
    */
   work(options?: { jobs?: readonly string[]; concurrency?: number }): Promise<FleetWorker>;
   /**
@@ -66,7 +66,7 @@ export interface Fleet extends JobClient {
    * Looks for every disagreement between Postgres and Redis, and repairs them if asked to. Safe
    * beside running workers.
    *
-   * @throws OncefleetError SERVICE_MISSING without Redis; what Postgres throws when it is away
+   * @throws OncefleetError SERVICE_MISSING without Redis; what Postgres throws when it is unreachable
    */
   doctor(options?: DoctorOptions): Promise<Diagnosis>;
 }

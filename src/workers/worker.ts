@@ -139,7 +139,7 @@ function startQueue(
     // BullMQ's lock lives as long as our lease, so that a dead worker's job comes back when its lease is over.
     lockDuration: runtime.settings.leaseTtlMs,
     stalledInterval: STALLED_LOOK_MS,
-    // BullMQ's own 15 s, after a command that found Redis away, would be most of an outage's cost.
+    // BullMQ's own 15 s, after a command that found Redis unreachable, would be most of an outage's cost.
     runRetryDelay: REDIS_RETRY_MS,
     // A frozen worker keeps the wake-up of the next job to itself for so long, s.
     drainDelay: 1,

@@ -49,7 +49,7 @@ export interface AnswerJobOptions {
   model: ModelSettings | undefined;
   /** Pause between the words of the built-in extractive answerer, ms. */
   answerPaceMs: number;
-  /** For tests and proxies; the platform's unless told. */
+  /** For tests and proxies; default the platform's. */
   fetch?: typeof globalThis.fetch | undefined;
 }
 
