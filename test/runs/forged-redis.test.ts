@@ -90,7 +90,7 @@ describe('a forged delivery', () => {
     'with both': () => ({ name: 'other', data: { tenant: 'b' }, refused: true }),
     'with another key and an input': () => ({
       name: 'mine',
-      data: { tenant: 'a', key: 'forged', input: { n: 666 } },
+      data: { tenant: 'a', key: 'forged', input: { n: 2, text: 'said by a forger' } },
       refused: false,
     }),
   };
@@ -148,7 +148,7 @@ describe('a forged delivery', () => {
       error_count: 0,
       interruption_count: 0,
     });
-    expect(JSON.stringify(lines)).not.toContain('666');
+    expect(JSON.stringify(lines)).not.toContain('said by a forger');
   });
 
   it('of a job that has ended is refused as well, and tells its outcome to nobody', async () => {
