@@ -93,7 +93,9 @@ export const serviceUrl = (...protocols: string[]) =>
     `expected a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
   );
 
-function isServiceUrl(text: string, protocols: readonly string[]): boolean {
+function isServiceUrl(given: string, protocols: readonly string[]): boolean {
+  // For pg a user may stand before no host: the folder of a socket is in `?host=`.
+  const text = URL.canParse(given) ? given : given.replace(/^(postgres(?:ql)?:\/\/[^/]*@)\//, '$1host/');
   if (!URL.canParse(text)) return false;
   const { protocol, username, password, pathname } = new URL(text);
   try {

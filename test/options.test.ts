@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { CONFIG_VARIABLES, fleetSettings, loadConfig } from '../src/config.ts';
 import type { InputInvalidError } from '../src/errors.ts';
 import { createFleet, defineJob, type Fleet, withIdempotency } from '../src/index.ts';
-import { RANGES } from '../src/options.ts';
+import { databaseUrl, RANGES, redisUrl } from '../src/options.ts';
 import { useDatabase } from './helpers/fixtures.ts';
 import { createTestFleet } from './helpers/fleet.ts';
 
@@ -321,4 +321,18 @@ describe('torture', () => {
   ])('refuses %o with %j before it starts anything', async (handler, options, paths) => {
     expect(await pathsOf(() => torture(handler, options))).toEqual(paths);
   });
+});
+
+it.each([
+  'postgres://u:p@/db?host=/var/run/postgresql',
+  'postgresql://u@/db?host=%2Fvar%2Frun&port=5433',
+  'postgres:///db?host=/var/run/postgresql',
+  'postgres://u:p@%2Fvar%2Frun/db',
+])('%s, a socket, is a URL of Postgres, and not of Redis', (url) => {
+  expect(databaseUrl.safeParse(url).success).toBe(true);
+  expect(redisUrl.safeParse(url).success).toBe(false);
+});
+
+it.each(['redis://u:p@/0', 'redis://@/'])('%s is no URL of Redis', (url) => {
+  expect(redisUrl.safeParse(url).success).toBe(false);
 });
