@@ -221,7 +221,7 @@ describe('a fleet', () => {
     ['redrive', (fleet) => fleet.redrive(id, { tenant: '' }), ['tenant']],
     ['find', (fleet) => fleet.find({ limit: 101, status: 'done', name: 5 } as Anything), ['name', 'status', 'limit']],
     ['find of a control character', (fleet) => fleet.find({ name: 'a\u0000b' }), ['name']],
-    ['readEvents', (fleet) => fleet.readEvents(id, { limit: 0, after: {} } as Anything), ['after', 'limit']],
+    ['readEvents', (fleet) => fleet.readEvents(id, { limit: -1, after: {} } as Anything), ['after', 'limit']],
     ['result', (fleet) => fleet.result(id, { timeoutMs: -1, signal: {} } as Anything), ['signal', 'timeoutMs']],
     [
       'follow',

@@ -14,9 +14,6 @@ const MAX_MEDIAN = 100;
 
 type Kind = keyof typeof MAX_LINES;
 
-/** TEMPORARY: files that are being split. A file leaves this list with its split; then the list goes as well. */
-const BEING_SPLIT = ['src/http/jobs.ts', 'src/http/multi-stream.ts'];
-
 const KINDS: Readonly<Record<string, Kind>> = {
   ClassDeclaration: 'class',
   ClassExpression: 'class',
@@ -58,24 +55,17 @@ const isTooLong = ({ kind, lines }: Part) => lines > MAX_LINES[kind];
 
 describe('the sources', () => {
   it('have no file, class or function that is too long', () => {
-    const wrong = sources
-      .filter(({ file }) => !BEING_SPLIT.includes(file))
-      .flatMap(({ file, parts }) =>
-        parts
-          .filter(isTooLong)
-          .map(({ kind, firstLine, lines }) => `${file}:${firstLine} is a ${kind} of ${lines} lines`),
-      );
+    const wrong = sources.flatMap(({ file, parts }) =>
+      parts
+        .filter(isTooLong)
+        .map(({ kind, firstLine, lines }) => `${file}:${firstLine} is a ${kind} of ${lines} lines`),
+    );
     expect(wrong).toEqual([]);
   });
 
   it('have files whose median is short', () => {
     const lengths = sources.map(({ parts }) => parts[0]?.lines ?? 0).sort((a, b) => a - b);
     expect(lengths[Math.floor(lengths.length / 2)]).toBeLessThan(MAX_MEDIAN);
-  });
-
-  it('are listed as being split only while they are too long', () => {
-    const tooLong = sources.filter(({ parts }) => parts.some(isTooLong)).map(({ file }) => file);
-    expect(BEING_SPLIT.filter((file) => !tooLong.includes(file))).toEqual([]);
   });
 });
 

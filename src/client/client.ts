@@ -23,7 +23,9 @@ import type {
   EnqueueOptions,
   EventPage,
   FindOptions,
+  FollowBatchesOptions,
   FollowOptions,
+  GetOptions,
   JobHandle,
   JobPage,
   JobRecord,
@@ -52,8 +54,8 @@ export interface JobClient {
   ): Promise<JobHandle<O, E>>;
   enqueue(job: string, input: unknown, options?: EnqueueOptions): Promise<JobHandle>;
   /** `undefined`: no such job in this tenant. */
-  get(id: string, options?: { tenant?: string }): Promise<JobRecord | undefined>;
-  /** @throws InputInvalidError; OncefleetError KEY_INVALID, CURSOR_INVALID */
+  get(id: string, options?: GetOptions): Promise<JobRecord | undefined>;
+  /** Newest first, without inputs and results. @throws InputInvalidError; OncefleetError KEY_INVALID, CURSOR_INVALID */
   find(options?: FindOptions): Promise<JobPage>;
   /** @throws OncefleetError JOB_NOT_FOUND */
   cancel(id: string, options?: { tenant?: string }): Promise<CancelResult>;
@@ -67,8 +69,11 @@ export interface JobClient {
    * The same in batches, for callers that forward raw JSON: `skip` takes a batch without
    * parsing it, and its `source` is the same for all readers that are given it.
    */
-  followBatches(id: string, options?: Omit<FollowOptions, 'types'>): AsyncGenerator<FollowedBatch, void, undefined>;
-  /** One page from the journal, without waiting. `finished` with no events: the cursor is at or past the end. */
+  followBatches(id: string, options?: FollowBatchesOptions): AsyncGenerator<FollowedBatch, void, undefined>;
+  /**
+   * One page from the journal, without waiting; it has fewer events than `limit` where they are large (4 Mi characters).
+   * `finished` with no events: the cursor is at or past the end. A limit of 0 asks that alone.
+   */
   readEvents(id: string, options?: { tenant?: string; after?: Cursor; limit?: number }): Promise<EventPage>;
   /** @throws OncefleetError JOB_NOT_FOUND, WAIT_TIMEOUT; JobFailedError */
   result(id: string, options?: ResultOptions & { tenant?: string }): Promise<unknown>;

@@ -7,8 +7,8 @@ import { type Following, failedFollowing } from '../journal/following.ts';
 import { parseOptions } from '../options.ts';
 import { isUuid } from '../util/uuid.ts';
 import { type ClientHost, notFound, tenantOf } from './host.ts';
-import { DEFAULT_EVENTS, followSchema, readSchema } from './options.ts';
-import type { EventPage, FollowOptions } from './types.ts';
+import { batchesSchema, DEFAULT_EVENTS, readSchema } from './options.ts';
+import type { EventPage, FollowBatchesOptions, FollowOptions } from './types.ts';
 
 export function followJob(
   { runtime }: ClientHost,
@@ -31,12 +31,12 @@ export function followJob(
 export async function* followJobBatches(
   { runtime }: ClientHost,
   id: string,
-  options: Omit<FollowOptions, 'types'> = {},
+  options: FollowBatchesOptions = {},
 ): AsyncGenerator<FollowedBatch, void, undefined> {
-  parseOptions('followBatches', followSchema.omit({ types: true }), options);
+  parseOptions('followBatches', batchesSchema, options);
   if (!isUuid(id)) throw notFound(id);
-  const { after = -1, signal, committed, tenant = runtime.settings.tenant } = options;
-  yield* runtime.followers.followBatches({ streamId: id, tenant, after, signal, committed });
+  const { after = -1, tenant = runtime.settings.tenant, ...others } = options;
+  yield* runtime.followers.followBatches({ ...others, streamId: id, tenant, after });
 }
 
 export async function readEvents(

@@ -3,12 +3,23 @@ import { z } from 'zod';
 import { JOB_STATUSES } from '../db/jobs/states.ts';
 import { ERROR_CODES, type ErrorCode } from '../errors.ts';
 import { abortSignal, aFunction, searchText, tenantName, waitMs, wholeNumber } from '../options.ts';
-import type { EnqueueOptions, FindOptions, FollowOptions, RedriveManyOptions, ResultOptions } from './types.ts';
+import type { Turns } from '../util/turns.ts';
+import type {
+  EnqueueOptions,
+  FindOptions,
+  FollowBatchesOptions,
+  FollowOptions,
+  GetOptions,
+  RedriveManyOptions,
+  ResultOptions,
+} from './types.ts';
 
 export const DEFAULT_PAGE = 20;
 const MAX_PAGE = 100;
 export const DEFAULT_EVENTS = 1_000;
 const MAX_EVENTS = 10_000;
+/** Attempts that a job shows; one that is retried for ever has any number. */
+export const MAX_ATTEMPTS = 100;
 
 /** Failed jobs one call redrives. */
 export const MAX_REDRIVE = 10_000;
@@ -46,13 +57,24 @@ export const followSchema = z.strictObject({ ...tenantShape, ...followShape } sa
   keyof FollowOptions,
   z.ZodType
 >);
+export const batchesSchema = followSchema.omit({ types: true }).extend({
+  turns: z
+    .custom<Turns>((value) => typeof (value as Turns | undefined)?.take === 'function', 'expected turns')
+    .optional(),
+  maxInboxLength: wholeNumber({ min: 0, max: Number.MAX_SAFE_INTEGER }).optional(),
+} satisfies Record<Exclude<keyof FollowBatchesOptions, keyof FollowOptions>, z.ZodType>);
 export const waitSchema = z.strictObject(waitShape satisfies Record<keyof ResultOptions, z.ZodType>);
 export const resultSchema = z.strictObject({ ...tenantShape, ...waitShape });
 export const readSchema = z.strictObject({
   ...tenantShape,
   after: cursor.optional(),
-  limit: wholeNumber({ min: 1, max: MAX_EVENTS }).optional(),
+  limit: wholeNumber({ min: 0, max: MAX_EVENTS }).optional(),
 });
+
+export const getSchema = z.strictObject({
+  ...tenantShape,
+  maxBytes: wholeNumber({ min: 0, max: 2 ** 31 - 1 }).optional(),
+} satisfies Record<keyof GetOptions, z.ZodType>);
 
 export const pauseSchema = z.strictObject({ by: searchText.optional() });
 

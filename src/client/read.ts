@@ -1,16 +1,16 @@
 /** Reading jobs: one with its attempts, or a page of those that match. */
-import type { Kysely, Selectable } from 'kysely';
-import { findAttempts, findJob, findJobs } from '../db/jobs/find.ts';
+import type { Kysely } from 'kysely';
+import { findAttempts, findJobRecord, findJobs, type JobSummaryRow } from '../db/jobs/find.ts';
 import { type JobFilter, searchJobs } from '../db/jobs/search.ts';
-import type { Database, JobsTable } from '../db/schema.ts';
+import type { Database } from '../db/schema.ts';
 import { checkKey } from '../enqueue/fingerprint.ts';
 import { OncefleetError } from '../errors.ts';
 import { clamp, clampWhole } from '../numbers.ts';
 import { parseOptions } from '../options.ts';
 import { isUuid } from '../util/uuid.ts';
-import { type ClientHost, tenantIn, tenantOf } from './host.ts';
-import { DEFAULT_PAGE, findSchema } from './options.ts';
-import type { AttemptRecord, FindOptions, JobPage, JobRecord } from './types.ts';
+import { type ClientHost, tenantOf } from './host.ts';
+import { DEFAULT_PAGE, findSchema, getSchema, MAX_ATTEMPTS } from './options.ts';
+import type { AttemptRecord, FindOptions, GetOptions, JobPage, JobRecord, JobSummary } from './types.ts';
 
 /** Statements of one search for a status: 100,000 rows are looked through, then the page ends. */
 const MAX_ROUNDS = 10;
@@ -23,20 +23,24 @@ const COUNT = { min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER, defa
 
 /** After this time no further statement is begun, ms. */
 const SPELL_MS = 1_000;
+/** Postgres's own bound for a value is half of it, a gigabyte. */
+const ANY_SIZE = 2 ** 31 - 1;
 
-export async function getJob(
-  host: ClientHost,
-  id: string,
-  options: { tenant?: string } = {},
-): Promise<JobRecord | undefined> {
-  const tenant = tenantIn(host, 'get', options);
+export async function getJob(host: ClientHost, id: string, options: GetOptions = {}): Promise<JobRecord | undefined> {
+  const { tenant, maxBytes = ANY_SIZE } = parseOptions('get', getSchema, options);
   const db = host.runtime.db.kysely;
   if (!isUuid(id)) return undefined;
-  const row = await findJob(db, tenant, id);
+  const row = await findJobRecord(db, tenantOf(host, { tenant }), id, maxBytes);
   if (row === undefined) return undefined;
-  const attempts = await findAttempts(db, id);
+  const attempts = await findAttempts(db, id, MAX_ATTEMPTS);
   return {
-    ...toRecord(row),
+    ...toSummary(row),
+    input: row.input === null ? null : JSON.parse(row.input),
+    result: row.result === null ? null : JSON.parse(row.result),
+    leftOut: [
+      ...(row.input === null ? ['input' as const] : []),
+      ...(row.has_result && row.result === null ? ['result' as const] : []),
+    ],
     progress: toProgress(row.progress),
     attempts: attempts.map((attempt) => ({
       fence: clampWhole(attempt.fence, COUNT),
@@ -59,7 +63,7 @@ export async function findPage(host: ClientHost, options: FindOptions = {}): Pro
   if (key !== undefined) checkKey(key);
   const filter = { tenant: tenantOf(host, options), key, name, status, before: cursor };
   const { rows, nextCursor } = await host.search((trx) => findRows(trx, filter, limit));
-  return { jobs: rows.map(toRecord), nextCursor };
+  return { jobs: rows.map(toSummary), nextCursor };
 }
 
 /** A page: full, or of the jobs that the first rows of the search have. */
@@ -95,7 +99,7 @@ function toTimeOrNull(value: Date | number | null): string | null {
   return value === null ? null : toTime(value);
 }
 
-function toRecord(row: Selectable<JobsTable>): Omit<JobRecord, 'attempts' | 'progress'> {
+function toSummary(row: JobSummaryRow): JobSummary {
   return {
     id: row.id,
     tenant: row.tenant,
@@ -104,8 +108,6 @@ function toRecord(row: Selectable<JobsTable>): Omit<JobRecord, 'attempts' | 'pro
     key: row.idempotency_key,
     status: row.status,
     fence: clampWhole(row.fence, COUNT),
-    input: JSON.parse(row.input),
-    result: row.result === null ? null : JSON.parse(row.result),
     error: row.error === null ? null : JSON.parse(row.error),
     crashCount: row.crash_count,
     errorCount: row.error_count,

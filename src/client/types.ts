@@ -49,7 +49,16 @@ export interface JobRecord {
   leaseOwner: string | null;
   /** The last `ctx.progress`, if there was one. */
   progress: { done: number; total?: number; message?: string } | null;
+  /** The last 100. */
   attempts: AttemptRecord[];
+  /** What is `null` here because it is larger than `get` was told to read. */
+  leftOut: ('input' | 'result')[];
+}
+
+export interface GetOptions {
+  tenant?: string;
+  /** Leave an input or a result out that is longer than this, bytes of JSON. */
+  maxBytes?: number;
 }
 
 export interface AttemptRecord {
@@ -72,6 +81,16 @@ export interface FollowOptions {
   types?: readonly string[];
   /** Of a job with `publish: 'immediate'`, give events only once they are committed. Default false. */
   committed?: boolean;
+}
+
+export interface FollowBatchesOptions extends Omit<FollowOptions, 'types'> {
+  /**
+   * Followers that share one read from the journal one at a time. What each has read is held until its reader takes
+   * it, and a program that follows many jobs for one reader would hold that many reads.
+   */
+  turns?: { take(signal: AbortSignal | undefined): Promise<() => void> };
+  /** Characters of live messages kept while the reader is slow; past it, events are read from the journal. Default 1 Mi. */
+  maxInboxLength?: number;
 }
 
 export interface ResultOptions {
@@ -127,8 +146,11 @@ export interface RedriveManyResult {
   failedCanaries: { id: string; code: ErrorCode; message: string }[];
 }
 
+/** A job in a search. Inputs and results, which can be large, are `get`'s. */
+export type JobSummary = Omit<JobRecord, 'attempts' | 'progress' | 'input' | 'result' | 'leftOut'>;
+
 export interface JobPage {
-  jobs: Omit<JobRecord, 'attempts' | 'progress'>[];
+  jobs: JobSummary[];
   nextCursor: string | null;
 }
 

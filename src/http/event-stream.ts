@@ -35,7 +35,7 @@ export async function streamEvents(
   const { tenant } = request;
   let page: EventPage;
   try {
-    page = await client.readEvents(id, { tenant, after, limit: 1 });
+    page = await client.readEvents(id, { tenant, after, limit: 0 });
   } catch (error) {
     // An EventSource never comes back after a 503.
     if (isStoreUnavailable(error)) {

@@ -60,6 +60,7 @@ async function firstEvent(
   }
 }
 
+/** The text is ready: events go out as the journal holds them, unparsed. */
 export function formatPage({ events, next, finished }: EventPage): string {
   const items = events.map(({ seq, fence, json }) => `{"seq":${seq},"fence":${fence},"event":${json}}`);
   return `{"events":[${items.join(',')}],"next":${JSON.stringify(next)},"finished":${finished}}`;

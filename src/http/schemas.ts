@@ -1,7 +1,7 @@
 /** What the API takes and gives, for its types and for /openapi.json. */
 
 import { z } from 'zod';
-import type { JobRecord } from '../client/types.ts';
+import type { JobRecord, JobSummary } from '../client/types.ts';
 import { JOB_STATUSES } from '../db/jobs/states.ts';
 import { ERROR_CODES, type ErrorCode } from '../errors.ts';
 import { searchText } from '../options.ts';
@@ -92,8 +92,6 @@ const jobSummary = z.object({
   key: z.string().nullable(),
   status: jobStatus,
   fence: z.int().describe('+1 on every claim.'),
-  input: z.unknown(),
-  result: z.unknown(),
   error: failure.nullable(),
   crashCount: z.int(),
   errorCount: z.int(),
@@ -106,13 +104,18 @@ const jobSummary = z.object({
   expiresAt: timestamp.nullable(),
   cancelRequestedAt: timestamp.nullable(),
   leaseOwner: z.string().nullable(),
-}) satisfies z.ZodType<Omit<JobRecord, 'attempts' | 'progress'>>;
+}) satisfies z.ZodType<JobSummary>;
 
 const progress = z.object({ done: z.number(), total: z.number().optional(), message: z.string().optional() });
 
 export const jobAnswer = jobSummary.extend({
+  input: z.unknown(),
+  result: z.unknown(),
+  leftOut: z
+    .array(z.enum(['input', 'result']))
+    .describe('What is `null` because it is larger than one answer carries, 4 MiB.'),
   progress: progress.nullable().describe('As the handler last reported it.'),
-  attempts: z.array(attempt),
+  attempts: z.array(attempt).describe('The last 100.'),
 }) satisfies z.ZodType<Omit<JobRecord, 'progress'>>;
 
 export const searchQuery = z.strictObject({
@@ -163,7 +166,7 @@ export const eventsQuery = z.object({
     .optional()
     .describe('Cursor: the last seq already seen, or the last `id` of an event stream. By default from the start.'),
   lastEventId: z.string().optional().describe('Another name of `after`, as EventSource polyfills send it.'),
-  limit: queryInt(1, MAX_PAGE_EVENTS).describe('Events in a JSON page; default 100.'),
+  limit: queryInt(1, MAX_PAGE_EVENTS).describe('Events in a JSON page, or fewer where they are large; 100 by default.'),
   wait: queryInt(0, MAX_WAIT_S).describe('How long a JSON page may wait for its first event, s.'),
   token: z.string().optional().describe('The token, for clients that cannot set headers.'),
 });

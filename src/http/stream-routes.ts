@@ -6,7 +6,7 @@ import { OncefleetError } from '../errors.ts';
 import { readCursor } from './cursor.ts';
 import { NATIVE } from './dialects/native.ts';
 import { type StreamRoutesOptions, streamEvents } from './event-stream.ts';
-import { readJobId } from './jobs.ts';
+import { readJobId } from './job-id.ts';
 import { formatPage, readPage } from './page.ts';
 import { problemResponses } from './problem.ts';
 import { refuseForNow } from './response-stream.ts';
@@ -62,7 +62,6 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
       const { tenant } = request;
       const page = await readPage(options, { id, tenant, after, limit, waitMs: wait * 1_000, raw: reply.raw });
       reply.header('cache-control', 'no-store').type('application/json');
-      // The text is ready: events go out as the journal holds them, unparsed.
       return reply.send(formatPage(page) as never);
     },
   );

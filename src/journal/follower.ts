@@ -16,6 +16,7 @@ import { findStreamStates, type StreamState } from '../db/streams/segments.ts';
 import { OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { Batcher } from '../util/batcher.ts';
+import type { Turns } from '../util/turns.ts';
 import { type FollowedBatch, type GivenBatch, LiveBatch, ReadBatch } from './batches.ts';
 import type { ChannelHub } from './channel.ts';
 import { type Cursor, parseCursor } from './cursor.ts';
@@ -24,7 +25,7 @@ import type { StreamEvent } from './event.ts';
 import { type Following, StoppableFollowing } from './following.ts';
 import { Inbox } from './inbox.ts';
 import { findRewind, rewindTo } from './rewind.ts';
-import { PAGE_SEGMENTS, readStored } from './stored-events.ts';
+import { PAGE_SEGMENTS, readStored, requireKept } from './stored-events.ts';
 import { Tail } from './tail.ts';
 
 export interface FollowerOptions {
@@ -49,7 +50,14 @@ export interface FollowStreamOptions {
   types?: readonly string[] | undefined;
   /** Of an `immediate` stream give events only once they are committed. */
   committed?: boolean | undefined;
+  /** Followers that share these read from the journal one at a time. */
+  turns?: Pick<Turns, 'take'> | undefined;
+  /** As the option of all followers (`maxInboxLength`), for this one. */
+  maxInboxLength?: number | undefined;
 }
+
+/** Characters of events in a page; a larger event is a page of its own. */
+const MAX_PAGE_LENGTH = 4 * 1024 * 1024;
 
 /** How long to wait for Redis to confirm a subscription before the snapshot is read anyway. */
 const SUBSCRIBE_WAIT_MS = 1_000;
@@ -93,7 +101,7 @@ export class Followers {
 
   /** The same, as batches of all types; its signal alone ends a `next()` that waits. */
   followBatches(options: Omit<FollowStreamOptions, 'types'>): AsyncGenerator<FollowedBatch, void, undefined> {
-    return this.#follow(options, new Inbox(this.#maxInboxLength));
+    return this.#follow(options, new Inbox(options.maxInboxLength ?? this.#maxInboxLength));
   }
 
   async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<FollowedBatch, void, undefined> {
@@ -107,7 +115,7 @@ export class Followers {
       inbox.checkingHead();
       let state = await this.state(streamId, tenant);
       const tail = new Tail(place, state);
-      const early = new EarlyBatches(this.#maxInboxLength);
+      const early = new EarlyBatches(options.maxInboxLength ?? this.#maxInboxLength);
       for (;;) {
         const fork = await findRewind(this.#db, tail, state);
         if (fork !== undefined) {
@@ -117,7 +125,7 @@ export class Followers {
         tail.confirm(state);
         early.forgetBelow(state.fence);
         let taken = true;
-        for await (const events of readStored(this.#db, state, tail.next)) {
+        for await (const events of readStored(this.#db, state, tail.next, options)) {
           const batch = new ReadBatch(events, ({ seq, fence }) => tail.durable(seq, fence), signal);
           yield batch;
           passOver(batch);
@@ -165,8 +173,8 @@ export class Followers {
   }
 
   /**
-   * Events after a cursor that are in the journal now, up to `limit`. If the cursor's event was
-   * lost, the first one is a `rewind`.
+   * Events after a cursor that are in the journal now, up to `limit`, or fewer where they are large. If the
+   * cursor's event was lost, the first one is a `rewind`. A limit of 0 asks where the stream stands.
    *
    * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED
    */
@@ -186,10 +194,14 @@ export class Followers {
       tail.rewind(fork);
     }
     let next: Cursor = fork !== undefined ? fork - 1 : place.fence === undefined ? tail.next - 1 : after;
+    requireKept(state, tail.next);
+    let length = 0;
     // Each segment has an event at least.
-    reading: for await (const read of readStored(this.#db, state, tail.next, Math.min(limit, PAGE_SEGMENTS))) {
+    const pageSegments = Math.min(limit, PAGE_SEGMENTS);
+    reading: for await (const read of limit === 0 ? [] : readStored(this.#db, state, tail.next, { pageSegments })) {
       for (const event of read) {
-        if (events.length >= limit) break reading;
+        length += event.json.length;
+        if (events.length >= limit || (events.length > 0 && length > MAX_PAGE_LENGTH)) break reading;
         events.push(event);
         next = event.seq;
         tail.durable(event.seq, event.fence);

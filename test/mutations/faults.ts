@@ -599,6 +599,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'find-tenant',
     'follower-tenant',
     'key-tenant',
+    'record-tenant',
     'result-tenant',
     'search-tenant',
   ],

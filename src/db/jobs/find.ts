@@ -1,5 +1,5 @@
-import { type Kysely, sql } from 'kysely';
-import type { Database } from '../schema.ts';
+import { type Kysely, type Selectable, sql } from 'kysely';
+import type { Database, JobsTable } from '../schema.ts';
 import type { JobStatus } from './states.ts';
 
 /** One job of a tenant, with its columns as the table has them. */
@@ -14,13 +14,60 @@ export async function findJob(db: Kysely<Database>, tenant: string, id: string) 
     .executeTakeFirst();
 }
 
-export async function findAttempts(db: Kysely<Database>, id: string) {
-  return db.selectFrom('job_attempts').selectAll().where('job_id', '=', id).orderBy('fence').execute();
+/** What a summary of a job shows: no column that can be large. */
+const SUMMARY_COLUMNS = [
+  'id',
+  'tenant',
+  'name',
+  'queue',
+  'idempotency_key',
+  'status',
+  'fence',
+  'error',
+  'crash_count',
+  'error_count',
+  'deferral_count',
+  'interruption_count',
+  'run_at',
+  'created_at',
+  'started_at',
+  'finished_at',
+  'expires_at',
+  'cancel_requested_at',
+  'lease_owner',
+] as const;
+
+export type JobSummaryRow = Pick<Selectable<JobsTable>, (typeof SUMMARY_COLUMNS)[number]>;
+
+/** One job of a tenant as people see it. An input or a result of more than `maxBytes` is left out. */
+export async function findJobRecord(db: Kysely<Database>, tenant: string, id: string, maxBytes: number) {
+  const fits = (column: 'input' | 'result') =>
+    sql<string | null>`case when octet_length(j.${sql.ref(column)}::text) <= ${maxBytes} then j.${sql.ref(column)} end`;
+  return db
+    .selectFrom('jobs as j')
+    .leftJoin('stream_heads as h', 'h.stream_id', 'j.id')
+    .select(SUMMARY_COLUMNS.map((column) => `j.${column}` as const))
+    .select([
+      'h.progress',
+      fits('input').as('input'),
+      fits('result').as('result'),
+      sql<boolean>`j.result is not null`.as('has_result'),
+    ])
+    .where('j.tenant', '=', tenant)
+    .where('j.id', '=', id)
+    .executeTakeFirst();
+}
+
+/** The last attempts of a job, in order. */
+export async function findAttempts(db: Kysely<Database>, id: string, limit: number) {
+  const query = db.selectFrom('job_attempts').selectAll().where('job_id', '=', id);
+  const rows = await query.orderBy('fence', 'desc').limit(limit).execute();
+  return rows.reverse();
 }
 
 /** Of a tenant's jobs those with these ids, newest first. */
 export async function findJobs(db: Kysely<Database>, tenant: string, ids: readonly string[]) {
-  const query = db.selectFrom('jobs').selectAll().where('tenant', '=', tenant);
+  const query = db.selectFrom('jobs').select(SUMMARY_COLUMNS).where('tenant', '=', tenant);
   return query.where(sql<boolean>`id = any(${ids}::uuid[])`).orderBy('id', 'desc').execute();
 }
 

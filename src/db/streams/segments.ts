@@ -40,7 +40,13 @@ export interface StreamState {
   immediate: boolean;
   /** The terminal event of a job that ended without ever emitting: it is kept in its row. */
   rowTerminal:
-    | { status: 'completed' | 'failed' | 'cancelled'; result: string | null; error: string | null }
+    | {
+        status: 'completed' | 'failed' | 'cancelled';
+        result: string | null;
+        error: string | null;
+        /** The result is too large to be read with the states of many streams: `findRowResult` has it. */
+        resultLeftOut: boolean;
+      }
     | undefined;
 }
 
@@ -116,6 +122,9 @@ export async function findHeads(db: Kysely<Database>, streamIds: readonly string
   return new Map(rows.map((row) => [row.stream_id, { fence: row.fence, nextSeq: row.next_seq, state: row.state }]));
 }
 
+/** Results that states bring with them, bytes. */
+const MAX_STATE_RESULT_BYTES = 64 * 1024;
+
 /** Several streams' states in one statement; a stream whose job does not exist is missing. */
 export async function findStreamStates(
   db: Kysely<Database>,
@@ -135,8 +144,11 @@ export async function findStreamStates(
       // By its text: -> and ->> refuse a \u0000 anywhere in it, and with it all streams of the statement.
       sql<boolean>`j.options::text ~ '"publish" *: *"immediate"'`.as('immediate'),
       'h.kept_from',
-      // A result can be large; it is needed only where it is the stream.
-      sql<string | null>`case when h.stream_id is null and j.status = 'completed' then j.result end`.as('result'),
+      // A result can be large. It is needed only where it is the stream, and many are read at once.
+      sql<string | null>`case when h.stream_id is null and j.status = 'completed'
+        and octet_length(j.result::text) <= ${MAX_STATE_RESULT_BYTES} then j.result end`.as('result'),
+      sql<boolean>`coalesce(h.stream_id is null and j.status = 'completed'
+        and octet_length(j.result::text) > ${MAX_STATE_RESULT_BYTES}, false)`.as('result_left_out'),
       sql<string | null>`case when h.stream_id is null and j.status = 'failed' then j.error end`.as('error'),
     ])
     .where(sql<boolean>`j.id = any(${streamIds}::uuid[])`)
@@ -155,15 +167,33 @@ export async function findStreamStates(
           keptFrom: row.kept_from ?? 0,
           closed: row.state === 'closed' || inRow,
           immediate: row.immediate,
-          rowTerminal: inRow ? { status, result: row.result, error: row.error } : undefined,
+          rowTerminal: inRow
+            ? { status, result: row.result, error: row.error, resultLeftOut: row.result_left_out }
+            : undefined,
         },
       ];
     }),
   );
 }
 
-/** What one read brings at most, bytes as stored (compressed, so the text may be several times this). */
-const MAX_READ_BYTES = 1024 * 1024;
+/** The result of a silent job, which is its stream; `undefined` if it is no longer completed. */
+export async function findRowResult(
+  db: Kysely<Database>,
+  streamId: string,
+): Promise<{ result: string | null } | undefined> {
+  return db
+    .selectFrom('jobs')
+    .select('result')
+    .where('id', '=', streamId)
+    .where('status', '=', 'completed')
+    .executeTakeFirst();
+}
+
+/**
+ * What one read brings at most, bytes as stored: a reader keeps it while its client reads nothing. Texts of models
+ * are compressed to a third or so, and what Postgres makes of a run of one letter is 90 times smaller.
+ */
+const MAX_READ_BYTES = 64 * 1024;
 
 /**
  * Segments of a stream from the one that holds `fromSeq`, in order: up to `limit`, and no

@@ -11,7 +11,7 @@ export default [
   },
   {
     name: 'read-kept-from',
-    find: 'if (from < state.keptFrom) throw expired(state.streamId, from, state.keptFrom);',
+    find: 'if (from < Math.min(state.nextSeq, state.keptFrom)) throw expired(state.streamId, from, state.keptFrom);',
     replace: '',
     mechanism: 'a reader is told that events are gone',
     test: 'test/maintenance/sweeper.test.ts',

@@ -9,4 +9,12 @@ export default [
     test: 'test/runs/fences.test.ts',
     title: 'cannot be cancelled, redriven, read, found or waited for',
   },
+  {
+    name: 'record-tenant',
+    find: `.where('j.tenant', '=', tenant).where('j.id', '=', id)`,
+    replace: `.where('j.id', '=', id)`,
+    mechanism: 'a job is shown to its tenant',
+    test: 'test/runs/fences.test.ts',
+    title: 'cannot be cancelled, redriven, read, found or waited for',
+  },
 ] satisfies readonly Change[];

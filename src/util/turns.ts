@@ -1,0 +1,28 @@
+/** Turns at something of which there is one, in the order in which they were asked for. */
+export class Turns {
+  #last: Promise<void> = Promise.resolve();
+
+  /**
+   * Waits for a turn. The next one begins when the returned function is called.
+   *
+   * @throws the signal's reason; the turn is then passed on
+   */
+  async take(signal: AbortSignal | undefined): Promise<() => void> {
+    const before = this.#last;
+    const turn = Promise.withResolvers<void>();
+    this.#last = before.then(() => turn.promise);
+    const aborted = Promise.withResolvers<never>();
+    const onAbort = () => aborted.reject(signal?.reason);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal?.aborted === true) onAbort();
+    try {
+      await Promise.race([before, aborted.promise]);
+      return turn.resolve;
+    } catch (error) {
+      turn.resolve();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+}
