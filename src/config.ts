@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { InputInvalidError, type Issue } from './errors.ts';
+import { MAX_OUTPUT_TOKENS, MODEL_RANGES, type ModelSettings } from './model-settings.ts';
 import {
   ANSWER_PACE_MS,
   DEFAULT_SCHEMA,
@@ -19,7 +20,7 @@ import {
   unknownMessage,
 } from './options.ts';
 
-const digits = ({ min, max }: Range) =>
+const digits = ({ min, max }: Pick<Range, 'min' | 'max'>) =>
   z
     .string()
     .refine((text) => /^\d+$/.test(text) && Number(text) >= min && Number(text) <= max, {
@@ -196,6 +197,36 @@ export const CONFIG_VARIABLES = {
   },
   OPENAI_API_KEY: { schema: z.string().optional(), about: 'Its key.' },
   OPENAI_MODEL: { schema: z.string().optional(), about: 'The model to ask. Unset: the built-in extractive answerer.' },
+  OPENAI_FIRST_TOKEN_MS: {
+    schema: number(MODEL_RANGES.firstTokenMs),
+    about: 'Longest from a request to the model to the first text or reasoning.',
+  },
+  OPENAI_IDLE_MS: {
+    schema: number(MODEL_RANGES.idleMs),
+    about: 'Longest pause of its text; pings and empty pieces do not count.',
+  },
+  OPENAI_TOTAL_MS: { schema: number(MODEL_RANGES.totalMs), about: 'Longest that one request may last.' },
+  OPENAI_PATIENCE_MS: {
+    schema: number(MODEL_RANGES.patienceMs),
+    about: 'How long a busy or unreachable model is asked again before the attempt fails.',
+  },
+  OPENAI_PROMPT_TOKENS: {
+    schema: number(MODEL_RANGES.promptTokens),
+    about: 'Largest prompt, sources and conversation included, by estimate.',
+  },
+  OPENAI_MAX_OUTPUT_TOKENS: {
+    schema: digits(MAX_OUTPUT_TOKENS).optional(),
+    about: "Sent as max_tokens. Unset: the server's own limit.",
+  },
+  OPENAI_FALLBACK_MODEL: {
+    schema: z.string().optional(),
+    about: 'Asked where the first model has not begun to answer.',
+  },
+  OPENAI_FALLBACK_BASE_URL: {
+    schema: serviceUrl('http:', 'https:').optional(),
+    about: 'Its server. Unset: the same.',
+  },
+  OPENAI_FALLBACK_API_KEY: { schema: z.string().optional(), about: 'Its key. Unset: the same.' },
   ONCEFLEET_ANSWER_PACE_MS: {
     schema: number(ANSWER_PACE_MS),
     about: 'Pause between the words of the built-in extractive answerer.',
@@ -241,7 +272,7 @@ export interface Config {
   readonly bodyLimitBytes: number;
   readonly logLevel: string;
   /** The model that answers, when one is configured. */
-  readonly model: { baseUrl: string; apiKey: string | undefined; name: string } | undefined;
+  readonly model: ModelSettings | undefined;
   readonly answerPaceMs: number;
 }
 
@@ -269,16 +300,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   const v = values as Partial<Variables>;
   const beat = heartbeatMessage(v.ONCEFLEET_HEARTBEAT_MS, v.ONCEFLEET_LEASE_TTL_MS, 'ONCEFLEET_LEASE_TTL_MS');
   if (beat !== undefined) issues.push({ path: 'ONCEFLEET_HEARTBEAT_MS', message: beat });
-  if (v.OPENAI_MODEL !== undefined && v.OPENAI_BASE_URL === undefined) {
-    issues.push({
-      path: 'OPENAI_BASE_URL',
-      message: 'is required when OPENAI_MODEL is set (https://api.openai.com/v1 is OpenAI itself)',
-    });
-  }
-  if (v.OPENAI_BASE_URL !== undefined && v.OPENAI_MODEL === undefined) {
-    issues.push({ path: 'OPENAI_MODEL', message: 'is required when OPENAI_BASE_URL is set' });
-  }
   issues.push(...accessIssues(v));
+  issues.push(...modelIssues(v));
   if (issues.length > 0) throw new InputInvalidError('Configuration', issues, 'CONFIG_INVALID');
   const all = values as Variables;
   return Object.freeze({
@@ -313,10 +336,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     port: all.PORT,
     bodyLimitBytes: all.BODY_LIMIT_BYTES,
     logLevel: all.LOG_LEVEL,
-    model:
-      all.OPENAI_BASE_URL === undefined || all.OPENAI_MODEL === undefined
-        ? undefined
-        : { baseUrl: all.OPENAI_BASE_URL, apiKey: all.OPENAI_API_KEY, name: all.OPENAI_MODEL },
+    model: modelOf(all),
     answerPaceMs: all.ONCEFLEET_ANSWER_PACE_MS,
   });
 }
@@ -335,6 +355,54 @@ function accessIssues(v: Partial<Variables>): Issue[] {
       message: 'may be * with ONCEFLEET_TOKENS alone: without, every web page could use this server',
     });
   return issues;
+}
+
+/** What is wrong between the settings of the models. */
+function modelIssues(v: Partial<Variables>): Issue[] {
+  const issues: Issue[] = [];
+  if (v.OPENAI_MODEL !== undefined && v.OPENAI_BASE_URL === undefined) {
+    issues.push({
+      path: 'OPENAI_BASE_URL',
+      message: 'is required when OPENAI_MODEL is set (https://api.openai.com/v1 is OpenAI itself)',
+    });
+  }
+  if (v.OPENAI_BASE_URL !== undefined && v.OPENAI_MODEL === undefined) {
+    issues.push({ path: 'OPENAI_MODEL', message: 'is required when OPENAI_BASE_URL is set' });
+  }
+  for (const name of ['OPENAI_FALLBACK_BASE_URL', 'OPENAI_FALLBACK_API_KEY'] as const)
+    if (v[name] !== undefined && v.OPENAI_FALLBACK_MODEL === undefined)
+      issues.push({ path: 'OPENAI_FALLBACK_MODEL', message: `is required when ${name} is set` });
+  if (v.OPENAI_FALLBACK_MODEL !== undefined && v.OPENAI_MODEL === undefined)
+    issues.push({ path: 'OPENAI_MODEL', message: 'is required when OPENAI_FALLBACK_MODEL is set' });
+  return issues;
+}
+
+function modelOf(all: Variables): ModelSettings | undefined {
+  if (all.OPENAI_BASE_URL === undefined || all.OPENAI_MODEL === undefined) return undefined;
+  const isElsewhere = all.OPENAI_FALLBACK_BASE_URL !== undefined;
+  return {
+    baseUrl: all.OPENAI_BASE_URL,
+    apiKey: all.OPENAI_API_KEY,
+    name: all.OPENAI_MODEL,
+    limits: {
+      firstTokenMs: all.OPENAI_FIRST_TOKEN_MS,
+      idleMs: all.OPENAI_IDLE_MS,
+      totalMs: all.OPENAI_TOTAL_MS,
+      patienceMs: all.OPENAI_PATIENCE_MS,
+      promptTokens: all.OPENAI_PROMPT_TOKENS,
+      maxOutputTokens: all.OPENAI_MAX_OUTPUT_TOKENS,
+    },
+    ...(all.OPENAI_FALLBACK_MODEL === undefined
+      ? {}
+      : {
+          fallback: {
+            baseUrl: all.OPENAI_FALLBACK_BASE_URL ?? all.OPENAI_BASE_URL,
+            // The key of one server is not shown to another.
+            apiKey: all.OPENAI_FALLBACK_API_KEY ?? (isElsewhere ? undefined : all.OPENAI_API_KEY),
+            name: all.OPENAI_FALLBACK_MODEL,
+          },
+        }),
+  };
 }
 
 /** What of a configuration is a fleet's; the rest is the web process's, the log's and the answerer's. */

@@ -4,7 +4,7 @@ import { OncefleetError } from './errors.ts';
 
 /** Those that are imported by name; the files of Bull Board's pages come with `@bull-board/fastify`. */
 export const WEB_PACKAGES = ['fastify', '@fastify/swagger', '@bull-board/api', '@bull-board/fastify'];
-export const MODEL_PACKAGES = ['ai', '@ai-sdk/openai-compatible'];
+export const MODEL_PACKAGES = ['ai', '@ai-sdk/openai-compatible', 'eventsource-parser', 'tokenx'];
 
 /**
  * @param what that needs them, as the message begins

@@ -52,6 +52,9 @@ export class AnswerView {
       await this.#remark(
         `Attempt ${attempt} failed (${error.code}: ${error.message}); the next starts in ${(delayMs / 1_000).toFixed(1)} s`,
       );
+    } else if (event.type === 'waiting') {
+      const { error, delayMs } = event as unknown as { error: { message: string }; delayMs: number };
+      await this.#remark(`${error.message}; asked again in ${(delayMs / 1_000).toFixed(1)} s`);
     } else if (this.text.length < before.length) {
       await this.#turn('The end of this was lost in a crash: the answer goes on from here');
       await this.#print(this.text);

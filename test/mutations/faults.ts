@@ -540,6 +540,25 @@ export const faults: readonly Fault[] = [
 
 /** Mutations that hold no promise against a death, by what they are for. */
 export const elsewhere: Readonly<Record<string, readonly string[]>> = {
+  'each event once, in order (promise 3), for a reader in the middle of a fold': ['read-folded'],
+  'what a model server may do to an answer, and what it may cost': [
+    'answer-begun',
+    'answer-lost-usage',
+    'answer-plan',
+    'model-begun',
+    'model-bytes',
+    'model-finish',
+    'model-first-token',
+    'model-idle',
+    'model-impatience',
+    'model-key',
+    'model-line',
+    'model-patience',
+    'model-quota',
+    'model-tools',
+    'model-total',
+    'prompt-mark',
+  ],
   'what BullMQ means around a processor of its user (promise 11)': [
     'bullmq-backoff',
     'bullmq-cancel',

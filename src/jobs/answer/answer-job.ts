@@ -1,13 +1,16 @@
 /** The `answer` job: a question about a collection, its answer streamed with its sources. */
 import { z } from 'zod';
-import { findNewestMessages, type Message, upsertExchange } from '../../db/conversations.ts';
+import { findNewestMessages, upsertExchange } from '../../db/conversations.ts';
 import { findCollection, findCollections } from '../../db/documents.ts';
 import { asOwn } from '../../db/own-schema.ts';
 import { NonRetryableError } from '../../errors.ts';
+import { limitsOf, type ModelSettings } from '../../model-settings.ts';
 import { defineJob, type JobContext, type JobDefinition } from '../define-job.ts';
 import { checkText, collectionName } from '../ingest/input-text.ts';
+import { type Citations, checkCitations, citationsSchema } from './citations.ts';
 import { extractAnswer, missingWords, nothingFound } from './extract.ts';
-import { type ModelSettings, streamModelAnswer } from './model.ts';
+import { type AnswerPart, loadTokenCounter, streamModelAnswer } from './model/answer.ts';
+import { fitPrompt } from './model/prompt.ts';
 import { retrieve } from './retrieval.ts';
 import { type Source, sourceSchema } from './sources.ts';
 import { paceText } from './stream-text.ts';
@@ -31,19 +34,44 @@ export const answerInput = z.object({
   maxSources: z.number().int().min(1).max(20).default(6),
 });
 
+/** Of all attempts, lost ones included. */
+const usageSchema = z.object({
+  inputTokens: z.number(),
+  outputTokens: z.number(),
+  totalTokens: z.number(),
+  /** Some of it is our estimate: the server did not say, or its answer was lost. */
+  estimated: z.boolean(),
+});
+
 const answerOutput = z.object({
   text: z.string(),
   sources: z.array(sourceSchema),
   /** The model's name; `extractive` when none wrote the text. */
   model: z.string(),
+  citations: citationsSchema,
+  /** Absent where no model was asked. */
+  usage: usageSchema.optional(),
 });
 
 type AnswerInput = z.output<typeof answerInput>;
 type AnswerResult = z.output<typeof answerOutput>;
+type UsageTotal = z.output<typeof usageSchema>;
+type UsageEvent = {
+  type: 'usage';
+  model: string;
+  estimated: boolean;
+  inputTokens?: number;
+  outputTokens?: number;
+  totalTokens?: number;
+};
 type AnswerEvent =
   | { type: 'sources'; sources: Source[] }
   | { type: 'delta'; text: string }
-  | { type: 'usage'; inputTokens?: number; outputTokens?: number; totalTokens?: number };
+  /** What a model thought before it answered: no part of the answer. */
+  | { type: 'reasoning'; text: string }
+  /** The model server is busy or unreachable, and is asked again after `delayMs`. */
+  | { type: 'waiting'; delayMs: number; error: { code: string; message: string } }
+  | UsageEvent;
 
 export interface AnswerJobOptions {
   model: ModelSettings | undefined;
@@ -53,7 +81,7 @@ export interface AnswerJobOptions {
   fetch?: typeof globalThis.fetch | undefined;
 }
 
-/** No checkpoint: an attempt after the first starts over, and readers discard what came before it. */
+/** An attempt after the first goes on where the text of those before it ends: what they wrote is not paid again. */
 export function createAnswerJob(
   options: AnswerJobOptions,
 ): JobDefinition<AnswerInput, AnswerResult, AnswerEvent, z.input<typeof answerInput>> {
@@ -62,8 +90,31 @@ export function createAnswerJob(
     description: 'Answers a question from a collection, streamed, with its sources.',
     input: answerInput,
     output: answerOutput,
+    onRetry: 'continue',
     run: (input, ctx) => answer(input, ctx, options),
   });
+}
+
+/**
+ * What an answer is made from, kept as the job's checkpoint: a later attempt rests on the same sources, whatever has
+ * become of the collection, or it could not go on with the text.
+ */
+const planSchema = z.object({
+  sources: z.array(sourceSchema),
+  /** Whole text of an answer that no model writes; else what the model is asked from. */
+  text: z.string().optional(),
+  contents: z.array(z.string()).optional(),
+  history: z.array(z.object({ role: z.enum(['user', 'assistant']), content: z.string() })).optional(),
+});
+type Plan = z.output<typeof planSchema>;
+
+/** What readers have of earlier attempts. */
+interface Begun {
+  text: string;
+  hasSources: boolean;
+  usage: UsageTotal | undefined;
+  /** Text and reasoning whose usage no event tells: the attempt was lost. */
+  uncounted: string;
 }
 
 async function answer(
@@ -71,6 +122,51 @@ async function answer(
   ctx: JobContext<AnswerEvent>,
   options: AnswerJobOptions,
 ): Promise<AnswerResult> {
+  const begun = await readBegun(ctx);
+  const resumed = planSchema.safeParse(ctx.resumedFrom);
+  const plan = resumed.success ? resumed.data : await makePlan(input, ctx, options);
+  ctx.signal.throwIfAborted();
+  if (!resumed.success) await ctx.checkpoint(plan);
+  if (!begun.hasSources) await ctx.emit({ type: 'sources', sources: plan.sources });
+
+  const written =
+    plan.text === undefined && options.model !== undefined
+      ? await writeByModel(input, plan, begun, options.model, ctx, options.fetch)
+      : await writeOut(plan.text ?? '', begun, ctx, options.answerPaceMs);
+  const result: AnswerResult = { ...written, sources: plan.sources };
+
+  ctx.signal.throwIfAborted();
+  const { conversationId, question } = input;
+  if (conversationId !== undefined) {
+    // Together with the outcome: an attempt after this commit would find the answer given, not give another.
+    await ctx.transaction(async (trx) => {
+      await upsertExchange(asOwn(trx), {
+        tenant: ctx.tenant,
+        conversationId,
+        jobId: ctx.jobId,
+        question,
+        answer: storable(result.text),
+      });
+      await ctx.complete(trx, result);
+    });
+  }
+  return result;
+}
+
+async function readBegun(ctx: JobContext<AnswerEvent>): Promise<Begun> {
+  const begun: Begun = { text: '', hasSources: false, usage: undefined, uncounted: '' };
+  if (ctx.attempt === 1) return begun;
+  for await (const event of ctx.previous) {
+    if (event.type === 'sources') begun.hasSources = true;
+    else if (event.type === 'delta') begun.text += event.text;
+    else if (event.type === 'usage') begun.usage = addUsage(begun.usage, event);
+    if (event.type === 'delta' || event.type === 'reasoning') begun.uncounted += event.text;
+    if (event.type === 'usage') begun.uncounted = '';
+  }
+  return begun;
+}
+
+async function makePlan(input: AnswerInput, ctx: JobContext<AnswerEvent>, options: AnswerJobOptions): Promise<Plan> {
   const { question, conversationId } = input;
   const db = asOwn(ctx.db);
   const collection = await findCollection(db, ctx.tenant, input.collection);
@@ -88,79 +184,117 @@ async function answer(
     previousQuestion: history.findLast(({ role }) => role === 'user')?.content,
     limit: input.maxSources,
   });
-  ctx.signal.throwIfAborted();
+  const { model } = options;
   ctx.log.info(
-    { chunks: retrieval.chunks.length, coverage: retrieval.coverage, model: options.model?.name ?? EXTRACTIVE },
+    { chunks: retrieval.chunks.length, coverage: retrieval.coverage, model: model?.name ?? EXTRACTIVE },
     'sources retrieved',
   );
-
-  const { model } = options;
-  let result: AnswerResult;
-  if (model !== undefined && retrieval.chunks.length > 0) {
-    const sources = retrieval.chunks.map(({ path, heading, documentId, ordinal }, index) => ({
+  if (model === undefined) return extractAnswer(db, { question, collection: input.collection, retrieval });
+  if (retrieval.chunks.length === 0)
+    return { text: nothingFound(input.collection, await missingWords(db, question, retrieval)), sources: [] };
+  const fitted = fitPrompt(
+    { question, sources: retrieval.chunks, history },
+    limitsOf(model).promptTokens,
+    await loadTokenCounter(),
+  );
+  return {
+    sources: fitted.sources.map(({ path, heading, documentId, ordinal }, index) => ({
       n: index + 1,
       path,
       heading,
       documentId,
       ordinal,
-    }));
-    await ctx.emit({ type: 'sources', sources });
-    const text = await emitModelAnswer({ question, chunks: retrieval.chunks, history }, model, ctx, options.fetch);
-    result = { text, sources, model: model.name };
-  } else {
-    const { text, sources } =
-      model === undefined
-        ? await extractAnswer(db, { question, collection: input.collection, retrieval })
-        : { text: nothingFound(input.collection, await missingWords(db, question, retrieval)), sources: [] };
-    await ctx.emit({ type: 'sources', sources });
-    for await (const delta of paceText(text, options.answerPaceMs, ctx.signal))
-      await ctx.emit({ type: 'delta', text: delta });
-    result = { text, sources, model: EXTRACTIVE };
-  }
-
-  ctx.signal.throwIfAborted();
-  if (conversationId !== undefined) {
-    // Together with the outcome: an attempt after this commit would find the answer given, not give another.
-    await ctx.transaction(async (trx) => {
-      await upsertExchange(asOwn(trx), {
-        tenant: ctx.tenant,
-        conversationId,
-        jobId: ctx.jobId,
-        question,
-        answer: storable(result.text),
-      });
-      await ctx.complete(trx, result);
-    });
-  }
-  return result;
+    })),
+    contents: fitted.sources.map(({ content }) => content),
+    history: fitted.history,
+  };
 }
 
-async function emitModelAnswer(
-  question: {
-    question: string;
-    chunks: Parameters<typeof streamModelAnswer>[1]['chunks'];
-    history: readonly Message[];
-  },
+type Written = Omit<AnswerResult, 'sources'>;
+
+async function writeOut(text: string, begun: Begun, ctx: JobContext<AnswerEvent>, paceMs: number): Promise<Written> {
+  // The text of a plan is the same in each attempt.
+  for await (const delta of paceText(text.slice(begun.text.length), paceMs, ctx.signal))
+    await ctx.emit({ type: 'delta', text: delta });
+  return { text, model: EXTRACTIVE, citations: checkCitations(text, Number.MAX_SAFE_INTEGER, undefined) };
+}
+
+async function writeByModel(
+  { question }: AnswerInput,
+  plan: Plan,
+  begun: Begun,
   model: ModelSettings,
   ctx: JobContext<AnswerEvent>,
   fetch: AnswerJobOptions['fetch'],
-): Promise<string> {
-  let text = '';
-  for await (const part of streamModelAnswer(model, question, { signal: ctx.signal, fetch })) {
-    if (part.type === 'delta') {
-      text += part.text;
-      await ctx.emit(part);
-    } else {
-      const { inputTokens, outputTokens, totalTokens } = part;
-      await ctx.emit({
-        type: 'usage',
-        ...(inputTokens === undefined ? {} : { inputTokens }),
-        ...(outputTokens === undefined ? {} : { outputTokens }),
-        ...(totalTokens === undefined ? {} : { totalTokens }),
-      });
+): Promise<Written> {
+  const contents = plan.contents ?? [];
+  const sources = plan.sources.map((source, index) => ({ ...source, content: contents[index] ?? '' }));
+  const countTokens = await loadTokenCounter();
+  let { text } = begun;
+  let usage = await recordLost(begun, sources, model, ctx, countTokens);
+  let writer = model.name;
+  const parts = streamModelAnswer(
+    model,
+    { question, sources, history: plan.history ?? [], begun: text, jobId: ctx.jobId },
+    { signal: ctx.signal, fetch, countTokens, keyFor: ctx.keyFor },
+  );
+  for await (const part of parts) {
+    const event = toEvent(part);
+    if (event.type === 'delta') text += event.text;
+    else if (event.type === 'usage') {
+      usage = addUsage(usage, event);
+      writer = event.model;
     }
+    await ctx.emit(event);
   }
-  return text;
+  const citations: Citations = checkCitations(text, sources.length, contents);
+  return { text, model: writer, citations, ...(usage === undefined ? {} : { usage }) };
+}
+
+/** What an attempt that was lost has cost is told by the next one, as far as the stream shows it. */
+async function recordLost(
+  begun: Begun,
+  sources: readonly { content: string }[],
+  model: ModelSettings,
+  ctx: JobContext<AnswerEvent>,
+  countTokens: (text: string) => number,
+): Promise<UsageTotal | undefined> {
+  if (begun.uncounted === '') return begun.usage;
+  const inputTokens = sources.reduce((sum, { content }) => sum + countTokens(content), 0);
+  const outputTokens = countTokens(begun.uncounted);
+  const lost: UsageEvent = {
+    type: 'usage',
+    model: model.name,
+    estimated: true,
+    inputTokens,
+    outputTokens,
+    totalTokens: inputTokens + outputTokens,
+  };
+  await ctx.emit(lost);
+  return addUsage(begun.usage, lost);
+}
+
+function toEvent(part: AnswerPart): AnswerEvent {
+  if (part.type !== 'usage') return part;
+  const { inputTokens, outputTokens, totalTokens, ...rest } = part;
+  return {
+    ...rest,
+    ...(inputTokens === undefined ? {} : { inputTokens }),
+    ...(outputTokens === undefined ? {} : { outputTokens }),
+    ...(totalTokens === undefined ? {} : { totalTokens }),
+  };
+}
+
+function addUsage(
+  sum: UsageTotal | undefined,
+  { inputTokens = 0, outputTokens = 0, ...event }: UsageEvent,
+): UsageTotal {
+  return {
+    inputTokens: (sum?.inputTokens ?? 0) + inputTokens,
+    outputTokens: (sum?.outputTokens ?? 0) + outputTokens,
+    totalTokens: (sum?.totalTokens ?? 0) + (event.totalTokens ?? inputTokens + outputTokens),
+    estimated: (sum?.estimated ?? false) || event.estimated === true,
+  };
 }
 
 /** `text` columns take no NUL and no half of a surrogate pair; the journal and the result keep the answer as it came. */

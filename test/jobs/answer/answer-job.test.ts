@@ -34,7 +34,11 @@ afterEach(async () => {
 const extractive = (answerPaceMs = 0): AnyJobDefinition => createAnswerJob({ model: undefined, answerPaceMs });
 async function modelJob(handle: (request: ModelRequest) => void | Promise<void>): Promise<AnyJobDefinition> {
   server = await startModelServer(handle);
-  return createAnswerJob({ model: { baseUrl: server.baseUrl, apiKey: API_KEY, name: 'test-model' }, answerPaceMs: 0 });
+  const limits = { patienceMs: 0 };
+  return createAnswerJob({
+    model: { baseUrl: server.baseUrl, apiKey: API_KEY, name: 'test-model', limits },
+    answerPaceMs: 0,
+  });
 }
 const textOf = (events: readonly JobEvent[]): string =>
   events
@@ -151,7 +155,7 @@ describe('a conversation', () => {
     const messages = server?.requests[1]?.body.messages as { role: string; content: string }[];
     expect(messages.map(({ role }) => role)).toEqual(['system', 'user', 'assistant', 'user']);
     expect(messages[1]?.content).toBe(input.question);
-    expect(messages[3]?.content).toContain('[1] redaction.md: Redaction');
+    expect(messages[3]?.content).toContain('number=1 path="redaction.md" heading="Redaction');
   });
 });
 
@@ -183,14 +187,15 @@ describe('with a model', () => {
     expect(attempt.events.slice(1)).toEqual([
       { type: 'delta', text: 'Use ' },
       { type: 'delta', text: '`redact` [1].' },
-      { type: 'usage', inputTokens: 11, outputTokens: 7, totalTokens: 18 },
+      { type: 'usage', model: 'test-model', estimated: false, inputTokens: 11, outputTokens: 7, totalTokens: 18 },
     ]);
     expect(result.sources.map(({ n }) => n)).toEqual([1, 2, 3, 4, 5, 6]);
     const request = server?.requests[0];
     expect(request?.headers.authorization).toBe(`Bearer ${API_KEY}`);
     expect(request?.body).toMatchObject({ model: 'test-model', stream: true });
     expect(request?.body.messages.at(-1).content).toContain('Question: how do I redact secrets?');
-    for (const { n, path } of result.sources) expect(request?.body.messages.at(-1).content).toContain(`[${n}] ${path}`);
+    for (const { n, path } of result.sources)
+      expect(request?.body.messages.at(-1).content).toContain(`number=${n} path="${path}"`);
   });
 
   it('is not asked when nothing fits', async () => {
@@ -352,7 +357,10 @@ describe('with a model', () => {
   it('says what kept it from reaching the server', async () => {
     const gone = await startModelServer(() => undefined);
     await gone.close();
-    const job = createAnswerJob({ model: { baseUrl: gone.baseUrl, apiKey: undefined, name: 'm' }, answerPaceMs: 0 });
+    const job = createAnswerJob({
+      model: { baseUrl: gone.baseUrl, apiKey: undefined, name: 'm', limits: { patienceMs: 0 } },
+      answerPaceMs: 0,
+    });
     await expect(runAttempt(db, job, input).result).rejects.toMatchObject({
       name: 'OncefleetError',
       code: 'MODEL_FAILED',

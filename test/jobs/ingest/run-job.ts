@@ -14,6 +14,8 @@ export interface AttemptOptions {
   jobId?: string;
   tenant?: string;
   resumedFrom?: unknown;
+  /** What earlier attempts emitted; with any, this attempt is the second. */
+  previous?: readonly JobEvent[];
   signal?: AbortSignal;
   /** Called on every event, progress included, before it counts. */
   onEvent?(event: JobEvent): void | Promise<void>;
@@ -35,13 +37,15 @@ export function runAttempt(db: Db, job: AnyJobDefinition, input: unknown, option
     tenant: options.tenant ?? 'default',
     name: job.name,
     key: null,
-    attempt: 1,
+    attempt: options.previous === undefined ? 1 : 2,
     fence: 1,
     signal: options.signal ?? new AbortController().signal,
     log: silentLogger(),
     db: db.plain,
     resumedFrom: options.resumedFrom,
-    previous: (async function* () {})(),
+    previous: (async function* () {
+      yield* options.previous ?? [];
+    })(),
     emit,
     progress: (progress) => emit({ type: 'progress', ...progress }),
     flush: async () => {},
