@@ -44,8 +44,10 @@ export async function* readStored(
       for (let segment = segments.shift(); segment !== undefined; segment = segments.shift()) {
         if (segment.firstSeq > next)
           throw new Error(`Journal gap in stream ${state.streamId}: wanted seq ${next}, found ${segment.firstSeq}`);
+        // A segment may begin earlier: the stream was folded since the last read.
+        const first = next;
         next = segment.lastSeq + 1;
-        yield eventsOf(segment, Math.max(from, segment.firstSeq), state.immediate);
+        yield eventsOf(segment, first, state.immediate);
       }
     } finally {
       endTurn?.();

@@ -2,6 +2,14 @@ import type { Change } from '../../mutation.ts';
 
 export default [
   {
+    name: 'read-folded',
+    find: 'yield eventsOf(segment, first, state.immediate);',
+    replace: 'yield eventsOf(segment, Math.max(from, segment.firstSeq), state.immediate);',
+    mechanism: 'a reader in the middle of a fold gets no event twice',
+    test: 'test/maintenance/sweeper.test.ts',
+    title: 'lets a reader in the middle of it read every event once',
+  },
+  {
     name: 'follower-row-terminal',
     find: 'if (state.rowTerminal !== undefined) {',
     replace: 'if (false) {',
