@@ -38,10 +38,13 @@ const define = (name: string, onPoison?: OnPoison) =>
 
 /** A job whose workers have died once more than they may. */
 async function insertCrashed(name: string): Promise<string> {
-  const id = await insertJob(file.db, { name, queue: name });
-  await sql`update oncefleet.jobs set status = 'running', fence = 2, crash_count = 1, lease_owner = 'dead',
-    lease_expires_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(file.db);
-  return id;
+  // At once: a worker that starts dispatches what waits.
+  return file.db.transaction().execute(async (trx) => {
+    const id = await insertJob(trx, { name, queue: name });
+    await sql`update oncefleet.jobs set status = 'running', fence = 2, crash_count = 1, lease_owner = 'dead',
+      lease_expires_at = clock_timestamp() - interval '1 s' where id = ${id}`.execute(trx);
+    return id;
+  });
 }
 
 /** An alert that somebody left behind and whose time has come. */
