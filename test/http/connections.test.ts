@@ -47,8 +47,8 @@ class Client {
   }
 }
 
-const get = (path: string) => `GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`;
-const post = (rest: string) => `POST /v1/jobs/echo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n${rest}`;
+const get = (path: string) => `GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`;
+const post = (rest: string) => `POST /v1/jobs/echo HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n${rest}`;
 
 /** Each `get` of a job waits for the test. */
 function holdJobs(client: FakeClient) {
@@ -180,7 +180,7 @@ describe('a request that stalls', () => {
     client.push(id, { type: 'delta' });
     const { port } = await listen(client, { limits: { headersMs: 100, requestMs: 100 } });
     const path = `/v1/jobs/${id}/events`;
-    const stream = `GET ${path} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n`;
+    const stream = `GET ${path} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n`;
     const reader = await new Client(port, `${stream}GET /he`).closed();
     expect(reader.answers).toHaveLength(1);
     expect(reader.text).toContain('id: 0');
@@ -258,7 +258,7 @@ describe('closing', () => {
   it.each([
     ['nothing sent', ''],
     ['half a request line', 'GET /v1/jo'],
-    ['headers without an end', 'GET /healthz HTTP/1.1\r\nhost: x\r\n'],
+    ['headers without an end', 'GET /healthz HTTP/1.1\r\nhost: localhost\r\n'],
     ['half a body', half],
     ['a chunked body without an end', post('transfer-encoding: chunked\r\n\r\n5\r\n{"a":\r\n')],
     ['an answer', get('/healthz')],
