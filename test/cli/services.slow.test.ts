@@ -196,7 +196,7 @@ describe('web', () => {
   });
 
   test.each(['999.1.1.1', 'host.invalid', '192.0.2.1'])('%s to listen on is wrong configuration', async (host) => {
-    const settings = { env: { ...env, HOST: host, LOG_LEVEL: 'silent' } };
+    const settings = { env: { ...env, HOST: host, ONCEFLEET_ALLOW_ANYONE: 'true', LOG_LEVEL: 'silent' } };
     for (const command of ['web', 'dev']) {
       expect(await runCli([command], settings)).toMatchObject({
         code: 2,

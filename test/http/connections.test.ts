@@ -48,7 +48,8 @@ class Client {
 }
 
 const get = (path: string) => `GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`;
-const post = (rest: string) => `POST /v1/jobs/echo HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n${rest}`;
+const post = (rest: string) =>
+  `POST /v1/jobs/echo HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n${rest}`;
 
 /** Each `get` of a job waits for the test. */
 function holdJobs(client: FakeClient) {

@@ -299,7 +299,13 @@ export const faults: readonly Fault[] = [
   ...sees(5, CRASHES, 'the job runs again', [], ['dispatcher-failed', 'dispatcher-replaced']),
   ...sees(5, TRANSACTIONS, NO_RECONCILER, ['lives'], 'tx-watch'),
   ...sees(5, TRANSACTIONS, NO_RECONCILER, ['closes at once'], 'tx-last-look'),
-  ...sees(5, ENDINGS, 'reaches a run over the live bus though its worker has lost Postgres', [], 'cancel-live-bus'),
+  ...sees(
+    5,
+    ENDINGS,
+    'reaches a run though its worker has lost Postgres: the row is asked once it answers',
+    [],
+    'cancel-live-bus',
+  ),
   ...sees(
     5,
     CONCURRENCY,

@@ -98,13 +98,14 @@ describe('a worker killed with SIGKILL', () => {
 
   it('after it published events that it had not committed: readers are rewound, live or back with a cursor', async () => {
     const prefix = uniquePrefix();
-    const worker = await startWorkerProcess(prefix);
     const fleet = idleFleet(prefix);
     const handle = await fleet.enqueue('ahead', { events: 10 });
     const live: StreamEvent[] = [];
     const following = (async () => {
       for await (const event of handle.events()) live.push(event);
     })();
+    // Started once somebody follows: what is not committed is seen live or never.
+    const worker = await startWorkerProcess(prefix);
     await expect.poll(() => live.length).toBe(10);
     worker.child.kill('SIGKILL');
     await once(worker.child, 'exit');
