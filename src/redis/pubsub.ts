@@ -39,12 +39,8 @@ export function onMessage(redis: RedisConnection, listener: (channel: string, me
   events.on(isSharded(redis) ? 'smessage' : 'message', listener);
 }
 
-/**
- * Calls `listener` each time that subscriptions can be made. A Cluster may be ready before its subscribers are, or
- * after them: there the listener is called for both, and has to bear a subscription that fails.
- */
+/** Calls `listener` each time that subscriptions can be made: a Cluster is ready before its subscribers are, or after. */
 export function onSubscribable(redis: RedisConnection, listener: () => void): void {
   const events: EventEmitter = redis;
-  events.on('ready', listener);
-  if (isSharded(redis)) events.on('subscribersReady', listener);
+  events.on(isSharded(redis) ? 'subscribersReady' : 'ready', listener);
 }

@@ -1,5 +1,9 @@
+import type { EventEmitter } from 'node:events';
 import type { Logger } from '../log.ts';
-import { onMessage, onSubscribable, publish, type RedisConnection, subscribe } from '../redis/pubsub.ts';
+import { isSharded, onMessage, onSubscribable, publish, type RedisConnection, subscribe } from '../redis/pubsub.ts';
+
+/** After a subscription that Redis did not confirm, ms. */
+const RESUBSCRIBE_MS = 1_000;
 
 /** A job that a worker has left to others, because it does not know its name. */
 export interface LeftJob {
@@ -24,12 +28,23 @@ export class Control {
   #onCancel: ((jobId: string) => void) | undefined;
   readonly #onLeft = new Set<(job: LeftJob) => void>();
   #listening = false;
+  /** Subscriptions can be made. Looked after from the start: a process listens later, and the event is over by then. */
+  #subscribable: boolean;
 
   constructor(options: { publish: RedisConnection; subscribe: RedisConnection; prefix: string; log: Logger }) {
     this.#publish = options.publish;
     this.#subscribe = options.subscribe;
     this.#channel = `${options.prefix}:control`;
     this.#log = options.log;
+    this.#subscribable = !isSharded(this.#subscribe) && this.#subscribe.status === 'ready';
+    onSubscribable(this.#subscribe, () => {
+      this.#subscribable = true;
+      if (this.#listening) this.#ask();
+    });
+    const events: EventEmitter = this.#subscribe;
+    events.on('close', () => {
+      this.#subscribable = false;
+    });
   }
 
   /** Tells whichever worker runs the job that a cancel was asked for. */
@@ -68,14 +83,16 @@ export class Control {
     onMessage(this.#subscribe, (channel, text) => {
       if (channel === this.#channel) this.#hear(text);
     });
-    const ask = () => {
-      subscribe(this.#subscribe, this.#channel).catch((err: unknown) =>
-        this.#log.debug({ err }, 'control channel not subscribed'),
-      );
-    };
-    // On a Cluster the first try may be too early; the event repeats it.
-    onSubscribable(this.#subscribe, ask);
-    if (this.#subscribe.status === 'ready') ask();
+    this.#ask();
+  }
+
+  /** Until Redis confirms. Where subscriptions cannot be made, the event that says so asks again. */
+  #ask(): void {
+    if (!this.#subscribable) return;
+    subscribe(this.#subscribe, this.#channel).catch((err: unknown) => {
+      this.#log.debug({ err }, 'control channel not subscribed; trying again');
+      setTimeout(() => this.#ask(), RESUBSCRIBE_MS).unref();
+    });
   }
 
   #hear(text: string): void {

@@ -1,8 +1,8 @@
 /** How the demo ends early; that it succeeds is what CI runs it for. */
 import { spawn } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
+import { descendantsOf, isRunning } from '../helpers/process-tree.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const LIMIT_MS = 60_000;
@@ -46,34 +46,4 @@ function startDemo() {
   });
   const ended = new Promise((resolve) => demo.once('close', (code, signal) => resolve({ code, signal })));
   return { demo, said: () => text, ended };
-}
-
-/** Children, theirs and so on, by /proc; none elsewhere. */
-function descendantsOf(pid: number): number[] {
-  if (process.platform !== 'linux') return [];
-  const parents = readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map((name) => [Number(name), parentOf(Number(name))] as const);
-  const found = [pid];
-  for (const parent of found) found.push(...parents.filter(([, of]) => of === parent).map(([child]) => child));
-  return found.slice(1);
-}
-
-function parentOf(pid: number): number | undefined {
-  return stateOf(pid)?.parent;
-}
-
-function isRunning(pid: number): boolean {
-  const state = stateOf(pid);
-  return state !== undefined && !'ZX'.includes(state.letter);
-}
-
-function stateOf(pid: number): { letter: string; parent: number } | undefined {
-  try {
-    const [, letter = '', parent = ''] =
-      /^\d+ \(.*\) (\w) (\d+)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8')) ?? [];
-    return { letter, parent: Number(parent) };
-  } catch {
-    return undefined;
-  }
 }

@@ -3,11 +3,12 @@
  * Whoever of them is ended, and how, none of the others keeps running.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { cpSync, readdirSync, readFileSync } from 'node:fs';
+import { cpSync, readFileSync } from 'node:fs';
 import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { descendantsOf, isRunning } from '../helpers/process-tree.ts';
 import { createTestFolder } from '../helpers/services.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -139,28 +140,3 @@ test.runIf(process.platform === 'linux')(
     await expectNoneLeft();
   },
 );
-
-/** Children, theirs and so on. */
-function descendantsOf(pid: number): number[] {
-  const parents = readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map((name) => [Number(name), stateOf(Number(name))?.parent] as const);
-  const found = [pid];
-  for (const parent of found) found.push(...parents.filter(([, of]) => of === parent).map(([child]) => child));
-  return found.slice(1);
-}
-
-function isRunning(pid: number): boolean {
-  const state = stateOf(pid);
-  return state !== undefined && !'ZX'.includes(state.letter);
-}
-
-function stateOf(pid: number): { letter: string; parent: number } | undefined {
-  try {
-    const [, letter = '', parent = ''] =
-      /^\d+ \(.*\) (\w) (\d+)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8')) ?? [];
-    return { letter, parent: Number(parent) };
-  } catch {
-    return undefined;
-  }
-}

@@ -225,7 +225,7 @@ describe('a cancel', () => {
     proxy.set({ kind: 'open' });
     await worker.told('stopped');
     await expect(handle.result({ timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'CANCELLED' });
-    expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'cancelled' });
+    expect(await rowOf(file.db, handle.id)).toMatchObject({ status: 'cancelled', fence: 1, interruption_count: 0 });
   });
 });
 

@@ -155,7 +155,8 @@ async function answer(
 
 async function readBegun(ctx: JobContext<AnswerEvent>): Promise<Begun> {
   const begun: Begun = { text: '', hasSources: false, usage: undefined, uncounted: '' };
-  if (ctx.attempt === 1) return begun;
+  // Not by the attempt, which a redrive counts anew: the stream keeps what was said before it.
+  if (ctx.fence === 1) return begun;
   for await (const event of ctx.previous) {
     if (event.type === 'sources') begun.hasSources = true;
     else if (event.type === 'delta') begun.text += event.text;
@@ -213,9 +214,9 @@ async function makePlan(input: AnswerInput, ctx: JobContext<AnswerEvent>, option
 type Written = Omit<AnswerResult, 'sources'>;
 
 async function writeOut(text: string, begun: Begun, ctx: JobContext<AnswerEvent>, paceMs: number): Promise<Written> {
-  // The text of a plan is the same in each attempt.
-  for await (const delta of paceText(text.slice(begun.text.length), paceMs, ctx.signal))
-    await ctx.emit({ type: 'delta', text: delta });
+  // The text of a plan is the same in each attempt. An attempt without a plan was of a build that kept none.
+  const rest = text.startsWith(begun.text) ? text.slice(begun.text.length) : text;
+  for await (const delta of paceText(rest, paceMs, ctx.signal)) await ctx.emit({ type: 'delta', text: delta });
   return { text, model: EXTRACTIVE, citations: checkCitations(text, Number.MAX_SAFE_INTEGER, undefined) };
 }
 

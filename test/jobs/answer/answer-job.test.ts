@@ -1,31 +1,19 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import type { Db } from '../../../src/db/client.ts';
+import { afterEach, describe, expect, it } from 'vitest';
 import { answerInput, createAnswerJob } from '../../../src/jobs/answer/answer-job.ts';
 import { createBuiltinJobs } from '../../../src/jobs/builtin-jobs.ts';
 import type { AnyJobDefinition } from '../../../src/jobs/define-job.ts';
 import type { JobEvent } from '../../../src/journal/event.ts';
-import { createTestDatabase, type TestDatabase } from '../../helpers/services.ts';
-import { openTestDb, runAttempt } from '../ingest/run-job.ts';
+import { runAttempt } from '../ingest/run-job.ts';
 import { type ModelRequest, type ModelServer, startModelServer } from './model-server.ts';
-import { ingestPinoDocs } from './pino-docs.ts';
+import { usePinoDocs } from './pino-docs.ts';
 
 // Of no known shape, so that only knowing it can keep it out of messages.
 const API_KEY = 'q7Zp0123456789abcdef';
 const input = { question: 'how do I redact secrets?', collection: 'pino' };
 
-let database: TestDatabase;
-let db: Db;
+const pino = usePinoDocs();
 let server: ModelServer | undefined;
 
-beforeAll(async () => {
-  database = await createTestDatabase();
-  db = openTestDb(database.url);
-  await ingestPinoDocs(db, 'pino');
-});
-afterAll(async () => {
-  await db?.close();
-  await database?.drop();
-});
 afterEach(async () => {
   await server?.close();
   server = undefined;
@@ -46,7 +34,7 @@ const textOf = (events: readonly JobEvent[]): string =>
     .map(({ text }) => text)
     .join('');
 const messagesOf = (conversationId: string) =>
-  db.kysely
+  pino.db.kysely
     .selectFrom('messages')
     .select(['role', 'content', 'job_id'])
     .where('conversation_id', '=', conversationId)
@@ -55,7 +43,7 @@ const messagesOf = (conversationId: string) =>
 
 describe('without a model', () => {
   it('emits its sources first, then deltas that make up the result', async () => {
-    const attempt = runAttempt(db, extractive(1), input);
+    const attempt = runAttempt(pino.db, extractive(1), input);
     const result = (await attempt.result) as { text: string; sources: unknown[]; model: string };
     expect(attempt.events[0]).toEqual({ type: 'sources', sources: result.sources });
     expect(attempt.events.slice(1).every(({ type }) => type === 'delta')).toBe(true);
@@ -65,7 +53,7 @@ describe('without a model', () => {
   });
 
   it('streams in fewer deltas without a pace', async () => {
-    const attempt = runAttempt(db, extractive(), input);
+    const attempt = runAttempt(pino.db, extractive(), input);
     const result = (await attempt.result) as { text: string };
     expect(textOf(attempt.events)).toBe(result.text);
     expect(attempt.events.length).toBeLessThan(20);
@@ -73,7 +61,7 @@ describe('without a model', () => {
 
   it('stops in the middle of a pause when it is cancelled', async () => {
     const cancel = new AbortController();
-    const attempt = runAttempt(db, extractive(60_000), input, {
+    const attempt = runAttempt(pino.db, extractive(60_000), input, {
       signal: cancel.signal,
       onEvent: ({ type }) => {
         if (type === 'delta') setImmediate(() => cancel.abort(new Error('cancelled')));
@@ -84,7 +72,7 @@ describe('without a model', () => {
   });
 
   it('answers honestly, without sources, when nothing fits', async () => {
-    const attempt = runAttempt(db, extractive(), { ...input, question: 'what is the capital of France?' });
+    const attempt = runAttempt(pino.db, extractive(), { ...input, question: 'what is the capital of France?' });
     expect(await attempt.result).toMatchObject({
       sources: [],
       text: expect.stringContaining('never mentions "capital", "France"'),
@@ -94,12 +82,12 @@ describe('without a model', () => {
 });
 
 it('fails for good on an unknown collection, and names the ones there are', async () => {
-  await expect(runAttempt(db, extractive(), { ...input, collection: 'nope' }).result).rejects.toMatchObject({
+  await expect(runAttempt(pino.db, extractive(), { ...input, collection: 'nope' }).result).rejects.toMatchObject({
     name: 'NonRetryableError',
     code: 'INPUT_INVALID',
     message: 'There is no collection "nope": there are "pino"',
   });
-  await expect(runAttempt(db, extractive(), input, { tenant: 'other' }).result).rejects.toThrow(
+  await expect(runAttempt(pino.db, extractive(), input, { tenant: 'other' }).result).rejects.toThrow(
     'There is no collection "pino": nothing has been ingested yet',
   );
 });
@@ -120,7 +108,7 @@ describe('a conversation', () => {
     const conversationId = crypto.randomUUID();
     const jobId = crypto.randomUUID();
     for (let attempt = 0; attempt < 2; attempt++)
-      await runAttempt(db, extractive(), { ...input, conversationId }, { jobId }).result;
+      await runAttempt(pino.db, extractive(), { ...input, conversationId }, { jobId }).result;
     const messages = await messagesOf(conversationId);
     expect(messages.map(({ role }) => role)).toEqual(['user', 'assistant']);
     expect(messages[0]?.content).toBe(input.question);
@@ -130,12 +118,12 @@ describe('a conversation', () => {
   it('stays apart between tenants that use the same id', async () => {
     const conversationId = crypto.randomUUID();
     await ingestPinoDocsFor('other');
-    await runAttempt(db, extractive(), { ...input, conversationId }).result;
+    await runAttempt(pino.db, extractive(), { ...input, conversationId }).result;
     const job = await modelJob((request) => {
       request.delta('ok [1]');
       request.finish();
     });
-    await runAttempt(db, job, { ...input, conversationId }, { tenant: 'other' }).result;
+    await runAttempt(pino.db, job, { ...input, conversationId }, { tenant: 'other' }).result;
     expect(server?.requests[0]?.body.messages.filter(({ role }: { role: string }) => role !== 'system')).toHaveLength(
       1,
     );
@@ -148,10 +136,10 @@ describe('a conversation', () => {
       request.send('{"id":"c","choices":[{"index":0,"delta":{"content":" half \\ud83d"},"finish_reason":null}]}');
       request.finish();
     });
-    const first = runAttempt(db, job, { ...input, conversationId });
+    const first = runAttempt(pino.db, job, { ...input, conversationId });
     expect(await first.result).toMatchObject({ text: 'nul \0 here half \ud83d' });
     expect((await messagesOf(conversationId))[1]?.content).toBe('nul \uFFFD here half \uFFFD');
-    await runAttempt(db, job, { ...input, question: 'and how do I remove them?', conversationId }).result;
+    await runAttempt(pino.db, job, { ...input, question: 'and how do I remove them?', conversationId }).result;
     const messages = server?.requests[1]?.body.messages as { role: string; content: string }[];
     expect(messages.map(({ role }) => role)).toEqual(['system', 'user', 'assistant', 'user']);
     expect(messages[1]?.content).toBe(input.question);
@@ -162,7 +150,7 @@ describe('a conversation', () => {
 async function ingestPinoDocsFor(tenant: string): Promise<void> {
   const [ingest] = createBuiltinJobs({ model: undefined });
   await runAttempt(
-    db,
+    pino.db,
     ingest as AnyJobDefinition,
     { collection: 'pino', documents: [{ path: 'redaction.md', content: '# Redact\n\nRedact secrets so.' }] },
     { tenant },
@@ -178,7 +166,7 @@ describe('with a model', () => {
       request.delta('`redact` [1].');
       request.finish();
     });
-    const attempt = runAttempt(db, job, input);
+    const attempt = runAttempt(pino.db, job, input);
     // The first delta is there while the server still holds the second.
     await expect.poll(() => attempt.events.map(({ type }) => type)).toEqual(['sources', 'delta']);
     gate.resolve();
@@ -200,7 +188,9 @@ describe('with a model', () => {
 
   it('is not asked when nothing fits', async () => {
     const job = await modelJob(() => expect.unreachable());
-    expect(await runAttempt(db, job, { ...input, question: 'what is the capital of France?' }).result).toMatchObject({
+    expect(
+      await runAttempt(pino.db, job, { ...input, question: 'what is the capital of France?' }).result,
+    ).toMatchObject({
       sources: [],
       model: 'extractive',
     });
@@ -210,7 +200,7 @@ describe('with a model', () => {
   it('is cut off when the run is cancelled', async () => {
     const cancel = new AbortController();
     const job = await modelJob((request) => request.delta('Use '));
-    const attempt = runAttempt(db, job, input, { signal: cancel.signal });
+    const attempt = runAttempt(pino.db, job, input, { signal: cancel.signal });
     await expect.poll(() => textOf(attempt.events)).toBe('Use ');
     cancel.abort(new Error('cancelled by its owner'));
     await expect(attempt.result).rejects.toThrow('cancelled by its owner');
@@ -221,7 +211,7 @@ describe('with a model', () => {
   it('is cut off before it has answered anything', async () => {
     const cancel = new AbortController();
     const job = await modelJob(() => undefined);
-    const attempt = runAttempt(db, job, input, { signal: cancel.signal });
+    const attempt = runAttempt(pino.db, job, input, { signal: cancel.signal });
     await expect.poll(() => server?.requests.length).toBe(1);
     cancel.abort(new Error('cancelled early'));
     await expect(attempt.result).rejects.toThrow('cancelled early');
@@ -230,7 +220,7 @@ describe('with a model', () => {
 
   it('is cut off when an event cannot be emitted', async () => {
     const job = await modelJob((request) => request.delta('Use '));
-    const attempt = runAttempt(db, job, input, {
+    const attempt = runAttempt(pino.db, job, input, {
       onEvent: ({ type }) => {
         if (type === 'delta') throw new Error('lease lost');
       },
@@ -243,7 +233,7 @@ describe('with a model', () => {
     handle: (request: ModelRequest) => void | Promise<void>,
   ): Promise<Error & { code: string; retryAfterMs?: number }> => {
     const job = await modelJob(handle);
-    const error = await runAttempt(db, job, input).result.then(
+    const error = await runAttempt(pino.db, job, input).result.then(
       () => expect.unreachable(),
       (thrown) => thrown,
     );
@@ -361,7 +351,7 @@ describe('with a model', () => {
       model: { baseUrl: gone.baseUrl, apiKey: undefined, name: 'm', limits: { patienceMs: 0 } },
       answerPaceMs: 0,
     });
-    await expect(runAttempt(db, job, input).result).rejects.toMatchObject({
+    await expect(runAttempt(pino.db, job, input).result).rejects.toMatchObject({
       name: 'OncefleetError',
       code: 'MODEL_FAILED',
       message: expect.stringContaining('(ECONNREFUSED)'),
@@ -381,7 +371,7 @@ describe('with a model', () => {
         return fetch(target, init);
       },
     });
-    await runAttempt(db, job as AnyJobDefinition, input).result;
+    await runAttempt(pino.db, job as AnyJobDefinition, input).result;
     expect(seen).toEqual([`${server.baseUrl}/chat/completions`]);
     expect(server.requests[0]?.headers.authorization).toBeUndefined();
   });

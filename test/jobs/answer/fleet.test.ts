@@ -1,29 +1,17 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import type { Db } from '../../../src/db/client.ts';
+import { afterEach, describe, expect, it } from 'vitest';
 import { createBuiltinJobs } from '../../../src/jobs/builtin-jobs.ts';
 import type { JobEvent } from '../../../src/journal/event.ts';
+import { fold } from '../../../src/journal/fold.ts';
 import type { Fleet } from '../../../src/workers/fleet.ts';
 import { createTestFleet } from '../../helpers/fleet.ts';
-import { createTestDatabase, type TestDatabase } from '../../helpers/services.ts';
-import { openTestDb } from '../ingest/run-job.ts';
 import { type ModelRequest, type ModelServer, startModelServer } from './model-server.ts';
-import { ingestPinoDocs } from './pino-docs.ts';
+import { usePinoDocs } from './pino-docs.ts';
 
 const input = { question: 'how do I redact secrets?', collection: 'pino' };
 
-let database: TestDatabase;
-let db: Db;
+const pino = usePinoDocs();
 let server: ModelServer | undefined;
 
-beforeAll(async () => {
-  database = await createTestDatabase();
-  db = openTestDb(database.url);
-  await ingestPinoDocs(db, 'pino');
-});
-afterAll(async () => {
-  await db?.close();
-  await database?.drop();
-});
 afterEach(async () => {
   await server?.close();
   server = undefined;
@@ -42,7 +30,7 @@ async function openModelFleet(handle: (request: ModelRequest, n: number) => void
   let n = 0;
   server = await startModelServer((request) => handle(request, ++n));
   const model = { baseUrl: server.baseUrl, apiKey: 'sk-test-0123456789', name: 'test-model' };
-  const fleet = createTestFleet(database.url, createBuiltinJobs({ model }));
+  const fleet = createTestFleet(pino.url, createBuiltinJobs({ model }));
   await fleet.work();
   return fleet;
 }
@@ -55,7 +43,7 @@ const textOf = (events: readonly JobEvent[]): string =>
 
 describe('a fleet with the built-in jobs', () => {
   it('ingests documents and answers from them, without a model', async () => {
-    const fleet = createTestFleet(database.url, createBuiltinJobs({ model: undefined, answerPaceMs: 0 }));
+    const fleet = createTestFleet(pino.url, createBuiltinJobs({ model: undefined, answerPaceMs: 0 }));
     await fleet.work();
     const documents = [{ path: 'tea.md', content: '# Tea\n\nGreen tea steeps for two minutes.\n' }];
     const ingest = await fleet.enqueue('ingest', { collection: 'tea', documents });
@@ -73,7 +61,7 @@ describe('a fleet with the built-in jobs', () => {
   });
 
   it('refuses input before it becomes a job', async () => {
-    const fleet = createTestFleet(database.url, createBuiltinJobs({ model: undefined }));
+    const fleet = createTestFleet(pino.url, createBuiltinJobs({ model: undefined }));
     await expect(
       fleet.enqueue('ingest', { collection: 'x', documents: [{ path: 'a.md', content: 'a\0' }] }),
     ).rejects.toMatchObject({
@@ -86,7 +74,7 @@ describe('a fleet with the built-in jobs', () => {
   });
 
   it('ends an answer from an unknown collection after one attempt', async () => {
-    const fleet = createTestFleet(database.url, createBuiltinJobs({ model: undefined }));
+    const fleet = createTestFleet(pino.url, createBuiltinJobs({ model: undefined }));
     await fleet.work();
     const { id } = await fleet.enqueue('answer', { ...input, collection: 'nope' });
     expect((await readAll(fleet, id)).at(-1)).toMatchObject({ type: 'error', error: { code: 'INPUT_INVALID' } });
@@ -95,7 +83,7 @@ describe('a fleet with the built-in jobs', () => {
 });
 
 it('an interrupted ingest goes on from its checkpoint on another worker, and counts as one', async () => {
-  const fleet = createTestFleet(database.url, createBuiltinJobs({ model: undefined }));
+  const fleet = createTestFleet(pino.url, createBuiltinJobs({ model: undefined }));
   const first = await fleet.work();
   const documents = Array.from({ length: 120 }, (_, n) => ({ path: `${n}.md`, content: `# ${n}\n\nText ${n}.\n` }));
   const { id } = await fleet.enqueue('ingest', { collection: 'long', documents });
@@ -112,7 +100,7 @@ it('an interrupted ingest goes on from its checkpoint on another worker, and cou
   // At most the documents since the last checkpoint are told of again.
   expect(done).toBeGreaterThanOrEqual(120);
   expect(done).toBeLessThan(132);
-  const stored = await db.kysely.selectFrom('documents').select('revision').where('job_id', '=', id).execute();
+  const stored = await pino.db.kysely.selectFrom('documents').select('revision').where('job_id', '=', id).execute();
   expect(stored.map(({ revision }) => revision)).toEqual(Array(120).fill(1));
 });
 
@@ -152,13 +140,28 @@ it('an answer that broke off goes on, and its conversation has one answer', asyn
   ]);
   expect(events.find(({ type }) => type === 'attempt')).toMatchObject({ reason: 'error', resumed: true });
   expect(events.at(-1)).toMatchObject({ result: { text: 'Half an answer [1].' } });
-  const messages = await db.kysely
+  const messages = await pino.db.kysely
     .selectFrom('messages')
     .select('content')
     .where('job_id', '=', id)
     .orderBy('id')
     .execute();
   expect(messages.map(({ content }) => content)).toEqual([input.question, 'Half an answer [1].']);
+});
+
+it('a redriven answer goes on too', async () => {
+  const fleet = await openModelFleet((request, n) => {
+    request.delta(n === 1 ? 'Half an ans' : 'wer [1].');
+    request.finish(n === 1 ? 'length' : 'stop');
+  });
+  const { id } = await fleet.enqueue('answer', input);
+  expect((await readAll(fleet, id)).at(-1)).toMatchObject({ type: 'error', error: { code: 'MODEL_FAILED' } });
+  await fleet.redrive(id);
+  await expect.poll(async () => (await fleet.get(id))?.status, { timeout: 20_000 }).toBe('completed');
+  const { text, sources } = await fold(fleet.follow(id));
+  expect(text).toBe('Half an answer [1].');
+  expect((await fleet.get(id))?.result).toMatchObject({ text, sources });
+  expect(server?.requests[1]?.body.messages).toContainEqual({ role: 'assistant', content: 'Half an ans' });
 });
 
 it('waits as long as the model server asks', async () => {

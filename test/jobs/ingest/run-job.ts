@@ -38,7 +38,7 @@ export function runAttempt(db: Db, job: AnyJobDefinition, input: unknown, option
     name: job.name,
     key: null,
     attempt: options.previous === undefined ? 1 : 2,
-    fence: 1,
+    fence: options.previous === undefined ? 1 : 2,
     signal: options.signal ?? new AbortController().signal,
     log: silentLogger(),
     db: db.plain,

@@ -1,30 +1,18 @@
 /** Everything that a model server can do wrong, and what becomes of the answer. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import type { Db } from '../../../../src/db/client.ts';
+import { afterEach, describe, expect, it } from 'vitest';
 import { createAnswerJob } from '../../../../src/jobs/answer/answer-job.ts';
 import type { JobEvent } from '../../../../src/journal/event.ts';
 import type { ModelLimits } from '../../../../src/model-settings.ts';
-import { createTestDatabase, type TestDatabase } from '../../../helpers/services.ts';
-import { type AttemptOptions, openTestDb, runAttempt } from '../../ingest/run-job.ts';
+import { type AttemptOptions, runAttempt } from '../../ingest/run-job.ts';
 import { type ModelRequest, type ModelServer, startModelServer } from '../model-server.ts';
-import { ingestPinoDocs } from '../pino-docs.ts';
+import { usePinoDocs } from '../pino-docs.ts';
 
 const input = { question: 'how do I redact secrets?', collection: 'pino' };
 const text = 'Use `redact` [1].';
 
-let database: TestDatabase;
-let db: Db;
+const pino = usePinoDocs();
 const servers: ModelServer[] = [];
 
-beforeAll(async () => {
-  database = await createTestDatabase();
-  db = openTestDb(database.url);
-  await ingestPinoDocs(db, 'pino');
-});
-afterAll(async () => {
-  await db?.close();
-  await database?.drop();
-});
 afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => server.close()));
 });
@@ -53,7 +41,7 @@ async function ask(
     ...(fallback === undefined ? {} : { fallback: { baseUrl: fallback.baseUrl, apiKey: undefined, name: 'second' } }),
   };
   const { fallback: _, ...attempt } = options;
-  return { ...runAttempt(db, createAnswerJob({ model, answerPaceMs: 0 }), input, attempt), server, fallback };
+  return { ...runAttempt(pino.db, createAnswerJob({ model, answerPaceMs: 0 }), input, attempt), server, fallback };
 }
 
 function answerWhole(request: ModelRequest): void {
@@ -177,7 +165,8 @@ describe('a fault that asking again would not repair fails the attempt', () => {
     const { result, server } = await ask(handle, limits);
     await expect(result).rejects.toMatchObject({ code: 'MODEL_FAILED', message });
     await server.requests[0]?.closed;
-    expect(server.requests).toHaveLength(1);
+    // None, where a busy machine has not sent the first one by the time that this test gives it.
+    expect(server.requests.length).toBeLessThan(2);
   });
 
   it.each<[string, (request: ModelRequest, piece: string) => void]>([
@@ -380,11 +369,11 @@ describe('a later attempt', () => {
 
   it('writes the rest of an answer without a model, whatever has become of the collection', async () => {
     const job = createAnswerJob({ model: undefined, answerPaceMs: 0 });
-    const first = runAttempt(db, job, input);
+    const first = runAttempt(pino.db, job, input);
     const { text: whole } = (await first.result) as { text: string };
     const previous = [first.events[0] as JobEvent, { type: 'delta', text: whole.slice(0, 100) }];
     const second = runAttempt(
-      db,
+      pino.db,
       job,
       { ...input, collection: 'gone' },
       { previous, resumedFrom: first.checkpoints[0] },

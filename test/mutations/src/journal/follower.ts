@@ -2,6 +2,14 @@ import type { Change } from '../../mutation.ts';
 
 export default [
   {
+    name: 'page-bytes',
+    find: '|| (events.length > 0 && length > MAX_PAGE_LENGTH)',
+    replace: '',
+    mechanism: 'a page of events ends by bytes',
+    test: 'test/http/large-answers.test.ts',
+    title: 'come in pages that end by bytes, and none is left out',
+  },
+  {
     name: 'follower-early-poll',
     find: 'this.#hub.isLive(streamId) && early.isEmpty',
     replace: 'this.#hub.isLive(streamId)',

@@ -2,6 +2,22 @@ import type { Change } from '../../mutation.ts';
 
 export default [
   {
+    name: 'large-result',
+    find: 'const row = ending.resultLeftOut ? await findRowResult(db, streamId) : ending;',
+    replace: 'const row = ending;',
+    mechanism: 'a large result of a silent job is read for its reader',
+    test: 'test/http/large-answers.test.ts',
+    title: 'a job without events whose result is large ends its readers with the whole of it, alone or among others',
+  },
+  {
+    name: 'read-turn',
+    find: 'const endTurn = await options.turns?.take(options.signal);',
+    replace: 'const endTurn = undefined as (() => void) | undefined;',
+    mechanism: 'streams of a response read one at a time',
+    test: 'test/http/large-answers.test.ts',
+    title: 'of streams that share their turns one reads from the journal at a time',
+  },
+  {
     name: 'read-folded',
     find: 'yield eventsOf(segment, first, state.immediate);',
     replace: 'yield eventsOf(segment, Math.max(from, segment.firstSeq), state.immediate);',

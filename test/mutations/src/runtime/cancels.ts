@@ -2,6 +2,14 @@ import type { Change } from '../../mutation.ts';
 
 export default [
   {
+    name: 'cancel-asked-again',
+    find: 'for (const id of ids) this.#wanted.add(id);',
+    replace: '',
+    mechanism: 'a cancel that comes while Postgres is unreachable is looked at when it answers',
+    test: 'test/runs/endings.slow.test.ts',
+    title: 'reaches a run though its worker has lost Postgres: the row is asked once it answers',
+  },
+  {
     name: 'cancel-asks-row',
     find: 'for (const id of await findCancelRequested(db, ids)) leases.cancel(id);',
     replace: 'for (const id of ids) leases.cancel(id);',

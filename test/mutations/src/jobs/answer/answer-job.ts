@@ -2,6 +2,14 @@ import type { Change } from '../../../mutation.ts';
 
 export default [
   {
+    name: 'answer-redriven',
+    find: 'if (ctx.fence === 1) return begun;',
+    replace: 'if (ctx.attempt === 1) return begun;',
+    mechanism: 'a redriven answer goes on where its text ends',
+    test: 'test/jobs/answer/fleet.test.ts',
+    title: 'a redriven answer goes on too',
+  },
+  {
     name: 'answer-begun',
     find: 'history: plan.history ?? [], begun: text, jobId',
     replace: "history: plan.history ?? [], begun: '', jobId",
