@@ -305,7 +305,6 @@ export const faults: readonly Fault[] = [
     'reaches a run though its worker has lost Postgres: the row is asked once it answers',
     [],
     'cancel-live-bus',
-    'cancel-asked-again',
   ),
   ...sees(
     5,
@@ -594,6 +593,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'warn-scheduler',
   ],
   'what is not trusted (SECURITY.md)': [
+    'cancel-asked-again',
     'cancel-asks-row',
     'log-allowed',
     'log-quoted',

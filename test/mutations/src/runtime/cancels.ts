@@ -6,8 +6,8 @@ export default [
     find: 'for (const id of ids) this.#wanted.add(id);',
     replace: '',
     mechanism: 'a cancel that comes while Postgres is unreachable is looked at when it answers',
-    test: 'test/runs/endings.slow.test.ts',
-    title: 'reaches a run though its worker has lost Postgres: the row is asked once it answers',
+    test: 'test/runtime/cancels.test.ts',
+    title: 'are asked for until Postgres answers',
   },
   {
     name: 'cancel-asks-row',
