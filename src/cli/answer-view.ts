@@ -10,7 +10,7 @@ import { createFolder } from '../journal/fold.ts';
 import { describeReason } from './event-text.ts';
 import type { Terminal } from './terminal.ts';
 
-export interface Source {
+interface Source {
   n: number;
   path: string;
   heading?: string;

@@ -27,13 +27,13 @@ export interface CollectedDocument {
   bytes: number;
 }
 
-export interface FileProblem {
+interface FileProblem {
   code: Extract<ErrorCode, 'FILE_UNREADABLE' | 'FILE_EMPTY'>;
   path: string;
   message: string;
 }
 
-export interface CollectOptions {
+interface CollectOptions {
   /** What relative paths start from. */
   cwd: string;
   /** What document paths are relative to; default `cwd`. */
@@ -44,7 +44,7 @@ export interface CollectOptions {
   skipBad?: boolean;
 }
 
-export interface Collected {
+interface Collected {
   /** By path, each file once. */
   documents: CollectedDocument[];
   /** Links out of the named folders, and what `skipBad` left out. */

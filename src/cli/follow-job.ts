@@ -16,7 +16,7 @@ const OUTAGE_RETRY_MS = 1_000;
 /** Trouble that comes later than this after the last is another outage. Above the connection timeout. */
 const OUTAGE_GAP_MS = 10_000;
 
-export interface FollowJobOptions {
+interface FollowJobOptions {
   after?: number;
   interrupt: Interrupt;
   /** Give up after this long, ms. */
@@ -84,7 +84,7 @@ export async function followJob(
 }
 
 /** The command that goes on where a reader stood. */
-export function followCommand(id: string, after?: number): string {
+function followCommand(id: string, after?: number): string {
   return after === undefined ? `oncefleet follow ${id}` : `oncefleet follow ${id} --after ${after}`;
 }
 

@@ -15,7 +15,7 @@ import { readSettings } from './settings.ts';
 /** A command has its answer by now; a server that does not say goodbye must not keep the person waiting. */
 const CLOSE_LIMIT_MS = 3_000;
 
-export interface FleetCommandOptions {
+interface FleetCommandOptions {
   /** Modules of `--jobs`. */
   jobs?: readonly string[];
   /** Whether users' jobs are needed at all; a broken module should not get in the way of `status`. */

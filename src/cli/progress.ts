@@ -8,7 +8,7 @@ const REDRAW_MS = 100;
 const PLAIN_LINE_MS = 2_000;
 const BAR_WIDTH = 24;
 
-export interface ProgressState {
+interface ProgressState {
   done: number;
   total?: number;
   message?: string;

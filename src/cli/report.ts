@@ -21,7 +21,7 @@ export class CommandInterruptedError extends OncefleetError {
   }
 }
 
-export interface ReportOptions {
+interface ReportOptions {
   stderr: OutputStream;
   json: boolean;
   /** Also the stack, for people who debug. */
@@ -44,7 +44,7 @@ export function reportError(thrown: unknown, { stderr, json, debug }: ReportOpti
   return exitCodeOf(error);
 }
 
-export function exitCodeOf(error: OncefleetError): ExitCode {
+function exitCodeOf(error: OncefleetError): ExitCode {
   if (error instanceof CommandInterruptedError) return error.exitCode;
   // A job may fail with any code its handler chose, also one that means something else here.
   if (error instanceof JobFailedError) return error.status === 'cancelled' ? 5 : 1;

@@ -49,7 +49,7 @@ function requireTokens({ tokens, host, allowAnyone }: Config): void {
   );
 }
 
-export interface StartWorkerOptions {
+interface StartWorkerOptions {
   /** Names of the jobs to run; default all. */
   only?: readonly string[];
 }

@@ -10,7 +10,7 @@ const SECRET = randomBytes(12).toString('hex');
 const MARK = new RegExp(`<${SECRET}:(\\d+)>`);
 
 /** Codes of https://en.wikipedia.org/wiki/ANSI_escape_code#Select_Graphic_Rendition_parameters: on and off. */
-export const STYLES = {
+const STYLES = {
   bold: [1, 22],
   dim: [2, 22],
   red: [31, 39],

@@ -15,7 +15,7 @@ export interface OutputStream {
   readonly columns?: number;
 }
 
-export interface TerminalOptions {
+interface TerminalOptions {
   stdout: OutputStream;
   stderr: OutputStream;
   /** One JSON document or JSON lines on standard output, no notes. */

@@ -1,6 +1,6 @@
 /** Bytes that claim to be text. */
 
-export type DecodedText = { text: string } | { problem: string };
+type DecodedText = { text: string } | { problem: string };
 
 /** UTF-8 without its byte order mark; NUL bytes and invalid sequences are problems. */
 export function decodeText(bytes: Uint8Array): DecodedText {

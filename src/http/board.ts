@@ -24,7 +24,7 @@ const OTHERS_WAIT_MS = 1_000;
 const CONTENT_SECURITY_POLICY =
   "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
 
-export interface BoardRoutesOptions {
+interface BoardRoutesOptions {
   client: JobClient;
   config: Pick<Config, 'tokens' | 'adminToken' | 'tenant'>;
 }

@@ -18,7 +18,7 @@ export interface StreamRoutesOptions {
   keepaliveMs: number;
 }
 
-export interface StreamRequest {
+interface StreamRequest {
   id: string;
   /** A dialect whose frames depend on those before them reads from the start. */
   after: Cursor;

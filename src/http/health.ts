@@ -8,7 +8,7 @@ import { problemResponses, sendProblem } from './problem.ts';
 
 const part = z.enum(['ok', 'unreachable']);
 
-export interface HealthRoutesOptions {
+interface HealthRoutesOptions {
   client: JobClient;
   streams: OpenStreams;
 }

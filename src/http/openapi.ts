@@ -7,7 +7,7 @@ import { enqueueAnswer, eventPage, jobAnswer } from './schemas.ts';
 /** Shapes that several routes share, or that people look for by name. */
 const COMPONENTS = { Problem: problemSchema, Job: jobAnswer, Enqueued: enqueueAnswer, EventPage: eventPage };
 
-export interface OpenApiOptions {
+interface OpenApiOptions {
   version: string;
   /** Whether requests need a token. */
   secured: boolean;

@@ -6,12 +6,12 @@ import type { Cursor } from '../journal/cursor.ts';
 import { isTerminalType, type StreamEvent } from '../journal/event.ts';
 import type { OpenStreams } from './open-streams.ts';
 
-export interface PageSource {
+interface PageSource {
   client: JobClient;
   streams: OpenStreams;
 }
 
-export interface PageQuery {
+interface PageQuery {
   id: string;
   tenant: string;
   after: Cursor;

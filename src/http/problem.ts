@@ -42,7 +42,7 @@ export const HTTP_STATUS = {
   SHUTTING_DOWN: 503,
 } as const satisfies Partial<Record<ErrorCode, number>>;
 
-export type HttpErrorCode = keyof typeof HTTP_STATUS;
+type HttpErrorCode = keyof typeof HTTP_STATUS;
 
 /** How long a caller should wait after a 503, s. */
 const RETRY_AFTER_S = 5;
@@ -68,7 +68,7 @@ export const problemSchema = z.object({
   requestId: z.string().describe('The `x-request-id` of this answer; the log has it too.'),
 });
 
-export type Problem = z.infer<typeof problemSchema>;
+type Problem = z.infer<typeof problemSchema>;
 
 /** The problem that shows an error. Errors nobody planned for say nothing about themselves. */
 export function toProblem(error: unknown, requestId: string): Problem {

@@ -13,7 +13,7 @@ import { redriveManyAnswer, redriveManyBody } from './schemas.ts';
 /** Proxies cut off requests that take much longer. */
 const CANARY_TIMEOUT_MS = 50_000;
 
-export interface RedriveRoutesOptions {
+interface RedriveRoutesOptions {
   client: JobClient;
   streams: OpenStreams;
 }

@@ -19,7 +19,7 @@ const SSE_HEADERS = {
   'x-content-type-options': 'nosniff',
 } as const;
 
-export interface ResponseStreamOptions {
+interface ResponseStreamOptions {
   dialect: Dialect;
   /** A keepalive is sent when a stream was quiet this long. */
   keepaliveMs: number;

@@ -9,7 +9,7 @@ export const KEEPALIVE_FRAME = ': keepalive\n\n';
 /** A parser ends a line at CRLF, LF or CR, so a raw one inside data would cut the frame. */
 const LINE_BREAK = /\r\n|\r|\n/;
 
-export interface SseFrame {
+interface SseFrame {
   /** The cursor this frame leaves its reader at. Absent for frames that are not in the journal. */
   id?: string | number;
   event?: string;

@@ -17,12 +17,12 @@ const RETRY_MIN_MS = 50;
 const RETRY_MAX_MS = 2_000;
 
 /** Events of one stream, on their way to Postgres. */
-export interface Flight {
+interface Flight {
   stream: StreamWriter;
   batch: EventBatch;
 }
 
-export interface AppenderOptions {
+interface AppenderOptions {
   db: Kysely<Database>;
   publisher: Pick<Publisher, 'publish'>;
   log: Logger;

@@ -11,7 +11,7 @@ import type { JobEvent, StreamEvent } from './event.ts';
 /** Segments read at once; a folded one may hold thousands of events. */
 export const PAGE_SEGMENTS = 32;
 
-export interface ReadOptions {
+interface ReadOptions {
   /** Segments read at once. */
   pageSegments?: number | undefined;
   /** A read, and the time until what it brought is taken, is a turn. */

@@ -14,7 +14,7 @@ export interface OpenStreamOptions {
 }
 
 /** What is left of a stream when its run ends: events that go into the same transaction as the outcome. */
-export interface SealedStream {
+interface SealedStream {
   firstSeq: number;
   events: string[];
 }

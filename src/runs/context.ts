@@ -18,7 +18,7 @@ import { teeToDelivery } from './job-log.ts';
 import { giver } from './reads.ts';
 import type { Stop } from './stop.ts';
 
-export interface ContextOptions {
+interface ContextOptions {
   runtime: Runtime;
   /** BullMQ's side of the delivery: gets log lines and progress. */
   delivery: Job;

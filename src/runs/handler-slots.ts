@@ -27,7 +27,7 @@ const MIN_SEEN = 8;
 /** Weight of the newest handler in the average. */
 const NEWEST = 1 / 16;
 
-export interface HandlerSlotsOptions {
+interface HandlerSlotsOptions {
   /** Handlers that run at once. */
   concurrency: number;
   /** Sets how many jobs BullMQ takes at once. */

@@ -8,7 +8,7 @@ import type { OperatorHost } from './host.ts';
 const END_ROUNDS = 6;
 
 /** `ended`: by this call; `over`: it had ended before; `running`: somebody runs it, or has it locked. */
-export type Ending = 'ended' | 'over' | 'running';
+type Ending = 'ended' | 'over' | 'running';
 
 export async function endRowOf(host: OperatorHost, delivery: Delivery): Promise<Ending> {
   const [row] = rowsToEnd([delivery]);

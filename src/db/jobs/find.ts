@@ -83,7 +83,7 @@ export async function findCancelRequested(db: Kysely<Database>, ids: readonly st
   return rows.map(({ id }) => id);
 }
 
-export interface FailedFilter {
+interface FailedFilter {
   tenant: string;
   name?: string | undefined;
   /** Error code of the failure. */

@@ -25,7 +25,7 @@ export interface FinishedJob {
   alert: Omit<PoisonAlert, 'calls'> | undefined;
 }
 
-export interface FinishOptions {
+interface FinishOptions {
   /** How long the outcome is kept for the key. */
   resultTtlMs: number;
   /** Crashes with which the job may still run; undefined: any number. */

@@ -15,7 +15,7 @@ export interface JobFilter {
   before?: string | undefined;
 }
 
-export interface FoundIds {
+interface FoundIds {
   /** Newest first. */
   ids: string[];
   /** Of the last row that was looked at; undefined: there are no more. */
