@@ -79,7 +79,7 @@ export const ledgerJob = defineJob({
   },
 });
 
-/** Thousands of events, with checkpoints to go on from. */
+/** Thousands of events, with checkpoints to continue from. */
 export const streamJob = defineJob({
   name: 'chaos-stream',
   queue: 'chaos',

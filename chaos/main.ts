@@ -25,10 +25,10 @@ import { runChaos } from './run.ts';
 const USAGE = `npm run chaos -- [options]            break the system, then check what it promised
 npm run chaos -- recovery [options]   measure how long it takes to recover
 
-      --seconds N    how long faults go on; 60 unless told
-      --seed N       decides which faults strike and what jobs do (when they meet is up to the machine); printed, random unless told
+      --seconds N    how long faults continue; default 60
+      --seed N       decides which faults strike and what jobs do (when they meet is up to the machine); printed, by default random
       --only A,B     these faults alone
-      --lanes N      jobs that each of two producers has under way at once; 10 unless told
+      --lanes N      jobs that each of two producers has under way at once; default 10
       --keep FOLDER  copies logs and histories there
       --verbose      says every fault
       --write        puts the figures into docs/internals/reliability.md

@@ -8,10 +8,10 @@ import { FAULTS, type Fault, type PlannedFault } from './plan.ts';
 import { FAKETIME, type Member, type Processes } from './processes.ts';
 import type { ProxyMode } from './proxy.ts';
 
-/** One more outage of a server only when the last is over so long, ms: a fleet that never sees its servers does no work to go wrong. */
+/** One more outage of a server only when the last has been over for this long: a fleet that never sees its servers does no work to go wrong. */
 const BETWEEN_OUTAGES_MS = 2_500;
 
-/** Between two heartbeats a renewal must not bring a lease back, ms. */
+/** Between two heartbeats a renewal must not bring a lease back. */
 const AGAIN_MS = 30;
 const FAR_AWAY_MS = 40;
 const SLOW_MS = 250;

@@ -38,7 +38,7 @@ export interface PlannedFault {
   fault: Fault;
   /** Place among the processes: the workers, then the web process. Absent for servers. */
   target: number | undefined;
-  /** How long it lasts; of a `skew`, how wrong the clock is, ms. */
+  /** How long it lasts; of a `skew`, how wrong the clock is, in milliseconds. */
   forMs: number;
 }
 

@@ -31,7 +31,7 @@ export interface Member {
   readonly postgres: FaultProxy;
   readonly redis: FaultProxy;
   child: Child;
-  /** How wrong its clock is, ms. */
+  /** How wrong its clock is, in milliseconds. */
   skewMs: number;
   /** Somebody works on it: other faults leave it alone. */
   busy: boolean;

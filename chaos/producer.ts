@@ -29,7 +29,7 @@ const REQUEST_LIMIT_MS = 8_000;
 const POLL_MS = 300;
 const AT_ONCE = 8;
 
-/** How long the API may leave a request without an answer once all faults are over, ms. */
+/** How long the API may leave a request without an answer once all faults are over. */
 const ANSWER_LIMIT_MS = 25_000;
 
 interface Asked {

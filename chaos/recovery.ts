@@ -156,7 +156,7 @@ async function restartPostgres({ fleet, services, signal }: Stage, key: string):
           lastAt = performance.now();
         }
       } catch {
-        // Postgres is away.
+        // Postgres is unreachable.
       }
       if (limit.signal.aborted) return;
       await sleep(20);

@@ -37,9 +37,9 @@ export interface RunResult {
   deaths: number;
 }
 
-/** Once faults have ended, everything must have an outcome within this, ms. */
+/** Once faults have ended, everything must have an outcome within this. */
 const HEAL_LIMIT_MS = 40_000;
-/** What closes late (idle pools, subscriptions of readers that left) may take this long, ms. */
+/** What closes late (idle pools, subscriptions of readers that left) may take this long. */
 const SETTLE_LIMIT_MS = 10_000;
 const PROGRESS_EVERY_MS = 10_000;
 const CLIENT_GRACE_MS = 1_000;

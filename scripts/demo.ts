@@ -326,7 +326,7 @@ async function noteAttempt(
 ): Promise<void> {
   const { attempt, reason, resumed } = JSON.parse(event.json);
   const name = ownerName(job.attempts.at(-1)?.worker ?? job.leaseOwner, workers);
-  const how = resumed ? 'goes on where it was' : 'starts over, and readers drop what came before';
+  const how = resumed ? 'continues where it was' : 'starts over, and readers drop what came before';
   const after = afterMs === undefined ? '' : ` ${seconds(afterMs)} after the kill`;
   screen.line();
   screen.item(screen.style('yellow', `↻ Attempt ${attempt} (${reason}) on ${name}${after}: it ${how}`));

@@ -28,7 +28,7 @@ const screen = new Screen(process.stdout, process.env);
 const stop = listenForStop();
 const closers: (() => Promise<unknown>)[] = [];
 
-// Nobody reads any more; the system goes on until it is stopped.
+// Nobody reads any more; the system continues until it is stopped.
 process.stdout.on('error', () => {});
 
 const code = await main();

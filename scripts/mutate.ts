@@ -35,12 +35,12 @@ const LEFT_OUT = new Set(['node_modules', '.git', '.oncefleet', 'dist', 'coverag
 /** Each runs one test at a time, which mostly waits. */
 const LANES = Math.min(2, availableParallelism());
 
-/** A test that hangs without its mechanism fails after so long, ms. */
+/** A test that hangs without its mechanism fails after this long. */
 const TEST_LIMIT_MS = 25_000;
 const HOOK_LIMIT_MS = 10_000;
 const POLL_LIMIT_MS = 10_000;
 
-/** A run of vitest that does not end is ended, ms. */
+/** A vitest process that does not end is ended. */
 const RUN_LIMIT_MS = 300_000;
 const GRACE_MS = 5_000;
 

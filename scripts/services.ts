@@ -1,4 +1,4 @@
-/** Postgres and Redis for a clone: in its `.oncefleet/` unless told, and installed where that is possible. */
+/** Postgres and Redis for a clone: by default in its `.oncefleet/`, and installed where that is possible. */
 import { join } from 'node:path';
 import { type Services, type ServicesOptions, startServices as start } from '../src/testing/services/index.ts';
 import { ROOT } from './root.ts';

@@ -136,7 +136,7 @@ export const CONFIG_VARIABLES = {
   },
   ONCEFLEET_LEASE_TTL_MS: {
     schema: number(RANGES.leaseTtlMs),
-    about: 'How long a silent worker keeps a job.',
+    about: 'How long a worker without a heartbeat keeps a job.',
   },
   ONCEFLEET_HEARTBEAT_MS: {
     schema: digits(RANGES.heartbeatMs).optional(),
@@ -172,7 +172,7 @@ export const CONFIG_VARIABLES = {
   },
   ONCEFLEET_SHUTDOWN_MS: {
     schema: number(RANGES.shutdownMs),
-    about: 'SIGTERM: how long running jobs may go on before they are interrupted.',
+    about: 'SIGTERM: how long running jobs may continue before they are interrupted.',
   },
   ONCEFLEET_LINGER_MS: {
     schema: number(RANGES.lingerMs),

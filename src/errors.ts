@@ -33,7 +33,7 @@ export const ERROR_CODES = {
   POISONED: 'The job crashed or lost its worker more often than maxCrashes allows.',
   NON_RETRYABLE: 'The handler said that trying again is pointless.',
   HANDLER_ERROR: 'The handler threw.',
-  WAIT_TIMEOUT: 'Waiting ended before the job did; the job goes on.',
+  WAIT_TIMEOUT: 'Waiting ended before the job did; the job continues.',
   STORE_UNAVAILABLE: 'Postgres cannot be reached.',
   BUSY: 'All that this process may use of Postgres at once is in use.',
   SCHEMA_OUTDATED: 'The database has not all migrations of this build.',

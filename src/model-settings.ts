@@ -9,13 +9,13 @@ export interface ModelTarget {
 }
 
 export interface ModelLimits {
-  /** Longest from the request to the first text or reasoning, ms. */
+  /** Longest from the request to the first text or reasoning, in milliseconds. */
   firstTokenMs: number;
-  /** Longest pause in text and reasoning after that, ms. Pings and empty deltas do not count. */
+  /** Longest pause in text and reasoning after that, in milliseconds. Pings and empty deltas do not count. */
   idleMs: number;
-  /** Longest one request may last, ms. */
+  /** Longest one request may last, in milliseconds. */
   totalMs: number;
-  /** How long a server that is busy or unreachable is asked again before the attempt fails, ms; 0: not at all. */
+  /** How long a server that is busy or unreachable is asked again before the attempt fails, in milliseconds; 0: not at all. */
   patienceMs: number;
   /** Largest prompt: instructions, history, sources and question. In tokens, estimated. */
   promptTokens: number;
@@ -42,7 +42,7 @@ export const MAX_OUTPUT_TOKENS = { min: 1, max: 1_000_000 };
 
 /**
  * The longest answer that is read, and the most reasoning, each in UTF-8 bytes. A model of today writes at most a
- * quarter of this; a server that goes on has lost its way.
+ * quarter of this; a server that continues has lost its way.
  */
 export const MAX_ANSWER_BYTES = 1_048_576;
 

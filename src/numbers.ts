@@ -4,7 +4,7 @@
  * there to be told, the number is clamped here, so that each statement and each timer gets one that it takes.
  */
 
-/** A hundred years, ms: no job outlives it. Postgres adds it to any time, and Redis keeps it in a double. */
+/** A hundred years: no job outlives it. Postgres adds it to any time, and Redis keeps it in a double. */
 export const CENTURY_MS = 3_155_760_000_000;
 
 /** Of Postgres's `integer`, and of timers: setTimeout fires at once for anything longer than 24.8 days. */
@@ -40,7 +40,7 @@ export function clampWhole(value: unknown, bounds: Bounds): number {
 
 const DELAY = { min: 0, max: CENTURY_MS, default: 0 };
 
-/** A time to wait, ms. */
+/** A time to wait, in milliseconds. */
 export function clampDelayMs(value: unknown): number {
   return clamp(value, DELAY);
 }

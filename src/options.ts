@@ -34,7 +34,7 @@ export const RANGES = {
   lingerMs: { min: 0, max: 60_000, default: 5 },
 } as const satisfies Record<string, Range>;
 
-/** Pause between the words of the built-in answerer, ms. */
+/** Pause between the words of the built-in answerer. */
 export const ANSWER_PACE_MS = { min: 0, max: 1_000, default: 15 } satisfies Range;
 
 /** Tenants in the environment, and prefixes anywhere. */
@@ -66,7 +66,7 @@ export const retention = ({ min, max }: Pick<Range, 'min' | 'max'>) =>
     `expected a whole number from ${min} to ${max}, or Infinity`,
   );
 
-/** A time to wait, ms; Infinity: for ever. */
+/** A time to wait, in milliseconds; Infinity: for ever. */
 export const waitMs = z.custom<number>(
   (value) => typeof value === 'number' && value >= 0,
   'expected 0 or more milliseconds',

@@ -32,7 +32,7 @@ export const commands = {
     }
   },
 
-  /** Resolves when every reader has had so many events. @returns emit to arrival, ms, of those that have a time */
+  /** Resolves when every reader has had so many events. @returns emit to arrival, in milliseconds, of those that have a time */
   received(perStream: number): Promise<number[]> {
     if (receipts === undefined) throw new Error('nobody reads');
     return receipts.until(perStream);

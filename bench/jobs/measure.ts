@@ -34,7 +34,7 @@ export interface ProcessingOptions {
   profile?: ((stretch: string) => string) | undefined;
 }
 
-/** Longest a case may go without finishing a job, ms. */
+/** Longest a case may go without finishing a job. */
 const STUCK_MS = 30_000;
 
 /** Concurrency of a worker whose speed is not measured. */

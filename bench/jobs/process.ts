@@ -49,7 +49,7 @@ export const commands = {
     return { handled, ...(await meter.stop()) };
   },
 
-  /** When handlers started, by the job's number, ms on the shared clock. */
+  /** When handlers started, by the job's number, in milliseconds on the shared clock. */
   times: (_: null): Map<number, number> => startedAt,
 
   async pause(_: null): Promise<void> {
@@ -60,7 +60,7 @@ export const commands = {
     producer = await subjects[order.subject].produce(order.place);
   },
 
-  /** Adds `count` jobs in one of these ways. @returns how long it took, ms */
+  /** Adds `count` jobs in one of these ways. @returns how long it took, in milliseconds */
   async add(order: { way: AddWay; first: number; count: number }): Promise<number> {
     const { add, addBulk } = producer ?? {};
     if (add === undefined || addBulk === undefined) throw new Error('this subject only fills');

@@ -7,7 +7,7 @@ export function rotate<T>(items: readonly T[], by: number): T[] {
   return [...items.slice(start), ...items.slice(0, start)];
 }
 
-/** Those of `known` that a list with commas names, in the order of `known`; all unless told. @throws UsageError */
+/** Those of `known` that a list with commas names, in the order of `known`; by default all. @throws UsageError */
 export function choose<T extends string>(text: string | undefined, known: readonly T[]): readonly T[] {
   if (text === undefined) return known;
   const wanted = text.split(',').map((name) => name.trim());

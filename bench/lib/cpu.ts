@@ -60,7 +60,7 @@ export class ServerMeter {
 }
 
 /**
- * A private Postgres and all its processes, the ended ones included, ms; undefined where
+ * A private Postgres and all its processes, the ended ones included, in milliseconds; undefined where
  * there is no /proc, or its pid is not known.
  */
 function postgresCpuMs(pid: number | undefined): number | undefined {

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 export interface BenchEvent {
   type: 'delta';
   text: string;
-  /** When it was emitted, ms on the shared clock. */
+  /** When it was emitted, in milliseconds on the shared clock. */
   at?: number;
   [field: string]: unknown;
 }

@@ -6,9 +6,9 @@ import { Session } from 'node:inspector/promises';
 const PROFILE_INTERVAL_US = 200;
 
 export interface Usage {
-  /** CPU time of the process, all threads, ms. */
+  /** CPU time of the process, all threads, in milliseconds. */
   cpuMs: number;
-  /** CPU time of the main thread, ms. */
+  /** CPU time of the main thread, in milliseconds. */
   mainThreadCpuMs: number;
   /** Share of the time in which the event loop was busy. */
   loopUtilization: number;

@@ -7,7 +7,7 @@ const TICK_MS = 1;
 /**
  * Calls `emit` `total` times, evenly spread, in order.
  *
- * @returns how late each call was, ms: the machine's part in latencies measured from there
+ * @returns how late each call was, in milliseconds: the machine's part in latencies measured from there
  */
 export async function pace(perSecond: number, total: number, emit: (n: number) => void): Promise<number[]> {
   const late: number[] = [];

@@ -12,7 +12,7 @@ export class Receipts {
     this.#next = Array.from({ length: readers }, () => 0);
   }
 
-  /** @param at when it was emitted, ms on the shared clock */
+  /** @param at when it was emitted, in milliseconds on the shared clock */
   take(reader: number, seq: number, at: number | undefined): void {
     const expected = this.#next[reader] as number;
     if (seq !== expected) {
@@ -35,7 +35,7 @@ export class Receipts {
   /**
    * Resolves when every reader has had so many events.
    *
-   * @returns emit to arrival, ms, of the events since the last call that have a time
+   * @returns emit to arrival, in milliseconds, of the events since the last call that have a time
    * @throws Error a reader got an event twice, or too late, or broke off
    */
   async until(upTo: number): Promise<number[]> {

@@ -46,7 +46,7 @@ export const replayBench: Bench = {
   summary: 'a finished stream read from its start, before and after it is folded',
   packages: ['fastify', 'ioredis', 'pg'],
   method: [
-    'A worker process runs one job whose events are flushed in runs, so that each run is a segment: one event each is what a slow stream leaves, 16 each a fast one. When it has ended the stream is read from seq 0, again and again; the first read is left out and the figures are medians.',
+    'A worker process runs one job whose events are flushed in batches, so that each batch is a segment: one event each is what a slow stream leaves, 16 each a fast one. When it has ended the stream is read from seq 0, again and again; the first read is left out and the figures are medians.',
     '',
     '- Rows: the segments that hold the stream, all of which a replay reads.',
     '- Statement: one statement that gets all of them from Postgres, until its caller has the texts.',
@@ -160,7 +160,7 @@ async function measureReads(
   };
 }
 
-/** Reads a stream to its end. @returns how long it took, ms */
+/** Reads a stream to its end. @returns how long it took, in milliseconds */
 async function readOverSse(port: number, id: string, events: number): Promise<number> {
   let next = 0;
   let last = '';

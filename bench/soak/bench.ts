@@ -66,7 +66,7 @@ export const soakBench: Bench = {
     `Memory is measured after forced garbage collections. *Live* is heap and buffers. Verdict: steady, if what is alive at the end is no more than ${STEADY_SHARE * 100} % and ${STEADY_BYTES / 2 ** 20} MiB above what it was after the first ${WARM_UP_SHARE * 100} % of the run (means of the samples on either side, three each where there are so many). Redis holds BullMQ's queues; completed jobs are Postgres's.`,
   ].join('\n'),
   options: {
-    seconds: { about: 'how long; 600 unless told' },
+    seconds: { about: 'how long; default 600' },
     clients: { about: 'clients at once' },
     concurrency: { about: 'jobs the worker runs at once' },
   },

@@ -42,7 +42,7 @@ export const commands = {
     await out.settle();
   },
 
-  /** Emits to one stream after the other at a fixed rate, each event with its time. @returns how late each was, ms */
+  /** Emits to one stream after the other at a fixed rate, each event with its time. @returns how late each was, in milliseconds */
   async pace(order: { perSecond: number; total: number }): Promise<number[]> {
     const out = theWriter();
     const emitting: Promise<void>[] = [];
@@ -67,7 +67,7 @@ export const commands = {
     await reader?.attach(streamIds, (stream, seq, event) => fresh.take(stream, seq, event.at));
   },
 
-  /** Resolves when every stream has given so many events. @returns from emit to here, ms, of events that have a time */
+  /** Resolves when every stream has given so many events. @returns from emit to here, in milliseconds, of events that have a time */
   received(perStream: number): Promise<number[]> {
     if (receipts === undefined) throw new Error('nothing is followed');
     return receipts.until(perStream);

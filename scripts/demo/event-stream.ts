@@ -21,7 +21,7 @@ export interface SeenEvent {
 
 /**
  * Follows a job to its end. Whenever the connection breaks, or the caller cuts it, it is
- * opened again with Last-Event-ID, so that the story goes on after the last event seen.
+ * opened again with Last-Event-ID, so that the story continues after the last event seen.
  */
 export class Reader {
   readonly #url: string;

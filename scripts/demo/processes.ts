@@ -19,7 +19,7 @@ export interface ProcessesOptions {
   /** Where logs go. */
   folder: string;
   workers: number;
-  /** Address and port of the web process; a free port on 127.0.0.1 unless told. */
+  /** Address and port of the web process; by default a free port on 127.0.0.1. */
   host?: string | undefined;
   port?: number | undefined;
   signal: AbortSignal;

@@ -56,7 +56,7 @@ export class AnswerView {
       const { error, delayMs } = event as unknown as { error: { message: string }; delayMs: number };
       await this.#remark(`${error.message}; asked again in ${(delayMs / 1_000).toFixed(1)} s`);
     } else if (this.text.length < before.length) {
-      await this.#turn('The end of this was lost in a crash: the answer goes on from here');
+      await this.#turn('The end of this was lost in a crash: the answer continues from here');
       await this.#print(this.text);
     } else if (event.type === 'delta' && seq > lastSeq && 'text' in event && typeof event.text === 'string') {
       await this.#print(event.text);
@@ -94,7 +94,7 @@ export class AnswerView {
     textBefore: string,
   ): Promise<void> {
     const startsAgain = this.text !== textBefore;
-    const what = startsAgain ? 'the answer starts again' : 'it goes on';
+    const what = startsAgain ? 'the answer starts again' : 'it continues';
     const text = `Attempt ${attempt} (${describeReason(reason)}): ${what}`;
     if (!startsAgain) return this.#remark(text);
     await this.#turn(text);

@@ -25,12 +25,12 @@ export function askCommand(context: CliContext): Command {
     .argument('<question>', 'the question')
     .addOption(collectionOption())
     .option('-k, --key <key>', 'idempotency key: the same question under the same key gets the same answer')
-    .option('--conversation <id>', 'go on with this conversation')
+    .option('--conversation <id>', 'continue with this conversation')
     .option(
       '--stream',
       'print the text as it comes also into a pipe, where otherwise only the finished answer is printed',
     )
-    .option('--timeout <duration>', 'stop waiting after this (exit code 7); the job goes on', parseDuration)
+    .option('--timeout <duration>', 'stop waiting after this (exit code 7); the job continues', parseDuration)
     .option('--cancel-on-exit', 'Ctrl-C, SIGTERM or --timeout also cancels the job')
     .addOption(jsonOption())
     .action((question: string, options: AskOptions) => runAsk(context, question, options));
@@ -41,7 +41,7 @@ export function askCommand(context: CliContext): Command {
       ['oncefleet ask "What changed?" -c docs --key report-7 > answer.txt', 'the answer alone goes to the file'],
       ['oncefleet ask "Why?" -c docs --json | jq -r .text', '{"id","outcome","text","sources","model"}'],
     ],
-    'Ctrl-C stops following and says how to follow again; the job goes on. If an attempt breaks off, a line\n' +
+    'Ctrl-C stops following and says how to follow again; the job continues. If an attempt breaks off, a line\n' +
       "says that the answer starts again; a pipe and --json get the last attempt's text alone.",
   );
 }
@@ -87,7 +87,7 @@ function stoppedWaiting(error: unknown): error is OncefleetError {
   return error instanceof OncefleetError && error.code === 'WAIT_TIMEOUT';
 }
 
-/** The same end, with the words for a job that does not go on. */
+/** The same end, with the words for a job that does not continue. */
 async function cancelled(error: OncefleetError, cancel: () => Promise<unknown>, id: string): Promise<OncefleetError> {
   await cancel();
   const message = `Stopped following; job ${id} is cancelled`;

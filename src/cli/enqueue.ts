@@ -45,7 +45,7 @@ export function enqueueCommand(context: CliContext): Command {
     .addOption(new Option('-f, --follow', "print the job's events until its end").conflicts('wait'))
     .option(
       '--timeout <duration>',
-      'with --wait or --follow: stop waiting after this (exit code 7); the job goes on',
+      'with --wait or --follow: stop waiting after this (exit code 7); the job continues',
       parseDuration,
     )
     .addOption(jobsOption())

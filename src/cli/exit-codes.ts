@@ -11,12 +11,12 @@ export const EXIT_CODES = {
   4: 'Postgres, Redis or the schema is not there, or not what this build needs.',
   5: 'The job was cancelled.',
   6: 'In conflict with what is stored: a key used with another input, a job that has not failed.',
-  7: 'Waiting ended (--timeout); the job goes on.',
+  7: 'Waiting ended (--timeout); the job continues.',
   8: 'Something is wrong that was not repaired (doctor).',
   70: 'An error nobody planned for. LOG_LEVEL=debug shows its stack.',
-  130: 'Interrupted (Ctrl-C); a job that was followed goes on.',
+  130: 'Interrupted (Ctrl-C); a job that was followed continues.',
   141: 'Standard output was closed by its reader.',
-  143: 'Terminated (SIGTERM); a job that was followed goes on. Not of web, work and dev, which close and give 0.',
+  143: 'Terminated (SIGTERM); a job that was followed continues. Not of web, work and dev, which close and give 0.',
 } as const;
 
 export type ExitCode = keyof typeof EXIT_CODES;

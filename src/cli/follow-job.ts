@@ -19,7 +19,7 @@ const OUTAGE_GAP_MS = 10_000;
 interface FollowJobOptions {
   after?: number;
   interrupt: Interrupt;
-  /** Give up after this long, ms. */
+  /** Give up after this long, in milliseconds. */
   timeoutMs?: number;
   onEvent(event: StreamEvent): void | Promise<void>;
   /** Remarks for a person. */
@@ -67,7 +67,7 @@ export async function followJob(
   if (interrupt.signal.aborted) {
     throw new CommandInterruptedError(
       interrupt.by ?? 'SIGINT',
-      `Stopped following; job ${id} goes on. Follow it: ${hint()}`,
+      `Stopped following; job ${id} continues. Follow it: ${hint()}`,
       {
         jobId: id,
         after: after ?? -1,
@@ -76,14 +76,14 @@ export async function followJob(
   }
   throw new OncefleetError(
     'WAIT_TIMEOUT',
-    `Job ${id} has not ended within ${timeoutMs} ms and goes on. Follow it: ${hint()}`,
+    `Job ${id} has not ended within ${timeoutMs} ms and continues. Follow it: ${hint()}`,
     {
       details: { jobId: id, after: after ?? -1 },
     },
   );
 }
 
-/** The command that goes on where a reader stood. */
+/** The command that continues where a reader stood. */
 function followCommand(id: string, after?: number): string {
   return after === undefined ? `oncefleet follow ${id}` : `oncefleet follow ${id} --after ${after}`;
 }
@@ -165,7 +165,7 @@ function withHint(error: OncefleetError, id: string, after: number | undefined):
   if (error.code !== 'STORE_UNAVAILABLE' && error.code !== 'SERVICE_MISSING') return error;
   return new OncefleetError(
     error.code,
-    `${error.message}. Job ${id} goes on; follow it again: ${followCommand(id, after)}`,
+    `${error.message}. Job ${id} continues; follow it again: ${followCommand(id, after)}`,
     {
       cause: error,
       details: { ...error.details, jobId: id, after: after ?? -1 },

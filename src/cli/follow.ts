@@ -25,7 +25,7 @@ export function followCommand(context: CliContext): Command {
     .option('--after <seq>', 'only events after this one', parseInteger(-1, Number.MAX_SAFE_INTEGER))
     .option('--text', "an answer's text and sources instead of its events; the default on a terminal")
     .option('--no-text', 'its events also on a terminal')
-    .option('--timeout <duration>', 'stop waiting after this (exit code 7); the job goes on', parseDuration)
+    .option('--timeout <duration>', 'stop waiting after this (exit code 7); the job continues', parseDuration)
     .addOption(jsonOption())
     .action((id: string, options: FollowCliOptions) => runFollow(context, id, options));
   return addExamples(
@@ -35,7 +35,7 @@ export function followCommand(context: CliContext): Command {
       ['oncefleet follow <id> --after 41 --json', 'event 42 and later, one JSON object a line'],
       ['oncefleet follow <id> --text', 'what `oncefleet ask` would print, also into a pipe'],
     ],
-    'Exits with 0, 1 or 5 as the job completed, failed or was cancelled. Ctrl-C stops following; the job goes on.',
+    'Exits with 0, 1 or 5 as the job completed, failed or was cancelled. Ctrl-C stops following; the job continues.',
   );
 }
 

@@ -74,7 +74,7 @@ export function ingestCommand(context: CliContext): Command {
       ['oncefleet ingest docs/ -c docs --detach --json', '{"collection","documents","jobs":[…]} and no waiting'],
     ],
     'Repeating the command attaches to the running job, or shows the outcome of the finished one. More than\n' +
-      '4 MiB become several jobs. Ctrl-C stops following; the jobs go on.',
+      '4 MiB become several jobs. Ctrl-C stops following; the jobs continue.',
   );
 }
 
@@ -190,7 +190,7 @@ async function followParts(
     show();
     return result as IngestCounts;
   };
-  // All are heard out before one failure is told, so that the bar does not go on after it.
+  // All are heard out before one failure is told, so that the bar does not continue after it.
   const settled = await Promise.allSettled(handles.map(follow));
   progress.finish();
   const failures = settled.filter((outcome) => outcome.status === 'rejected').map(({ reason }) => reason as unknown);
@@ -198,7 +198,7 @@ async function followParts(
   if (interrupted !== undefined) {
     const unfinished = handles.filter((_, i) => settled[i]?.status === 'rejected').map(({ id }) => id);
     throw interrupted.withMessage(
-      `Stopped following; these go on: ${unfinished.join(', ')}. Follow one: oncefleet follow ${unfinished[0]}`,
+      `Stopped following; these continue: ${unfinished.join(', ')}. Follow one: oncefleet follow ${unfinished[0]}`,
     );
   }
   if (failures.length > 0) throw failures[0];
@@ -207,7 +207,7 @@ async function followParts(
 
 function noteAttempt(event: JobEvent | SystemEvent, progress: Progress): void {
   const { attempt, resumed } = event as Extract<SystemEvent, { type: 'attempt' }>;
-  progress.note(`Attempt ${attempt} ${resumed ? 'goes on from the last checkpoint' : 'starts over'}`);
+  progress.note(`Attempt ${attempt} ${resumed ? 'continues from the last checkpoint' : 'starts over'}`);
 }
 
 function describeResults(collection: string, documents: number, results: readonly IngestCounts[]): string {

@@ -19,7 +19,7 @@ export function redriveCommand(context: CliContext): Command {
   const command = new Command('redrive')
     .summary('run failed jobs again')
     .description(
-      'Puts a failed job back, or with --failed all that match: counters start anew, the stream goes on where it ended, the checkpoint holds.',
+      'Puts a failed job back, or with --failed all that match: counters start anew, the stream continues where it ended, the checkpoint holds.',
     )
     .argument('[id]', "the job's id", parseJobId)
     .option('--failed', 'failed jobs that fit the filters below, 10,000 at most')

@@ -5,7 +5,7 @@ import { JobFailedError, OncefleetError } from '../errors.ts';
 import { EXIT_CODE_BY_ERROR, type ExitCode } from './exit-codes.ts';
 import { type OutputStream, say } from './terminal.ts';
 
-/** Ctrl-C or SIGTERM ended a command that was only watching; the message says what goes on and how to watch again. */
+/** Ctrl-C or SIGTERM ended a command that was only watching; the message says what continues and how to watch again. */
 export class CommandInterruptedError extends OncefleetError {
   readonly exitCode: ExitCode;
   readonly #signal: NodeJS.Signals;

@@ -33,7 +33,7 @@ export async function serve(
       );
       stopped.resolve();
     } else {
-      log.warn({ signal }, 'Closing now: running jobs are interrupted and will go on elsewhere');
+      log.warn({ signal }, 'Closing now: running jobs are interrupted and will continue elsewhere');
       lifecycle.hurry();
     }
   });
@@ -47,7 +47,7 @@ export async function serve(
   // A promise that nobody awaited has changed no state. To end the process for one would count as a
   // crash of every job in it.
   process.on('unhandledRejection', (err) => {
-    if (!tellJob(err)) log.error({ err }, 'A rejection that nobody handled; the process goes on');
+    if (!tellJob(err)) log.error({ err }, 'A rejection that nobody handled; the process continues');
   });
 
   try {

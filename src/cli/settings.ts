@@ -52,7 +52,7 @@ function readEnvFile({ cwd, env }: Pick<CliContext, 'cwd' | 'env'>): void {
 
 /**
  * @returns nothing where the file is not there
- * @throws OncefleetError CONFIG_INVALID somebody else can write it, who could have this process run code or send
+ * @throws OncefleetError CONFIG_INVALID somebody else can write it, and could have this process run code or send
  *   documents to another server
  */
 function readOwn(cwd: string, name: string, flags: number): Record<string, string | undefined> {

@@ -31,7 +31,7 @@ async function runSweep(context: CliContext, options: CommonOptions): Promise<vo
     using interrupt = listenForInterrupt();
     const { busy, ...report } = await fleet.sweep({ signal: interrupt.signal }).catch((error: unknown) => {
       if (!interrupt.signal.aborted) throw error;
-      throw new CommandInterruptedError(interrupt.by ?? 'SIGINT', 'Stopped; the next sweep goes on from here');
+      throw new CommandInterruptedError(interrupt.by ?? 'SIGINT', 'Stopped; the next sweep continues from here');
     });
     if (terminal.json) return await terminal.jsonLine(JSON.stringify({ ...report, busy }));
     if (busy) terminal.note('Another process sweeps at present; it does what there is to do');

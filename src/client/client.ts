@@ -78,7 +78,7 @@ export interface JobClient {
   /** @throws OncefleetError JOB_NOT_FOUND, WAIT_TIMEOUT; JobFailedError */
   result(id: string, options?: ResultOptions & { tenant?: string }): Promise<unknown>;
   /**
-   * Pauses a queue: its running jobs go on, no others start. It stays paused over a flush or a restart of Redis.
+   * Pauses a queue: its running jobs continue, no others start. It stays paused over a flush or a restart of Redis.
    *
    * @param options.by what pauses it, for people
    * @throws InputInvalidError no such queue; OncefleetError SERVICE_MISSING Redis does not answer

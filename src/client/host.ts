@@ -12,7 +12,7 @@ import { Limiter } from '../util/limiter.ts';
 import { tenantSchema } from './options.ts';
 import { Outcomes } from './outcomes.ts';
 
-/** How long a statement of a search may take, ms. */
+/** How long a statement of a search may take. */
 const SEARCH_LIMIT_MS = 5_000;
 
 /** Searches that wait in a process: each waits for half the pool at the most. */

@@ -19,10 +19,10 @@ interface Waited {
   unsubscribe(): void;
 }
 
-/** How often jobs waited for are looked at, should a live message be missed, ms. */
+/** How often jobs waited for are looked at, should a live message be missed. */
 const CHECK_MS = 2_000;
 
-/** Terminal messages of the same moment share a look, ms. */
+/** Terminal messages of the same moment share a look. */
 const HINT_LINGER_MS = 1;
 
 export class Outcomes {

@@ -21,7 +21,7 @@ const TIME = { min: Date.parse('0001-01-01T00:00:00.000Z'), max: LAST_TIME, defa
 /** Readers of JSON have doubles. */
 const COUNT = { min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER, default: 0 };
 
-/** After this time no further statement is begun, ms. */
+/** After this time no further statement is begun. */
 const SPELL_MS = 1_000;
 /** Postgres's own bound for a value is half of it, a gigabyte. */
 const ANY_SIZE = 2 ** 31 - 1;

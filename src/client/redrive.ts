@@ -12,7 +12,7 @@ import { waitForResult } from './results.ts';
 import type { RedriveManyOptions, RedriveManyResult } from './types.ts';
 
 const REDRIVE_AT_ONCE = 20;
-/** How long looking for the failed jobs of a tenant may take, which reads all its rows, ms. */
+/** How long looking for the failed jobs of a tenant may take, which reads all its rows. */
 const FIND_LIMIT_MS = 30_000;
 const CANARY_TIMEOUT_MS = 600_000;
 

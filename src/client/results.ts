@@ -40,7 +40,7 @@ export async function waitForResult(
     );
   } catch (error) {
     if (timeout?.aborted === true && error === timeout.reason) {
-      throw new OncefleetError('WAIT_TIMEOUT', `Job ${id} has not ended within ${options.timeoutMs} ms; it goes on`, {
+      throw new OncefleetError('WAIT_TIMEOUT', `Job ${id} has not ended within ${options.timeoutMs} ms; it continues`, {
         details: { jobId: id },
       });
     }

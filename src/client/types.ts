@@ -95,7 +95,7 @@ export interface FollowBatchesOptions extends Omit<FollowOptions, 'types'> {
 
 export interface ResultOptions {
   signal?: AbortSignal;
-  /** How long to wait, ms; by default for ever. */
+  /** How long to wait, in milliseconds; by default for ever. */
   timeoutMs?: number;
 }
 
@@ -127,13 +127,13 @@ export interface RedriveManyOptions {
   name?: string;
   /** Error code of the failure. */
   code?: string;
-  /** Failed no longer ago than this, ms. */
+  /** Failed no longer ago than this, in milliseconds. */
   withinMs?: number;
   /** At most this many; 1 to 10,000, by default all of those. */
   limit?: number;
-  /** Redrive this many first, wait for them, and go on only if all of them complete. Default 0. */
+  /** Redrive this many first, wait for them, and continue only if all of them complete. Default 0. */
   canary?: number;
-  /** How long to wait for the canaries, ms. Default 10 minutes. */
+  /** How long to wait for the canaries, in milliseconds. Default 10 minutes. */
   canaryTimeoutMs?: number;
   signal?: AbortSignal;
   onProgress?(progress: { redriven: number; matched: number }): void;

@@ -14,7 +14,7 @@ const CHECK_EVERY_MS = 1_000;
 /** How long Postgres may take to say what a backend does. */
 const ASK_LIMIT_MS = 3_000;
 
-const APPLICATION_NAME = 'oncefleet-silence';
+const APPLICATION_NAME = 'oncefleet-half-open';
 
 interface HalfOpenOptions {
   url: string;

@@ -27,7 +27,7 @@ const OURS = '/* oncefleet';
 
 /**
  * SQL: always true of `unnest(…) with ordinality as … (…, place)`, which the planner does not know. A bound on
- * what was given would do for the planner too, and would drop what does not fit, silently.
+ * what was given would do for the planner too, and would drop what does not fit, without an error.
  */
 export const ONE_ROW = 'place >= 1 and place < 2147483648';
 

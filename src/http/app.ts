@@ -3,7 +3,7 @@
  *
  * `app.close()` drains: streams are told to reconnect elsewhere, requests that still come
  * are refused, and the promise resolves when the last one is answered. The client stays
- * open; who made it closes it.
+ * open: the caller closes it.
  */
 import { randomUUID } from 'node:crypto';
 import swagger from '@fastify/swagger';
@@ -48,11 +48,11 @@ export interface CreateAppOptions {
   client: JobClient;
   log: Logger;
   config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'> & OriginConfig;
-  /** A stream that was quiet this long gets a comment, ms. Default 15 s. */
+  /** A stream that was quiet this long gets a comment, in milliseconds. Default 15 s. */
   keepaliveMs?: number;
   /** Bull Board at /admin/queues. Default true. */
   board?: boolean;
-  /** For tests: other limits of connections, and of the time that a body may stall, ms. */
+  /** For tests: other limits of connections, and of the time that a body may stall, in milliseconds. */
   limits?: Partial<ConnectionLimits & { bodyStallMs: number }>;
 }
 

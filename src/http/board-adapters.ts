@@ -17,9 +17,9 @@ import { readJobData, shownData } from '../enqueue/job-data.ts';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
 import { within } from '../util/with-timeout.ts';
 
-/** BullMQ waits for a Redis that is unreachable for ever. An answer that takes longer than this makes us look, ms. */
+/** BullMQ waits for a Redis that is unreachable for ever. An answer that takes longer than this makes us look. */
 const PATIENCE_MS = 2_000;
-/** The board is about Redis: a slow Postgres costs it the links, not the page, ms. */
+/** The board is about Redis: a slow Postgres costs it the links, not the page. */
 const LOOKUP_LIMIT_MS = 1_000;
 /** Ids are remembered because rows stay; the board asks for the same page every few seconds. */
 const MAX_KNOWN_IDS = 10_000;
@@ -82,7 +82,7 @@ const CLEANED: ReadonlyMap<string, readonly QueueSet[]> = new Map([
   ['paused', ['paused']],
 ] as const);
 
-/** Who pressed the button. The board's adapters are not told of the request. */
+/** The person that pressed the button. The board's adapters are not told of the request. */
 const person = new AsyncLocalStorage<string>();
 
 /** Answers every API route, also while Redis is unreachable: it then throws SERVICE_MISSING. */

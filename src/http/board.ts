@@ -14,7 +14,7 @@ import { loggableError, sendProblem, toProblem } from './problem.ts';
 
 export const BOARD_PATH = '/admin/queues';
 
-/** How long the list of queues waits for a look at Postgres; what is found later is on the next list, ms. */
+/** How long the list of queues waits for a look at Postgres; what is found later is on the next list. */
 const OTHERS_WAIT_MS = 1_000;
 
 /**

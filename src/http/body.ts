@@ -4,7 +4,7 @@ import type { FastifyRequest } from 'fastify';
 import { refuseInfinite } from '../enqueue/json-numbers.ts';
 import { OncefleetError } from '../errors.ts';
 
-/** A body of which nothing came for this long is given up, ms. */
+/** A body of which nothing came for this long is given up. */
 export const BODY_STALL_MS = 10_000;
 
 /** Bodies of routes that take no input of a job: a few options, or nothing. */

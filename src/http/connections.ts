@@ -10,13 +10,13 @@ import { createServer, type IncomingMessage, type RequestListener, type Server, 
 import type { Socket } from 'node:net';
 
 export interface ConnectionLimits {
-  /** For the headers of a request to arrive, ms. */
+  /** For the headers of a request to arrive, in milliseconds. */
   headersMs: number;
-  /** For the whole request to arrive, ms; a stalled body is given up earlier (`readBody`). */
+  /** For the whole request to arrive, in milliseconds; a stalled body is given up earlier (`readBody`). */
   requestMs: number;
-  /** An answer of which the client took nothing for this long is given up with its connection, ms. */
+  /** An answer of which the client took nothing for this long is given up with its connection, in milliseconds. */
   unreadMs: number;
-  /** While the process drains, the same for requests that do not arrive and answers that are not read, ms. */
+  /** While the process drains, the same for requests that do not arrive and answers that are not read, in milliseconds. */
   drainMs: number;
   /** Pipelined requests of all connections that may wait; each takes a few KB. */
   maxWaiting: number;

@@ -4,7 +4,7 @@ import type { onRequestHookHandler } from 'fastify';
 const ALLOWED_METHODS = 'GET, HEAD, POST, OPTIONS';
 const ALLOWED_HEADERS = 'authorization, last-event-id, idempotency-key, content-type';
 const EXPOSED_HEADERS = 'x-request-id, x-workflow-run-id, etag, idempotency-replayed, location, retry-after';
-/** How long a browser keeps a preflight's answer, s. */
+/** How long a browser keeps a preflight's answer, in seconds. */
 const PREFLIGHT_MAX_AGE_S = 600;
 
 /**

@@ -44,7 +44,7 @@ export const HTTP_STATUS = {
 
 type HttpErrorCode = keyof typeof HTTP_STATUS;
 
-/** How long a caller should wait after a 503, s. */
+/** How long a caller should wait after a 503, in seconds. */
 const RETRY_AFTER_S = 5;
 
 export const problemSchema = z.object({

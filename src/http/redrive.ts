@@ -1,4 +1,4 @@
-/** Redriving many failed jobs at once. The request is held while canaries run, and who leaves stops it. */
+/** Redriving many failed jobs at once. The request is held while canaries run, and a client that leaves stops it. */
 import type { FastifyInstance } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { JobClient } from '../client/client.ts';

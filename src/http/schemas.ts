@@ -10,7 +10,7 @@ import { searchText } from '../options.ts';
 const MAX_DELAY_MS = 366 * 24 * 3_600_000;
 /** BullMQ's own bound. */
 const MAX_PRIORITY = 2_097_151;
-/** Longest long poll, s: proxies cut requests off soon after. */
+/** Longest long poll, in seconds: proxies cut requests off soon after. */
 const MAX_WAIT_S = 60;
 const MAX_PAGE_EVENTS = 1_000;
 /** Streams one request follows: each event brings the cursors of all, 20 bytes or so each. */
@@ -167,7 +167,7 @@ export const eventsQuery = z.object({
     .describe('Cursor: the last seq already seen, or the last `id` of an event stream. By default from the start.'),
   lastEventId: z.string().optional().describe('Another name of `after`, as EventSource polyfills send it.'),
   limit: queryInt(1, MAX_PAGE_EVENTS).describe('Events in a JSON page, or fewer where they are large; 100 by default.'),
-  wait: queryInt(0, MAX_WAIT_S).describe('How long a JSON page may wait for its first event, s.'),
+  wait: queryInt(0, MAX_WAIT_S).describe('How long a JSON page may wait for its first event, in seconds.'),
   token: z.string().optional().describe('The token, for clients that cannot set headers.'),
 });
 

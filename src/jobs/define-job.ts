@@ -36,7 +36,7 @@ export interface JobContext<E extends JobEvent = JobEvent> {
   /**
    * Appends an event to the job's stream. Await it: it waits while buffers are full. As with all calls of a
    * context, a rejection that is not awaited goes to the job's log; what an `async` callback makes of it is yours.
-   * @throws OncefleetError EVENT_INVALID (alone; the stream goes on), LEASE_LOST, STREAM_CLOSED
+   * @throws OncefleetError EVENT_INVALID (alone; the stream continues), LEASE_LOST, STREAM_CLOSED
    */
   emit(event: E): Promise<void>;
   /**
@@ -71,9 +71,9 @@ export interface JobContext<E extends JobEvent = JobEvent> {
 
 export interface Backoff {
   type: 'fixed' | 'exponential';
-  /** Delay before the second attempt, ms. */
+  /** Delay before the second attempt, in milliseconds. */
   delayMs: number;
-  /** Longest delay, ms; default 5 minutes. */
+  /** Longest delay, in milliseconds; default 5 minutes. */
   maxDelayMs?: number;
   /** Share of the delay that is random, 0 to 1; default 0.2. */
   jitter?: number;
@@ -83,11 +83,11 @@ export interface JobPolicy {
   /** Attempts that may end in an error before the job fails. Crashes and interruptions do not count. Default 3. */
   attempts: number;
   backoff: Backoff;
-  /** Longest one attempt may run, ms; default none. */
+  /** Longest one attempt may run, in milliseconds; default none. */
   timeoutMs?: number;
-  /** Longest from enqueue to a terminal state, ms; default none. */
+  /** Longest from enqueue to a terminal state, in milliseconds; default none. */
   deadlineMs?: number;
-  /** Overrides of the fleet's lease times, ms. */
+  /** Overrides of the fleet's lease times, in milliseconds. */
   lease?: { ttlMs: number };
   /** Overrides the fleet's `maxCrashes`. */
   maxCrashes?: number;
@@ -109,7 +109,7 @@ export interface JobPolicy {
   /**
    * What a later attempt does with the events of those before it: readers discard what came
    * after the last checkpoint (everything, without one), or keep all of it (`continue`) and the
-   * handler goes on from `ctx.previous`. Default `restart`.
+   * handler continues from `ctx.previous`. Default `restart`.
    */
   onRetry: 'restart' | 'continue';
 }

@@ -6,7 +6,7 @@
 import type { EventEmitter } from 'node:events';
 import type { Logger } from '../log.ts';
 import { isSharded, onMessage, onSubscribable, type RedisConnection, subscribe, unsubscribe } from '../redis/pubsub.ts';
-import { type BatchMessage, decodeBatchMessage, SILENT_END } from './message.ts';
+import { type BatchMessage, decodeBatchMessage, EVENTLESS_END } from './message.ts';
 import { type LiveKey, openBatch, openEndings } from './seal.ts';
 
 /**
@@ -16,7 +16,7 @@ import { type LiveKey, openBatch, openEndings } from './seal.ts';
  */
 const UNSEALED_LOOK_MS = 250;
 
-/** How often unsealed messages are warned of, ms. */
+/** How often unsealed messages are warned of. */
 const UNSEALED_WARN_MS = 60_000;
 
 /** A subscription that Redis refused (a slot on the move, a node going away) is asked for again after this long. */
@@ -33,7 +33,7 @@ export function streamChannel(prefix: string, streamId: string): string {
 }
 
 /**
- * Where the ends of silent jobs are announced, many in a message: a message each would cost Redis
+ * Where the ends of eventless jobs are announced, many in a message: a message each would cost Redis
  * and the worker as much as the rest of such a job's journal.
  */
 export function endingsChannel(prefix: string): string {
@@ -192,7 +192,7 @@ export class ChannelHub {
         const ended = this.#channels.get(streamChannel(this.#prefix, streamId));
         if (ended === undefined) continue;
         if (ids === undefined) this.#lookSoon(ended);
-        else for (const listener of [...ended.listeners]) listener.onBatch(SILENT_END);
+        else for (const listener of [...ended.listeners]) listener.onBatch(EVENTLESS_END);
       }
       return;
     }
@@ -216,7 +216,7 @@ export class ChannelHub {
     if (now - this.#warnedAt > UNSEALED_WARN_MS) {
       this.#warnedAt = now;
       this.#log.warn(
-        'live message without a valid seal: not shown, the journal is read; is an older build running, or who else can publish on this Redis?',
+        'live message without a valid seal: not shown, the journal is read; is an older build running, or can somebody else publish on this Redis?',
       );
     }
     channel.look ??= setTimeout(() => {

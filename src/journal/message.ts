@@ -25,7 +25,7 @@ export interface BatchMessage {
  * A batch to announce to followers.
  *
  * `events`: as it was committed. `ahead`: before its commit. `pointer`: committed, and its
- * events were sent ahead (or are in the row, of a silent job).
+ * events were sent ahead (or are in the row, of an eventless job).
  */
 export interface Announcement {
   batch: EventBatch;
@@ -68,8 +68,8 @@ export function decodeBatchMessage(text: string): BatchMessage | undefined {
   return { firstSeq: first, lastSeq: last, fence, end, committed, events, length: MESSAGE_OVERHEAD + text.length };
 }
 
-/** The end of a silent job, for listeners: its terminal event is in its row. */
-export const SILENT_END: BatchMessage = Object.freeze({
+/** The end of an eventless job, for listeners: its terminal event is in its row. */
+export const EVENTLESS_END: BatchMessage = Object.freeze({
   firstSeq: 0,
   lastSeq: 0,
   fence: 0,

@@ -60,7 +60,7 @@ export function requireKept(state: StreamState, from: number): void {
   if (from < Math.min(state.nextSeq, state.keptFrom)) throw expired(state.streamId, from, state.keptFrom);
 }
 
-/** The event that a silent job's stream consists of; `undefined`: the job was redriven meanwhile. */
+/** The event that an eventless job's stream consists of; `undefined`: the job was redriven meanwhile. */
 async function readRowTerminal(
   db: Kysely<Database>,
   { streamId, fence, immediate }: StreamState,

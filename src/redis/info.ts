@@ -13,7 +13,7 @@ type Callback = (err: Error | null, info?: string) => void;
 export function allowWithoutInfo(redis: RedisConnection): void {
   if (redis instanceof Cluster) redis.on('+node', (node: Redis) => allowWithoutInfo(node));
   const info = redis.info.bind(redis) as (...args: string[]) => Promise<string>;
-  // Nothing but INFO tells one run of a server from the next: each connection might lead to another.
+  // Nothing but INFO tells one start of a server from the next: each connection might lead to another.
   let run = randomUUID();
   redis.on('close', () => {
     run = randomUUID();

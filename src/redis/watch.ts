@@ -14,10 +14,10 @@ import type { Logger } from '../log.ts';
 import type { RedisConnection } from './pubsub.ts';
 import { refusalOf } from './refusals.ts';
 
-/** How often a refused runtime asks whether it still is, ms. */
+/** How often a refused runtime asks whether it still is. */
 const PROBE_EVERY_MS = 1_000;
 
-/** The pause after the first time that connections were made anew for nothing doubles up to this, ms. */
+/** The pause after the first time that connections were made anew for nothing doubles up to this. */
 const LONGEST_PAUSE_MS = 5_000;
 
 /** ioredis: make the connection anew, and send the refused command again then. It had no effect. */

@@ -11,10 +11,10 @@
  * and one that has waited too long goes back to its queue.
  */
 
-/** Handlers that take longer than this on average need no job in reserve, ms. */
+/** Handlers that take longer than this on average need no job in reserve. */
 const SHORT_MS = 20;
 
-/** A job that has waited so long for a slot goes back to its queue, ms. */
+/** A job that has waited this long for a slot goes back to its queue. */
 const MAX_WAIT_MS = 100;
 
 /** Jobs in reserve for each slot: one is being fetched while the outcome of one is committed. */

@@ -156,7 +156,7 @@ export function attemptEvent(claimed: ClaimedJob, attempt: number, onRetry: JobP
   };
 }
 
-/** Its processor deferred the job, and goes on where it was: the same attempt, of which the stream says nothing. */
+/** Its processor deferred the job, and continues where it was: the same attempt, of which the stream says nothing. */
 export function isContinued(claimed: ClaimedJob): boolean {
   return claimed.lastOutcome === 'deferral';
 }

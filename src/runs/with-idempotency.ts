@@ -74,7 +74,7 @@ const fleetSchema = z.strictObject({
 /** How long `close()` waits for the outcomes of the handlers it interrupts, in ms. */
 const CLOSE_WAIT_MS = 5_000;
 
-/** How long a delivery to a processor that was closed waits for another worker, ms. */
+/** How long a delivery to a processor that was closed waits for another worker. */
 const CLOSED_WAIT_MS = 5_000;
 
 /** A processor for `new Worker(queue, processor)`, of whichever copy of BullMQ. */

@@ -10,7 +10,7 @@ import { isTransient } from '../db/transient.ts';
 import type { LeaseKeeper } from '../leases/keeper.ts';
 import type { Logger } from '../log.ts';
 
-/** While Postgres is unreachable, ms: the pause doubles from the first to the second. */
+/** While Postgres is unreachable: the pause doubles from the first to the second. */
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 2_000;
 

@@ -2,7 +2,7 @@ import type { EventEmitter } from 'node:events';
 import type { Logger } from '../log.ts';
 import { isSharded, onMessage, onSubscribable, publish, type RedisConnection, subscribe } from '../redis/pubsub.ts';
 
-/** After a subscription that Redis did not confirm, ms. */
+/** After a subscription that Redis did not confirm. */
 const RESUBSCRIBE_MS = 1_000;
 
 /** A job that a worker has left to others, because it does not know its name. */

@@ -30,10 +30,10 @@ import { within } from '../util/with-timeout.ts';
 /** The field of a queue's `meta` hash that has the id of its pause. */
 const MARK = 'oncefleet:pause';
 
-/** How long Redis may take for one queue while the lock is held, ms. */
+/** How long Redis may take for one queue while the lock is held. */
 const REDIS_WAIT_MS = 5_000;
 
-/** Postgres takes the lock from a process that is silent for so long, ms. */
+/** Postgres takes the lock from a process that has sent nothing for this long. */
 const IDLE_LIMIT_MS = 10_000;
 
 /** Pauses looked at; more queues than a fleet has. */

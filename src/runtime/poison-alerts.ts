@@ -14,7 +14,7 @@ import { isTransient } from '../db/transient.ts';
 import type { Logger } from '../log.ts';
 import { within } from '../util/with-timeout.ts';
 
-/** How long a hook is waited for, ms: clients of paging services give up by then. Less than `ALERT_HOLD_MS`. */
+/** How long a hook is waited for: clients of paging services give up by then. Less than `ALERT_HOLD_MS`. */
 const CALL_LIMIT_MS = 20_000;
 
 /** Calls under way at once in one process; more wait in the table: hooks that hang must not pile up. */
@@ -23,10 +23,10 @@ const MAX_CALLS_AT_ONCE = 20;
 /** An alert is given up after so many calls: with an hour between the later ones, about a day. */
 const MAX_CALLS = 30;
 
-/** Between two looks, ms, where there is no reconciler whose pause to keep. */
+/** Between two looks, where there is no reconciler whose pause to keep. */
 const LOOK_MS = 5_000;
 
-/** How long `close()` waits for hooks, ms: what has not resolved by then is called again elsewhere. */
+/** How long `close()` waits for hooks: what has not resolved by then is called again elsewhere. */
 const CLOSE_WAIT_MS = 2_000;
 
 /** Of a definition, what its alerts need. */

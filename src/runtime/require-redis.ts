@@ -8,7 +8,7 @@ import { OncefleetError } from '../errors.ts';
 import { refusalOf } from '../redis/refusals.ts';
 import { within } from '../util/with-timeout.ts';
 
-/** How long all questions together may take, ms. */
+/** How long all questions together may take. */
 const ASK_LIMIT_MS = 5_000;
 
 /** The oldest with everything that BullMQ and we send. */

@@ -42,7 +42,7 @@ import { PoisonAlerts } from './poison-alerts.ts';
 import { requireRedis } from './require-redis.ts';
 import { Transitions } from './transitions.ts';
 
-/** How long a health check waits for each service, ms. */
+/** How long a health check waits for each service. */
 const HEALTH_WAIT_MS = 2_000;
 
 export interface RuntimeOptions {
@@ -59,17 +59,17 @@ export interface RuntimeOptions {
   log?: Logger;
   /** Postgres connections. Default 10. */
   databasePoolSize?: number;
-  /** How long a silent worker keeps a job, ms. Default 60,000. */
+  /** How long a worker without a heartbeat keeps a job, in milliseconds. Default 60,000. */
   leaseTtlMs?: number;
-  /** How often leases are renewed, ms. Default a third of the TTL. */
+  /** How often leases are renewed, in milliseconds. Default a third of the TTL. */
   heartbeatMs?: number;
-  /** An event loop blocked longer loses its leases, ms. Default 600,000. */
+  /** An event loop blocked longer loses its leases, in milliseconds. Default 600,000. */
   maxBlockMs?: number;
   /** More crashes than this poison a job. Default 5. */
   maxCrashes?: number;
-  /** How long an outcome is kept for its key, ms. Default 24 h. */
+  /** How long an outcome is kept for its key, in milliseconds. Default 24 h. */
   resultTtlMs?: number;
-  /** How long the journal waits for company, ms. Default 5. */
+  /** How long the journal waits for company, in milliseconds. Default 5. */
   lingerMs?: number;
 }
 

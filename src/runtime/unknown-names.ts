@@ -9,7 +9,7 @@ const FIRST_WAIT_MS = 250;
 /** The longest, in ms, where no worker with room knows the name (`left-jobs.ts`). */
 const LONGEST_WAIT_MS = 30_000;
 
-/** A name that no worker has known for so long is a mistake and no deploy, in ms. */
+/** A name that no worker has known for this long is a mistake and no deploy. */
 export const UNKNOWN_ALERT_MS = 24 * 3600 * 1000;
 
 /** Names that were told of; what is forgotten is told again. */

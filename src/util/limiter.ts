@@ -17,7 +17,7 @@ export class Limiter {
     if (this.#running < this.#atOnce) this.#running++;
     else {
       if (this.#waiting.length >= this.#maxWaiting) throw this.#refusal();
-      // Who lets go hands its place over.
+      // A task that ends hands its place over.
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
     try {

@@ -28,15 +28,15 @@ export interface FleetOptions extends RuntimeOptions {
   jobs: readonly AnyJobDefinition[];
   /** Jobs run at once, per queue. Default 10. */
   concurrency?: number;
-  /** How often the reconciler looks, ms. Default 5,000. */
+  /** How often the reconciler looks, in milliseconds. Default 5,000. */
   reconcileMs?: number;
-  /** How long after its end a job keeps its events, ms; Infinity: as long as the job. Default 7 days. */
+  /** How long after its end a job keeps its events, in milliseconds; Infinity: as long as the job. Default 7 days. */
   streamRetentionMs?: number;
-  /** How long after its end a job is kept, ms; Infinity: for good. Default 30 days. */
+  /** How long after its end a job is kept, in milliseconds; Infinity: for good. Default 30 days. */
   jobRetentionMs?: number;
-  /** How often finished streams are folded and old jobs removed, ms; 0: only by `sweep()`. Default 60,000. */
+  /** How often finished streams are folded and old jobs removed, in milliseconds; 0: only by `sweep()`. Default 60,000. */
   sweepMs?: number;
-  /** How long `close()` lets running jobs go on before it interrupts them, ms. Default 25,000. */
+  /** How long `close()` lets running jobs continue before it interrupts them, in milliseconds. Default 25,000. */
   shutdownMs?: number;
 }
 
@@ -57,7 +57,7 @@ export interface Fleet extends JobClient {
   /** Tenants whose retention is not the fleet's. */
   retentionPolicies(): Promise<TenantPolicy[]>;
   /**
-   * Sets how long a tenant's finished jobs are kept, ms; Infinity: for good, null: as the fleet says.
+   * Sets how long a tenant's finished jobs are kept, in milliseconds; Infinity: for good, null: as the fleet says.
    *
    * @throws InputInvalidError
    */

@@ -5,7 +5,7 @@
 import { Worker } from 'bullmq';
 import type { RedisConnection } from '../redis/pubsub.ts';
 
-/** The first pause after a refusal, ms. It doubles with each one in a row. */
+/** The first pause after a refusal. It doubles with each one in a row. */
 const FIRST_PAUSE_MS = 100;
 
 const LONGEST_PAUSE_MS = 2_000;

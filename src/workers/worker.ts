@@ -30,21 +30,21 @@ export interface FleetWorker {
 const KEEP_FAILED = { age: 7 * 24 * 3600, count: 50_000 };
 
 /**
- * How often one of the workers looks for jobs whose BullMQ lock ran out, ms. It adds to the
+ * How often one of the workers looks for jobs whose BullMQ lock ran out. It adds to the
  * time a dead worker's job waits beyond its lease; a look is one script call a queue.
  */
 const STALLED_LOOK_MS = 500;
 
-/** How long BullMQ waits before it tries again what Redis did not take, ms. */
+/** How long BullMQ waits before it tries again what Redis did not take. */
 const REDIS_RETRY_MS = 1_000;
 
-/** How long a worker that starts waits until the pauses of its queues are in Redis, ms. */
+/** How long a worker that starts waits until the pauses of its queues are in Redis. */
 const PAUSES_WAIT_MS = 2_000;
 
-/** With nothing running any more, BullMQ gets this long to say goodbye to Redis, ms. */
+/** With nothing running any more, BullMQ gets this long to say goodbye to Redis. */
 const FAREWELL_MS = 3_000;
 
-/** After an interrupt, handlers get this long before their process lets go of them, ms. */
+/** After an interrupt, handlers get this long before their process lets go of them. */
 const INTERRUPT_WAIT_MS = 7_000;
 
 const closeSchema = z.strictObject({
@@ -141,7 +141,7 @@ function startQueue(
     stalledInterval: STALLED_LOOK_MS,
     // BullMQ's own 15 s, after a command that found Redis unreachable, would be most of an outage's cost.
     runRetryDelay: REDIS_RETRY_MS,
-    // A frozen worker keeps the wake-up of the next job to itself for so long, s.
+    // A frozen worker keeps the wake-up of the next job to itself for this long, in seconds.
     drainDelay: 1,
     removeOnFail: KEEP_FAILED,
     // A stall is a delivery like any other; the row counts crashes.

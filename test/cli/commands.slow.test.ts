@@ -206,7 +206,7 @@ describe('enqueue', () => {
     const gate = join(folder, 'gate-timeout');
     const { code, stderr } = await run(['enqueue', 'gated', JSON.stringify({ gate }), '--wait', '--timeout', '500ms']);
     expect(stderr).toMatch(
-      /error WAIT_TIMEOUT: Job [0-9a-f-]{36} has not ended within 500 ms and goes on\. Follow it: oncefleet follow/,
+      /error WAIT_TIMEOUT: Job [0-9a-f-]{36} has not ended within 500 ms and continues\. Follow it: oncefleet follow/,
     );
     expect(code).toBe(7);
     await writeFile(gate, '');
@@ -381,7 +381,7 @@ describe('ingest and ask', () => {
     follower.kill('SIGINT');
     expect(await follower.ended).toMatchObject({
       code: 130,
-      stderr: `Stopped following; job ${id} goes on. Follow it: oncefleet follow ${id} --after 0\n`,
+      stderr: `Stopped following; job ${id} continues. Follow it: oncefleet follow ${id} --after 0\n`,
     });
     await writeFile(gate, '');
     expect(await run(['follow', id, '--after', '0'])).toMatchObject({ code: 0 });
@@ -392,7 +392,7 @@ test('ask says how to see its text again, and --cancel-on-exit cancels', async (
   const ask = ['ask', 'Where are apples stored?', '-c', 'answers', '--timeout', '1ms'];
   const plain = await run(ask);
   expect(plain).toMatchObject({ code: 7, stdout: '' });
-  const again = /goes on\. Follow it: oncefleet (follow \S+ --text)$/m.exec(plain.stderr)?.[1];
+  const again = /continues\. Follow it: oncefleet (follow \S+ --text)$/m.exec(plain.stderr)?.[1];
   expect((await run((again as string).split(' '))).stdout).toContain('cellar');
   const cancelled = await run([...ask, '--cancel-on-exit']);
   expect(cancelled.code).toBe(7);

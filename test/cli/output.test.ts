@@ -330,7 +330,7 @@ describe('an answer', () => {
     const events = [delta(0, 'One '), attempt(1, { resumed: true, from: 1 }), delta(2, 'two')];
     const { stdout, stderr } = await view(false, events, { text: 'One two' }, true);
     expect(stdout).toBe('One two\n');
-    expect(stderr).toBe('-- Attempt 2 (its worker was lost): it goes on --\n');
+    expect(stderr).toBe('-- Attempt 2 (its worker was lost): it continues --\n');
   });
 
   test('in a pipe is the last attempt alone', async () => {

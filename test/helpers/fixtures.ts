@@ -109,7 +109,7 @@ export async function refusePoison(db: Kysely<Database>): Promise<void> {
       add constraint wholesome check (events::text not like '%poison%')`.execute(db);
 }
 
-/** Backdates a lease, as if its owner had been silent for longer than its TTL. */
+/** Backdates a lease, as if its owner had sent no heartbeat for longer than its TTL. */
 export async function expireLease(db: Kysely<Database>, id: string): Promise<void> {
   await db
     .updateTable('jobs')

@@ -78,7 +78,7 @@ describe('a thousand followers that come and go', () => {
       return events.length;
     });
     await s.live();
-    // Its own, and the one where the ends of all silent jobs are told.
+    // Its own, and the one where the ends of all eventless jobs are told.
     expect(await subscribedChannels(s)).toHaveLength(2);
     const [, subscribers] = (await s.publisher.pubsub('NUMSUB', `${s.prefix}:stream:${s.id}`)) as [string, number];
     expect(subscribers).toBe(1);

@@ -44,7 +44,7 @@ describe('a follower', () => {
     expect(s.hub.size).toBe(0);
   });
 
-  it('of a silent job hears of its end on the channel of all endings', async () => {
+  it('of an eventless job hears of its end on the channel of all endings', async () => {
     const s = await stage();
     const following = s.follow();
     await s.live();

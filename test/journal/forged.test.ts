@@ -40,7 +40,7 @@ const forgeries: Record<string, Forge> = {
   'an end': (s, next) => s.forge(`${head(next, next, { end: true })}\n{"type":"end","result":666}`),
   'an end without an event': (s, next) => s.forge(head(next, next, { end: true })),
   'an end before': (s, next) => s.forge(head(Math.max(next - 1, 0), Math.max(next - 1, 0), { end: true })),
-  'an end of a silent job': (s) => s.publisher.publish(endingsChannel(s.prefix), s.id),
+  'an end of an eventless job': (s) => s.publisher.publish(endingsChannel(s.prefix), s.id),
   'many ends': (s) =>
     s.publisher.publish(endingsChannel(s.prefix), [...Array.from({ length: 100 }, uuidV7), s.id].join(',')),
   'a seal of another key': (s, next) =>
@@ -98,7 +98,7 @@ it('a message without a seal, as an older build publishes it, has readers look a
   expect(s.seqs()).toEqual(upTo(3));
 });
 
-it('a follower of a silent job whose end an older build announces looks at the journal soon', async () => {
+it('a follower of an eventless job whose end an older build announces looks at the journal soon', async () => {
   const s = await stageOn(file, { headCheckMs: 600_000, pollMs: 600_000 });
   const following = s.follow();
   await s.live();

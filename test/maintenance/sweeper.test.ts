@@ -477,7 +477,7 @@ describe('retention', () => {
     expect((await followers.readPage(stream.id, 'default', 3, 10)).events.map(({ seq }) => seq)).toEqual([4, 5]);
   });
 
-  it('has nothing to remove of the stream of a silent job, whose end is in its row', async () => {
+  it('has nothing to remove of the stream of an eventless job, whose end is in its row', async () => {
     const id = await insertJob(file.db, { id: uuidV7(Date.now() - 8 * DAY) });
     await claimFree(file.db, id);
     const stream = createTestFleet(file.url, []);

@@ -193,7 +193,7 @@ async function read(events: AsyncIterable<StreamEvent>): Promise<{ steps: unknow
 async function expectOneStory(fleet: Fleet, id: string, how: How): Promise<void> {
   const { texts } = await read(fleet.follow(id));
   const journal = await journalOf(file.db, id);
-  // The terminal event of a silent job is kept in its row.
+  // The terminal event of an eventless job is kept in its row.
   if (journal.length > 0) expect(journal.map(({ event }) => event)).toEqual(texts.map((text) => JSON.parse(text)));
   expect(await effectsOf(id)).toBe(how === 'complete' ? 1 : 0);
   const record = await fleet.get(id);

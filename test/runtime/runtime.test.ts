@@ -49,7 +49,7 @@ describe('an outcome', () => {
     expect(announced).toEqual([{ batch: end.batch, end: true }]);
   });
 
-  it('of a silent job is announced, with nothing but that it is there to be read', async () => {
+  it('of an eventless job is announced, with nothing but that it is there to be read', async () => {
     const { runtime, endings } = createRuntime();
     const id = await claimed();
     expect(await runtime.transitions.settle(settlement(id, 1), CLAIMED)).toBe(true);

@@ -7,7 +7,7 @@ const CHUNK = 1_000;
 
 /**
  * pg-boss as it is fastest: one worker that fetches `concurrency` jobs a statement, runs
- * them together, completes them in another, and goes on at once while batches come back full.
+ * them together, completes them in another, and continues at once while batches come back full.
  */
 export const pgBoss: Subject = {
   name: 'pg-boss',

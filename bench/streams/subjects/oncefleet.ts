@@ -54,7 +54,7 @@ export const oncefleet: Subject = {
   },
 };
 
-/** The same, with handlers that want each 16 events durable before they go on. */
+/** The same, with handlers that want each 16 events durable before they continue. */
 export const oncefleet16: Subject = {
   ...oncefleet,
   name: 'oncefleet-16',

@@ -19,7 +19,7 @@ import { retryAll, retryOne } from './retry.ts';
 import type { QueueSet } from './sets.ts';
 import { updateData } from './update-data.ts';
 
-/** Pause between two looks for queues that rows name, while somebody looks at the board, ms. */
+/** Pause between two looks for queues that rows name, while somebody looks at the board. */
 const LOOK_FOR_QUEUES_MS = 10_000;
 
 export interface Operator {
@@ -45,7 +45,7 @@ export interface Operator {
   removeAll(queue: Queue, sets: readonly QueueSet[]): Promise<void>;
   /**
    * Removes a queue from Redis; its jobs that wait are cancelled, also those that Redis has lost.
-   * What runs goes on, and is looked after by its row. The queue stays paused.
+   * What runs continues, and is looked after by its row. The queue stays paused.
    *
    * @throws Error of BullMQ: there are active jobs, and no `force`
    */

@@ -57,7 +57,7 @@ export async function removeAll(host: OperatorHost, queue: Queue, sets: readonly
   }
 }
 
-/** @returns how many stay: locked by a worker, or the next run of a scheduler */
+/** @returns how many stay: locked by a worker, or the next job of a scheduler */
 async function removeFromBull(queue: Queue, jobs: readonly Job[]): Promise<number> {
   const removed = await Promise.all(
     jobs.map((job) =>

@@ -3,9 +3,9 @@ import type { Database } from '../schema.ts';
 import type { AttemptOutcome } from './states.ts';
 
 /** Postgres ends our transaction after its process has sent nothing for this time, so that no row stays locked longer. */
-export const SILENT_OWNER_MS = 10_000;
+export const IDLE_OWNER_MS = 10_000;
 
-export async function limitSilence(trx: Transaction<Database>, limitMs: number): Promise<void> {
+export async function limitIdleTime(trx: Transaction<Database>, limitMs: number): Promise<void> {
   await sql`select set_config('idle_in_transaction_session_timeout', ${String(limitMs)}, true)`.execute(trx);
 }
 

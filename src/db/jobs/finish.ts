@@ -6,7 +6,7 @@ import type { Database } from '../schema.ts';
 import { closeHeads } from '../streams/heads.ts';
 import { type EventBatch, segmentText } from '../streams/segments.ts';
 import { rowTerminalJson } from '../streams/terminal.ts';
-import { keepAttempt, limitSilence, SILENT_OWNER_MS } from './attempts.ts';
+import { IDLE_OWNER_MS, keepAttempt, limitIdleTime } from './attempts.ts';
 import { writeDropped } from './settle.ts';
 import { type AbandonReason, abandonReason, crashesOf, leaseHeld } from './states.ts';
 
@@ -48,7 +48,7 @@ export async function finishAbandoned(
   { resultTtlMs, maxCrashes, delivery, cancel = false }: FinishOptions,
 ): Promise<FinishedJob | undefined> {
   return db.transaction().execute(async (trx) => {
-    await limitSilence(trx, SILENT_OWNER_MS);
+    await limitIdleTime(trx, IDLE_OWNER_MS);
     const row = await lockUnfinished(trx, id, maxCrashes);
     if (row === undefined || row.held) return undefined;
     const reason = cancel ? 'cancel' : row.reason;

@@ -3,7 +3,7 @@ import type { Database } from '../schema.ts';
 import { reopenHead } from '../streams/heads.ts';
 import { segmentText } from '../streams/segments.ts';
 import { rowTerminalJson } from '../streams/terminal.ts';
-import { keepAttempt, limitSilence, SILENT_OWNER_MS } from './attempts.ts';
+import { IDLE_OWNER_MS, keepAttempt, limitIdleTime } from './attempts.ts';
 import type { AttemptOutcome, LastOutcome, TerminalStatus } from './states.ts';
 
 /**
@@ -18,7 +18,7 @@ export async function redriveJob(
   from: 'failed' | 'ended' = 'failed',
 ): Promise<{ queue: string; tenant: string; name: string; fence: number } | undefined> {
   return db.transaction().execute(async (trx) => {
-    await limitSilence(trx, SILENT_OWNER_MS);
+    await limitIdleTime(trx, IDLE_OWNER_MS);
     const row = await trx
       .selectFrom('jobs')
       .select([

@@ -37,24 +37,24 @@ export interface Settlement {
  */
 export async function settleJobs(db: Kysely<Database>, given: readonly Settlement[]): Promise<Set<Settlement>> {
   const settlements = given.toSorted(byId);
-  const silent = settlements.filter(({ status, batch }) => status === 'completed' && batch === undefined);
-  if (silent.length === 0) return settleAny(db, settlements);
-  const accepted = await settleSilent(db, silent);
-  if (silent.length === settlements.length) return accepted;
+  const eventless = settlements.filter(({ status, batch }) => status === 'completed' && batch === undefined);
+  if (eventless.length === 0) return settleAny(db, settlements);
+  const accepted = await settleEventless(db, eventless);
+  if (eventless.length === settlements.length) return accepted;
   return accepted.union(
     await settleAny(
       db,
-      settlements.filter((settlement) => !silent.includes(settlement)),
+      settlements.filter((settlement) => !eventless.includes(settlement)),
     ),
   );
 }
 
 /** Completes runs that have emitted nothing: their streams have no head, and get none. */
-async function settleSilent(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
+async function settleEventless(db: Kysely<Database>, settlements: readonly Settlement[]): Promise<Set<Settlement>> {
   const statement = db.isTransaction ? unnamed : named;
   const result = await db.executeQuery(
     statement<{ id: string; fence: number }>(
-      'settle_silent',
+      'settle_eventless',
       `with want as (
         select id::uuid, fence, result_ttl_ms, result, ended_at
         from unnest($1::text[], $2::bigint[], $3::float8[], $4::text[], $5::int[])

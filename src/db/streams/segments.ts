@@ -176,7 +176,7 @@ export async function findStreamStates(
   );
 }
 
-/** The result of a silent job, which is its stream; `undefined` if it is no longer completed. */
+/** The result of an eventless job, which is its stream; `undefined` if it is no longer completed. */
 export async function findRowResult(
   db: Kysely<Database>,
   streamId: string,
@@ -191,7 +191,7 @@ export async function findRowResult(
 
 /**
  * What one read brings at most, bytes as stored: a reader keeps it while its client reads nothing. Texts of models
- * are compressed to a third or so, and what Postgres makes of a run of one letter is 90 times smaller.
+ * are compressed to a third or so, and what Postgres makes of one letter repeated is 90 times smaller.
  */
 const MAX_READ_BYTES = 64 * 1024;
 

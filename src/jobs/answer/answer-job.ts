@@ -75,13 +75,13 @@ type AnswerEvent =
 
 export interface AnswerJobOptions {
   model: ModelSettings | undefined;
-  /** Pause between the words of the built-in extractive answerer, ms. */
+  /** Pause between the words of the built-in extractive answerer, in milliseconds. */
   answerPaceMs: number;
   /** For tests and proxies; default the platform's. */
   fetch?: typeof globalThis.fetch | undefined;
 }
 
-/** An attempt after the first goes on where the text of those before it ends: what they wrote is not paid again. */
+/** An attempt after the first continues where the text of those before it ends: what they wrote is not paid again. */
 export function createAnswerJob(
   options: AnswerJobOptions,
 ): JobDefinition<AnswerInput, AnswerResult, AnswerEvent, z.input<typeof answerInput>> {
@@ -97,7 +97,7 @@ export function createAnswerJob(
 
 /**
  * What an answer is made from, kept as the job's checkpoint: a later attempt rests on the same sources, whatever has
- * become of the collection, or it could not go on with the text.
+ * become of the collection, or it could not continue with the text.
  */
 const planSchema = z.object({
   sources: z.array(sourceSchema),

@@ -75,7 +75,7 @@ interface Piece {
   kind: Exclude<Block['kind'], 'heading'>;
   /** At most `MAX_CHUNK_LENGTH`. */
   text: string;
-  /** Goes on from the piece before: joined by this instead of a blank line. */
+  /** Continues from the piece before: joined by this instead of a blank line. */
   joint?: string;
 }
 

@@ -140,7 +140,7 @@ function endOfFence(lines: readonly string[], start: number): number {
   return Math.min(at + 1, lines.length);
 }
 
-/** A list goes on over blank lines as long as items or indented lines follow; fences in it are skipped whole. */
+/** A list continues over blank lines as long as items or indented lines follow; fences in it are skipped whole. */
 function endOfList(lines: readonly string[], start: number): number {
   let at = start;
   let end = start;

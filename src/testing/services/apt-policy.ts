@@ -37,14 +37,14 @@ export async function forbidServices(path = APT_POLICY): Promise<{ whileRuns(pid
   };
 }
 
-/** Removes a policy that a run of ours has left, if that run is gone; never anybody else's. */
+/** Removes a policy that a process of ours has left, if that process is gone; never anybody else's. */
 export function removeStalePolicy(path = APT_POLICY): void {
   const pid = OURS.exec(read(path) ?? '')?.[1];
   if (pid === undefined || isAlive(Number(pid))) return;
   try {
     rmSync(path, { force: true });
   } catch {
-    // Not root any more: the run that can will do it.
+    // Not root any more: the process that can will do it.
   }
 }
 

@@ -29,7 +29,7 @@ export interface Services {
   /** Absent when the URL was given. */
   readonly postgres: PrivatePostgres | undefined;
   readonly redis: PrivateRedis | undefined;
-  /** For logs and other files of this run; goes with it, unless lasting. Absent when both URLs were given. */
+  /** For logs and other files of these servers; removed with them, unless lasting. Absent when both URLs were given. */
   readonly folder: string | undefined;
   /** Stops what was started here. Idempotent. */
   stop(): Promise<void>;

@@ -131,7 +131,7 @@ async function canHoldData(folder: string, identity: Identity | undefined): Prom
   return canReach(identity, data, 'write');
 }
 
-/** Postgres's data in the folder of a run. */
+/** Postgres's data in the folder of one process. */
 export function dataFolder(folder: string): string {
   return join(folder, 'postgres');
 }

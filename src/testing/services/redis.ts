@@ -155,7 +155,7 @@ function answers(port: number, password: string): Promise<boolean> {
 }
 
 async function findProgram(options: RedisOptions): Promise<string> {
-  // Also where Redis is there by now: the run that installed it may have been killed.
+  // Also where Redis is there by now: the process that installed it may have been killed.
   if (options.install) removeStalePolicy();
   const program =
     findOnPath('redis-server', 'valkey-server') ?? (options.install ? await installWithApt(options.say) : undefined);

@@ -3,7 +3,7 @@
  *
  * A server that is busy or unreachable is asked again inside the attempt, for minutes if need be, as long as nothing
  * of the answer has come: that costs no attempt of the job, and nothing at most servers. Once there is text, a fault
- * ends the attempt, and the next one goes on after that text.
+ * ends the attempt, and the next one continues after that text.
  */
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';

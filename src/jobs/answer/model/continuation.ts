@@ -2,11 +2,11 @@
 
 /** Fewer equal letters are chance. In UTF-16 units. */
 const LEAST_OVERLAP = 12;
-/** As far back as a model begins when it goes on a little too early, and as much as must come to tell. */
+/** As far back as a model begins when it continues a little too early, and as much as must come to tell. */
 const MOST_OVERLAP = 200;
 
 /**
- * Models that are asked to go on often repeat the last words, and some begin the whole answer again. What is
+ * Models that are asked to continue often repeat the last words, and some begin the whole answer again. What is
  * there already is left out.
  */
 export class Continuation {

@@ -77,7 +77,7 @@ function fitHistory(history: readonly Message[], budget: number, count: CountTok
   return kept;
 }
 
-/** The text, or its beginning with a mark that it goes on. */
+/** The text, or its beginning with a mark that it continues. */
 function cut(text: string, tokens: number, count: CountTokens): string {
   const within = text.slice(0, Math.max(0, Math.floor(tokens * MAX_LENGTH_PER_TOKEN)));
   if (within.length === text.length && count(text) <= tokens) return text;
@@ -113,7 +113,7 @@ export function toMessages(question: ModelQuestion): ModelMessage[] {
     {
       role: 'user',
       content:
-        'Your answer was cut off there. Go on with the very next character: repeat nothing, explain nothing, and write only the rest of the answer.',
+        'Your answer was cut off there. Continue with the very next character: repeat nothing, explain nothing, and write only the rest of the answer.',
     },
   ];
 }

@@ -7,7 +7,7 @@
 import { createParser } from 'eventsource-parser';
 import { brokenOff } from './errors.ts';
 
-/** How long the usage is waited for once the answer is whole, ms. */
+/** How long the usage is waited for once the answer is whole. */
 const USAGE_WAIT_MS = 2_000;
 /** Of an answer that is no event stream: an error, or a page of HTML. In bytes. */
 const MAX_OTHER_BYTES = 65_536;

@@ -11,11 +11,11 @@ export default [
   },
   {
     name: 'channel-endings',
-    find: 'else for (const listener of [...ended.listeners]) listener.onBatch(SILENT_END);',
+    find: 'else for (const listener of [...ended.listeners]) listener.onBatch(EVENTLESS_END);',
     replace: '',
-    mechanism: 'the ends of silent jobs reach those who wait',
+    mechanism: 'the ends of eventless jobs reach those who wait',
     test: 'test/journal/follower.test.ts',
-    title: 'of a silent job hears of its end on the channel of all endings',
+    title: 'of an eventless job hears of its end on the channel of all endings',
   },
   {
     name: 'channel-confirmed-gap',
@@ -63,7 +63,7 @@ export default [
     replace: 'if (ids === undefined) continue;',
     mechanism: 'the ends that an older build announces have listeners look',
     test: 'test/journal/forged.test.ts',
-    title: 'of a silent job whose end an older build announces looks at the journal soon',
+    title: 'of an eventless job whose end an older build announces looks at the journal soon',
   },
   {
     name: 'seal-look',

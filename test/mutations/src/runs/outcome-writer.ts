@@ -13,7 +13,7 @@ export default [
     name: 'silent-terminal',
     find: 'const events = own === undefined || eventless ? sealed.events',
     replace: 'const events = own === undefined ? sealed.events',
-    mechanism: 'the terminal event of a silent job stays in its row',
+    mechanism: 'the terminal event of an eventless job stays in its row',
     test: 'test/journal/follower.test.ts',
     title: 'of a job that never emitted reads the terminal event from its row',
   },

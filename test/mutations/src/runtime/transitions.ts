@@ -37,9 +37,9 @@ export default [
     name: 'silent-announced',
     find: 'else if (end) endedWithoutEvents.push(id);',
     replace: '',
-    mechanism: 'the outcome of a silent job is announced too',
+    mechanism: 'the outcome of an eventless job is announced too',
     test: 'test/runtime/runtime.test.ts',
-    title: 'of a silent job is announced',
+    title: 'of an eventless job is announced',
   },
   {
     name: 'delivery-ends-poisoned',

@@ -13,7 +13,7 @@ export default [
     name: 'redrive-failure-seq',
     find: `.values({ stream_id: streamId, fence, next_seq: 1, state: 'open' })`,
     replace: `.values({ stream_id: streamId, fence, next_seq: 0, state: 'open' })`,
-    mechanism: 'the failure of a silent job keeps its seq in a redrive',
+    mechanism: 'the failure of an eventless job keeps its seq in a redrive',
     test: 'test/db/claim-table.test.ts',
     title: 'takes failed jobs only, resets the counters, and lets the fence and the stream go on',
   },

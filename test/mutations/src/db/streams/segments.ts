@@ -21,7 +21,7 @@ export default [
     name: 'state-row-terminal',
     find: 'const inRow = row.next_seq === null && isTerminalStatus(status);',
     replace: 'const inRow = (false as boolean) && isTerminalStatus(status);',
-    mechanism: 'the terminal event of a silent job is read from its row',
+    mechanism: 'the terminal event of an eventless job is read from its row',
     test: 'test/journal/follower.test.ts',
     title: 'of a job that never emitted reads the terminal event from its row',
   },
