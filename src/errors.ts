@@ -13,6 +13,8 @@ export const ERROR_CODES = {
   OUTPUT_INVALID: 'The handler returned something its output schema refuses.',
   JOB_NAME_UNKNOWN: 'No job of that name is registered.',
   JOB_NOT_FOUND: 'No job of that id in this tenant.',
+  COLLECTION_NOT_FOUND: 'No collection of that name in this tenant.',
+  DOCUMENT_NOT_FOUND: 'No document or chunk of that id or path in the collection.',
   JOB_NOT_FAILED: 'Only a failed job can be redriven.',
   ACTION_REFUSED: 'The state of the job or queue does not allow this.',
   KEY_INVALID: 'The idempotency key is empty, longer than 255 bytes or has control characters.',

@@ -1,6 +1,13 @@
 /** All of the library, with all that it rests on. `index.ts` is its face, which loads parts of it with their first call. */
 
 export type { JobClient } from './client/client.ts';
+export type {
+  ChunkRecord,
+  CollectionRecord,
+  Collections,
+  DocumentRecord,
+  PageOptions,
+} from './client/collections.ts';
 export type * from './client/types.ts';
 export { CONFIG_VARIABLES, type Config, type FleetSettings, fleetSettings, loadConfig } from './config.ts';
 export { checkSchema, migrate } from './db/migrate.ts';

@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { askCommand } from './ask.ts';
 import { cancelCommand } from './cancel.ts';
+import { collectionsCommand } from './collections.ts';
 import type { CliContext } from './context.ts';
 import { devCommand } from './dev.ts';
 import { doctorCommand } from './doctor.ts';
@@ -53,6 +54,7 @@ export function createProgram(context: CliContext, version: string): Command {
     enqueueCommand,
     ingestCommand,
     askCommand,
+    collectionsCommand,
     followCommand,
     statusCommand,
     cancelCommand,

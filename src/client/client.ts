@@ -10,6 +10,7 @@ import { parseOptions } from '../options.ts';
 import type { JobObserver } from '../runtime/observers.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { cancelJob } from './cancel.ts';
+import { type Collections, createCollections } from './collections.ts';
 import { enqueueJob } from './enqueue.ts';
 import { followJob, followJobBatches, readEvents } from './follow.ts';
 import { createHost } from './host.ts';
@@ -86,6 +87,8 @@ export interface JobClient {
   pauseQueue(name: string, options?: { by?: string }): Promise<void>;
   /** @throws InputInvalidError no such queue; OncefleetError SERVICE_MISSING Redis does not answer */
   resumeQueue(name: string): Promise<void>;
+  /** What `ingest` has written: collections, their documents and chunks. */
+  readonly collections: Collections;
   /** What Bull Board does to queues and jobs, of all tenants. */
   readonly operator: Operator;
   /**
@@ -141,6 +144,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     async resumeQueue(name) {
       await operator.resume(queueOf(runtime, byName, 'resumeQueue', name));
     },
+    collections: createCollections(host),
     operator,
     observe: (observer) => runtime.observers.observe(observer),
     health: () => runtime.health(),

@@ -185,12 +185,18 @@ export async function deleteMissingDocuments(
     .orderBy('path')
     .forUpdate()
     .execute();
-  if (locked.length > 0) {
-    const ids = locked.map(({ id }) => id);
-    await trx
-      .deleteFrom('documents')
-      .where('id', '=', sql<string>`any(${sql.val(ids)}::uuid[])`)
-      .execute();
-  }
+  await deleteDocuments(
+    trx,
+    locked.map(({ id }) => id),
+  );
   return locked.map(({ path }) => path);
+}
+
+/** Deletes documents with their chunks. The caller holds the locks on their rows. */
+export async function deleteDocuments(trx: Transaction<Database>, ids: readonly string[]): Promise<void> {
+  if (ids.length === 0) return;
+  await trx
+    .deleteFrom('documents')
+    .where('id', '=', sql<string>`any(${sql.val([...ids])}::uuid[])`)
+    .execute();
 }

@@ -17,6 +17,7 @@ import { createTokenAuth } from './auth.ts';
 import { BOARD_PATH, boardRoutes } from './board.ts';
 import { BODY_STALL_MS, createBodyParser } from './body.ts';
 import { createClientErrorHandler } from './client-errors.ts';
+import { collectionRoutes } from './collections.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
 import { createCors } from './cors.ts';
 import { enqueueRoute } from './enqueue-route.ts';
@@ -36,8 +37,8 @@ import { streamRoutes } from './stream-routes.ts';
 
 /** Proxies commonly cut connections that were quiet for 30 to 60 s. */
 const KEEPALIVE_MS = 15_000;
-/** Longest path parameter; a longer one than any id or name still gets its own error. */
-const MAX_PARAM_LENGTH = 500;
+/** Longest path parameter: the path of a document has up to 1,024 bytes, each of which may be percent-encoded. */
+const MAX_PARAM_LENGTH = 3_100;
 /** A caller's own id is kept if it is short and safe to log. */
 const REQUEST_ID = /^[\w.:/+=@-]{1,128}$/;
 const API_VERSION = '1';
@@ -163,6 +164,7 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
       await api.register(jobControlRoutes, { client });
       await api.register(redriveRoutes, { client, streams });
       await api.register(streamRoutes, { client, streams, keepaliveMs });
+      await api.register(collectionRoutes, { client });
       await api.register(multiStreamRoutes, { client, streams, keepaliveMs });
     },
     { prefix: '/v1' },

@@ -29,7 +29,7 @@ const timestamp = z.iso.datetime();
 const jobStatus = z.enum(JOB_STATUSES);
 
 /** Query numbers come as text; an empty one is no number, where `Number('')` would be 0. */
-const queryInt = (min: number, max: number) => {
+export const queryInt = (min: number, max: number) => {
   const error = `expected a whole number from ${min} to ${max}`;
   return z
     .string()

@@ -546,6 +546,17 @@ export const faults: readonly Fault[] = [
 
 /** Mutations that hold no promise against a death, by what they are for. */
 export const elsewhere: Readonly<Record<string, readonly string[]>> = {
+  'what a tenant sees of its collections (promise 10), in pages that have a bound (promise 13)': [
+    'catalog-cascade',
+    'catalog-page-bytes',
+    'catalog-page-first',
+    'catalog-tenant',
+    'collections-cursor',
+    'collections-id-then-path',
+    'collections-of-collection',
+    'collections-tenant',
+    'param-length',
+  ],
   'each event once, in order (promise 3), for a reader in the middle of a fold': ['read-folded'],
   'what a model server may do to an answer, and what it may cost': [
     'answer-begun',

@@ -2,6 +2,14 @@ import type { Change } from '../../mutation.ts';
 
 export default [
   {
+    name: 'param-length',
+    find: 'routerOptions: { maxParamLength: MAX_PARAM_LENGTH },',
+    replace: 'routerOptions: { maxParamLength: 500 },',
+    mechanism: 'a document is found by the longest path it may have',
+    test: 'test/http/collections.test.ts',
+    title: 'are found by their path and by their id: %s',
+  },
+  {
     name: 'openapi-once',
     find: 'document ??= Buffer.from(',
     replace: 'document = Buffer.from(',
