@@ -31,7 +31,7 @@ export interface ClientHost {
    *
    * @throws OncefleetError BUSY
    */
-  search<T>(read: (trx: Transaction<Database>) => Promise<T>, limitMs?: number): Promise<T>;
+  search<T>(read: (trx: Transaction<Database>) => Promise<T>): Promise<T>;
   /** The identity of the client's own database; looked up once. */
   findHome(): Promise<string | null>;
 }
@@ -49,18 +49,22 @@ export function createHost(runtime: Runtime, jobs: ReadonlyMap<string, AnyJobDef
     jobs,
     outcomes: new Outcomes({ db: kysely, hub: runtime.hub, log: runtime.log }),
     closed: false,
-    search: (read, limitMs = SEARCH_LIMIT_MS) =>
+    search: (read) =>
       searches.run(async () => {
         try {
           return await kysely.transaction().execute(async (trx) => {
-            await boundSearch(trx, limitMs);
+            await boundSearch(trx, SEARCH_LIMIT_MS);
             return read(trx);
           });
         } catch (cause) {
           if ((cause as { code?: unknown }).code !== QUERY_CANCELED) throw cause;
-          throw new OncefleetError('BUSY', `The search took longer than ${limitMs} ms; narrow it down, or try again`, {
-            cause,
-          });
+          throw new OncefleetError(
+            'BUSY',
+            `The search took longer than ${SEARCH_LIMIT_MS} ms; narrow it down, or try again`,
+            {
+              cause,
+            },
+          );
         }
       }),
     findHome() {

@@ -1,6 +1,7 @@
 /** Running failed jobs again: one, or all that match. */
 import { crashPoint } from '../crash-points.ts';
-import { findFailedJobs, findJob } from '../db/jobs/find.ts';
+import { findJob } from '../db/jobs/find.ts';
+import { type FailedFilter, type FailedJob, findFailedJobs } from '../db/jobs/search.ts';
 import type { TransitionMaker } from '../db/jobs/states.ts';
 import { toDispatchRow } from '../db/jobs/unfinished.ts';
 import { OncefleetError, toStoredFailure } from '../errors.ts';
@@ -12,8 +13,6 @@ import { waitForResult } from './results.ts';
 import type { RedriveManyOptions, RedriveManyResult } from './types.ts';
 
 const REDRIVE_AT_ONCE = 20;
-/** How long looking for the failed jobs of a tenant may take, which reads all its rows. */
-const FIND_LIMIT_MS = 30_000;
 const CANARY_TIMEOUT_MS = 600_000;
 
 export async function redriveJob(
@@ -42,7 +41,7 @@ export async function redriveMany(host: ClientHost, options: RedriveManyOptions 
   const { canary = 0, limit = MAX_REDRIVE, signal, name, code, withinMs } = options;
   const tenant = tenantOf(host, options);
   const filter = { tenant, name, code, withinMs: Number.isFinite(withinMs) ? withinMs : undefined };
-  const ids = await host.search((trx) => findFailedJobs(trx, filter, limit), FIND_LIMIT_MS);
+  const ids = await findLongestFailed(host, filter, { limit, signal });
   const result: RedriveManyResult = { matched: ids.length, redriven: 0, failedCanaries: [] };
   const redriveOne = async (id: string): Promise<boolean> => {
     signal?.throwIfAborted();
@@ -66,6 +65,29 @@ export async function redriveMany(host: ClientHost, options: RedriveManyOptions 
   if (result.failedCanaries.length > 0) return result;
   await inChunks(ids.slice(canary), redriveOne);
   return result;
+}
+
+/**
+ * All rows of the tenant are looked through, a page in a search of its own: between two of them others have their turn.
+ *
+ * @returns ids, longest failed first
+ */
+async function findLongestFailed(
+  host: ClientHost,
+  filter: FailedFilter,
+  { limit, signal }: { limit: number; signal: AbortSignal | undefined },
+): Promise<string[]> {
+  let found: FailedJob[] = [];
+  let after: string | undefined;
+  do {
+    signal?.throwIfAborted();
+    const page = await host.search((trx) => findFailedJobs(trx, filter, after));
+    found.push(...page.jobs);
+    // However many have failed, no more are held than are wanted and a page.
+    if (found.length > limit) found = found.sort((a, b) => a.finishedAt - b.finishedAt).slice(0, limit);
+    after = page.end;
+  } while (after !== undefined);
+  return found.sort((a, b) => a.finishedAt - b.finishedAt).map(({ id }) => id);
 }
 
 /** Another operator may have been faster: what is no longer failed is left alone. */

@@ -1,8 +1,16 @@
 /** Searches in a table with many rows of many tenants: what they read, and what happens when many search at once. */
-import { sql } from 'kysely';
+import { type RawBuilder, sql } from 'kysely';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
-import { boundSearch, type JobFilter, SCANNED_ROWS, searchJobs, searchStatement } from '../../src/db/jobs/search.ts';
+import {
+  boundSearch,
+  type FailedFilter,
+  failedStatement,
+  type JobFilter,
+  SCANNED_ROWS,
+  searchJobs,
+  searchStatement,
+} from '../../src/db/jobs/search.ts';
 import { toProblem } from '../../src/http/problem.ts';
 import { defineJob } from '../../src/index.ts';
 import { useDatabase } from '../helpers/fixtures.ts';
@@ -60,8 +68,7 @@ function nodesOf(plan: Plan): Plan[] {
 }
 
 /** What a statement does with the table of jobs. */
-async function explain(filter: JobFilter): Promise<{ nodes: string[]; rows: number }> {
-  const statement = searchStatement(filter, LIMIT);
+async function explain(statement: RawBuilder<unknown>): Promise<{ nodes: string[]; rows: number }> {
   const { rows } = await file.db.transaction().execute(async (trx) => {
     await boundSearch(trx, 60_000);
     return sql<{ 'QUERY PLAN': string }>`explain (analyze, format json) ${statement}`.execute(trx);
@@ -86,7 +93,7 @@ describe.each(['without statistics', 'with statistics'])('a search (%s)', (when)
   );
 
   it.each(cases)('$what, of tenant $tenant, before $before, reads a bounded number of rows', async ({ filter }) => {
-    const { nodes, rows } = await explain(filter);
+    const { nodes, rows } = await explain(searchStatement(filter, LIMIT));
     expect(nodes).not.toContain('Seq Scan');
     // Of a tenant with most of the rows the primary key is as good an order: others' rows are passed over.
     expect(rows).toBeLessThanOrEqual(2 * (filter.status === undefined ? LIMIT : SCANNED_ROWS));
@@ -139,6 +146,44 @@ describe('pages', () => {
       .orderBy('id', 'desc')
       .execute();
     expect(found).toEqual(all.map(({ id }) => id));
+  });
+});
+
+describe('failed jobs', () => {
+  const wanted: Record<string, Omit<FailedFilter, 'tenant'>> = {
+    'of all names': {},
+    'of a name': { name: 'common' },
+    'of a name that is not there': { name: 'none' },
+    'with a code that none has': { code: 'NONE' },
+    'of the last hour': { withinMs: 3_600_000 },
+  };
+
+  it.each(
+    Object.entries(wanted).flatMap(([what, filter]) =>
+      ['big', 'small', 'nobody'].flatMap((tenant) =>
+        [undefined, idOf(ROWS / 2)].map((after) => ({ what, tenant, after, filter: { ...filter, tenant } })),
+      ),
+    ),
+  )('$what, of tenant $tenant, after $after, are looked for in a bounded number of rows', async ({ filter, after }) => {
+    const { nodes, rows } = await explain(failedStatement(filter, after));
+    expect(nodes).not.toContain('Seq Scan');
+    expect(rows).toBeLessThanOrEqual(2 * SCANNED_ROWS);
+  });
+
+  it('of many rows are redriven longest failed first, wherever they stand among them', async () => {
+    const job = defineJob({ name: 'common', queue: 'q', input: z.looseObject({}), run: async () => null });
+    const fleet = createTestFleet(file.url, [job]);
+    const failed = [60_010, 10, 90_010, 30_010].map(idOf);
+    for (const [n, id] of failed.entries())
+      await sql`update oncefleet.jobs set finished_at = now() - ${10 - n} * interval '1 day' where id = ${id}`.execute(
+        file.db,
+      );
+    const pending = async () =>
+      (await fleet.find({ tenant: 'big', status: 'failed' })).jobs.map(({ id }) => failed.indexOf(id)).sort();
+    for (const left of [[2, 3], []]) {
+      expect(await fleet.redriveMany({ tenant: 'big', limit: 2 })).toMatchObject({ matched: 2, redriven: 2 });
+      expect(await pending()).toEqual(left);
+    }
   });
 });
 

@@ -657,6 +657,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'connection-quiet',
     'connection-unread',
     'connection-waiting-left',
+    'failed-bounded',
+    'failed-pages',
     'input-sampled',
     'issue-length',
     'issues-bounded',

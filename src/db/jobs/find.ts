@@ -83,32 +83,6 @@ export async function findCancelRequested(db: Kysely<Database>, ids: readonly st
   return rows.map(({ id }) => id);
 }
 
-interface FailedFilter {
-  tenant: string;
-  name?: string | undefined;
-  /** Error code of the failure. */
-  code?: string | undefined;
-  /** Failed no longer ago than this. */
-  withinMs?: number | undefined;
-}
-
-/** Ids of failed jobs, longest failed first. */
-export async function findFailedJobs(db: Kysely<Database>, filter: FailedFilter, limit: number): Promise<string[]> {
-  let query = db.selectFrom('jobs').select('id').where('tenant', '=', filter.tenant).where('status', '=', 'failed');
-  if (filter.name !== undefined) query = query.where('name', '=', filter.name);
-  // As text: a message with \u0000 in it cannot be taken apart by json operators.
-  if (filter.code !== undefined)
-    query = query.where(sql<boolean>`starts_with(error::text, ${`{"code":${JSON.stringify(filter.code)}`})`);
-  if (filter.withinMs !== undefined)
-    query = query.where(
-      'finished_at',
-      '>=',
-      sql<Date>`clock_timestamp() - ${filter.withinMs}::float8 * interval '1 ms'`,
-    );
-  const rows = await query.orderBy('finished_at').limit(limit).execute();
-  return rows.map((row) => row.id);
-}
-
 export interface Outcome {
   id: string;
   status: JobStatus;

@@ -64,3 +64,60 @@ export async function searchJobs(db: Kysely<Database>, filter: JobFilter, limit:
   // A full page ends before what else was seen.
   return { ids, end: ids.length === limit ? ids.at(-1) : last?.full === true ? last.id : undefined };
 }
+
+export interface FailedFilter {
+  tenant: string;
+  name?: string | undefined;
+  /** Error code of the failure. */
+  code?: string | undefined;
+  /** Failed no longer ago than this. */
+  withinMs?: number | undefined;
+}
+
+export interface FailedJob {
+  id: string;
+  /** Seconds since 1970; rows that somebody wrote by hand may have an infinite one. */
+  finishedAt: number;
+}
+
+/** The statement of `findFailedJobs`, to be explained as well. */
+export function failedStatement(filter: FailedFilter, after: string | undefined) {
+  const { tenant, name, code, withinMs } = filter;
+  const conditions = [
+    sql`status = 'failed'`,
+    ...(name === undefined ? [] : [sql`name = ${name}`]),
+    // As text: a message with \u0000 in it cannot be taken apart by json operators.
+    ...(code === undefined ? [] : [sql`starts_with(error::text, ${`{"code":${JSON.stringify(code)}`})`]),
+    ...(withinMs === undefined ? [] : [sql`finished_at >= clock_timestamp() - ${withinMs}::float8 * interval '1 ms'`]),
+  ];
+  const isAfter = after === undefined ? sql`true` : sql`id > ${after}::uuid`;
+  return sql<{ id: string; matches: boolean; finished_at: number | null }>`
+    with seen as materialized (
+      select id, coalesce(${sql.join(conditions, sql` and `)}, false) as matches,
+        extract(epoch from finished_at)::float8 as finished_at
+      from oncefleet.jobs where tenant = ${tenant} and ${isAfter} order by id limit ${SCANNED_ROWS}
+    )
+    select id, true as matches, finished_at from seen where matches
+    union all
+    (select id, false, null from seen order by id offset ${SCANNED_ROWS - 1} limit 1)`;
+}
+
+/**
+ * Failed jobs among a tenant's rows after one of them, in the order of their ids. Status and time of the end are in no
+ * index, so each call looks through a bounded number of rows.
+ *
+ * @returns `end`: after which row to continue; undefined: there are no more
+ */
+export async function findFailedJobs(
+  db: Kysely<Database>,
+  filter: FailedFilter,
+  after: string | undefined,
+): Promise<{ jobs: FailedJob[]; end: string | undefined }> {
+  const { rows } = await failedStatement(filter, after).execute(db);
+  return {
+    jobs: rows
+      .filter(({ matches }) => matches)
+      .map((row) => ({ id: row.id, finishedAt: Number(row.finished_at ?? 0) })),
+    end: rows.find(({ matches }) => !matches)?.id,
+  };
+}

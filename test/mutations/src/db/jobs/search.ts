@@ -43,4 +43,20 @@ export default [
     test: 'test/db/search.test.ts',
     title: 'a search that takes too long is ended, and told BUSY',
   },
+  {
+    name: 'failed-bounded',
+    find: 'order by id limit ${SCANNED_ROWS}',
+    replace: 'order by id limit 1000000',
+    mechanism: 'failed jobs are looked for in a bounded number of rows a statement',
+    test: 'test/db/search.test.ts',
+    title: 'are looked for in a bounded number of rows',
+  },
+  {
+    name: 'failed-pages',
+    find: 'offset ${SCANNED_ROWS - 1} limit 1',
+    replace: 'offset ${SCANNED_ROWS} limit 1',
+    mechanism: 'failed jobs are looked for in all pages of rows',
+    test: 'test/db/search.test.ts',
+    title: 'of many rows are redriven longest failed first, wherever they stand among them',
+  },
 ] satisfies readonly Change[];
