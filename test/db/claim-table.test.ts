@@ -324,6 +324,22 @@ describe('redrive', () => {
     ]);
     expect(await claimFree(file.db, id)).toMatchObject({ fence: 2, nextSeq: 1, lastOutcome: 'redrive' });
   });
+
+  it('sets every counter of the row to zero, one that is added later too', async () => {
+    const { rows } = await sql<{ name: string }>`
+      select column_name as name from information_schema.columns
+      where table_name = 'jobs' and column_name like '%_count' order by 1`.execute(file.db);
+    const counters = rows.map(({ name }) => name);
+    expect(counters).toEqual(expect.arrayContaining(['crash_count', 'interruption_count']));
+    const id = await insertJob(file.db);
+    await claimFree(file.db, id);
+    await settleJobs(file.db, [settlement(id, 1, { status: 'failed', outcome: 'error', result: null, error: '{}' })]);
+    const counted = Object.fromEntries(counters.map((name) => [name, 3]));
+    await file.db.updateTable('jobs').set(counted).where('id', '=', id).execute();
+    await redriveJob(file.db, id);
+    const row: object = await rowOf(file.db, id);
+    expect(row).toMatchObject(Object.fromEntries(counters.map((name) => [name, 0])));
+  });
 });
 
 it('a claim and an outcome write to no index', async () => {

@@ -767,6 +767,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'redrive-at-once',
     'redrive-canary',
     'redrive-canary-wait',
+    'redrive-counters',
     'redrive-settled',
     'result-attached-xid',
     'result-closed',

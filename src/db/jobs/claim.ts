@@ -72,7 +72,7 @@ export type ClaimAnswer =
 
 interface ClaimRow {
   id: string;
-  decision: 'claimed' | 'completed' | 'failed' | 'cancelled' | 'retried' | 'held' | 'cancel' | 'deadline' | 'poison';
+  decision: 'claimed' | 'completed' | 'failed' | 'cancelled' | 'retried' | 'held' | AbandonReason;
   lease_left_ms?: number | null;
   held_ms?: number | null;
   old_result: string | null;

@@ -8,7 +8,7 @@ import { type EventBatch, segmentText } from '../streams/segments.ts';
 import { rowTerminalJson } from '../streams/terminal.ts';
 import { IDLE_OWNER_MS, keepAttempt, limitIdleTime } from './attempts.ts';
 import { writeDropped } from './settle.ts';
-import { type AbandonReason, abandonReason, crashesOf, leaseHeld } from './states.ts';
+import { type AbandonReason, abandonReason, attemptOf, crashesOf, leaseHeld } from './states.ts';
 
 export interface FinishedJob {
   /** What to publish. */
@@ -89,7 +89,8 @@ export async function finishAbandoned(
     const { tenant, name, queue, crashes } = row;
     const alert = reason === 'poison' ? { jobId: id, fence, tenant, name, queue, crashes } : undefined;
     if (alert !== undefined) await insertPoisonAlert(trx, alert);
-    const attempts = crashes + row.error_count + row.interruption_count;
+    const { error_count: errorCount, interruption_count: interruptionCount } = row;
+    const attempts = attemptOf({ crashCount: crashes, errorCount, interruptionCount }) - 1;
     const batch = { streamId: id, fence, firstSeq: seq, events: [terminalJson] };
     return { batch, status, reason, error, tenant, name, queue, attempts, alert };
   });

@@ -72,10 +72,6 @@ export const unfinished = (job: string) => `${job}.status in ('pending', 'runnin
 export const leaseHeld = (job: string) =>
   `coalesce(${job}.status = 'running' and ${job}.lease_expires_at > clock_timestamp(), false)`;
 
-/** SQL: the job must end, whatever its crashes: a cancel was requested or its deadline has passed. */
-export const mustEnd = (job: string) =>
-  `(${job}.cancel_requested_at is not null or coalesce(${job}.deadline_at <= clock_timestamp(), false))`;
-
 /** SQL, of a job that nobody runs: its crashes. An expired lease is one that no claim has counted yet. */
 export const crashesOf = (job: string) => `(${job}.crash_count + (${job}.status = 'running')::int)`;
 
@@ -89,6 +85,9 @@ export const abandonReason = (job: string, maxCrashes: string) => `case
     when ${job}.deadline_at <= clock_timestamp() then 'deadline'
     when ${crashesOf(job)} > ${maxCrashes} then 'poison'
   end`;
+
+/** SQL: the job must end, whatever its crashes: a cancel was requested or its deadline has passed. */
+export const mustEnd = (job: string) => `(${abandonReason(job, 'null')} is not null)`;
 
 /**
  * SQL: ms until a time, negative when it has passed, null for none. A century either way at most: before Postgres 17

@@ -10,6 +10,14 @@ export default [
     title: 'takes failed jobs only, resets the counters, and lets the fence and the stream go on',
   },
   {
+    name: 'redrive-counters',
+    find: 'interruption_count: 0,',
+    replace: '',
+    mechanism: 'a redrive sets every counter to zero',
+    test: 'test/db/claim-table.test.ts',
+    title: 'sets every counter of the row to zero, one that is added later too',
+  },
+  {
     name: 'list-redriven',
     find: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where id = \${id}`,
     replace: `insert into oncefleet.unfinished_jobs (job_id, run_at, end_by) select id, run_at, deadline_at from oncefleet.jobs where false and id = \${id}`,
