@@ -118,7 +118,9 @@ describe('createFleet', () => {
 
   it('takes what fleetSettings gives of a configuration, and no more of it', async () => {
     const config = loadConfig({ DATABASE_URL: URLS.databaseUrl, REDIS_URL: URLS.redisUrl });
-    const fleet = createFleet({ ...fleetSettings(config), jobs: [job] });
+    const settings = fleetSettings(config);
+    expect(Object.keys(settings)).toEqual(expect.arrayContaining(Object.keys(RANGES)));
+    const fleet = createFleet({ ...settings, jobs: [job] });
     await fleet.close();
     expect(await pathsOf(() => createFleet({ ...config, jobs: [] } as Anything))).toContain('port');
   });

@@ -86,6 +86,7 @@ describe('the reconciler', () => {
   });
 
   it('finds what lost its worker however many jobs wait before it, due or not', async () => {
+    onTestFinished(async () => void (await deleteJobs()));
     const { reconciler, inRedis } = await createReconciler();
     await sql`insert into oncefleet.jobs (id, tenant, name, queue, fingerprint, options, input, run_at)
       select gen_random_uuid(), 'default', 'job', 'job', '', '{"priority":0,"attempts":1,"backoff":{"type":"fixed","delayMs":0}}', '{}',
@@ -98,7 +99,6 @@ describe('the reconciler', () => {
     await expireLease(file.db, early);
     await reconciler.reconcile();
     expect(await inRedis(early)).toBe(true);
-    await deleteJobs();
   });
 
   it('takes off its list what was ended by hand or deleted, and leaves what is being sent round again', async () => {

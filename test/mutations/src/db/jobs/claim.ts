@@ -123,7 +123,8 @@ export default [
   },
   {
     name: 'claim-fresh-pending',
-    find: `where j.fence = 0 and j.status = 'pending'`,
+    // The rule for what must end counts a running job as a crash: without it the status decides alone.
+    find: `where j.fence = 0 and j.status = 'pending' and \${abandonReason('j', '0')} is null`,
     replace: 'where j.fence <= 1',
     mechanism: 'the short claim takes only what waits',
     test: 'test/db/claim-table.test.ts',
