@@ -10,7 +10,7 @@ const ROOMS = [
   '.',
   'redis|util',
   'db',
-  'journal',
+  'journal|search',
   'jobs',
   'enqueue|leases',
   'runtime',

@@ -1,154 +1,138 @@
-/** Queries of `chunks`: writing them, and finding the best for a question. */
+/** Queries of `chunks`. The index that finds them is in search.ts. */
 import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely';
 import type { Database } from './schema.ts';
 
-/** Weights D, C, B, A of a tsvector: content is B, headings are A. */
-const RANK_WEIGHTS = '{0.1, 0.2, 0.45, 1.0}';
 const INSERT_BATCH = 500;
 
-/** `simple` keeps the words that `english` drops ("not", "who"). */
-export type SearchConfiguration = 'english' | 'simple';
-
-/** A word of a question as the index knows it. */
-export interface Lexeme {
-  lexeme: string;
-  /** Positions in the question, from 1; words that were dropped count. */
-  positions: number[];
-}
-
-interface WeightedTerm {
-  /** Text of a tsquery, from `quoteLexeme` or `phrase`. */
-  query: string;
-  weight: number;
-}
-
-export interface RankedChunk {
+export interface FoundChunk {
   documentId: string;
   path: string;
   title: string;
+  /** The language it was analysed in. */
+  language: string;
   ordinal: number;
   heading: string;
   content: string;
-  score: number;
-  /** Which of `terms` it has, as indexes. */
-  matched: number[];
 }
 
-/** Replaces all chunks of a document. The caller holds the lock on its row. */
-export async function replaceChunks(
+/** Writes chunks of documents that have none, or whose chunks `deleteChunks` has taken away. The caller holds the locks on their rows. */
+export async function insertChunks(
   trx: Transaction<Database>,
-  documentId: string,
-  chunks: readonly { heading: string; content: string }[],
+  chunks: readonly { documentId: string; ordinal: number; heading: string; content: string }[],
 ): Promise<void> {
-  await trx.deleteFrom('chunks').where('document_id', '=', documentId).execute();
   for (let from = 0; from < chunks.length; from += INSERT_BATCH) {
     const batch = chunks.slice(from, from + INSERT_BATCH);
     await sql`
       insert into oncefleet.chunks (document_id, ordinal, heading, content)
-      select ${documentId}::uuid, ${from}::integer + ordinality - 1, heading, content
-      from unnest(${batch.map(({ heading }) => heading)}::text[], ${batch.map(({ content }) => content)}::text[])
-        with ordinality as c (heading, content, ordinality)`.execute(trx);
+      select document_id, ordinal, heading, content
+      from unnest(
+        ${batch.map(({ documentId }) => documentId)}::uuid[], ${batch.map(({ ordinal }) => ordinal)}::integer[],
+        ${batch.map(({ heading }) => heading)}::text[], ${batch.map(({ content }) => content)}::text[]
+      ) as c (document_id, ordinal, heading, content)`.execute(trx);
   }
 }
 
-/** The lexemes of a question, in its order. */
-export async function findQuestionLexemes(
-  db: Kysely<Database>,
-  question: string,
-  configuration: SearchConfiguration,
-): Promise<Lexeme[]> {
-  const { rows } = await sql<Lexeme>`
-    select lexeme, positions
-    from unnest(to_tsvector(${configuration}::regconfig, ${searchText(sql`${question}::text`)}))
-    order by positions[1]`.execute(db);
-  return rows;
+export async function deleteChunks(trx: Transaction<Database>, documentIds: readonly string[]): Promise<void> {
+  if (documentIds.length === 0) return;
+  await trx
+    .deleteFrom('chunks')
+    .where('document_id', '=', sql<string>`any(${sql.val([...documentIds])}::uuid[])`)
+    .execute();
 }
 
-/** The distinct lexemes of each text, as `search` would hold them. */
-export async function findLexemes(
-  db: Kysely<Database>,
-  texts: readonly string[],
-  configuration: SearchConfiguration,
-): Promise<string[][]> {
-  if (texts.length === 0) return [];
-  const { rows } = await sql<{ lexemes: string[] }>`
-    select tsvector_to_array(to_tsvector(${configuration}::regconfig, ${searchText(sql`text`)})) as lexemes
-    from unnest(${[...texts]}::text[]) with ordinality as t (text, n)
-    order by n`.execute(db);
-  return rows.map(({ lexemes }) => lexemes);
-}
-
-/** How many chunks the collection has, and how many of them match each query. */
-export async function countMatches(
+/** The chunks at these places, each `undefined` when it is not there any more. */
+export async function findChunksAt(
   db: Kysely<Database>,
   collectionId: string,
-  queries: readonly string[],
-  configuration: SearchConfiguration,
-): Promise<{ total: number; matches: number[] }> {
-  const { rows } = await sql<{ total: number; matches: number }>`
-    select
-      (select coalesce(sum(chunk_count), 0)::bigint from oncefleet.documents where collection_id = ${collectionId}) as total,
-      (select count(*) from oncefleet.chunks c join oncefleet.documents d on d.id = c.document_id
-        where d.collection_id = ${collectionId} and ${vector(configuration)} @@ q.query) as matches
-    from unnest(${[...queries]}::tsquery[]) with ordinality as q (query, n)
-    order by n`.execute(db);
-  return { total: rows[0]?.total ?? 0, matches: rows.map(({ matches }) => matches) };
+  places: readonly { documentNumber: number; ordinal: number }[],
+): Promise<(FoundChunk | undefined)[]> {
+  const { rows } = await sql<FoundChunk & { place: number }>`
+    select d.id as "documentId", d.path, d.title, d.language, c.ordinal, c.heading, c.content, p.place::integer as place
+    from unnest(
+      ${places.map(({ documentNumber }) => documentNumber)}::bigint[], ${places.map(({ ordinal }) => ordinal)}::integer[]
+    ) with ordinality as p (number, ordinal, place)
+    join oncefleet.documents d on d.search_number = p.number and d.collection_id = ${collectionId}
+    join oncefleet.chunks c on c.document_id = d.id and c.ordinal = p.ordinal`.execute(db);
+  const found: (FoundChunk | undefined)[] = places.map(() => undefined);
+  for (const { place, ...chunk } of rows) found[place - 1] = chunk;
+  return found;
 }
 
 /**
- * The chunks that match `terms` best: the sum over terms of weight x rank of the term in the
- * chunk. Weights are inverse document frequencies, which ts_rank knows nothing of; ts_rank adds
- * heading weight, a saturating term frequency and a damping by length.
+ * The chunks that have most of these words as they are written. Reads the whole collection.
  *
- * `phrases` (neighbouring words of the question, in order) add their weight when they match.
+ * @param limitMs after that time nothing is found
  */
-export async function findBestChunks(
+export async function scanForWords(
   db: Kysely<Database>,
-  search: {
-    collectionId: string;
-    terms: readonly WeightedTerm[];
-    phrases: readonly WeightedTerm[];
-    configuration: SearchConfiguration;
-    limit: number;
-  },
-): Promise<RankedChunk[]> {
-  const { terms, phrases } = search;
-  const any = terms.map(({ query }) => query).join(' | ');
-  const { rows } = await sql<RankedChunk>`
-    select d.id as "documentId", d.path, d.title, c.ordinal, c.heading, c.content, rank.score, rank.matched
-    from oncefleet.chunks c
-    join oncefleet.documents d on d.id = c.document_id
-    cross join lateral (
-      select
-        sum(t.weight * case when t.n > ${terms.length} then 1 else ts_rank(${RANK_WEIGHTS}::float4[], ${vector(search.configuration)}, t.query, 1) end) as score,
-        coalesce(array_agg((t.n - 1)::integer order by t.n) filter (where t.n <= ${terms.length}), '{}') as matched
-      from unnest(${[...terms, ...phrases].map(({ query }) => query)}::tsquery[], ${[...terms, ...phrases].map(({ weight }) => weight)}::float8[])
-        with ordinality as t (query, weight, n)
-      where ${vector(search.configuration)} @@ t.query
-    ) rank
-    where d.collection_id = ${search.collectionId} and ${vector(search.configuration)} @@ ${any}::tsquery
-    order by rank.score desc, d.path, c.ordinal
-    limit ${search.limit}`.execute(db);
-  return rows;
+  search: { collectionId: string; words: readonly string[]; limit: number; limitMs: number },
+): Promise<(FoundChunk & { score: number })[]> {
+  const query = sql`(select array_to_string(array_agg(quote_literal(w)), ' | ') from unnest(${[...search.words]}::text[]) as w)::tsquery`;
+  const vector = sql`to_tsvector('simple', translate(c.heading || ' ' || c.content, './_:-', '     '))`;
+  return inTime(db, search.limitMs, [], async (trx) => {
+    const { rows } = await sql<FoundChunk & { score: number }>`
+      select d.id as "documentId", d.path, d.title, d.language, c.ordinal, c.heading, c.content,
+        ts_rank_cd(${vector}, ${query}, 1)::float8 as score
+      from oncefleet.documents d join oncefleet.chunks c on c.document_id = d.id
+      where d.collection_id = ${search.collectionId} and ${vector} @@ ${query}
+      order by score desc, d.path, c.ordinal limit ${search.limit}`.execute(trx);
+    return rows;
+  });
 }
 
-/** A lexeme as text of a tsquery; any text is safe. */
-export function quoteLexeme(lexeme: string): string {
-  return `'${lexeme.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`;
+/**
+ * Which of these words occur nowhere in the collection's texts, not even inside another word, whatever their case
+ * and width. Reads the whole collection.
+ *
+ * @param words folded: in normal form KC, lower case, with ss for ß
+ * @param limitMs after that time no word counts as missing
+ */
+export async function findAbsentWords(
+  db: Kysely<Database>,
+  search: { collectionId: string; words: readonly string[]; limitMs: number },
+): Promise<string[]> {
+  return inTime(db, search.limitMs, [], async (trx) => {
+    const { rows } = await sql<{ word: string }>`
+      select word from unnest(${[...search.words]}::text[]) with ordinality as w (word, place)
+      where not exists (
+        select from oncefleet.documents d
+        join oncefleet.chunks c on c.document_id = d.id
+        cross join lateral (select ${folded(sql`c.heading || ' ' || c.content`)} as text) as f
+        where d.collection_id = ${search.collectionId} and strpos(f.text, word) > 0
+      )
+      order by place`.execute(trx);
+    return rows.map(({ word }) => word);
+  });
 }
 
-/** Two lexemes, the second `distance` words after the first, as text of a tsquery. */
-export function phrase(first: string, second: string, distance: number): string {
-  return `(${quoteLexeme(first)} <${distance}> ${quoteLexeme(second)})`;
+/** ASCII text, as most is, is folded by the C locale, ten times as fast. Only a UTF-8 database can normalise. */
+function folded(text: RawBuilder<unknown>): RawBuilder<unknown> {
+  return sql`case
+    when octet_length(${text}) = char_length(${text}) then lower((${text}) collate "C")
+    when current_setting('server_encoding') = 'UTF8' then replace(lower(normalize(${text}, NFKC)), 'ß', 'ss')
+    else lower(${text})
+  end`;
 }
 
-/** The indexed column, or the same text with every word kept; the latter has no index and reads the whole collection. */
-function vector(configuration: SearchConfiguration): RawBuilder<unknown> {
-  if (configuration === 'english') return sql`c.search`;
-  return sql`(setweight(to_tsvector('simple', ${searchText(sql`c.heading`)}), 'A') || setweight(to_tsvector('simple', ${searchText(sql`c.content`)}), 'B'))`;
-}
+/** `QUERY_CANCELED`: what a statement fails with that takes too long. */
+const TOO_LONG = '57014';
 
-/** The same joints become spaces as in the generated column (migration 0002). */
-function searchText(text: RawBuilder<unknown>): RawBuilder<unknown> {
-  return sql`translate(${text}, './_:-', '     ')`;
+async function inTime<T>(
+  db: Kysely<Database>,
+  limitMs: number,
+  otherwise: T,
+  read: (trx: Kysely<Database>) => Promise<T>,
+): Promise<T> {
+  try {
+    return await db
+      .transaction()
+      .setAccessMode('read only')
+      .execute(async (trx) => {
+        await sql`select set_config('statement_timeout', ${String(limitMs)}, true)`.execute(trx);
+        return read(trx);
+      });
+  } catch (error) {
+    if ((error as { code?: string }).code === TOO_LONG) return otherwise;
+    throw error;
+  }
 }

@@ -14,20 +14,31 @@ export interface DocumentState {
   path: string;
   contentHash: string;
   chunkerVersion: number;
+  analyserVersion: number;
   chunkCount: number;
   revision: number;
   jobId: string;
 }
 
 interface DocumentVersion {
-  collectionId: string;
   path: string;
   title: string;
   contentHash: string;
   chunkerVersion: number;
+  analyserVersion: number;
+  /** The language it is analysed in. */
+  language: string;
   byteLength: number;
   chunkCount: number;
-  jobId: string;
+}
+
+interface WrittenDocument {
+  id: string;
+  path: string;
+  /** 1 when it was added. */
+  revision: number;
+  /** What the search index calls this version. */
+  searchNumber: number;
 }
 
 export async function findCollection(
@@ -91,7 +102,7 @@ export async function findDocumentStates(
 ): Promise<Map<string, DocumentState>> {
   const rows = await db
     .selectFrom('documents')
-    .select(['id', 'path', 'content_hash', 'chunker_version', 'chunk_count', 'revision', 'job_id'])
+    .select(['id', 'path', 'content_hash', 'chunker_version', 'analyser_version', 'chunk_count', 'revision', 'job_id'])
     .where('collection_id', '=', collectionId)
     .where('path', '=', sql<string>`any(${sql.val([...paths])}::text[])`)
     .execute();
@@ -103,6 +114,7 @@ export async function findDocumentStates(
         path: row.path,
         contentHash: row.content_hash,
         chunkerVersion: row.chunker_version,
+        analyserVersion: row.analyser_version,
         chunkCount: row.chunk_count,
         revision: row.revision,
         jobId: row.job_id,
@@ -112,49 +124,37 @@ export async function findDocumentStates(
 }
 
 /**
- * Writes a document unless the same version is there already, and locks its row for the
- * rest of the transaction.
+ * Writes documents unless the same versions are there already, and locks their rows for the rest of the transaction, in
+ * the order of their paths, so that two such transactions cannot deadlock.
  *
- * @returns `undefined` when another writer has brought the same version since it was last read
+ * @returns those that were written; another writer may have brought the others since they were last read
  */
-export async function upsertDocument(
+export async function upsertDocuments(
   trx: Transaction<Database>,
-  version: DocumentVersion,
-): Promise<{ id: string; revision: number } | undefined> {
-  return trx
-    .insertInto('documents')
-    .values({
-      collection_id: version.collectionId,
-      path: version.path,
-      title: version.title,
-      content_hash: version.contentHash,
-      chunker_version: version.chunkerVersion,
-      byte_length: version.byteLength,
-      chunk_count: version.chunkCount,
-      job_id: version.jobId,
-    })
-    .onConflict((oc) =>
-      oc
-        .columns(['collection_id', 'path'])
-        .doUpdateSet({
-          title: (eb) => eb.ref('excluded.title'),
-          content_hash: (eb) => eb.ref('excluded.content_hash'),
-          chunker_version: (eb) => eb.ref('excluded.chunker_version'),
-          byte_length: (eb) => eb.ref('excluded.byte_length'),
-          chunk_count: (eb) => eb.ref('excluded.chunk_count'),
-          job_id: (eb) => eb.ref('excluded.job_id'),
-          revision: sql<number>`documents.revision + 1`,
-          updated_at: sql<Date>`clock_timestamp()`,
-        })
-        .where((eb) =>
-          eb.or([
-            eb('documents.content_hash', '<>', eb.ref('excluded.content_hash')),
-            eb('documents.chunker_version', '<>', eb.ref('excluded.chunker_version')),
-          ]),
-        ),
-    )
-    .returning(['id', 'revision'])
-    .executeTakeFirst();
+  collectionId: string,
+  jobId: string,
+  versions: readonly DocumentVersion[],
+): Promise<WrittenDocument[]> {
+  const { rows } = await sql<WrittenDocument>`
+    insert into oncefleet.documents as d
+      (collection_id, path, title, content_hash, chunker_version, analyser_version, language, byte_length, chunk_count, job_id)
+    select ${collectionId}::uuid, path, title, content_hash, chunker_version, analyser_version, language, byte_length, chunk_count, ${jobId}::uuid
+    from unnest(
+      ${versions.map(({ path }) => path)}::text[], ${versions.map(({ title }) => title)}::text[],
+      ${versions.map(({ contentHash }) => contentHash)}::text[], ${versions.map(({ chunkerVersion }) => chunkerVersion)}::integer[],
+      ${versions.map(({ analyserVersion }) => analyserVersion)}::integer[], ${versions.map(({ language }) => language)}::text[],
+      ${versions.map(({ byteLength }) => byteLength)}::integer[], ${versions.map(({ chunkCount }) => chunkCount)}::integer[]
+    ) as v (path, title, content_hash, chunker_version, analyser_version, language, byte_length, chunk_count)
+    order by path collate "C"
+    on conflict (collection_id, path) do update set
+      title = excluded.title, content_hash = excluded.content_hash, chunker_version = excluded.chunker_version,
+      analyser_version = excluded.analyser_version, language = excluded.language, byte_length = excluded.byte_length,
+      chunk_count = excluded.chunk_count, job_id = excluded.job_id, revision = d.revision + 1, search_number = default,
+      updated_at = clock_timestamp()
+    where (d.content_hash, d.chunker_version, d.analyser_version, d.language)
+      is distinct from (excluded.content_hash, excluded.chunker_version, excluded.analyser_version, excluded.language)
+    returning d.id, d.path, d.revision, d.search_number as "searchNumber"`.execute(trx);
+  return rows;
 }
 
 export async function countMissingDocuments(
@@ -182,7 +182,7 @@ export async function deleteMissingDocuments(
     .select(['id', 'path'])
     .where('collection_id', '=', collectionId)
     .where('path', '<>', sql<string>`all(${sql.val([...paths])}::text[])`)
-    .orderBy('path')
+    .orderBy(sql`path collate "C"`)
     .forUpdate()
     .execute();
   await deleteDocuments(

@@ -165,6 +165,11 @@ interface DocumentsTable {
   /** SHA-256 of the content, hexadecimal. */
   content_hash: string;
   chunker_version: number;
+  /** Of the code that took its chunks apart into terms; 0 where none has. */
+  analyser_version: Generated<number>;
+  language: Generated<string>;
+  /** What the search index calls this version; another with each. */
+  search_number: Generated<number>;
   byte_length: number;
   chunk_count: number;
   /** 1 when added, +1 on every change. */
@@ -180,8 +185,31 @@ interface ChunksTable {
   /** The title and the headings above it, outermost first, ` > ` between. */
   heading: string;
   content: string;
-  /** A tsvector; Postgres writes it. */
-  search: GeneratedAlways<string>;
+}
+
+/** Some documents' posting lists; never changes. src/search knows what is in the bytes. */
+interface SearchPartsTable {
+  id: GeneratedAlways<number>;
+  collection_id: string;
+  document_count: number;
+  chunk_count: number;
+  word_count: number;
+  languages: string[];
+  documents: Buffer;
+}
+
+interface SearchBlocksTable {
+  part_id: number;
+  first_term: Buffer;
+  place: number;
+  last_term: Buffer;
+  data: Buffer;
+}
+
+/** Versions of documents that are gone, and that a part still has. Triggers of `documents` write it. */
+interface SearchRemovalsTable {
+  collection_id: string;
+  search_number: number;
 }
 
 interface ConversationsTable {
@@ -230,6 +258,9 @@ export interface Database {
   collections: CollectionsTable;
   documents: DocumentsTable;
   chunks: ChunksTable;
+  search_parts: SearchPartsTable;
+  search_blocks: SearchBlocksTable;
+  search_removals: SearchRemovalsTable;
   conversations: ConversationsTable;
   messages: MessagesTable;
 }

@@ -190,9 +190,16 @@ async function makePlan(input: AnswerInput, ctx: JobContext<AnswerEvent>, option
     { chunks: retrieval.chunks.length, coverage: retrieval.coverage, model: model?.name ?? EXTRACTIVE },
     'sources retrieved',
   );
-  if (model === undefined) return extractAnswer(db, { question, collection: input.collection, retrieval });
+  if (model === undefined)
+    return extractAnswer(db, { question, collection: input.collection, collectionId: collection.id, retrieval });
   if (retrieval.chunks.length === 0)
-    return { text: nothingFound(input.collection, await missingWords(db, question, retrieval)), sources: [] };
+    return {
+      text: nothingFound(
+        input.collection,
+        await missingWords(db, { question, collectionId: collection.id, retrieval }),
+      ),
+      sources: [],
+    };
   const fitted = fitPrompt(
     { question, sources: retrieval.chunks, history },
     limitsOf(model).promptTokens,

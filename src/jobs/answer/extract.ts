@@ -7,8 +7,11 @@
  * quoted, in the order of their documents.
  */
 import type { Kysely } from 'kysely';
-import { findLexemes, type RankedChunk } from '../../db/chunks.ts';
+import { findAbsentWords } from '../../db/chunks.ts';
 import type { Database } from '../../db/schema.ts';
+import { analyseTexts } from '../../search/analysis.ts';
+import type { Language } from '../../search/language.ts';
+import type { RetrievedChunk } from '../../search/retriever.ts';
 import { splitSentences } from '../ingest/chunker.ts';
 import { readBlocks } from '../ingest/markdown.ts';
 import type { QueryTerm, Retrieval } from './retrieval.ts';
@@ -19,18 +22,28 @@ const MAX_PASSAGE_LENGTH = 480;
 /** A longer code block is cut at a line. */
 const MAX_CODE_LENGTH = 1_000;
 /** What is quoted besides code, all together. */
-const MAX_QUOTED_LENGTH = 1_600;
-const MAX_PASSAGES = 6;
+const MAX_QUOTED_LENGTH = 3_000;
+const MAX_PASSAGES = 8;
 const MAX_CODE_BLOCKS = 3;
-const MAX_QUOTED_CHUNKS = 4;
+const MAX_QUOTED_CHUNKS = 6;
+/** So many of the best chunks are quoted, each by the passage of it that fits best. */
+const BEST_CHUNKS = 5;
 /** A passage that scores less than this share of the best is left out. */
 const LEAST_SHARE = 0.3;
-/** The three best chunks are quoted if they score this share of the best. */
-const LEAST_CHUNK_SHARE = 0.35;
 /** With less of the question's words than this, quoting would only pretend to know. */
 const LEAST_COVERAGE = 0.25;
+/** How long all texts of a collection may be read to find out that a word is not in them. */
+const ABSENCE_LIMIT_MS = 150;
+const MAX_MISSING_WORDS = 5;
+const MAX_QUESTION_WORDS = 200;
+/** Scripts that put no spaces between words: what a regular expression takes for a word is a phrase. */
+const UNSPACED =
+  /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}]/u;
+
 /** Two passages that share more of their words say the same. */
 const SAME_SHARE = 0.7;
+/** Of the best chunks a passage is left out only if it shares so much: search had a reason to give both. */
+const REPEATED_SHARE = 0.95;
 
 /** Questions that an example answers. */
 const USAGE =
@@ -60,10 +73,10 @@ interface Passage {
 
 export async function extractAnswer(
   db: Kysely<Database>,
-  options: { question: string; collection: string; retrieval: Retrieval },
+  options: { question: string; collection: string; collectionId: string; retrieval: Retrieval },
 ): Promise<Extract> {
   const { question, collection, retrieval } = options;
-  const missing = await missingWords(db, question, retrieval);
+  const missing = await missingWords(db, options);
   if (retrieval.chunks.length === 0 || retrieval.coverage < LEAST_COVERAGE)
     return { text: nothingFound(collection, missing), sources: [] };
 
@@ -79,28 +92,59 @@ export function nothingFound(collection: string, missing: readonly string[]): st
   return `Nothing in the collection "${collection}" answers this question.${words} Try other words, or ingest documents about it.`;
 }
 
-/** The question's words that the collection does not have, as they were written. */
-export async function missingWords(db: Kysely<Database>, question: string, retrieval: Retrieval): Promise<string[]> {
+/**
+ * The question's words that the collection's texts do not have, as they were written: nowhere, not even inside another
+ * word. None where looking would take too long.
+ */
+export async function missingWords(
+  db: Kysely<Database>,
+  { question, collectionId, retrieval }: { question: string; collectionId: string; retrieval: Retrieval },
+): Promise<string[]> {
   if (retrieval.unknown.length === 0) return [];
-  const words = [...new Set(question.match(/[\p{L}\p{N}]+/gu) ?? [])].slice(0, 200);
-  const lexemes = await findLexemes(db, words, retrieval.configuration);
-  const unknown = new Set(retrieval.unknown);
-  return words.filter((_, index) => lexemes[index]?.some((lexeme) => unknown.has(lexeme))).slice(0, 5);
+  const written = [...new Set(question.match(/[\p{L}\p{M}\p{N}]+/gu) ?? [])]
+    .filter((word) => !UNSPACED.test(word))
+    .slice(0, MAX_QUESTION_WORDS);
+  const missing = new Set<string>();
+  for (const language of new Set(retrieval.unknown.map((word) => word.language))) {
+    const names = new Set(retrieval.unknown.filter((word) => word.language === language).map(({ name }) => name));
+    const lexemes = await analyseTexts(
+      db,
+      written.map((content) => ({ language, heading: '', content })),
+    );
+    for (const [index, word] of written.entries())
+      if (lexemes[index]?.some(({ lexeme }) => names.has(lexeme))) missing.add(word);
+  }
+  const words = written.filter((word) => missing.has(word));
+  const byFolded = new Map(words.slice(0, MAX_MISSING_WORDS).map((word) => [fold(word), word]));
+  const absent = await findAbsentWords(db, {
+    collectionId,
+    words: [...byFolded.keys()],
+    limitMs: ABSENCE_LIMIT_MS,
+  });
+  return absent.map((word) => byFolded.get(word) as string);
+}
+
+function fold(word: string): string {
+  return word.normalize('NFKC').toLowerCase().replaceAll('ß', 'ss');
 }
 
 async function scorePassages(db: Kysely<Database>, question: string, retrieval: Retrieval): Promise<Passage[]> {
-  const { chunks, terms, configuration } = retrieval;
+  const { chunks, terms } = retrieval;
   const raw = chunks.flatMap((chunk, index) =>
     splitPassages(chunk.content).map((passage, place) => ({ ...passage, chunk: index, place })),
   );
-  const texts = [...raw.map(({ text }) => text), ...chunks.map(({ heading }) => heading)];
-  const lexemes = (await findLexemes(db, texts, configuration)).map((list) => new Set(list));
+  const languageOf = (chunk: number) => chunks[chunk]?.language as Language;
+  const texts = [
+    ...raw.map(({ text, chunk }) => ({ language: languageOf(chunk), heading: '', content: text })),
+    ...chunks.map(({ heading }, chunk) => ({ language: languageOf(chunk), heading: '', content: heading })),
+  ];
+  const lexemes = (await analyseTexts(db, texts)).map((list) => new Set(list.map(({ lexeme }) => lexeme)));
   const best = chunks[0]?.score ?? 1;
   const isDefinition = DEFINITION.test(question);
   return raw.map((passage, index): Passage => {
     const own = lexemes[index] as Set<string>;
     const heading = lexemes[raw.length + passage.chunk] as Set<string>;
-    const chunk = chunks[passage.chunk] as RankedChunk;
+    const chunk = chunks[passage.chunk] as RetrievedChunk;
     const ownWeight = weightOf(own, terms);
     // The heading says what a passage is about; one without a word of the question is rarely the answer under it.
     let score = ownWeight + (ownWeight > 0 || passage.place === 0 ? 0.5 : 0.2) * weightOf(heading, terms, own);
@@ -155,7 +199,7 @@ function joinParts(parts: readonly string[], joint: string): string[] {
 }
 
 /** The best passages, with what they need to be understood: what they announce, and what they point back to. */
-function pickPassages(passages: readonly Passage[], question: string, retrieved: readonly RankedChunk[]): Passage[] {
+function pickPassages(passages: readonly Passage[], question: string, retrieved: readonly RetrievedChunk[]): Passage[] {
   const at = (chunk: number, place: number): Passage | undefined =>
     passages.find((other) => other.chunk === chunk && other.place === place);
   const ranked = passages
@@ -181,18 +225,19 @@ function pickPassages(passages: readonly Passage[], question: string, retrieved:
   };
 
   // What search put first is quoted even where its words are those of its heading only.
-  const first = [0, 1, 2]
-    .filter((chunk) => (retrieved[chunk]?.score ?? 0) >= LEAST_CHUNK_SHARE * (retrieved[0]?.score ?? 0))
-    .map((chunk) => ranked.find((passage) => passage.chunk === chunk));
+  const first = [...retrieved.keys()]
+    .slice(0, BEST_CHUNKS)
+    .map((chunk) => ranked.find((passage) => passage.chunk === chunk) ?? at(chunk, 0));
   for (const passage of new Set([...first, ...ranked])) {
     if (passage === undefined) continue;
     if (count === MAX_PASSAGES) break;
     if (passage.score < least && !first.includes(passage)) break;
     if (!chunks.has(passage.chunk) && chunks.size === MAX_QUOTED_CHUNKS) continue;
-    if (picked.has(passage) || length + passage.text.length > MAX_QUOTED_LENGTH) continue;
+    if (picked.has(passage) || (length + passage.text.length > MAX_QUOTED_LENGTH && !first.includes(passage))) continue;
     if (passage.kind === 'code' && (codeBlocks === MAX_CODE_BLOCKS || passage.text.length > 2 * MAX_CODE_LENGTH))
       continue;
-    if ([...picked].some((other) => overlap(other.lexemes, passage.lexemes) > SAME_SHARE)) continue;
+    const most = first.includes(passage) ? REPEATED_SHARE : SAME_SHARE;
+    if ([...picked].some((other) => overlap(other.lexemes, passage.lexemes) > most)) continue;
     count++;
     chosen.add(passage);
     const before = at(passage.chunk, passage.place - 1);
@@ -229,7 +274,7 @@ function overlap(a: ReadonlySet<string>, b: ReadonlySet<string>): number {
 
 function writeExtract(
   picked: readonly Passage[],
-  chunks: readonly RankedChunk[],
+  chunks: readonly RetrievedChunk[],
   collection: string,
   missing: readonly string[],
 ): Extract {
@@ -239,8 +284,8 @@ function writeExtract(
   ];
   if (missing.length > 0) parts.push(`The collection never mentions ${wordList(missing)}.`);
   let heading: string | undefined;
-  for (const index of quotingOrder(picked, chunks)) {
-    const chunk = chunks[index] as RankedChunk;
+  for (const index of quotingOrder(picked)) {
+    const chunk = chunks[index] as RetrievedChunk;
     const n = sources.length + 1;
     sources.push({ n, path: chunk.path, heading: chunk.heading, documentId: chunk.documentId, ordinal: chunk.ordinal });
     const title = `**${chunk.heading.replaceAll('**', '')}** (${chunk.path})`;
@@ -258,17 +303,9 @@ function writeExtract(
   return { text: parts.join('\n\n'), sources };
 }
 
-/** Best chunk first; others of the same section follow it, in their order there. */
-function quotingOrder(picked: readonly Passage[], chunks: readonly RankedChunk[]): number[] {
-  const indexes = [...new Set(picked.map(({ chunk }) => chunk))];
-  const sectionOf = (index: number): string => `${chunks[index]?.documentId} ${chunks[index]?.heading}`;
-  const first = new Map<string, number>();
-  for (const index of indexes) if (!first.has(sectionOf(index))) first.set(sectionOf(index), index);
-  return indexes.sort(
-    (a, b) =>
-      (first.get(sectionOf(a)) as number) - (first.get(sectionOf(b)) as number) ||
-      (chunks[a]?.ordinal ?? 0) - (chunks[b]?.ordinal ?? 0),
-  );
+/** Best chunk first, as search found them. */
+function quotingOrder(picked: readonly Passage[]): number[] {
+  return [...new Set(picked.map(({ chunk }) => chunk))].sort((a, b) => a - b);
 }
 
 /** Prose as a block quote; code, lists and tables as they are, which is how Markdown shows them best. */

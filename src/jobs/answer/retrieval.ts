@@ -1,24 +1,16 @@
 /**
- * The chunks that fit a question best, by full-text search.
+ * The chunks that fit a question best.
  *
- * A natural question matches no chunk with all its words, so any word counts: each with its
- * inverse document frequency, so that rare words decide. Chunks that have more of the
- * question's words, have them next to each other as it does, and stand under a heading that
- * is about them, come first.
+ * The base is BM25 over the collection's own statistics (src/search): any word of the question counts, rare words
+ * decide. What is on top of it can be switched off, which is how `npm run bench -- retrieval` finds out what it is
+ * worth.
  */
 import type { Kysely } from 'kysely';
-import {
-  countMatches,
-  findBestChunks,
-  findLexemes,
-  findQuestionLexemes,
-  type Lexeme,
-  phrase,
-  quoteLexeme,
-  type RankedChunk,
-  type SearchConfiguration,
-} from '../../db/chunks.ts';
+import { scanForWords } from '../../db/chunks.ts';
 import type { Database } from '../../db/schema.ts';
+import { analyseTexts, type QuestionWord } from '../../search/analysis.ts';
+import type { Language } from '../../search/language.ts';
+import { builtInRetriever, type MeasuredTerm, type RetrievedChunk, type Retriever } from '../../search/retriever.ts';
 import { synonymsOf } from './synonyms.ts';
 
 /** Lexemes of words that frame a question rather than say what it is about. */
@@ -36,34 +28,55 @@ const PREVIOUS_WEIGHT_OF_FOLLOW_UP = 0.9;
 const FOLLOW_UP =
   /^\s*(?:and|but|or|also|so|why|(?:what|how) about)\b|\b(?:its?|they|them|their|this|that|these|those|ones?|there)\b/i;
 /** A longer question still finds by its first words. */
-const MAX_LEXEMES = 64;
-/** Ranked once more by what SQL leaves out. */
+const MAX_WORDS = 64;
+/** Ranked once more by what BM25 leaves out. */
 const CANDIDATES = 200;
 /** What a heading that says exactly what the question asks is worth. */
 const HEADING_FOCUS_BONUS = 2;
 /** A chunk shorter than this rarely answers by itself. In UTF-16 units. */
 const FULL_LENGTH = 400;
+/** How long all texts of a collection may be read for a question whose words no index has. */
+const SCAN_LIMIT_MS = 500;
 
-export interface QueryTerm {
-  lexeme: string;
-  /** Inverse document frequency in the collection, times what the word matters in the question. */
-  weight: number;
-  /** Chunks of the collection that have it. */
-  matches: number;
+/** What is on top of BM25. */
+interface RankingFeatures {
+  /** Words that frame a question ("how do I use …") count less. */
+  framing: boolean;
+  /** Words that documentation uses for each other are searched for too. */
+  synonyms: boolean;
+  /** Chunks with more of the question's words come first. */
+  coverage: boolean;
+  /** Chunks whose own heading is about the question come first. */
+  headingFocus: boolean;
+  /** Short chunks come later, a document's first chunk sooner. */
+  shape: boolean;
+  /** One document does not fill the list. */
+  diversity: boolean;
+}
+
+const RANKING: RankingFeatures = {
+  framing: true,
+  synonyms: true,
+  coverage: true,
+  headingFocus: true,
+  shape: true,
+  diversity: true,
+};
+
+export interface QueryTerm extends MeasuredTerm {
   /** A word of the question itself, a synonym of one, or a word of the question before. */
   origin: 'question' | 'synonym' | 'previous';
-  /** The question's lexeme that a synonym stands for; its own otherwise. */
+  /** The question's word that it stands for. */
   standsFor: string;
 }
 
 export interface Retrieval {
   /** Best first. */
-  chunks: RankedChunk[];
+  chunks: RetrievedChunk[];
   /** Those that occur in the collection. */
   terms: QueryTerm[];
-  /** Lexemes of the question that occur nowhere in it, nor their synonyms. */
-  unknown: string[];
-  configuration: SearchConfiguration;
+  /** Words of the question that occur nowhere in its index, nor their synonyms, by their `standsFor`. */
+  unknown: QuestionWord[];
   /** Share of the question's weight that the three best chunks have between them, 0 to 1. */
   coverage: number;
 }
@@ -74,108 +87,120 @@ interface RetrievalOptions {
   /** In a conversation, the user's message before. */
   previousQuestion?: string | undefined;
   limit: number;
+  features?: RankingFeatures;
+  retriever?: Retriever;
 }
 
 export async function retrieve(db: Kysely<Database>, options: RetrievalOptions): Promise<Retrieval> {
-  const english = await findQuestionLexemes(db, options.question, 'english');
-  if (english.length > 0) return retrieveWith(db, options, english, 'english');
-  // All of words that English search drops ("to be or not to be").
-  return retrieveWith(db, options, await findQuestionLexemes(db, options.question, 'simple'), 'simple');
-}
-
-async function retrieveWith(
-  db: Kysely<Database>,
-  options: RetrievalOptions,
-  question: readonly Lexeme[],
-  configuration: SearchConfiguration,
-): Promise<Retrieval> {
-  const own = question.slice(0, MAX_LEXEMES);
-  const previous =
-    options.previousQuestion === undefined
-      ? []
-      : (await findQuestionLexemes(db, options.previousQuestion, configuration)).slice(0, MAX_LEXEMES);
-  const origins = new Map<string, Pick<QueryTerm, 'origin' | 'standsFor'>>();
-  for (const { lexeme } of own) origins.set(lexeme, { origin: 'question', standsFor: lexeme });
-  for (const { lexeme } of own) {
-    if (FRAMING.has(lexeme)) continue;
-    for (const synonym of synonymsOf(lexeme))
-      if (!origins.has(synonym)) origins.set(synonym, { origin: 'synonym', standsFor: lexeme });
-  }
-  for (const { lexeme } of previous)
-    if (!origins.has(lexeme)) origins.set(lexeme, { origin: 'previous', standsFor: lexeme });
-  if (origins.size === 0) return { chunks: [], terms: [], unknown: [], configuration, coverage: 0 };
-
-  const { total, matches } = await countMatches(
-    db,
-    options.collectionId,
-    [...origins.keys()].map(quoteLexeme),
-    configuration,
-  );
-  const all = [...origins].map(([lexeme, origin], index): QueryTerm => {
-    const found = matches[index] as number;
-    return {
-      ...origin,
-      lexeme,
-      matches: found,
-      weight: idf(found, total) * importance(lexeme, origin.origin, FOLLOW_UP.test(options.question)),
-    };
-  });
-  const terms = all.filter((term) => term.matches > 0);
-  const groups = groupWeights(all);
-  const unknown = all
-    .filter((term) => term.origin === 'question' && !terms.some(({ standsFor }) => standsFor === term.lexeme))
-    .map(({ lexeme }) => lexeme);
-  if (terms.length === 0) return { chunks: [], terms, unknown, configuration, coverage: 0 };
-
-  const candidates = await findBestChunks(db, {
-    collectionId: options.collectionId,
-    terms: terms.map(({ lexeme, weight }) => ({ query: quoteLexeme(lexeme), weight })),
-    phrases: phrasesOf(own, new Map(terms.map((term) => [term.lexeme, term.weight]))),
-    configuration,
+  const { collectionId, limit, features = RANKING, retriever = builtInRetriever } = options;
+  let words: QuestionWord[] = [];
+  let origins: Omit<QueryTerm, 'matches' | 'weight'>[] = [];
+  const found = await retriever.find(db, {
+    collectionId,
     limit: CANDIDATES,
+    terms: async (analyse) => {
+      words = (await analyse(options.question)).slice(0, MAX_WORDS);
+      const previous = options.previousQuestion === undefined ? [] : await analyse(options.previousQuestion);
+      origins = chooseTerms(words, previous.slice(0, MAX_WORDS), FOLLOW_UP.test(options.question), features);
+      return origins;
+    },
   });
-  const focus = await headingFocus(db, candidates, terms, configuration);
-  const ranked = candidates
-    .map((chunk, index) => ({
-      ...chunk,
-      score:
-        chunk.score *
-        (0.25 + 0.75 * covered(chunk.matched, terms, groups)) *
-        (1 + HEADING_FOCUS_BONUS * (focus[index] ?? 0)) *
-        (0.5 + 0.5 * Math.min(1, readableLength(chunk.content) / FULL_LENGTH)) *
-        (chunk.ordinal === 0 ? 1.15 : 1),
-    }))
-    .sort((a, b) => b.score - a.score);
-  const chunks = pickDiverse(ranked, options.limit);
+  if (words.length === 0) return scan(db, options);
+  const all = found.terms.map((term, index): QueryTerm => ({ ...(origins[index] as QueryTerm), ...term }));
+  const isKnown = (word: QuestionWord) => all.some(({ standsFor, matches }) => matches > 0 && standsFor === word.name);
+  const unknown = words.filter((word) => !isKnown(word));
+  const ranked = await rankAgain(db, found.chunks, all, features);
+  const chunks = features.diversity ? pickDiverse(ranked, limit) : ranked.slice(0, limit);
   const best = [...new Set(chunks.slice(0, 3).flatMap(({ matched }) => matched))];
-  return { chunks, terms, unknown, configuration, coverage: covered(best, terms, groups) };
+  return {
+    chunks,
+    terms: all.filter(({ matches }) => matches > 0),
+    unknown,
+    coverage: covered(best, all, groupWeights(all)),
+  };
 }
 
-function idf(matches: number, total: number): number {
-  // Counted apart, so a writer in between may leave more matches than chunks.
-  return Math.log(1 + (Math.max(total, matches) - matches + 0.5) / (matches + 0.5));
+/** What is searched for: words of the question, their synonyms, and words of the question before. */
+function chooseTerms(
+  words: readonly QuestionWord[],
+  previous: readonly QuestionWord[],
+  isFollowUp: boolean,
+  features: RankingFeatures,
+): Omit<QueryTerm, 'matches' | 'weight'>[] {
+  const terms = new Map<string, Omit<QueryTerm, 'matches' | 'weight'>>();
+  const add = (lexeme: string, origin: QueryTerm['origin'], standsFor: string): void => {
+    if (terms.has(lexeme)) return;
+    terms.set(lexeme, { lexeme, origin, standsFor, importance: importance(lexeme, origin, isFollowUp, features) });
+  };
+  for (const { name, lexemes } of words) for (const lexeme of lexemes) add(lexeme, 'question', name);
+  for (const { name } of features.synonyms ? words : [])
+    if (!FRAMING.has(name)) for (const synonym of synonymsOf(name)) add(synonym, 'synonym', name);
+  for (const { name, lexemes } of previous) for (const lexeme of lexemes) add(lexeme, 'previous', name);
+  return [...terms.values()];
 }
 
-function importance(lexeme: string, origin: QueryTerm['origin'], isFollowUp: boolean): number {
+/** For a question whose words are all dropped ("to be or not to be"). */
+async function scan(db: Kysely<Database>, { collectionId, question, limit }: RetrievalOptions): Promise<Retrieval> {
+  const words = [...new Set(question.toLowerCase().match(/[\p{L}\p{N}]{1,100}/gu) ?? [])].slice(0, MAX_WORDS);
+  const nothing = { terms: [], unknown: [], coverage: 0 };
+  if (words.length === 0) return { chunks: [], ...nothing };
+  const found = await scanForWords(db, { collectionId, words, limit, limitMs: SCAN_LIMIT_MS });
+  return {
+    ...nothing,
+    chunks: found.map((chunk) => ({ ...chunk, matched: [] })),
+    coverage: found.length === 0 ? 0 : 1,
+  };
+}
+
+async function rankAgain(
+  db: Kysely<Database>,
+  candidates: readonly RetrievedChunk[],
+  terms: readonly QueryTerm[],
+  features: RankingFeatures,
+): Promise<RetrievedChunk[]> {
+  const focus = features.headingFocus ? await headingFocus(db, candidates, terms) : [];
+  const groups = groupWeights(terms);
+  return candidates
+    .map((chunk, index) => {
+      let score = chunk.score * (1 + HEADING_FOCUS_BONUS * (focus[index] ?? 0));
+      if (features.coverage) score *= 0.25 + 0.75 * covered(chunk.matched, terms, groups);
+      if (features.shape) {
+        score *= 0.5 + 0.5 * Math.min(1, readableLength(chunk.content) / FULL_LENGTH);
+        if (chunk.ordinal === 0) score *= 1.15;
+      }
+      return { ...chunk, score };
+    })
+    .sort((a, b) => b.score - a.score);
+}
+
+function importance(
+  lexeme: string,
+  origin: QueryTerm['origin'],
+  isFollowUp: boolean,
+  features: RankingFeatures,
+): number {
   if (origin === 'synonym') return SYNONYM_WEIGHT;
-  const framing = FRAMING.has(lexeme) ? FRAMING_WEIGHT : 1;
+  const framing = features.framing && FRAMING.has(lexeme) ? FRAMING_WEIGHT : 1;
   if (origin === 'question') return framing;
   return framing * (isFollowUp ? PREVIOUS_WEIGHT_OF_FOLLOW_UP : PREVIOUS_WEIGHT);
 }
 
-/** What each lexeme of the question weighs; one that only its synonyms bring in weighs what they do. */
+/** What each word of the question weighs; one that only its synonyms bring in weighs what they do. */
 function groupWeights(all: readonly QueryTerm[]): Map<string, number> {
-  const weights = new Map<string, number>();
+  const groups = new Map<string, QueryTerm[]>();
   for (const term of all) {
-    if (term.origin !== 'question') continue;
-    const synonyms = all.filter(
-      ({ origin, standsFor, matches }) => origin === 'synonym' && standsFor === term.lexeme && matches > 0,
-    );
-    const weight =
-      term.matches > 0 || synonyms.length === 0
-        ? term.weight
-        : Math.max(...synonyms.map((synonym) => synonym.weight / SYNONYM_WEIGHT));
-    weights.set(term.lexeme, weight);
+    if (term.origin === 'previous') continue;
+    groups.set(term.standsFor, [...(groups.get(term.standsFor) ?? []), term]);
+  }
+  const weights = new Map<string, number>();
+  for (const [name, terms] of groups) {
+    const own = terms.filter(({ origin }) => origin === 'question');
+    const known = own.filter(({ matches }) => matches > 0);
+    const synonyms = terms.filter(({ origin, matches }) => origin === 'synonym' && matches > 0);
+    // The way of writing it that most chunks have tells how rare the word is.
+    if (known.length > 0) weights.set(name, Math.min(...known.map(({ weight }) => weight)));
+    else if (synonyms.length > 0) weights.set(name, Math.max(...synonyms.map(({ weight }) => weight / SYNONYM_WEIGHT)));
+    else weights.set(name, Math.max(...own.map(({ weight }) => weight)));
   }
   return weights;
 }
@@ -200,21 +225,26 @@ function covered(matched: readonly number[], terms: readonly QueryTerm[], groups
 /** How much each chunk's own (last) heading is about the question: 1 when it says the same and nothing else. */
 async function headingFocus(
   db: Kysely<Database>,
-  chunks: readonly RankedChunk[],
+  chunks: readonly RetrievedChunk[],
   terms: readonly QueryTerm[],
-  configuration: SearchConfiguration,
 ): Promise<number[]> {
-  const headings = await findLexemes(
+  const headings = await analyseTexts(
     db,
-    chunks.map(({ heading }) => heading.slice(heading.lastIndexOf(' > ') + 1).replace(/\([^)]*\)/g, '')),
-    configuration,
+    chunks.map(({ heading, language }) => ({
+      language: language as Language,
+      heading: '',
+      content: heading.slice(heading.lastIndexOf(' > ') + 1).replace(/\([^)]*\)/g, ''),
+    })),
   );
-  const whole = sum(terms.filter(({ origin }) => origin === 'question').map(({ weight }) => weight));
+  const groups = groupWeights(terms);
+  const whole = sum([...groups.values()]);
   return headings.map((lexemes) => {
-    const shared = terms.filter((term) => term.origin !== 'previous' && lexemes.includes(term.lexeme));
+    const shared = terms.filter(
+      (term) => term.origin !== 'previous' && lexemes.some(({ lexeme }) => lexeme === term.lexeme),
+    );
     if (shared.length === 0 || whole === 0) return 0;
     const recall = Math.min(1, sum(shared.map(({ weight }) => weight)) / whole);
-    return recall * (shared.length / lexemes.length);
+    return recall * Math.min(1, shared.length / lexemes.length);
   });
 }
 
@@ -223,42 +253,18 @@ function readableLength(content: string): number {
   return content.replace(/<[^<>]*>|\]\([^()]*\)/g, '').length;
 }
 
-/** Neighbours in the question, with their distance there. */
-function phrasesOf(
-  lexemes: readonly Lexeme[],
-  weights: ReadonlyMap<string, number>,
-): { query: string; weight: number }[] {
-  const places = lexemes
-    .flatMap(({ lexeme, positions }) => positions.map((position) => ({ lexeme, position })))
-    .sort((a, b) => a.position - b.position);
-  const phrases: { query: string; weight: number }[] = [];
-  for (const [index, second] of places.entries()) {
-    const first = places[index - 1];
-    if (first === undefined || first.lexeme === second.lexeme) continue;
-    const distance = second.position - first.position;
-    const [firstWeight, secondWeight] = [weights.get(first.lexeme), weights.get(second.lexeme)];
-    if (distance > 3 || firstWeight === undefined || secondWeight === undefined) continue;
-    // A tenth: about what each of the two brings when it is found once in the text.
-    phrases.push({ query: phrase(first.lexeme, second.lexeme, distance), weight: 0.1 * (firstWeight + secondWeight) });
-  }
-  return phrases;
-}
-
 /** One document does not fill the list while others have something to say. */
-function pickDiverse(ranked: readonly RankedChunk[], limit: number): RankedChunk[] {
-  const best = ranked[0]?.score ?? 0;
+function pickDiverse(ranked: readonly RetrievedChunk[], limit: number): RetrievedChunk[] {
   const mostOfOne = Math.max(2, Math.ceil(limit * 0.6));
   const perDocument = new Map<string, number>();
-  const picked: RankedChunk[] = [];
-  for (const chunk of ranked) {
-    if (picked.length === limit) break;
-    const count = perDocument.get(chunk.documentId) ?? 0;
-    // The tail that shares one common word with the question is noise.
-    if (count >= mostOfOne || chunk.score < best * 0.1) continue;
-    perDocument.set(chunk.documentId, count + 1);
-    picked.push(chunk);
-  }
-  return picked;
+  const picked = ranked.filter(({ documentId }) => {
+    const count = (perDocument.get(documentId) ?? 0) + 1;
+    perDocument.set(documentId, count);
+    return count <= mostOfOne;
+  });
+  const kept = new Set(picked.slice(0, limit));
+  for (const chunk of ranked) if (kept.size < limit) kept.add(chunk);
+  return ranked.filter((chunk) => kept.has(chunk));
 }
 
 function sum(numbers: readonly number[]): number {

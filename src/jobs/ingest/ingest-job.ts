@@ -2,24 +2,24 @@
 import { createHash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
-import { replaceChunks } from '../../db/chunks.ts';
 import {
   countMissingDocuments,
   type DocumentState,
   deleteMissingDocuments,
   findDocumentStates,
   upsertCollection,
-  upsertDocument,
 } from '../../db/documents.ts';
 import { asOwn } from '../../db/own-schema.ts';
 import { NonRetryableError } from '../../errors.ts';
+import { ANALYSER_VERSION } from '../../search/analysis.ts';
+import { detectLanguage, type Language } from '../../search/language.ts';
+import { mergeParts } from '../../search/merge.ts';
 import { defineJob, type JobContext, type JobDefinition } from '../define-job.ts';
 import { CHUNKER_VERSION, type Chunk, chunkDocument } from './chunker.ts';
 import { checkPath, checkText, collectionName } from './input-text.ts';
 import { findParser } from './parsers.ts';
+import { batchesOf, type DocumentToWrite, writeDocuments } from './write.ts';
 
-/** A checkpoint costs a commit; what follows the last one is found unchanged and costs a look. */
-const DOCUMENTS_PER_CHECKPOINT = 10;
 const MAX_DOCUMENTS = 10_000;
 /** Far above any text somebody wrote; a body limit usually comes first. In UTF-16 units. */
 const MAX_CONTENT_LENGTH = 16 * 1024 * 1024;
@@ -96,8 +96,7 @@ export function createIngestJob(): JobDefinition<IngestInput, IngestResult, Inge
 
 /**
  * Every document is read and chunked before the first is written, so a bad one fails the
- * job with nothing half done. Each is then written in one transaction of its own: a job holds
- * one document's lock at a time, so that ingests of one collection cannot deadlock.
+ * job with nothing half done. They are then written in batches, each in one transaction.
  */
 async function ingest(input: IngestInput, ctx: JobContext<IngestEvent>): Promise<IngestResult> {
   const collectionId = await ctx.transaction((trx) => upsertCollection(asOwn(trx), ctx.tenant, input.collection));
@@ -107,15 +106,18 @@ async function ingest(input: IngestInput, ctx: JobContext<IngestEvent>): Promise
   const prepared = await prepareAll(input, state.next, states, ctx.signal);
 
   const total = input.documents.length;
-  for (const [offset, document] of prepared.entries()) {
+  for (const batch of batchesOf(prepared)) {
     ctx.signal.throwIfAborted();
-    const status = await writeDocument(document, collectionId, ctx);
-    state[status]++;
-    state.chunks += document.chunkCount;
-    state.next++;
-    await ctx.emit({ type: 'document', path: document.path, status, chunks: document.chunkCount });
-    await ctx.progress({ done: state.next, total, message: document.path });
-    if ((offset + 1) % DOCUMENTS_PER_CHECKPOINT === 0 && state.next < total) await ctx.checkpoint({ ...state });
+    const statuses = await writeBatch(batch, collectionId, ctx);
+    for (const [index, document] of batch.entries()) {
+      const status = statuses[index] as DocumentStatus;
+      state[status]++;
+      state.chunks += document.chunkCount;
+      state.next++;
+      await ctx.emit({ type: 'document', path: document.path, status, chunks: document.chunkCount });
+      await ctx.progress({ done: state.next, total, message: document.path });
+    }
+    if (state.next < total) await ctx.checkpoint({ ...state });
   }
 
   const removed = input.removeMissing === true ? await removeMissing(collectionId, paths, state, ctx) : 0;
@@ -138,6 +140,7 @@ interface PreparedDocument {
   title: string;
   contentHash: string;
   byteLength: number;
+  language: Language;
   chunkCount: number;
   /** `undefined`: the collection has this version already. */
   chunks: Chunk[] | undefined;
@@ -163,8 +166,23 @@ async function prepareAll(
 function prepare(path: string, content: string, known: DocumentState | undefined): PreparedDocument {
   const contentHash = createHash('sha256').update(content).digest('hex');
   const byteLength = Buffer.byteLength(content);
-  if (known !== undefined && known.contentHash === contentHash && known.chunkerVersion === CHUNKER_VERSION) {
-    return { path, title: '', contentHash, byteLength, chunkCount: known.chunkCount, chunks: undefined, known };
+  const language = detectLanguage(content);
+  if (
+    known !== undefined &&
+    known.contentHash === contentHash &&
+    known.chunkerVersion === CHUNKER_VERSION &&
+    known.analyserVersion === ANALYSER_VERSION
+  ) {
+    return {
+      path,
+      title: '',
+      contentHash,
+      byteLength,
+      language,
+      chunkCount: known.chunkCount,
+      chunks: undefined,
+      known,
+    };
   }
   const parsed = findParser(path).parse(content, path);
   const chunks = chunkDocument(parsed);
@@ -174,37 +192,26 @@ function prepare(path: string, content: string, known: DocumentState | undefined
       details: { path },
     });
   }
-  return { path, title: parsed.title, contentHash, byteLength, chunkCount: chunks.length, chunks, known };
+  return { path, title: parsed.title, contentHash, byteLength, language, chunkCount: chunks.length, chunks, known };
 }
 
-async function writeDocument(
-  document: PreparedDocument,
+async function writeBatch(
+  batch: readonly PreparedDocument[],
   collectionId: string,
   ctx: JobContext<IngestEvent>,
-): Promise<DocumentStatus> {
-  const { chunks, known } = document;
-  if (chunks === undefined) {
+): Promise<DocumentStatus[]> {
+  const changed = batch.filter(
+    (document): document is PreparedDocument & DocumentToWrite => document.chunks !== undefined,
+  );
+  const revisions = changed.length === 0 ? new Map<string, number>() : await writeDocuments(changed, collectionId, ctx);
+  if (revisions.size > 0) await mergeParts(asOwn(ctx.db), collectionId);
+  return batch.map(({ path, chunks, known }) => {
+    const revision = revisions.get(path);
+    if (revision !== undefined) return revision === 1 ? 'added' : 'updated';
     // An attempt before this one wrote it and ended before its checkpoint: it is this job's doing.
-    if (known?.jobId !== ctx.jobId) return 'unchanged';
+    if (chunks !== undefined || known?.jobId !== ctx.jobId) return 'unchanged';
     return known.revision === 1 ? 'added' : 'updated';
-  }
-  const written = await ctx.transaction(async (given) => {
-    const trx = asOwn(given);
-    const row = await upsertDocument(trx, {
-      collectionId,
-      path: document.path,
-      title: document.title,
-      contentHash: document.contentHash,
-      chunkerVersion: CHUNKER_VERSION,
-      byteLength: document.byteLength,
-      chunkCount: document.chunkCount,
-      jobId: ctx.jobId,
-    });
-    if (row !== undefined) await replaceChunks(trx, row.id, chunks);
-    return row;
   });
-  if (written === undefined) return 'unchanged';
-  return written.revision === 1 ? 'added' : 'updated';
 }
 
 /** Counted and checkpointed first: an attempt that ends between removal and result would find nothing left to count. */
@@ -221,6 +228,7 @@ async function removeMissing(
     await ctx.checkpoint({ ...state });
   }
   const removed = await ctx.transaction((trx) => deleteMissingDocuments(asOwn(trx), collectionId, paths));
+  if (removed.length > 0) await mergeParts(asOwn(ctx.db), collectionId);
   return Math.max(removed.length, planned ?? 0);
 }
 

@@ -22,6 +22,9 @@ const OWN_TABLES: Record<Exclude<keyof Database, BuiltinTable | 'job_attempts'> 
   tenant_policies: true,
   retention_marks: true,
   retention_later: true,
+  search_parts: true,
+  search_blocks: true,
+  search_removals: true,
   applied_migrations: true,
 };
 

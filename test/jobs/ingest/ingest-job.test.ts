@@ -123,7 +123,7 @@ describe('a collection', () => {
 describe('an attempt after the first', () => {
   it('goes on from the checkpoint and does nothing twice', async () => {
     const jobId = crypto.randomUUID();
-    const documents = many(25);
+    const documents = many(120);
     const stop = new AbortController();
     const first = runAttempt(
       db,
@@ -133,21 +133,24 @@ describe('an attempt after the first', () => {
         jobId,
         signal: stop.signal,
         onEvent: (event) => {
-          if (event.type === 'progress' && event.done === 13) stop.abort(new Error('worker gone'));
+          if (event.type === 'progress' && event.done === 53) stop.abort(new Error('worker gone'));
         },
       },
     );
     await expect(first.result).rejects.toThrow('worker gone');
-    expect(first.checkpoints).toMatchObject([{ next: 10, added: 10 }]);
-    expect(await storedPaths()).toHaveLength(13);
+    expect(first.checkpoints).toMatchObject([
+      { next: 50, added: 50 },
+      { next: 100, added: 100 },
+    ]);
+    expect(await storedPaths()).toHaveLength(100);
 
-    const second = runAttempt(db, job, { collection, documents }, { jobId, resumedFrom: first.checkpoints.at(-1) });
-    // Three documents were written after the checkpoint: found in place, and still counted as this job's.
-    expect(await second.result).toEqual({ collection, added: 25, updated: 0, unchanged: 0, removed: 0, chunks: 25 });
+    const second = runAttempt(db, job, { collection, documents }, { jobId, resumedFrom: first.checkpoints[0] });
+    // Fifty documents were written after the checkpoint: found in place, and still counted as this job's.
+    expect(await second.result).toEqual({ collection, added: 120, updated: 0, unchanged: 0, removed: 0, chunks: 120 });
     expect(second.events.filter(({ type }) => type === 'document').map(({ path }) => path)).toEqual(
-      documents.slice(10).map(({ path }) => path),
+      documents.slice(50).map(({ path }) => path),
     );
-    expect(second.events.filter(({ type }) => type === 'progress')[0]).toMatchObject({ done: 11, total: 25 });
+    expect(second.events.filter(({ type }) => type === 'progress')[0]).toMatchObject({ done: 51, total: 120 });
     const revisions = await db.kysely.selectFrom('documents').select('revision').where('job_id', '=', jobId).execute();
     expect(new Set(revisions.map(({ revision }) => revision))).toEqual(new Set([1]));
   });

@@ -17,6 +17,8 @@ export interface AttemptOptions {
   /** What earlier attempts emitted; with any, this attempt is the second. */
   previous?: readonly JobEvent[];
   signal?: AbortSignal;
+  /** Every transaction after the first, which makes the collection, fails once its statements have run. */
+  crashInTransaction?: boolean;
   /** Called on every event, progress included, before it counts. */
   onEvent?(event: JobEvent): void | Promise<void>;
 }
@@ -26,6 +28,7 @@ export function openTestDb(url: string): Db {
 }
 
 export function runAttempt(db: Db, job: AnyJobDefinition, input: unknown, options: AttemptOptions = {}): Attempt {
+  let transactions = 0;
   const events: JobEvent[] = [];
   const checkpoints: unknown[] = [];
   const emit = async (event: JobEvent): Promise<void> => {
@@ -50,7 +53,12 @@ export function runAttempt(db: Db, job: AnyJobDefinition, input: unknown, option
     progress: (progress) => emit({ type: 'progress', ...progress }),
     flush: async () => {},
     checkpoint: async (value) => void checkpoints.push(structuredClone(value)),
-    transaction: (effects) => db.plain.transaction().execute((trx) => effects(trx)),
+    transaction: (effects) =>
+      db.plain.transaction().execute(async (trx) => {
+        const result = await effects(trx);
+        if (options.crashInTransaction === true && transactions++ > 0) throw new Error('worker gone');
+        return result;
+      }),
     complete: async () => {},
     keyFor: (step) => step,
   };
