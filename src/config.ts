@@ -3,6 +3,7 @@
  * an environment; everything else gets the frozen object.
  */
 import { z } from 'zod';
+import { accessIssues, bearerToken, origins, tokens } from './access-settings.ts';
 import { InputInvalidError, type Issue } from './errors.ts';
 import { MAX_OUTPUT_TOKENS, MODEL_RANGES, type ModelSettings } from './model-settings.ts';
 import {
@@ -36,51 +37,6 @@ const retention = (range: Range) =>
     })
     .default(range.default);
 const shortName = z.string().regex(SHORT_NAME, SHORT_NAME_MESSAGE);
-
-/** What `Authorization: Bearer` can carry. */
-const SENDABLE = /^[\x21-\x7e]+$/;
-
-/** Origins of web pages, or `*`. */
-const origins = z.string().transform((text, ctx) => {
-  const list = text.split(',').map((one) => one.trim());
-  for (const one of list) {
-    if (one === '*' || URL.parse(one)?.origin === one) continue;
-    ctx.addIssue({
-      code: 'custom',
-      message: `expected origins (https://app.example, no path) with commas between, or *; not ${one.slice(0, 100)}`,
-    });
-  }
-  return list;
-});
-
-/** `tenant:token,tenant:token`. */
-const tokens = z.string().transform((text, ctx) => {
-  const byToken = new Map<string, string>();
-  for (const pair of text.split(',')) {
-    const at = pair.indexOf(':');
-    const tenant = pair.slice(0, at).trim();
-    const token = pair.slice(at + 1).trim();
-    if (at < 1 || !SHORT_NAME.test(tenant) || token.length < 16 || !SENDABLE.test(token)) {
-      ctx.addIssue({
-        code: 'custom',
-        message:
-          'expected tenant:token pairs with commas between; a tenant is 1 to 64 of A-Za-z0-9_.-, a token at least 16 characters that a header can carry (visible ASCII, no blanks)',
-      });
-      return z.NEVER;
-    }
-    const other = byToken.get(token);
-    if (other !== undefined) {
-      const message =
-        other === tenant
-          ? `${tenant} has a token twice`
-          : `${other} and ${tenant} have the same token; each tenant needs its own`;
-      ctx.addIssue({ code: 'custom', message });
-      return z.NEVER;
-    }
-    byToken.set(token, tenant);
-  }
-  return byToken;
-});
 
 /** One entry a variable: schema with its default and the text `.env.example` and the docs show. */
 export const CONFIG_VARIABLES = {
@@ -125,6 +81,25 @@ export const CONFIG_VARIABLES = {
   ONCEFLEET_CORS_ORIGINS: {
     schema: origins.optional(),
     about: 'Origins of web pages that may call the API, commas between. Unset: any (*) with tokens, none without.',
+  },
+  ONCEFLEET_METRICS_TOKEN: {
+    schema: bearerToken.optional(),
+    about: 'Token of /metrics. Needed for it once ONCEFLEET_TOKENS is set.',
+  },
+  ONCEFLEET_METRICS_PORT: {
+    schema: digits({ min: 0, max: 65_535 }).optional(),
+    about: 'Port on which a worker serves /metrics; 0 picks a free one. Unset: it serves none.',
+  },
+  ONCEFLEET_METRICS_HOST: {
+    schema: z.string().default('127.0.0.1'),
+    about: 'Address of that port.',
+  },
+  ONCEFLEET_METRICS_ROWS: {
+    schema: z
+      .enum(['true', 'false'], 'expected true or false')
+      .transform((text) => text === 'true')
+      .optional(),
+    about: 'Whether /metrics has the gauges that are read from Postgres. Unset: of a web process yes, of a worker no.',
   },
   ONCEFLEET_JOBS: {
     schema: z.string().optional(),
@@ -251,6 +226,12 @@ export interface Config {
   readonly allowAnyone: boolean;
   /** Absent: any with tokens, none without. */
   readonly corsOrigins: readonly string[] | undefined;
+  readonly metricsToken: string | undefined;
+  /** Absent: a worker serves no metrics. */
+  readonly metricsPort: number | undefined;
+  readonly metricsHost: string;
+  /** Absent: a web process shows gauges of rows, a worker does not. */
+  readonly metricsRows: boolean | undefined;
   readonly jobModules: readonly string[];
   readonly concurrency: number;
   readonly leaseTtlMs: number;
@@ -316,6 +297,10 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     adminToken: all.ONCEFLEET_ADMIN_TOKEN,
     allowAnyone: all.ONCEFLEET_ALLOW_ANYONE,
     corsOrigins: all.ONCEFLEET_CORS_ORIGINS,
+    metricsToken: all.ONCEFLEET_METRICS_TOKEN,
+    metricsPort: all.ONCEFLEET_METRICS_PORT,
+    metricsHost: all.ONCEFLEET_METRICS_HOST,
+    metricsRows: all.ONCEFLEET_METRICS_ROWS,
     jobModules: (all.ONCEFLEET_JOBS ?? '')
       .split(',')
       .map((path) => path.trim())
@@ -339,22 +324,6 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     model: modelOf(all),
     answerPaceMs: all.ONCEFLEET_ANSWER_PACE_MS,
   });
-}
-
-/** What is wrong between the settings that say who may call. */
-function accessIssues(v: Partial<Variables>): Issue[] {
-  const issues: Issue[] = [];
-  if (v.ONCEFLEET_ADMIN_TOKEN !== undefined && v.ONCEFLEET_TOKENS?.has(v.ONCEFLEET_ADMIN_TOKEN) === true)
-    issues.push({
-      path: 'ONCEFLEET_ADMIN_TOKEN',
-      message: 'is also a token of a tenant; the board needs one of its own',
-    });
-  if (v.ONCEFLEET_CORS_ORIGINS?.includes('*') === true && v.ONCEFLEET_TOKENS === undefined)
-    issues.push({
-      path: 'ONCEFLEET_CORS_ORIGINS',
-      message: 'may be * with ONCEFLEET_TOKENS alone: without, every web page could use this server',
-    });
-  return issues;
 }
 
 /** What is wrong between the settings of the models. */

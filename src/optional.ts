@@ -4,6 +4,7 @@ import { OncefleetError } from './errors.ts';
 
 /** Those that are imported by name; the files of Bull Board's pages come with `@bull-board/fastify`. */
 export const WEB_PACKAGES = ['fastify', '@fastify/swagger', '@bull-board/api', '@bull-board/fastify'];
+export const METRICS_PACKAGES = ['prom-client'];
 export const MODEL_PACKAGES = ['ai', '@ai-sdk/openai-compatible', 'eventsource-parser', 'tokenx'];
 
 /**

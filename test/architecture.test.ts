@@ -14,6 +14,7 @@ const ROOMS = [
   'jobs',
   'enqueue|leases',
   'runtime',
+  'telemetry',
   'client|maintenance',
   'runs',
   'workers|http',

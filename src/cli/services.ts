@@ -2,8 +2,10 @@
 import type { Config } from '../config.ts';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { METRICS_PACKAGES, requirePackages } from '../optional.ts';
 import { isLoopback } from '../options.ts';
 import { shareOf } from '../runtime/shared-runtime.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
 import type { Lifecycle } from '../util/lifecycle.ts';
 import type { Fleet } from '../workers/fleet.ts';
 
@@ -16,7 +18,8 @@ import type { Fleet } from '../workers/fleet.ts';
 export async function startWeb(fleet: Fleet, config: Config, log: Logger, lifecycle: Lifecycle): Promise<string> {
   requireTokens(config);
   const { createApp } = await import('../http/app.ts');
-  const app = createApp({ client: fleet, log, config });
+  const metrics = hasMetrics(config) ? await openMetrics(fleet, config, lifecycle, { rows: true }) : undefined;
+  const app = createApp({ client: fleet, log, config, metrics });
   await lifecycle.add('http', () => app.close());
   // What fails from here on is the address's doing: its own lookup may fail as that of Postgres may.
   await app.ready();
@@ -69,6 +72,40 @@ export async function startWorker(
     return closed;
   });
   return worker.id;
+}
+
+/** Whether a web process serves metrics: where the API has tokens, they need one too. */
+function hasMetrics({ tokens, metricsToken }: Config): boolean {
+  return tokens === undefined || metricsToken !== undefined;
+}
+
+/** What a process measures from now on. @param options.rows whether gauges of rows are shown where the settings do not say */
+async function openMetrics(
+  fleet: Fleet,
+  config: Config,
+  lifecycle: Lifecycle,
+  { rows }: { rows: boolean },
+): Promise<Metrics> {
+  requirePackages('/metrics', METRICS_PACKAGES);
+  const { Metrics } = await import('../telemetry/metrics.ts');
+  const metrics = new Metrics({ runtime: shareOf('fleet', fleet).runtime, rows: config.metricsRows ?? rows });
+  await lifecycle.add('metrics', async () => metrics.close());
+  return metrics;
+}
+
+/**
+ * Serves the metrics of a worker where ONCEFLEET_METRICS_PORT says so.
+ *
+ * @throws OncefleetError CONFIG_INVALID it cannot listen there; SERVICE_MISSING a package was left out
+ */
+export async function startMetrics(fleet: Fleet, config: Config, log: Logger, lifecycle: Lifecycle): Promise<void> {
+  const { metricsPort: port, metricsHost: host, metricsToken: token } = config;
+  if (port === undefined) return;
+  const metrics = await openMetrics(fleet, config, lifecycle, { rows: false });
+  const { listenForMetrics } = await import('../telemetry/listener.ts');
+  const listener = await listenForMetrics({ metrics, host, port, token });
+  await lifecycle.add('metrics listener', () => listener.close());
+  log.info({ url: listener.url }, 'Metrics');
 }
 
 /**

@@ -26,6 +26,7 @@ import { hideHosts } from './hidden-hosts.ts';
 import { jobControlRoutes } from './job-controls.ts';
 import { jobRoutes } from './jobs.ts';
 import { createKeyHeader } from './key-header.ts';
+import { type MetricsRouteOptions, metricsRoute } from './metrics.ts';
 import { multiStreamRoutes } from './multi-stream.ts';
 import { OpenStreams } from './open-streams.ts';
 import { openApiOptions } from './openapi.ts';
@@ -48,7 +49,11 @@ const SLOWEST_BYTES_PER_S = 16 * 1024;
 export interface CreateAppOptions {
   client: JobClient;
   log: Logger;
-  config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'> & OriginConfig;
+  config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'> &
+    Partial<Pick<Config, 'metricsToken'>> &
+    OriginConfig;
+  /** Served at /metrics. */
+  metrics?: MetricsRouteOptions['metrics'] | undefined;
   /** A stream that was quiet this long gets a comment, in milliseconds. Default 15 s. */
   keepaliveMs?: number;
   /** Bull Board at /admin/queues. Default true. */
@@ -58,6 +63,7 @@ export interface CreateAppOptions {
 }
 
 type Routes = Required<Pick<CreateAppOptions, 'client' | 'config' | 'keepaliveMs' | 'board'>> & {
+  metrics: CreateAppOptions['metrics'];
   streams: OpenStreams;
 };
 
@@ -65,6 +71,7 @@ export function createApp({
   client,
   log,
   config,
+  metrics,
   keepaliveMs = KEEPALIVE_MS,
   board = true,
   limits = {},
@@ -102,7 +109,7 @@ export function createApp({
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
   answerUnknownRoutes(app);
   app.register(swagger, openApiOptions({ version: API_VERSION, secured: config.tokens !== undefined }));
-  app.register((root) => registerRoutes(root, { client, config, keepaliveMs, board, streams }));
+  app.register((root) => registerRoutes(root, { client, config, metrics, keepaliveMs, board, streams }));
   return app;
 }
 
@@ -144,7 +151,7 @@ function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppO
 }
 
 async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<void> {
-  const { client, config, keepaliveMs, board, streams } = routes;
+  const { client, config, metrics, keepaliveMs, board, streams } = routes;
   let document: Buffer | undefined;
   root.get('/openapi.json', { schema: { hide: true } }, async (_request, reply) => {
     // One for all: a text of its own for each answer is what unread ones would hold.
@@ -152,6 +159,7 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
     return reply.type('application/json; charset=utf-8').send(document as never);
   });
   await root.register(healthRoutes, { client, streams });
+  if (metrics !== undefined) await root.register(metricsRoute, { metrics, config, streams });
   if (board) await root.register(boardRoutes, { prefix: BOARD_PATH, client, config });
   await root.register(
     async (api) => {

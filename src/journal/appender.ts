@@ -10,6 +10,7 @@ import { appendBatches, type EventBatch, findHeads, lastSeq } from '../db/stream
 import { isTransient } from '../db/transient.ts';
 import { LeaseLostError, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import type { Probes } from '../util/probes.ts';
 import type { Publisher } from './publisher.ts';
 import type { StreamWriter } from './stream-writer.ts';
 
@@ -26,6 +27,7 @@ interface AppenderOptions {
   db: Kysely<Database>;
   publisher: Pick<Publisher, 'publish'>;
   log: Logger;
+  probes?: Probes | undefined;
   /** Ends retries while Postgres is unreachable. */
   giveUp: AbortSignal;
 }
@@ -34,12 +36,14 @@ export class Appender {
   readonly #db: Kysely<Database>;
   readonly #publisher: Pick<Publisher, 'publish'>;
   readonly #log: Logger;
+  readonly #probes: Probes | undefined;
   readonly #giveUp: AbortSignal;
 
   constructor(options: AppenderOptions) {
     this.#db = options.db;
     this.#publisher = options.publisher;
     this.#log = options.log;
+    this.#probes = options.probes;
     this.#giveUp = options.giveUp;
   }
 
@@ -51,9 +55,12 @@ export class Appender {
       try {
         const batches = flights.map((flight) => flight.batch);
         crashPoint('append.before');
+        const startedAt = performance.now();
         const accepted = await appendBatches(this.#db, batches);
         crashPoint('append.after');
-        this.#commit(flights.filter((flight) => accepted.has(flight.batch)));
+        const committed = flights.filter((flight) => accepted.has(flight.batch));
+        this.#tellFlush(committed, performance.now() - startedAt);
+        this.#commit(committed);
         const refused = flights.filter((flight) => !accepted.has(flight.batch));
         flights = refused.length === 0 ? [] : await this.#explain(refused);
         retryMs = RETRY_MIN_MS;
@@ -71,11 +78,30 @@ export class Appender {
             );
           return;
         }
+        this.#probes?.listener?.flushFailed();
         this.#log.warn({ err, retryMs, streams: flights.length }, 'journal flush failed; retrying');
         await delay(retryMs * (0.5 + Math.random()), undefined, { signal: this.#giveUp }).catch(() => undefined);
         retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
       }
     }
+  }
+
+  #tellFlush(flights: readonly Flight[], ms: number): void {
+    const listener = this.#probes?.listener;
+    if (listener === undefined || flights.length === 0) return;
+    let events = 0;
+    let characters = 0;
+    for (const { batch } of flights) {
+      events += batch.events.length;
+      for (const json of batch.events) characters += json.length;
+    }
+    listener.flushed({ ms, streams: flights.length, events, characters });
+  }
+
+  /** The fence of a stream has refused what its run wrote. */
+  #refuse(stream: StreamWriter, { streamId, fence }: EventBatch, why: string): void {
+    this.#probes?.listener?.writeRefused('append');
+    stream.refuse(new LeaseLostError(streamId, fence, why));
   }
 
   #commit(flights: readonly Flight[]): void {
@@ -107,7 +133,7 @@ export class Appender {
             : head.fence === batch.fence
               ? 'the stream is closed'
               : `the stream is at fence ${head.fence}`;
-        stream.refuse(new LeaseLostError(batch.streamId, batch.fence, why));
+        this.#refuse(stream, batch, why);
       } else if (head.nextSeq > batch.firstSeq && head.nextSeq <= lastSeq(batch) + 1) {
         const done = head.nextSeq - batch.firstSeq;
         this.#commit([{ stream, batch: { ...batch, events: batch.events.slice(0, done) } }]);
@@ -116,13 +142,7 @@ export class Appender {
       } else if (head.nextSeq === batch.firstSeq) {
         again.push({ stream, batch });
       } else {
-        stream.refuse(
-          new LeaseLostError(
-            batch.streamId,
-            batch.fence,
-            `the stream stands at seq ${head.nextSeq}, not ${batch.firstSeq}`,
-          ),
-        );
+        this.#refuse(stream, batch, `the stream stands at seq ${head.nextSeq}, not ${batch.firstSeq}`);
       }
     }
     return again;

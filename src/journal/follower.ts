@@ -16,6 +16,7 @@ import { findStreamStates, type StreamState } from '../db/streams/segments.ts';
 import { OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { Batcher } from '../util/batcher.ts';
+import type { Probes } from '../util/probes.ts';
 import type { Turns } from '../util/turns.ts';
 import { type FollowedBatch, type GivenBatch, LiveBatch, ReadBatch } from './batches.ts';
 import type { ChannelHub } from './channel.ts';
@@ -32,6 +33,7 @@ export interface FollowerOptions {
   db: Kysely<Database>;
   hub: ChannelHub;
   log: Logger;
+  probes?: Probes | undefined;
   /** How often a quiet follower compares its place with the head. Default 5,000. */
   headCheckMs?: number;
   /** The same while Redis gives no messages. Default 250. */
@@ -66,6 +68,7 @@ export class Followers {
   readonly #db: Kysely<Database>;
   readonly #hub: ChannelHub;
   readonly #log: Logger;
+  readonly #probes: Probes | undefined;
   readonly #headCheckMs: number;
   readonly #pollMs: number;
   readonly #maxInboxLength: number;
@@ -75,6 +78,7 @@ export class Followers {
     this.#db = options.db;
     this.#hub = options.hub;
     this.#log = options.log;
+    this.#probes = options.probes;
     this.#headCheckMs = options.headCheckMs ?? 5_000;
     this.#pollMs = options.pollMs ?? 250;
     this.#maxInboxLength = options.maxInboxLength ?? 1024 * 1024;
@@ -94,14 +98,18 @@ export class Followers {
    * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED on a `next()`; the signal's reason
    */
   follow(options: FollowStreamOptions): Following {
-    const inbox = new Inbox(this.#maxInboxLength);
+    const inbox = this.#inbox(this.#maxInboxLength);
     const types = options.types === undefined ? undefined : new Set([...options.types, 'rewind']);
     return new StoppableFollowing(this.#follow(options, inbox), inbox, options.after, types);
   }
 
   /** The same, as batches of all types; its signal alone ends a `next()` that waits. */
   followBatches(options: Omit<FollowStreamOptions, 'types'>): AsyncGenerator<FollowedBatch, void, undefined> {
-    return this.#follow(options, new Inbox(options.maxInboxLength ?? this.#maxInboxLength));
+    return this.#follow(options, this.#inbox(options.maxInboxLength ?? this.#maxInboxLength));
+  }
+
+  #inbox(maxLength: number): Inbox {
+    return new Inbox(maxLength, () => this.#probes?.listener?.followerDemoted());
   }
 
   async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<FollowedBatch, void, undefined> {
@@ -165,7 +173,10 @@ export class Followers {
         inbox.checkingHead();
         state = await this.state(streamId, tenant);
         const missed = state.nextSeq - tail.next;
-        if (missed > 0) this.#log.debug({ streamId, seq: tail.next, events: missed }, 'gap filled from the journal');
+        if (missed > 0) {
+          this.#probes?.listener?.gapFilled(missed);
+          this.#log.debug({ streamId, seq: tail.next, events: missed }, 'gap filled from the journal');
+        }
       }
     } finally {
       unsubscribe();

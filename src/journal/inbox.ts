@@ -7,14 +7,17 @@ import type { BatchMessage } from './message.ts';
  */
 export class Inbox implements ChannelListener {
   readonly #maxLength: number;
+  readonly #onOverflow: (() => void) | undefined;
   #messages: BatchMessage[] = [];
   #length = 0;
   #gap = false;
   #stopped = false;
   #wake: (() => void) | undefined;
 
-  constructor(maxLength: number) {
+  /** @param onOverflow is called when messages are dropped */
+  constructor(maxLength: number, onOverflow?: () => void) {
     this.#maxLength = maxLength;
+    this.#onOverflow = onOverflow;
   }
 
   /** Something may be missing: the head is to be checked. */
@@ -32,6 +35,7 @@ export class Inbox implements ChannelListener {
       this.#messages = [];
       this.#length = 0;
       this.#gap = true;
+      this.#onOverflow?.();
     } else {
       this.#messages.push(message);
       this.#length += message.length;

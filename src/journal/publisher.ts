@@ -1,6 +1,7 @@
 import type { Logger } from '../log.ts';
 import { isSharded, publish, type RedisConnection } from '../redis/pubsub.ts';
 import { refusalOf } from '../redis/refusals.ts';
+import type { Probes } from '../util/probes.ts';
 import { endingsChannel, streamChannel } from './channel.ts';
 import { type Announcement, encodeBatchMessage } from './message.ts';
 import { type LiveKey, sealBatch, sealEndings } from './seal.ts';
@@ -23,14 +24,22 @@ export class Publisher {
   readonly #key: LiveKey;
   readonly #prefix: string;
   readonly #log: Logger;
+  readonly #probes: Probes | undefined;
   #unconfirmed = 0;
   #skipped = 0;
 
-  constructor(options: { redis: RedisConnection; key: LiveKey; prefix: string; log: Logger }) {
+  constructor(options: {
+    redis: RedisConnection;
+    key: LiveKey;
+    prefix: string;
+    log: Logger;
+    probes?: Probes | undefined;
+  }) {
     this.#redis = options.redis;
     this.#key = options.key;
     this.#prefix = options.prefix;
     this.#log = options.log;
+    this.#probes = options.probes;
   }
 
   publish(announcements: readonly Announcement[]): void {
@@ -56,13 +65,21 @@ export class Publisher {
 
   #handOver(count: number, send: () => Promise<unknown>): void {
     if (this.#redis.status !== 'ready' || this.#unconfirmed > MAX_UNCONFIRMED) {
+      this.#probes?.listener?.unpublished('skipped', count);
       if (this.#skipped++ % 1_000 === 0)
         this.#log.warn({ skipped: this.#skipped }, 'live messages skipped: Redis is not ready');
       return;
     }
     this.#unconfirmed += count;
+    const startedAt = performance.now();
     send()
-      .catch((err: unknown) => this.#log[refusalOf(err) === undefined ? 'warn' : 'debug']({ err }, 'publish failed'))
+      .then(
+        () => this.#probes?.listener?.published(performance.now() - startedAt, count),
+        (err: unknown) => {
+          this.#probes?.listener?.unpublished('failed', count);
+          this.#log[refusalOf(err) === undefined ? 'warn' : 'debug']({ err }, 'publish failed');
+        },
+      )
       .finally(() => {
         this.#unconfirmed -= count;
       });

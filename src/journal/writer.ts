@@ -13,6 +13,7 @@ import type { Kysely } from 'kysely';
 import type { Database } from '../db/schema.ts';
 import type { Logger } from '../log.ts';
 import { RANGES } from '../options.ts';
+import type { Probes } from '../util/probes.ts';
 import { Appender } from './appender.ts';
 import type { Publisher } from './publisher.ts';
 import { type OpenStreamOptions, StreamWriter, type StreamWriterHost } from './stream-writer.ts';
@@ -21,6 +22,8 @@ export interface JournalWriterOptions {
   db: Kysely<Database>;
   publisher: Pick<Publisher, 'publish'>;
   log: Logger;
+  /** Told of flushes. */
+  probes?: Probes | undefined;
   /** How long the oldest buffered event waits for company. Default 5. */
   lingerMs?: number;
   /** Buffered events that start a flush at once. Default 2,000. */
@@ -61,8 +64,8 @@ export class JournalWriter {
     this.#maxEvents = options.maxEvents ?? 2_000;
     this.#maxLength = options.maxLength ?? 1024 * 1024;
     this.#highWaterMark = options.highWaterMark ?? 16 * 1024 * 1024;
-    const { db, publisher, log } = options;
-    this.#appender = new Appender({ db, publisher, log, giveUp: this.#giveUp.signal });
+    const { db, publisher, log, probes } = options;
+    this.#appender = new Appender({ db, publisher, log, probes, giveUp: this.#giveUp.signal });
     this.#host = {
       buffered: (stream, length) => this.#buffered(stream, length),
       dropped: (stream, events, length) => this.#dropped(stream, events, length),

@@ -11,6 +11,7 @@
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { LeaseLostError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import type { Probes } from '../util/probes.ts';
 import { Bag, type Placed } from '../util/swap-list.ts';
 import { heartbeatOf, LeaseTable } from './table.ts';
 import type { FromThread, LeaseThreadData, ToThread } from './thread.ts';
@@ -23,6 +24,7 @@ interface LeaseKeeperOptions {
   /** An event loop that is blocked for longer gets no more renewals. */
   maxBlockMs: number;
   log: Logger;
+  probes?: Probes | undefined;
 }
 
 interface HoldOptions {
@@ -242,6 +244,7 @@ export class LeaseKeeper {
 
   #lose(lease: Lease, why: string, expired = false): void {
     if (!this.#drop(lease)) return;
+    this.#options.probes?.listener?.leaseLost(expired ? 'expired' : 'taken');
     this.#options.log.warn({ jobId: lease.jobId, fence: lease.fence, why }, 'lease lost');
     lease.onLost(new LeaseLostError(lease.jobId, lease.fence, why, { expired }), this.#blocked);
   }

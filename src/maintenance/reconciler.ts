@@ -97,15 +97,20 @@ export class Reconciler {
   async #runRound(): Promise<void> {
     const { runtime, intervalMs } = this.#options;
     let busy = false;
+    const startedAt = performance.now();
+    const tell = (repaired: number, failed: boolean) =>
+      runtime.probes.listener?.reconciled({ ms: performance.now() - startedAt, repaired, failed });
     try {
       const repaired = await this.reconcile({ notWithinMs: intervalMs * 1.2 + ALIVE_MS / 2 });
       const leading = repaired !== undefined;
       if (leading !== this.#leading) runtime.log.debug({ leading }, leading ? 'reconciling' : 'another reconciles');
       this.#leading = leading;
       busy = leading && this.#repairs.isScanning;
+      if (repaired !== undefined) tell(repaired, false);
       if (repaired !== undefined && repaired > 0) runtime.log.info({ repaired }, 'reconciled');
     } catch (err) {
       this.#leading = false;
+      tell(0, true);
       if (isTransient(err)) runtime.log.warn({ err }, 'reconciler waits for Postgres');
       else if (err instanceof RedisTimeoutError) runtime.log.warn({ err }, 'reconciler waits for Redis');
       else runtime.log.error({ err }, 'reconciler failed');

@@ -14,6 +14,7 @@ import { readPrevious } from '../journal/previous.ts';
 import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { Logger } from '../log.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import type { RefusedWrite } from '../util/probes.ts';
 import { teeToDelivery } from './job-log.ts';
 import { giver } from './reads.ts';
 import type { Stop } from './stop.ts';
@@ -81,7 +82,8 @@ export function createContext(options: ContextOptions): JobContext {
   const db = runtime.db.kysely;
   const { id, fence } = claimed;
 
-  const lose = (why: string): never => {
+  const lose = (write: RefusedWrite, why: string): never => {
+    runtime.probes.listener?.writeRefused(write);
     const error = new LeaseLostError(id, fence, why);
     stop.abort(error);
     throw error;
@@ -89,7 +91,7 @@ export function createContext(options: ContextOptions): JobContext {
 
   const createLog = () => teeToDelivery(runtime.log.child({ jobId: id, jobName: claimed.name, fence }), delivery);
   const give = giver((err) => createLog().error({ err }, 'a call of the context failed, and nobody awaited it'));
-  const emit = emitter(stream, give);
+  const emit = emitter(stream, give, (usage) => runtime.probes.listener?.tokensUsed(claimed, usage));
 
   const context: Omit<JobContext, 'signal' | 'log'> & Lazy = {
     jobId: id,
@@ -121,14 +123,15 @@ export function createContext(options: ContextOptions): JobContext {
         await stream.flush();
         crashPoint('checkpoint.before');
         if (!(await whenPossible(stop, () => saveCheckpoint(db, { id, fence, value: json, seq }))))
-          lose('a checkpoint found the row at another fence');
+          lose('checkpoint', 'a checkpoint found the row at another fence');
         crashPoint('checkpoint.after');
       }),
     transaction: (effects) =>
       give(async () => {
         const result = await db.transaction().execute(async (trx) => {
           stop.throwIfAborted();
-          if (!(await lockFence(trx, id, fence, options.ttlMs))) lose('a transaction found the row at another fence');
+          if (!(await lockFence(trx, id, fence, options.ttlMs)))
+            lose('transaction', 'a transaction found the row at another fence');
           crashPoint('transaction.before');
           const written = await effects(asPlain(trx));
           crashPoint('transaction.commit.before');
@@ -177,12 +180,13 @@ export function createUnguardedContext(runtime: Runtime, delivery: Job, signal: 
 }
 
 /** Most events find room, and need no promise of their own. */
-function emitter(stream: StreamWriter, give: ReturnType<typeof giver>) {
+function emitter(stream: StreamWriter, give: ReturnType<typeof giver>, tellUsage: (usage: JobEvent) => void) {
   return (event: JobEvent, check?: (event: JobEvent) => void): Promise<void> => {
     let room: Promise<void> | undefined;
     try {
       check?.(event);
       room = stream.write(event);
+      if (event.type === 'usage') tellUsage(event);
     } catch (error) {
       return give(() => Promise.reject(error));
     }

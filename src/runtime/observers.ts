@@ -173,6 +173,17 @@ class ObserverInbox {
   }
 
   async #tell(transition: Transition): Promise<void> {
+    try {
+      const answer = this.#observer(transition);
+      if (typeof (answer as PromiseLike<unknown> | undefined | null)?.then === 'function')
+        await this.#answered(answer as PromiseLike<unknown>);
+    } catch (err) {
+      this.#complain('observer failed', err);
+    }
+  }
+
+  /** Settles as the answer does, or after a time. */
+  async #answered(answer: PromiseLike<unknown>): Promise<void> {
     // It holds no process: an observer that never answers is no reason to stay.
     const { promise: late, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(() => {
@@ -180,11 +191,7 @@ class ObserverInbox {
       resolve();
     }, CALL_LIMIT_MS).unref();
     try {
-      const answer = this.#observer(transition);
-      if (typeof (answer as PromiseLike<unknown> | undefined | null)?.then === 'function')
-        await Promise.race([answer, late]);
-    } catch (err) {
-      this.#complain('observer failed', err);
+      await Promise.race([answer, late]);
     } finally {
       clearTimeout(timer);
     }

@@ -31,6 +31,7 @@ import {
 import { closeRedis, connectRedis, queuePrefix, trackDuplicates } from '../redis/connections.ts';
 import type { RedisConnection } from '../redis/pubsub.ts';
 import { RedisWatch } from '../redis/watch.ts';
+import { Probes } from '../util/probes.ts';
 import { uuidV7 } from '../util/uuid.ts';
 import { within } from '../util/with-timeout.ts';
 import { Cancels } from './cancels.ts';
@@ -141,6 +142,8 @@ export class Runtime {
   readonly log: Logger;
   readonly db: Db;
   readonly observers: Observers;
+  /** Told of what parts of this process do, by whoever measures it. */
+  readonly probes = new Probes();
   readonly transitions: Transitions;
   readonly dispatcher: Dispatcher;
   readonly outbox: Outbox;
@@ -175,11 +178,10 @@ export class Runtime {
       maxConnections: options.databasePoolSize,
       applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
       onError: (err) => this.log.warn({ err }, 'Postgres connection lost'),
-      // Well within a lease, so that a claim or an outcome that was lost on the way is tried again in time.
-      unansweredMs: Math.max(2_000, Math.min(10_000, Math.floor(options.leaseTtlMs / 3))),
+      unansweredMs: unansweredMsOf(options.leaseTtlMs),
     });
     const { prefix } = this.settings;
-    const { log } = this;
+    const { log, probes } = this;
     const db = this.db.kysely;
     const watch = new RedisWatch({ prefix, log });
     const connect = (name: string, overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean } = {}) =>
@@ -190,12 +192,12 @@ export class Runtime {
     this.#publishRedis = connect('publish', { enableOfflineQueue: false });
     this.#subscriber = connect('subscribe', { autoResubscribe: false });
     const key = new LiveKey(db);
-    this.publisher = new Publisher({ redis: this.#publishRedis, key, prefix, log });
+    this.publisher = new Publisher({ redis: this.#publishRedis, key, prefix, log, probes });
     this.hub = new ChannelHub({ redis: this.#subscriber, key, prefix, log });
     this.control = new Control({ publish: this.#publishRedis, subscribe: this.#subscriber, prefix, log });
-    this.followers = new Followers({ db, hub: this.hub, log });
-    this.writer = new JournalWriter({ db, publisher: this.publisher, log, lingerMs: options.lingerMs });
-    this.leases = new LeaseKeeper({ ...this.settings, log });
+    this.followers = new Followers({ db, hub: this.hub, log, probes });
+    this.writer = new JournalWriter({ db, publisher: this.publisher, log, probes, lingerMs: options.lingerMs });
+    this.leases = new LeaseKeeper({ ...this.settings, log, probes });
     this.cancels = new Cancels({ db, leases: this.leases, log });
     this.observers = new Observers({ log, process: this.workerId });
     this.poisonAlerts = new PoisonAlerts({ db, log });
@@ -205,6 +207,7 @@ export class Runtime {
       publisher: this.publisher,
       poisonAlerts: this.poisonAlerts,
       observers: this.observers,
+      probes,
       settings: this.settings,
       workerId: this.workerId,
     });
@@ -308,6 +311,11 @@ function toSettings(options: z.infer<typeof runtimeSchema>): RuntimeSettings {
     maxCrashes: options.maxCrashes,
     resultTtlMs: options.resultTtlMs,
   });
+}
+
+/** Well within a lease, so that a claim or an outcome that was lost on the way is tried again in time. */
+function unansweredMsOf(leaseTtlMs: number): number {
+  return Math.max(2_000, Math.min(10_000, Math.floor(leaseTtlMs / 3)));
 }
 
 /** Says at once what would otherwise fail every job: `engines` only warns. @throws OncefleetError SERVICE_MISSING */

@@ -28,6 +28,7 @@ import { CancelledError, type StoredFailure, toStoredFailure } from '../errors.t
 import type { JobPolicy } from '../jobs/define-job.ts';
 import type { Publisher } from '../journal/publisher.ts';
 import { Batcher } from '../util/batcher.ts';
+import type { Probes } from '../util/probes.ts';
 import type { Observers, Told } from './observers.ts';
 import type { Alerted, PoisonAlerts } from './poison-alerts.ts';
 
@@ -56,6 +57,7 @@ interface TransitionsOptions {
   publisher: Publisher;
   poisonAlerts: PoisonAlerts;
   observers: Observers;
+  probes?: Probes;
   settings: { resultTtlMs: number; maxCrashes: number };
   /** Names this process in leases and the ledger. */
   workerId: string;
@@ -151,7 +153,10 @@ export class Transitions {
   async settle(settlement: Settlement, claimed: ClaimedJob): Promise<boolean> {
     const end = await this.#settlements.call(settlement);
     if (end === 'dropped') throw writeDropped('the outcome', settlement);
-    if (end === 'lost') return false;
+    if (end === 'lost') {
+      this.#options.probes?.listener?.writeRefused('settle');
+      return false;
+    }
     this.#tellSettled(settlement, claimed);
     return true;
   }

@@ -60,4 +60,20 @@ export default [
     test: 'test/journal/writer.test.ts',
     title: 'flushes a quiet stream by a real timer: no later event is needed',
   },
+  {
+    name: 'probe-flushed',
+    find: 'this.#tellFlush(committed, performance.now() - startedAt);',
+    replace: '',
+    mechanism: 'flushes are measured',
+    test: 'test/telemetry/metrics.test.ts',
+    title: 'measures flushes and publishing, pools, and the event loop',
+  },
+  {
+    name: 'probe-flush-failed',
+    find: 'this.#probes?.listener?.flushFailed();',
+    replace: '',
+    mechanism: 'flushes that fail are counted',
+    test: 'test/telemetry/metrics.test.ts',
+    title: 'counts flushes that met a Postgres that does not answer',
+  },
 ] satisfies readonly Change[];

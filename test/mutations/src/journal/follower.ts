@@ -112,4 +112,20 @@ export default [
     test: 'test/journal/follower.test.ts',
     title: 'of batches that %s passes over them, read or live, and ends',
   },
+  {
+    name: 'probe-gap',
+    find: 'this.#probes?.listener?.gapFilled(missed);',
+    replace: '',
+    mechanism: 'gaps are counted',
+    test: 'test/telemetry/metrics.test.ts',
+    title: 'counts gaps that followers fill, and followers that are too slow',
+  },
+  {
+    name: 'probe-demoted',
+    find: '() => this.#probes?.listener?.followerDemoted()',
+    replace: '() => undefined',
+    mechanism: 'demotions are counted',
+    test: 'test/telemetry/metrics.test.ts',
+    title: 'counts gaps that followers fill, and followers that are too slow',
+  },
 ] satisfies readonly Change[];

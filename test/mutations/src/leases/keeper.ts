@@ -66,4 +66,12 @@ export default [
     test: 'test/leases/keeper.test.ts',
     title: 'tells of a cancel once',
   },
+  {
+    name: 'probe-lease-lost',
+    find: "this.#options.probes?.listener?.leaseLost(expired ? 'expired' : 'taken');",
+    replace: '',
+    mechanism: 'lost leases are counted',
+    test: 'test/telemetry/metrics.test.ts',
+    title: 'counts lease losses and the writes that a fence refuses',
+  },
 ] satisfies readonly Change[];

@@ -17,4 +17,12 @@ export default [
     test: 'test/maintenance/reconciler.test.ts',
     title: 'take over at once from one that is closed',
   },
+  {
+    name: 'probe-reconciled',
+    find: 'if (repaired !== undefined) tell(repaired, false);',
+    replace: '',
+    mechanism: 'rounds of the reconciler are counted',
+    test: 'test/telemetry/metrics.test.ts',
+    title: 'counts rounds of the reconciler',
+  },
 ] satisfies readonly Change[];

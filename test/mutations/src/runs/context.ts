@@ -89,4 +89,12 @@ export default [
     test: 'test/runs/unread.test.ts',
     title: 'a %s that nobody awaits, after a cancel, is in the log of its job alone',
   },
+  {
+    name: 'probe-write-refused',
+    find: 'runtime.probes.listener?.writeRefused(write);',
+    replace: '',
+    mechanism: 'writes that a fence refuses are counted',
+    test: 'test/telemetry/metrics.test.ts',
+    title: 'counts lease losses and the writes that a fence refuses',
+  },
 ] satisfies readonly Change[];

@@ -99,8 +99,8 @@ export default [
   },
   {
     name: 'observed-settlement',
-    find: `if (end === 'lost') return false; this.#tellSettled(settlement, claimed);`,
-    replace: `if (end === 'lost') return false;`,
+    find: `return false; } this.#tellSettled(settlement, claimed); return true;`,
+    replace: `return false; } return true;`,
     mechanism: 'the end of a run is observed',
     test: 'test/runtime/transitions.test.ts',
     title: 'a run that throws, and one that returns',
