@@ -86,6 +86,8 @@ export async function listUnfinished(db: Kysely<Database>, id: string): Promise<
 export interface ServerState {
   /** As `server_version_num`: 140005 is 14.5. */
   version: number;
+  /** `LC_CTYPE` of the database: what text search takes for a letter. */
+  ctype: string;
   /** Jobs that wait or run. */
   unfinished: number;
   /** Rows as Postgres's statistics have them. */
@@ -95,12 +97,11 @@ export interface ServerState {
 }
 
 export async function findServerState(db: Kysely<Database>): Promise<ServerState> {
-  const server = await sql<{ version: number; oldest: number | null }>`
-    select current_setting('server_version_num')::int as version,
+  const server = await sql<{ version: number; ctype: string; oldest: number | null }>`
+    select current_setting('server_version_num')::int as version, d.datctype as ctype,
       (select extract(epoch from clock_timestamp() - min(xact_start))::float8 * 1000 from pg_stat_activity
-        where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend') as oldest`.execute(
-    db,
-  );
+        where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend') as oldest
+    from pg_database d where d.datname = current_database()`.execute(db);
   const unfinished = await sql<{ count: number }>`
     select count(*) as count from oncefleet.unfinished_jobs`.execute(db);
   const tables = await sql<{ name: string; live: number; dead: number }>`
@@ -111,6 +112,7 @@ export async function findServerState(db: Kysely<Database>): Promise<ServerState
   const [row] = server.rows;
   return {
     version: row?.version ?? 0,
+    ctype: row?.ctype ?? '',
     unfinished: unfinished.rows[0]?.count ?? 0,
     tables: tables.rows,
     oldestTransactionMs: row?.oldest ?? null,

@@ -4,11 +4,13 @@ import { sql } from 'kysely';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { findServerState } from '../../src/db/doctor.ts';
+import { migrate } from '../../src/db/migrate.ts';
 import { defineJob } from '../../src/index.ts';
 import { type Diagnosis, oneOfAKind } from '../../src/maintenance/doctor/diagnosis.ts';
 import { DISAGREEMENTS, type DisagreementKind } from '../../src/maintenance/doctor/disagreements.ts';
 import { type DoctorOptions, diagnose as diagnoseFleet } from '../../src/maintenance/doctor/doctor.ts';
 import { Runtime } from '../../src/runtime/runtime.ts';
+import { dropDatabase, execute, uniqueName } from '../../src/testing/services/databases.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import { backdateJob, claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
@@ -30,8 +32,8 @@ beforeEach(async () => {
     oncefleet.poison_alerts, oncefleet.paused_queues`.execute(file.db);
 });
 
-async function createRuntime(redisUrl = testRedisUrl()): Promise<Runtime> {
-  const runtime = new Runtime({ databaseUrl: file.url, redisUrl, prefix: uniquePrefix() });
+async function createRuntime(redisUrl = testRedisUrl(), databaseUrl = file.url): Promise<Runtime> {
+  const runtime = new Runtime({ databaseUrl, redisUrl, prefix: uniquePrefix() });
   onTestFinished(() => runtime.close());
   await expect.poll(() => runtime.redis.status).toBe('ready');
   runtime.dispatcher.queue('job');
@@ -465,6 +467,19 @@ describe('the doctor tells of', () => {
     await runtime.redis.config('SET', 'maxmemory-policy', 'allkeys-lru');
     const { findings } = await diagnose(runtime, jobs);
     expect(findings).toMatchObject([{ kind: 'redis-evicts', message: expect.stringContaining('allkeys-lru') }]);
+  });
+
+  it('a database whose locale knows no letters beyond ASCII', async () => {
+    const name = uniqueName('plain');
+    await execute(file.url, `create database "${name}" template template0 lc_ctype 'C'`);
+    onTestFinished(() => dropDatabase(file.url, name));
+    const url = new URL(file.url);
+    url.pathname = name;
+    const runtime = await createRuntime(testRedisUrl(), url.href);
+    await migrate(runtime.db.kysely);
+    expect((await diagnose(runtime, jobs)).findings).toMatchObject([
+      { kind: 'database-locale', message: expect.stringContaining('LC_CTYPE of the database is C:') },
+    ]);
   });
 
   it('poisoned jobs whose onPoison nobody calls, once they have waited for long', async () => {

@@ -40,6 +40,7 @@ export async function findTroubles(
   };
   if (server.version < MIN_POSTGRES)
     report('postgres-old', `Postgres is ${Math.floor(server.version / 10_000)}, older than 14.`, 'Upgrade it.');
+  checkLocale(server, report);
   await checkRedis(runtime, report);
   await checkClocks(runtime, report);
   checkTables(server, report);
@@ -48,6 +49,18 @@ export async function findTroubles(
   await checkNames(runtime, jobs, report);
   await checkAlerts(runtime, report);
   return oneOfAKind(troubles);
+}
+
+/** In these, no character beyond ASCII is a letter with a capital, and all of them are letters to text search. */
+const PLAIN_LOCALES: ReadonlySet<string> = new Set(['C', 'POSIX']);
+
+function checkLocale({ ctype }: ServerState, report: Report): void {
+  if (!PLAIN_LOCALES.has(ctype)) return;
+  report(
+    'database-locale',
+    `LC_CTYPE of the database is ${ctype}: Postgres takes quotation marks and dashes for letters, and knows no capitals beyond ASCII.`,
+    'Create the database with a locale such as C.UTF-8 or en_US.UTF-8, and move the tables.',
+  );
 }
 
 async function checkRedis({ redis }: Runtime, report: Report): Promise<void> {

@@ -15,6 +15,7 @@ export type Trouble =
   | 'redis-evicts'
   | 'redis-old'
   | 'postgres-old'
+  | 'database-locale'
   | 'clock-skew'
   | 'queue-paused'
   | 'pause-differs'

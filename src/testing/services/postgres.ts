@@ -150,7 +150,7 @@ async function initialise(bin: string, options: PostgresOptions): Promise<string
   const given = join(options.folder, 'initdb.password');
   writeOwnFile(given, `${password}\n`);
   if (options.identity !== undefined) await lchown(given, options.identity.uid, options.identity.gid);
-  const args = [
+  const base = [
     '-D',
     data,
     '-U',
@@ -168,9 +168,13 @@ async function initialise(bin: string, options: PostgresOptions): Promise<string
     '--builtin-locale',
     'C.UTF-8',
   ];
-  if (options.lasting !== true) args.push('--no-sync');
+  if (options.lasting !== true) base.push('--no-sync');
+  const initdb = (args: readonly string[]) =>
+    run(join(bin, 'initdb'), args, { folder: data, identity: options.identity });
   try {
-    await run(join(bin, 'initdb'), args, { folder: data, identity: options.identity });
+    // Text search asks the operating system what a letter is; in its C locale typographic quotes are letters.
+    // A system may have no such locale, as musl's and older macOS do not.
+    await initdb([...base, '--lc-ctype', 'C.UTF-8']).catch(() => initdb(base));
   } finally {
     await rm(given, { force: true });
   }
