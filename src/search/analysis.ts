@@ -10,7 +10,7 @@ import { termOf } from './postings.ts';
 import { segment } from './segment.ts';
 
 /** Raise it with every change that makes other terms of the same text: documents are then indexed anew by their next ingest. */
-export const ANALYSER_VERSION = 2;
+export const ANALYSER_VERSION = 3;
 
 /** How much a word of a heading counts as one of the text. */
 const HEADING_FREQUENCY = 2;
@@ -91,7 +91,7 @@ export async function analyseQuestion(
 ): Promise<QuestionWord[]> {
   const known = [...new Set(languages)];
   if (known.length === 0) return [];
-  const own = known.length === 1 ? known[0] : detectLanguage(question);
+  const own = known.length === 1 ? known[0] : await detectLanguage(question, known);
   // Its own language first: it names the words.
   const ordered = known.sort((a, b) => Number(b === own) - Number(a === own));
   const analysed = await analyseTexts(

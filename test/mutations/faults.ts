@@ -546,6 +546,20 @@ export const faults: readonly Fault[] = [
 
 /** Mutations that hold no promise against a death, by what they are for. */
 export const elsewhere: Readonly<Record<string, readonly string[]>> = {
+  'words are found in every language, however they are typed': [
+    'language-among',
+    'language-code',
+    'language-sample',
+    'language-script',
+    'language-short',
+    'segment-dictionary',
+    'segment-invisible',
+    'segment-marks',
+    'segment-pairs',
+    'segment-run',
+    'segment-symbols',
+    'segment-vowels',
+  ],
   'what a tenant sees of its collections (promise 10), in pages that have a bound (promise 13)': [
     'catalog-cascade',
     'catalog-page-bytes',

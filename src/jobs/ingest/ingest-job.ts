@@ -158,15 +158,14 @@ async function prepareAll(
     // Chunking is work of the CPU: other jobs' timers and heartbeats get their turn in between.
     await setImmediate();
     signal.throwIfAborted();
-    prepared.push(prepare(path, content, states.get(path)));
+    prepared.push(await prepare(path, content, states.get(path)));
   }
   return prepared;
 }
 
-function prepare(path: string, content: string, known: DocumentState | undefined): PreparedDocument {
+async function prepare(path: string, content: string, known: DocumentState | undefined): Promise<PreparedDocument> {
   const contentHash = createHash('sha256').update(content).digest('hex');
   const byteLength = Buffer.byteLength(content);
-  const language = detectLanguage(content);
   if (
     known !== undefined &&
     known.contentHash === contentHash &&
@@ -178,7 +177,8 @@ function prepare(path: string, content: string, known: DocumentState | undefined
       title: '',
       contentHash,
       byteLength,
-      language,
+      // Nothing of it is written.
+      language: 'none',
       chunkCount: known.chunkCount,
       chunks: undefined,
       known,
@@ -192,6 +192,7 @@ function prepare(path: string, content: string, known: DocumentState | undefined
       details: { path },
     });
   }
+  const language = await detectLanguage(content);
   return { path, title: parsed.title, contentHash, byteLength, language, chunkCount: chunks.length, chunks, known };
 }
 
