@@ -10,7 +10,7 @@ import { termOf } from './postings.ts';
 import { segment } from './segment.ts';
 
 /** Raise it with every change that makes other terms of the same text: documents are then indexed anew by their next ingest. */
-export const ANALYSER_VERSION = 3;
+export const ANALYSER_VERSION = 4;
 
 /** How much a word of a heading counts as one of the text. */
 const HEADING_FREQUENCY = 2;
@@ -98,9 +98,11 @@ export async function analyseQuestion(
     db,
     ordered.map((language) => ({ language, heading: '', content: question })),
   );
+  // All of its words are dropped: other languages would find them in what is not about it.
+  if (ordered[0] === own && analysed[0]?.length === 0) return [];
   const words = new Map<string, QuestionWord>();
   const byPosition = new Map<number, QuestionWord>();
-  const keepOnly = ordered[0] === own && (analysed[0]?.length ?? 0) > 0;
+  const keepOnly = ordered[0] === own;
   for (const [index, lexemes] of analysed.entries()) {
     const samePlaces = segment(question, ordered[index] as Language) === segment(question, ordered[0] as Language);
     for (const { lexeme, positions } of lexemes) {

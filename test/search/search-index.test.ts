@@ -10,7 +10,8 @@ import { createTestDatabase, type TestDatabase } from '../helpers/services.ts';
 import { openTestDb, runAttempt } from '../jobs/ingest/run-job.ts';
 
 const job = createIngestJob();
-const WORDS = ['apple', 'berry', 'cherry', 'damson', 'elder', 'fig', 'grape'];
+/** No language stems or drops what has a digit. */
+const WORDS = ['apple1', 'berry2', 'cherry3', 'damson4', 'elder5', 'fig6', 'grape7'];
 
 let database: TestDatabase;
 let db: Db;
@@ -157,7 +158,7 @@ describe('a merge', () => {
     for (let n = 0; n < 7; n++) await ingest(collection, n, `${WORDS[n]} and ${WORDS[(n * 3) % 7]}`);
     const id = await collectionId(collection);
     expect(await countParts(id)).toBe(7);
-    await ingest(collection, 0, 'fig fig grape');
+    await ingest(collection, 0, 'fig6 fig6 grape7');
     expect(await countParts(id)).toBe(1);
     const { rows } = await sql`select from oncefleet.search_removals where collection_id = ${id}`.execute(db.kysely);
     expect(rows).toHaveLength(0);
@@ -192,7 +193,7 @@ describe('a merge', () => {
 
 it('a search that has begun finds what it began with, whatever is merged and replaced meanwhile', async () => {
   const collection = 'snapshot';
-  const documents = (word: string) => [{ path: 'a.md', content: `# A\n\n${word} quince\n` }];
+  const documents = (word: string) => [{ path: 'a.md', content: `# A\n\n${word} quince9\n` }];
   await runAttempt(db, job, { collection, documents: documents('first') }).result;
   const id = await collectionId(collection);
   const found = await builtInRetriever.find(db.kysely, {
@@ -200,11 +201,11 @@ it('a search that has begun finds what it began with, whatever is merged and rep
     limit: 10,
     terms: async () => {
       await runAttempt(db, job, { collection, documents: documents('second') }).result;
-      return [{ lexeme: 'quinc', importance: 1 }];
+      return [{ lexeme: 'quince9', importance: 1 }];
     },
   });
-  expect(found.chunks.map(({ content }) => content)).toEqual(['first quince']);
-  expect((await search(id, ['quince'])).chunks.map(({ content }) => content)).toEqual(['second quince']);
+  expect(found.chunks.map(({ content }) => content)).toEqual(['first quince9']);
+  expect((await search(id, ['quince9'])).chunks.map(({ content }) => content)).toEqual(['second quince9']);
 });
 
 it('counts nothing of other collections and tenants', async () => {
@@ -248,7 +249,7 @@ it('a collection of an earlier release is searchable after the migration, and an
   try {
     const documents = Array.from({ length: 450 }, (_, n) => ({
       path: `${n}.md`,
-      content: `# It's ${WORDS[n % 7]}\n\nabout ${WORDS[n % 5]} number${n}\n\n## Back\\slash\n\nand more running\n`,
+      content: `# It's ${WORDS[n % 7]}\n\nthe weather in the garden was about ${WORDS[n % 5]} and number${n}\n\n## Back\\slash\n\nand they were always running through the woods\n`,
     }));
     await runAttempt(oldDb, job, { collection: 'old', documents }).result;
     const { id } = await oldDb.kysely.selectFrom('collections').select('id').executeTakeFirstOrThrow();
@@ -258,7 +259,7 @@ it('a collection of an earlier release is searchable after the migration, and an
         limit: 20,
         terms: async (analyse) => (await analyse(words)).map(({ name }) => ({ lexeme: name, importance: 1 })),
       });
-    const before = [await ask('apple number77'), await ask('running back'), await ask('slash it')];
+    const before = [await ask('number77'), await ask('running weather'), await ask('slash it')];
     const migrateBy = (step: typeof up) =>
       oldDb.kysely.transaction().execute(async (trx) => {
         await sql`set local search_path to oncefleet`.execute(trx);
@@ -266,7 +267,7 @@ it('a collection of an earlier release is searchable after the migration, and an
       });
     await migrateBy(down);
     await migrateBy(up);
-    const after = [await ask('apple number77'), await ask('running back'), await ask('slash it')];
+    const after = [await ask('number77'), await ask('running weather'), await ask('slash it')];
     expect(after.map(({ chunks }) => chunks.map(({ score }) => score))).toEqual(
       before.map(({ chunks }) => chunks.map(({ score }) => score)),
     );
@@ -274,7 +275,7 @@ it('a collection of an earlier release is searchable after the migration, and an
     expect(await runAttempt(oldDb, job, { collection: 'old', documents: documents.slice(0, 3) }).result).toMatchObject({
       updated: 3,
     });
-    expect((await ask('running back')).terms).toEqual(before[1]?.terms);
+    expect((await ask('running weather')).terms).toEqual(before[1]?.terms);
   } finally {
     await oldDb.close();
     await old.drop();

@@ -10,15 +10,20 @@ const words = (text: string, language: Language = 'none') => segment(text, langu
 
 describe('a text is taken apart', () => {
   it.each<[string, Language, string, string[]]>([
-    ['Chinese into pairs', 'zh', '清洗过滤器。', ['清洗', '洗过', '过滤', '滤器']],
+    [
+      'Chinese into pairs and characters',
+      'zh',
+      '清洗过滤器。',
+      ['清洗', '洗过', '过滤', '滤器', '清', '洗', '过', '滤', '器'],
+    ],
     ['Japanese into pairs', 'ja', 'フィルターを', ['フィ', 'ィル', 'ルタ', 'ター', 'ーを']],
     ['half width Kana as full width', 'ja', 'ﾌｨﾙﾀｰ', ['フィ', 'ィル', 'ルタ', 'ター']],
-    ['repeated characters', 'ja', '人々は', ['人々', '々は']],
+    ['repeated characters', 'ja', '人々は', ['人々', '々は', '人']],
     ['one character alone', 'zh', 'A 水 B', ['a', '水', 'b']],
     ['Korean into pairs, each word by itself', 'ko', '필터를 청소', ['필터', '터를', '청소']],
-    ['characters outside the basic plane', 'zh', '𠮷野家', ['𠮷野', '野家']],
+    ['characters outside the basic plane', 'zh', '𠮷野家', ['𠮷野', '野家', '𠮷', '野', '家']],
     ['a marked sentence: no pair across the mark', 'ja', '水。火', ['水', '火']],
-    ['Latin words inside Japanese stay words', 'ja', 'PDFを開く', ['pdf', 'を開', '開く']],
+    ['Latin words inside Japanese stay words', 'ja', 'PDFを開く', ['pdf', 'を開', '開く', '開']],
     ['full width letters', 'ja', 'ＰＤＦ１２', ['pdf12']],
     ['Thai by its dictionary', 'th', 'ทำความสะอาด', ['ทำความ', 'สะอาด']],
     ['Thai, whose marked space is one', 'th', 'น้ำ\u200bไฟ', ['น้ำ', 'ไฟ']],

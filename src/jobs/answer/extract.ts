@@ -10,7 +10,7 @@ import type { Kysely } from 'kysely';
 import { findAbsentWords } from '../../db/chunks.ts';
 import type { Database } from '../../db/schema.ts';
 import { analyseTexts } from '../../search/analysis.ts';
-import type { Language } from '../../search/language.ts';
+import { detectLanguage, type Language } from '../../search/language.ts';
 import type { RetrievedChunk } from '../../search/retriever.ts';
 import { splitSentences } from '../ingest/chunker.ts';
 import { readBlocks } from '../ingest/markdown.ts';
@@ -31,7 +31,7 @@ const BEST_CHUNKS = 5;
 /** A passage that scores less than this share of the best is left out. */
 const LEAST_SHARE = 0.3;
 /** With less of the question's words than this, quoting would only pretend to know. */
-const LEAST_COVERAGE = 0.25;
+const LEAST_COVERAGE = 0.15;
 /** How long all texts of a collection may be read to find out that a word is not in them. */
 const ABSENCE_LIMIT_MS = 150;
 const MAX_MISSING_WORDS = 5;
@@ -113,6 +113,14 @@ export async function missingWords(
     );
     for (const [index, word] of written.entries())
       if (lexemes[index]?.some(({ lexeme }) => names.has(lexeme))) missing.add(word);
+  }
+  // Where no document is in the question's own language, nothing has dropped its stop words.
+  for (const language of new Set([await detectLanguage(question), 'en' as const])) {
+    const lexemes = await analyseTexts(
+      db,
+      written.map((content) => ({ language, heading: '', content })),
+    );
+    for (const [index, word] of written.entries()) if (lexemes[index]?.length === 0) missing.delete(word);
   }
   const words = written.filter((word) => missing.has(word));
   const byFolded = new Map(words.slice(0, MAX_MISSING_WORDS).map((word) => [fold(word), word]));
