@@ -54,7 +54,7 @@ export function configurationOf(language: Language): string {
 /** Taken at the beginning, the middle and the end: a preface in another language does not decide. In UTF-16 units. */
 const SAMPLE_LENGTH = 2_000;
 
-/** Fewer letters than this are a title or a command: "Apache License" would be French. */
+/** Fewer letters than this, a title or a command, do not tell: "Apache License" would be French. */
 const MIN_LETTERS = 25;
 
 /**
@@ -82,6 +82,9 @@ const FOREIGN =
   /^(?<fence>```|~~~)[^\n]*\n[\s\S]*?^\k<fence>|`[^`\n]{1,200}`|<[^<>\n]{1,500}>|\b(?:https?|file):\/\/\S{1,2000}|\S{1,200}@\S{1,200}/gm;
 
 /**
+ * The language of a document. A few words in Latin letters are taken for English, which they mostly are: its
+ * endings and its small words do little harm to another's.
+ *
  * @param among only these come into question, for a short text such as a search
  * @returns `none` when no language is clearly ahead
  */
@@ -89,7 +92,13 @@ export async function detectLanguage(text: string, among?: readonly Language[]):
   const found = await Promise.all(samplesOf(text).map((sample) => detect(sample.replace(FOREIGN, ' '), among)));
   // Of three, that of two; otherwise that of the middle.
   const twice = found.find((language, index) => language !== 'none' && found.indexOf(language) !== index);
-  return twice ?? found[found.length >> 1] ?? 'none';
+  const language = twice ?? found[found.length >> 1] ?? 'none';
+  return language === 'none' && among === undefined && isLatin(text) ? 'en' : language;
+}
+
+function isLatin(text: string): boolean {
+  const start = text.slice(0, SAMPLE_LENGTH);
+  return count(start, /\p{Script=Latin}/gu) * 2 > count(start, /\p{L}/gu);
 }
 
 function samplesOf(text: string): string[] {

@@ -547,6 +547,7 @@ export const faults: readonly Fault[] = [
 /** Mutations that hold no promise against a death, by what they are for. */
 export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   'words are found in every language, however they are typed': [
+    'absent-stop-words',
     'language-among',
     'language-code',
     'language-sample',

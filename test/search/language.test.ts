@@ -24,8 +24,10 @@ describe('the language of', () => {
     [`${GERMAN}\n\n${CODE}\n${GERMAN}`, 'de'],
     [`${GERMAN} https://example.com/${'very-long-english-address-'.repeat(20)}`, 'de'],
     ['', 'none'],
-    ['npm ci', 'none'],
-    ['Apache License 2.0', 'none'],
+    ['npm ci', 'en'],
+    ['Apache License 2.0', 'en'],
+    ['Filter reinigen', 'en'],
+    ['Фильтр', 'none'],
     ['42 / 17', 'none'],
   ])('%j: %s', async (text, language) => {
     expect(await detectLanguage(text)).toBe(language);

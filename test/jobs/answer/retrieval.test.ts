@@ -157,6 +157,11 @@ describe('a word is said to be missing', () => {
   it.each([
     ['only where it stands nowhere in the texts', 'how is the setup of zebra run?', ['zebra']],
     ['not inside another word', 'is fooquux there?', []],
+    [
+      'not when it is a small word of a language that no text is in',
+      'Wie ist das mit dem und von der oder für die zebra?',
+      ['zebra'],
+    ],
     ['not in another case', 'is FOOQUUX2 there?', []],
     ['not in another width', 'is proxy there?', []],
     ['not with letters beyond ASCII', 'GRÖSSENORDNUNG größenordn', []],
