@@ -22,6 +22,7 @@ import { describeMachine, load, type Machine, machineLine } from './lib/machine.
 import { type BenchReport, toPage } from './lib/page.ts';
 import { toMarkdown } from './lib/table.ts';
 import { replayBench } from './replay/bench.ts';
+import { retrievalBench } from './retrieval/bench.ts';
 import { soakBench } from './soak/bench.ts';
 
 const BENCHES: readonly Bench[] = [
@@ -32,6 +33,7 @@ const BENCHES: readonly Bench[] = [
   replayBench,
   soakBench,
   importBench,
+  retrievalBench,
 ];
 
 const DOCS = fileURLToPath(new URL('../docs/benchmarks/', import.meta.url));
