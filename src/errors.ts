@@ -44,6 +44,12 @@ export const ERROR_CODES = {
   SCHEMA_FORBIDDEN: 'The database role may not make or change what a migration needs.',
   FILE_UNREADABLE: 'A file or folder cannot be read.',
   FILE_EMPTY: 'A file has no text in it.',
+  DOCUMENT_KIND_UNSUPPORTED: 'The document is of a kind that is not read.',
+  DOCUMENT_DAMAGED: 'The document is damaged, cut off, or not what its name says.',
+  DOCUMENT_ENCRYPTED: 'The document cannot be read without a password.',
+  DOCUMENT_SCANNED: 'The document has pages, but no text: its pages are images.',
+  DOCUMENT_TOO_LARGE: 'The document, or what it expands to, is over a limit.',
+  DOCUMENT_TOO_COSTLY: 'Reading the document took more time or memory than it may.',
   NOTHING_TO_INGEST: 'No document was found to ingest.',
   BODY_INVALID: 'The request body is not valid JSON.',
   BODY_TOO_LARGE: 'The request body is over the limit.',
@@ -182,6 +188,29 @@ export class InterruptedError extends OncefleetError {
 export class NonRetryableError extends OncefleetError {
   constructor(message: string, options: OncefleetErrorOptions & { code?: ErrorCode } = {}) {
     super(options.code ?? 'NON_RETRYABLE', message, options);
+  }
+}
+
+/** What may be wrong with one document, and not with what reads it. */
+export const DOCUMENT_ERROR_CODES = [
+  'FILE_UNREADABLE',
+  'FILE_EMPTY',
+  'DOCUMENT_KIND_UNSUPPORTED',
+  'DOCUMENT_DAMAGED',
+  'DOCUMENT_ENCRYPTED',
+  'DOCUMENT_SCANNED',
+  'DOCUMENT_TOO_LARGE',
+  'DOCUMENT_TOO_COSTLY',
+] as const satisfies readonly ErrorCode[];
+
+export type DocumentErrorCode = (typeof DOCUMENT_ERROR_CODES)[number];
+
+/** A document that cannot be read, and could not be read again: others beside it can. Its message goes on after its path. */
+export class DocumentError extends OncefleetError {
+  declare readonly code: DocumentErrorCode;
+
+  constructor(code: DocumentErrorCode, message: string, options: OncefleetErrorOptions = {}) {
+    super(code, message, options);
   }
 }
 

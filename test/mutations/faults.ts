@@ -979,6 +979,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'sse-shared-skip',
     'sse-store-away',
   ],
+  'reading documents': ['ingest-all-bad', 'ingest-bad-alone', 'reader-ends', 'reader-memory', 'reader-timeout'],
   'the command line and its host': [
     'answer-turn',
     'apt-policy-own',

@@ -12,8 +12,8 @@ import type { Database } from '../../db/schema.ts';
 import { analyseTexts } from '../../search/analysis.ts';
 import { detectLanguage, type Language } from '../../search/language.ts';
 import type { RetrievedChunk } from '../../search/retriever.ts';
-import { splitSentences } from '../ingest/chunker.ts';
 import { readBlocks } from '../ingest/markdown.ts';
+import { splitSentences } from '../ingest/sentences.ts';
 import type { QueryTerm, Retrieval } from './retrieval.ts';
 import type { Source } from './sources.ts';
 

@@ -10,17 +10,20 @@ import {
   upsertCollection,
 } from '../../db/documents.ts';
 import { asOwn } from '../../db/own-schema.ts';
-import { NonRetryableError } from '../../errors.ts';
+import { DOCUMENT_ERROR_CODES, DocumentError, NonRetryableError } from '../../errors.ts';
 import { ANALYSER_VERSION } from '../../search/analysis.ts';
 import { detectLanguage, type Language } from '../../search/language.ts';
 import { mergeParts } from '../../search/merge.ts';
 import { defineJob, type JobContext, type JobDefinition } from '../define-job.ts';
 import { CHUNKER_VERSION, type Chunk, chunkDocument } from './chunker.ts';
-import { checkPath, checkText, collectionName } from './input-text.ts';
-import { findParser } from './parsers.ts';
+import { characterProblem, checkPath, collectionName } from './input-text.ts';
+import type { DocumentLimits } from './parse/limits.ts';
+import { readDocument } from './parse/read-document.ts';
 import { batchesOf, type DocumentToWrite, writeDocuments } from './write.ts';
 
 const MAX_DOCUMENTS = 10_000;
+/** Documents that are read at once: a few more than there are threads, so that none of them waits for another. */
+const READ_AHEAD = 4;
 /** Far above any text somebody wrote; a body limit usually comes first. In UTF-16 units. */
 const MAX_CONTENT_LENGTH = 16 * 1024 * 1024;
 
@@ -40,13 +43,13 @@ export const ingestInput = z
   .superRefine((input, ctx) => {
     const seen = new Map<string, number>();
     for (const [index, { path, content }] of input.documents.entries()) {
-      checkText(content, (message) =>
+      const problem = characterProblem(content);
+      if (problem !== undefined)
         ctx.addIssue({
           code: 'custom',
           path: ['documents', index, 'content'],
-          message: `${JSON.stringify(path)} ${message}`,
-        }),
-      );
+          message: `${JSON.stringify(path)} ${problem}`,
+        });
       const first = seen.get(path);
       if (first === undefined) seen.set(path, index);
       else
@@ -58,155 +61,202 @@ export const ingestInput = z
     }
   });
 
-const ingestOutput = z.object({
-  collection: z.string(),
+/** A document, and what is to be said of it: the message goes on after the path. */
+const documentRemark = z.object({ path: z.string(), code: z.enum(DOCUMENT_ERROR_CODES), message: z.string() });
+type DocumentRemark = z.output<typeof documentRemark>;
+
+/** A result and a checkpoint name no more documents than this; counts go on. */
+const MAX_REMARKS = 100;
+
+/** What both a checkpoint and the result hold. */
+const counts = {
   added: z.number(),
   updated: z.number(),
   unchanged: z.number(),
-  removed: z.number(),
+  /** Documents that could not be read. The collection keeps the version of them that it had. */
+  failedCount: z.number(),
   /** Of all documents given. */
   chunks: z.number(),
-});
+  /** The first 100 of them. */
+  failed: z.array(documentRemark),
+  /** The first 100 that have a title and nothing else: only that can be found. */
+  warnings: z.array(documentRemark),
+};
+
+const ingestOutput = z.object({ collection: z.string(), removed: z.number(), ...counts });
 
 type IngestInput = z.output<typeof ingestInput>;
 type IngestResult = z.output<typeof ingestOutput>;
 type DocumentStatus = 'added' | 'updated' | 'unchanged';
-type IngestEvent = { type: 'document'; path: string; status: DocumentStatus; chunks: number };
+type IngestEvent =
+  | { type: 'document'; path: string; status: DocumentStatus; chunks: number }
+  | ({ type: 'document'; status: 'failed' } & DocumentRemark);
 
 /** Where an attempt stands: `next` is the first document not done. `removed` is there once removal has begun. */
 const checkpointSchema = z.object({
   next: z.number().int().min(0),
-  added: z.number(),
-  updated: z.number(),
-  unchanged: z.number(),
-  chunks: z.number(),
+  ...counts,
   removed: z.number().optional(),
 });
 type Checkpoint = z.output<typeof checkpointSchema>;
 
-export function createIngestJob(): JobDefinition<IngestInput, IngestResult, IngestEvent> {
+/** @param limits of each document, where they are not the defaults */
+export function createIngestJob(
+  limits: Partial<DocumentLimits> = {},
+): JobDefinition<IngestInput, IngestResult, IngestEvent> {
   return defineJob<typeof ingestInput, IngestResult, IngestEvent>({
     name: 'ingest',
     description: 'Puts documents into a searchable collection; unchanged ones are skipped.',
     input: ingestInput,
     output: ingestOutput,
-    run: ingest,
+    run: (input, ctx) => ingest(input, limits, ctx),
   });
 }
 
 /**
- * Every document is read and chunked before the first is written, so a bad one fails the
- * job with nothing half done. They are then written in batches, each in one transaction.
+ * A document that cannot be read fails alone, and the job completes without it; where not one can be read, the
+ * job fails. The others are written in batches, each in one transaction, while the next are read.
  */
-async function ingest(input: IngestInput, ctx: JobContext<IngestEvent>): Promise<IngestResult> {
+async function ingest(
+  input: IngestInput,
+  limits: Partial<DocumentLimits>,
+  ctx: JobContext<IngestEvent>,
+): Promise<IngestResult> {
   const collectionId = await ctx.transaction((trx) => upsertCollection(asOwn(trx), ctx.tenant, input.collection));
   const paths = input.documents.map(({ path }) => path);
   const states = await findDocumentStates(asOwn(ctx.db), collectionId, paths);
   const state = readCheckpoint(ctx.resumedFrom, input.documents.length);
-  const prepared = await prepareAll(input, state.next, states, ctx.signal);
-
   const total = input.documents.length;
-  for (const batch of batchesOf(prepared)) {
+  for await (const batch of batchesOf(prepareAll(input, state.next, states, limits, ctx.signal))) {
     ctx.signal.throwIfAborted();
     const statuses = await writeBatch(batch, collectionId, ctx);
     for (const [index, document] of batch.entries()) {
-      const status = statuses[index] as DocumentStatus;
-      state[status]++;
-      state.chunks += document.chunkCount;
+      const { path } = document;
+      if ('code' in document) {
+        state.failedCount++;
+        remark(state.failed, document);
+        await ctx.emit({ type: 'document', status: 'failed', ...document });
+      } else {
+        const status = statuses[index] as DocumentStatus;
+        state[status]++;
+        state.chunks += document.chunkCount;
+        if (document.titleOnly)
+          remark(state.warnings, { path, code: 'FILE_EMPTY', message: 'has no text but its title' });
+        await ctx.emit({ type: 'document', path, status, chunks: document.chunkCount });
+      }
       state.next++;
-      await ctx.emit({ type: 'document', path: document.path, status, chunks: document.chunkCount });
-      await ctx.progress({ done: state.next, total, message: document.path });
+      await ctx.progress({ done: state.next, total, message: path });
     }
     if (state.next < total) await ctx.checkpoint({ ...state });
   }
-
+  if (state.failedCount === total) throw nothingRead(input.collection, state);
   const removed = input.removeMissing === true ? await removeMissing(collectionId, paths, state, ctx) : 0;
-  ctx.log.info(
-    { collection: input.collection, added: state.added, updated: state.updated, unchanged: state.unchanged, removed },
-    'collection ingested',
-  );
-  return {
-    collection: input.collection,
-    added: state.added,
-    updated: state.updated,
-    unchanged: state.unchanged,
-    removed,
-    chunks: state.chunks,
-  };
+  const { added, updated, unchanged, failedCount, chunks, failed, warnings } = state;
+  const { collection } = input;
+  ctx.log.info({ collection, added, updated, unchanged, failedCount, removed }, 'collection ingested');
+  return { collection, added, updated, unchanged, failedCount, removed, chunks, failed, warnings };
+}
+
+function remark(list: DocumentRemark[], one: DocumentRemark): void {
+  if (list.length < MAX_REMARKS) list.push(one);
+}
+
+function nothingRead(collection: string, { failedCount, failed }: Checkpoint): NonRetryableError {
+  const named = failed.slice(0, 5).map(({ path, message }) => `${JSON.stringify(path)} ${message}`);
+  const more = failedCount > named.length ? `; and ${failedCount - named.length} more` : '';
+  return new NonRetryableError(`No document could be read: ${named.join('; ')}${more}`, {
+    code: failed[0]?.code ?? 'FILE_EMPTY',
+    details: { collection, failed },
+  });
 }
 
 interface PreparedDocument {
   path: string;
   title: string;
+  titleOnly: boolean;
   contentHash: string;
   byteLength: number;
-  language: Language;
+  /** Of one that is to be written. */
+  language: Language | undefined;
   chunkCount: number;
   /** `undefined`: the collection has this version already. */
   chunks: Chunk[] | undefined;
   known: DocumentState | undefined;
 }
 
-async function prepareAll(
+/** In order. The next documents are read while the caller writes those before, as many as there are threads. */
+async function* prepareAll(
   input: IngestInput,
   from: number,
   states: ReadonlyMap<string, DocumentState>,
+  limits: Partial<DocumentLimits>,
   signal: AbortSignal,
-): Promise<PreparedDocument[]> {
-  const prepared: PreparedDocument[] = [];
-  for (const { path, content } of input.documents.slice(from)) {
+): AsyncGenerator<PreparedDocument | DocumentRemark> {
+  const ahead: Promise<PreparedDocument | DocumentRemark>[] = [];
+  const documents = input.documents.values().drop(from);
+  for (;;) {
+    while (ahead.length < READ_AHEAD) {
+      const next = documents.next();
+      if (next.done === true) break;
+      const { path, content } = next.value;
+      const reading = prepare(path, content, states.get(path), limits, signal);
+      // It is awaited in its turn; a job that ends before has no use for it.
+      reading.catch(() => {});
+      ahead.push(reading);
+    }
+    const first = ahead.shift();
+    if (first === undefined) return;
+    yield await first;
     // Chunking is work of the CPU: other jobs' timers and heartbeats get their turn in between.
     await setImmediate();
     signal.throwIfAborted();
-    prepared.push(await prepare(path, content, states.get(path)));
   }
-  return prepared;
 }
 
-async function prepare(path: string, content: string, known: DocumentState | undefined): Promise<PreparedDocument> {
+async function prepare(
+  path: string,
+  content: string,
+  known: DocumentState | undefined,
+  limits: Partial<DocumentLimits>,
+  signal: AbortSignal,
+): Promise<PreparedDocument | DocumentRemark> {
   const contentHash = createHash('sha256').update(content).digest('hex');
-  const byteLength = Buffer.byteLength(content);
+  const about = { path, contentHash, byteLength: Buffer.byteLength(content), known };
   if (
     known !== undefined &&
     known.contentHash === contentHash &&
     known.chunkerVersion === CHUNKER_VERSION &&
     known.analyserVersion === ANALYSER_VERSION
   ) {
-    return {
-      path,
-      title: '',
-      contentHash,
-      byteLength,
-      // Nothing of it is written.
-      language: 'none',
-      chunkCount: known.chunkCount,
-      chunks: undefined,
-      known,
-    };
+    const { chunkCount } = known;
+    return { ...about, title: '', titleOnly: false, language: undefined, chunkCount, chunks: undefined };
   }
-  const parsed = findParser(path).parse(content, path);
-  const chunks = chunkDocument(parsed);
-  if (chunks.length === 0) {
-    throw new NonRetryableError(`${JSON.stringify(path)} has no text in it; nothing was ingested`, {
-      code: 'FILE_EMPTY',
-      details: { path },
-    });
+  try {
+    const document = await readDocument({ path, content }, limits, signal);
+    const chunks = chunkDocument(document);
+    const titleOnly = document.titleOnly === true;
+    const language = await detectLanguage(document.text);
+    return { ...about, title: document.title, titleOnly, language, chunkCount: chunks.length, chunks };
+  } catch (error) {
+    if (error instanceof DocumentError) return { path, code: error.code, message: error.message };
+    throw error;
   }
-  const language = await detectLanguage(content);
-  return { path, title: parsed.title, contentHash, byteLength, language, chunkCount: chunks.length, chunks, known };
 }
 
+/** @returns a status for each; `undefined` of one that failed */
 async function writeBatch(
-  batch: readonly PreparedDocument[],
+  batch: readonly (PreparedDocument | DocumentRemark)[],
   collectionId: string,
   ctx: JobContext<IngestEvent>,
-): Promise<DocumentStatus[]> {
+): Promise<(DocumentStatus | undefined)[]> {
   const changed = batch.filter(
-    (document): document is PreparedDocument & DocumentToWrite => document.chunks !== undefined,
+    (document): document is PreparedDocument & DocumentToWrite => 'chunks' in document && document.chunks !== undefined,
   );
   const revisions = changed.length === 0 ? new Map<string, number>() : await writeDocuments(changed, collectionId, ctx);
   if (revisions.size > 0) await mergeParts(asOwn(ctx.db), collectionId);
-  return batch.map(({ path, chunks, known }) => {
+  return batch.map((document) => {
+    if ('code' in document) return undefined;
+    const { path, chunks, known } = document;
     const revision = revisions.get(path);
     if (revision !== undefined) return revision === 1 ? 'added' : 'updated';
     // An attempt before this one wrote it and ended before its checkpoint: it is this job's doing.
@@ -237,5 +287,5 @@ async function removeMissing(
 function readCheckpoint(value: unknown, total: number): Checkpoint {
   const parsed = checkpointSchema.safeParse(value);
   if (parsed.success && parsed.data.next <= total) return parsed.data;
-  return { next: 0, added: 0, updated: 0, unchanged: 0, chunks: 0 };
+  return { next: 0, added: 0, updated: 0, unchanged: 0, failedCount: 0, chunks: 0, failed: [], warnings: [] };
 }

@@ -23,11 +23,17 @@ export function checkPath(path: string, ctx: { addIssue(issue: { code: 'custom';
 
 /** Reports what Postgres would refuse as text, or what has nothing to find in it. */
 export function checkText(text: string, add: (message: string) => void): void {
-  const nul = text.indexOf('\0');
-  if (nul !== -1) add(`has a NUL character at offset ${nul}: it is not a text file`);
-  else if (!text.isWellFormed())
-    add(`has half of a surrogate pair at offset ${firstLoneSurrogate(text)}: it is not valid Unicode`);
+  const problem = characterProblem(text);
+  if (problem !== undefined) add(problem);
   else if (/^[\s\uFEFF]*$/.test(text)) add('has no text in it');
+}
+
+/** What Postgres would refuse of a text, as the end of a sentence about it. */
+export function characterProblem(text: string): string | undefined {
+  const nul = text.indexOf('\0');
+  if (nul !== -1) return `has a NUL character at offset ${nul}: it is not a text file`;
+  if (text.isWellFormed()) return undefined;
+  return `has half of a surrogate pair at offset ${firstLoneSurrogate(text)}: it is not valid Unicode`;
 }
 
 function hasControl(text: string): boolean {

@@ -24,10 +24,12 @@ export interface DocumentToWrite {
 }
 
 /** Consecutive documents that are written together. */
-export function* batchesOf<T extends { chunks: readonly Chunk[] | undefined }>(documents: Iterable<T>): Generator<T[]> {
+export async function* batchesOf<T extends object>(
+  documents: AsyncIterable<T & { chunks?: readonly Chunk[] | undefined }>,
+): AsyncGenerator<T[]> {
   let batch: T[] = [];
   let length = 0;
-  for (const document of documents) {
+  for await (const document of documents) {
     batch.push(document);
     for (const { content, heading } of document.chunks ?? []) length += content.length + heading.length;
     if (batch.length < MAX_DOCUMENTS && length < MAX_LENGTH) continue;

@@ -10,6 +10,17 @@ const text = (n: number, body = 'text') => ({
   path: `docs/${String(n).padStart(3, '0')}.md`,
   content: `# Document ${n}\n\nSome ${body}.\n`,
 });
+/** A result in which nothing happened. */
+const none = {
+  added: 0,
+  updated: 0,
+  unchanged: 0,
+  removed: 0,
+  chunks: 0,
+  failedCount: 0,
+  failed: [],
+  warnings: [],
+};
 const many = (count: number, body?: string) => Array.from({ length: count }, (_, n) => text(n, body));
 
 let database: TestDatabase;
@@ -53,7 +64,7 @@ const storedChunks = async (): Promise<{ path: string; ordinal: number; heading:
 describe('a collection', () => {
   it('gets documents with their chunks, and the stream tells of each', async () => {
     const attempt = runAttempt(db, job, { collection, documents: many(2) });
-    expect(await attempt.result).toEqual({ collection, added: 2, updated: 0, unchanged: 0, removed: 0, chunks: 2 });
+    expect(await attempt.result).toEqual({ ...none, collection, added: 2, chunks: 2 });
     expect(attempt.events).toEqual([
       { type: 'document', path: 'docs/000.md', status: 'added', chunks: 1 },
       { type: 'progress', done: 1, total: 2, message: 'docs/000.md' },
@@ -77,11 +88,10 @@ describe('a collection', () => {
     const changed = { path: 'docs/001.md', content: '# New\n\nOne.\n\n## Sub\n\nTwo.\n' };
 
     expect(await runAttempt(db, job, { collection, documents: [text(0), changed] }).result).toEqual({
+      ...none,
       collection,
-      added: 0,
       updated: 1,
       unchanged: 1,
-      removed: 0,
       chunks: 3,
     });
     expect(await storedPaths()).toEqual(['docs/000.md', 'docs/001.md', 'docs/002.md']);
@@ -146,7 +156,7 @@ describe('an attempt after the first', () => {
 
     const second = runAttempt(db, job, { collection, documents }, { jobId, resumedFrom: first.checkpoints[0] });
     // Fifty documents were written after the checkpoint: found in place, and still counted as this job's.
-    expect(await second.result).toEqual({ collection, added: 120, updated: 0, unchanged: 0, removed: 0, chunks: 120 });
+    expect(await second.result).toEqual({ ...none, collection, added: 120, chunks: 120 });
     expect(second.events.filter(({ type }) => type === 'document').map(({ path }) => path)).toEqual(
       documents.slice(50).map(({ path }) => path),
     );
@@ -217,9 +227,6 @@ describe('bad input', () => {
     expect(issuesOf([{ path: 'b.md', content: 'ab\ud83d' }])[0]).toMatch(
       /documents\.0\.content: "b\.md" has half of a surrogate pair at offset 2/,
     );
-    expect(issuesOf([{ path: 'b.md', content: '\uFEFF \r\n' }])).toEqual([
-      'documents.0.content: "b.md" has no text in it',
-    ]);
     expect(issuesOf([{ path: '', content: 'x' }])).toEqual(['documents.0.path: is empty']);
     expect(issuesOf([{ path: 'a\nb', content: 'x' }])).toEqual(['documents.0.path: has control characters']);
     expect(issuesOf([{ path: 'ä'.repeat(513), content: 'x' }])).toEqual([
@@ -235,19 +242,75 @@ describe('bad input', () => {
       await runAttempt(db, job, { collection, documents: [{ path: 'ä'.repeat(512), content: 'x' }] }).result,
     ).toMatchObject({ added: 1 });
   });
+});
 
-  it('fails with the path of a document without text, before anything is written', async () => {
-    const attempt = runAttempt(db, job, {
+describe('a document that cannot be read', () => {
+  const bad = { path: 'empty.md', content: '---\ntags: x\n---\n<!-- nothing -->\n' };
+  const failure = { path: 'empty.md', code: 'FILE_EMPTY', message: 'has no text in it' };
+
+  it('fails alone: the others are ingested, and stream and result name it', async () => {
+    const attempt = runAttempt(db, job, { collection, documents: [text(0), bad, text(1)] });
+    expect(await attempt.result).toEqual({
+      ...none,
       collection,
-      documents: [text(0), { path: 'empty.md', content: '---\ntags: x\n---\n<!-- nothing -->\n' }],
+      added: 2,
+      chunks: 2,
+      failedCount: 1,
+      failed: [failure],
     });
+    expect(await storedPaths()).toEqual(['docs/000.md', 'docs/001.md']);
+    expect(attempt.events).toContainEqual({ type: 'document', status: 'failed', ...failure });
+    expect(attempt.events.at(-1)).toMatchObject({ type: 'progress', done: 3, total: 3 });
+  });
+
+  it('fails the job where no other can be read', async () => {
+    const attempt = runAttempt(db, job, { collection, documents: [bad, { path: 'b.txt', content: ' \n' }] });
     await expect(attempt.result).rejects.toMatchObject({
       name: 'NonRetryableError',
       code: 'FILE_EMPTY',
-      message: expect.stringContaining('"empty.md"'),
+      message: 'No document could be read: "empty.md" has no text in it; "b.txt" has no text in it',
     });
     expect(await storedPaths()).toEqual([]);
-    expect(attempt.events).toEqual([]);
+  });
+
+  it('leaves the version of it that was there, also when missing documents are removed', async () => {
+    await runAttempt(db, job, { collection, documents: [{ ...bad, content: 'text' }, text(0)] }).result;
+    const again = runAttempt(db, job, { collection, documents: [bad, text(1)], removeMissing: true });
+    expect(await again.result).toMatchObject({ added: 1, removed: 1, failedCount: 1 });
+    expect(await storedPaths()).toEqual(['docs/001.md', 'empty.md']);
+  });
+
+  it('is named also by an attempt that goes on after it', async () => {
+    const jobId = crypto.randomUUID();
+    const documents = [bad, ...many(12)];
+    const stop = new AbortController();
+    const first = runAttempt(
+      db,
+      job,
+      { collection, documents },
+      {
+        jobId,
+        signal: stop.signal,
+        onEvent: ({ type, done }) => {
+          if (type === 'progress' && done === 11) stop.abort(new Error('worker gone'));
+        },
+      },
+    );
+    await expect(first.result).rejects.toThrow('worker gone');
+    const second = runAttempt(db, job, { collection, documents }, { jobId, resumedFrom: first.checkpoints.at(-1) });
+    expect(await second.result).toMatchObject({ added: 12, failedCount: 1, failed: [failure] });
+  });
+
+  it('is no document with a title alone: that one is found by its title, and named', async () => {
+    const attempt = runAttempt(db, job, {
+      collection,
+      documents: [{ path: 'a.md', content: '---\ntitle: Alone\n---\n' }],
+    });
+    expect(await attempt.result).toMatchObject({
+      added: 1,
+      warnings: [{ path: 'a.md', code: 'FILE_EMPTY', message: 'has no text but its title' }],
+    });
+    expect(await storedChunks()).toMatchObject([{ heading: 'Alone', content: 'Alone' }]);
   });
 });
 
