@@ -205,7 +205,7 @@ export const DOCUMENT_ERROR_CODES = [
 
 export type DocumentErrorCode = (typeof DOCUMENT_ERROR_CODES)[number];
 
-/** A document that cannot be read, and could not be read again: others beside it can. Its message goes on after its path. */
+/** A document that cannot be read, and could not be read again: others beside it can. Its message is read after its path. */
 export class DocumentError extends OncefleetError {
   declare readonly code: DocumentErrorCode;
 

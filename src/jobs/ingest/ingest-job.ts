@@ -61,11 +61,11 @@ export const ingestInput = z
     }
   });
 
-/** A document, and what is to be said of it: the message goes on after the path. */
+/** A document, and what is to be said of it: the message is read after the path. */
 const documentRemark = z.object({ path: z.string(), code: z.enum(DOCUMENT_ERROR_CODES), message: z.string() });
 type DocumentRemark = z.output<typeof documentRemark>;
 
-/** A result and a checkpoint name no more documents than this; counts go on. */
+/** A result and a checkpoint name no more documents than this; the counts are of all. */
 const MAX_REMARKS = 100;
 
 /** What both a checkpoint and the result hold. */

@@ -77,20 +77,22 @@ function splitProse(text: string, { from, to }: Range): Part[] {
 
 /**
  * Whether lines are the lines of paragraphs: begun by letters, many words each, hardly ever a line
- * that is a sentence by itself. Logs, records, code, verse and quotes are not.
+ * that is a sentence by itself or has a hard break. Logs, records, code, verse and quotes are not.
  */
 function isWrappedProse(text: string): boolean {
   const lines = text.slice(0, 20_000).split('\n');
   if (lines.length < 2) return true;
   let prose = 0;
   let closed = 0;
+  let hard = 0;
   for (const line of lines) {
     const words = line.match(/\p{L}{2,}/gu)?.length ?? 0;
     const letters = line.match(/[\p{L}\p{M} ]/gu)?.length ?? 0;
     if (/^\s*["'“„«([]?\p{L}/u.test(line) && words >= 5 && letters >= line.length * 0.85) prose++;
     if (/[.!?…。！？:;{},]["'”»)\]]?\s*$/u.test(line)) closed++;
+    if (/(?:\\| {2})$/.test(line)) hard++;
   }
-  return prose >= lines.length * 0.7 && closed <= lines.length * 0.5;
+  return prose >= lines.length * 0.7 && closed <= lines.length * 0.5 && hard < lines.length * 0.5;
 }
 
 /** On lines, and on blank lines where there are any. */

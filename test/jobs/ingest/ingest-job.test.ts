@@ -280,9 +280,9 @@ describe('a document that cannot be read', () => {
     expect(await storedPaths()).toEqual(['docs/001.md', 'empty.md']);
   });
 
-  it('is named also by an attempt that goes on after it', async () => {
+  it('is named also by an attempt that continues after it', async () => {
     const jobId = crypto.randomUUID();
-    const documents = [bad, ...many(12)];
+    const documents = [bad, ...many(120)];
     const stop = new AbortController();
     const first = runAttempt(
       db,
@@ -292,13 +292,13 @@ describe('a document that cannot be read', () => {
         jobId,
         signal: stop.signal,
         onEvent: ({ type, done }) => {
-          if (type === 'progress' && done === 11) stop.abort(new Error('worker gone'));
+          if (type === 'progress' && done === 51) stop.abort(new Error('worker gone'));
         },
       },
     );
     await expect(first.result).rejects.toThrow('worker gone');
     const second = runAttempt(db, job, { collection, documents }, { jobId, resumedFrom: first.checkpoints.at(-1) });
-    expect(await second.result).toMatchObject({ added: 12, failedCount: 1, failed: [failure] });
+    expect(await second.result).toMatchObject({ added: 120, failedCount: 1, failed: [failure] });
   });
 
   it('is no document with a title alone: that one is found by its title, and named', async () => {

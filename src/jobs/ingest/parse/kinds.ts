@@ -31,6 +31,8 @@ export async function binaryFormatOf(
   const format = FORMATS.find((one) => type !== undefined && one.from === 'bytes' && one.mediaTypes.includes(type));
   if (format?.from === 'bytes') return format;
   const named = namedFormat(path, contentType);
+  if (named?.from === 'bytes' && isEncryptedOffice(bytes))
+    throw new DocumentError('DOCUMENT_ENCRYPTED', 'cannot be opened without a password');
   // What is cut off or overwritten may have lost what tells a DOCX from any other zip.
   if (named?.from === 'bytes' && (type === undefined || (isZip && named.kind === 'docx')))
     throw new DocumentError('DOCUMENT_DAMAGED', `is no ${named.kind.toUpperCase()} file, whatever its name says`);
@@ -47,6 +49,16 @@ export async function binaryFormatOf(
 /** Old writers put other bytes before the signature; readers look for it in the first kilobyte. */
 function isPdf(bytes: Uint8Array): boolean {
   return Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, 1_024)).includes('%PDF-');
+}
+
+/** Office encrypts a file by putting it into one of its old format, under this name. */
+function isEncryptedOffice(bytes: Uint8Array): boolean {
+  const data = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  return (
+    bytes.length > 512 &&
+    data.readUInt32BE(0) === 0xd0cf11e0 &&
+    data.includes(Buffer.from('EncryptedPackage', 'utf16le'))
+  );
 }
 
 /** The format of a text: HTML by how it begins, else by content type, name, and last by how it looks. */

@@ -20,8 +20,8 @@ const pool = new ReaderPool(Math.max(1, Math.min(MAX_THREADS, availableParalleli
  * Reads one document: what its format is, its text, and the blocks of it with their places.
  *
  * @param limits those that differ from the defaults (`DOCUMENT_LIMITS`)
- * @throws DocumentError what is wrong with this document, as a sentence that goes on after its path; another try will
- *   end alike
+ * @throws DocumentError what is wrong with this document, as words that are read after its path; another try would end
+ *   alike
  * @throws OncefleetError SERVICE_MISSING packages that the format needs are not installed
  * @throws the reason of `signal`
  */

@@ -22,7 +22,7 @@ interface Paragraph {
   end: number;
 }
 
-export function parsePlain(text: string): Parsed {
+function parsePlain(text: string): Parsed {
   const paragraphs = paragraphsOf(text);
   const levels = headingLevels(paragraphs);
   const blocks: Block[] = [];

@@ -18,5 +18,5 @@ declare module 'turndown' {
 declare module '@joplin/turndown-plugin-gfm' {
   import type TurndownService from 'turndown';
 
-  export function gfm(service: TurndownService): void;
+  function gfm(service: TurndownService): void;
 }
