@@ -5,11 +5,11 @@
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, readdir, realpath, stat } from 'node:fs/promises';
-import { extname, isAbsolute, join, relative, resolve, sep } from 'node:path';
-import { type ErrorCode, OncefleetError } from '../errors.ts';
-import { decodeText, describeFileError } from './text.ts';
-
-const DOCUMENT_EXTENSIONS: ReadonlySet<string> = new Set(['.md', '.markdown', '.txt']);
+import { isAbsolute, join, relative, resolve, sep } from 'node:path';
+import { DocumentError, type DocumentErrorCode, OncefleetError } from '../errors.ts';
+import { decodeText } from '../jobs/ingest/parse/encoding.ts';
+import { extensionOf, kindOfName } from '../jobs/ingest/parse/kinds.ts';
+import { describeFileError } from './text.ts';
 
 /** A job's input is one row and one message; its documents are sent in parts of about this size, in bytes of content. */
 export const MAX_PART_BYTES = 4 * 1024 * 1024;
@@ -19,6 +19,8 @@ const MAX_FILE_BYTES = 16 * 1024 * 1024;
 
 /** How many problems an error names; the rest are counted. */
 const MAX_NAMED_PROBLEMS = 5;
+/** How many kinds of files that were left out are named. */
+const MAX_NAMED_KINDS = 10;
 
 export interface CollectedDocument {
   /** Relative to the root with `/` between, or absolute when it lies outside. */
@@ -28,7 +30,7 @@ export interface CollectedDocument {
 }
 
 interface FileProblem {
-  code: Extract<ErrorCode, 'FILE_UNREADABLE' | 'FILE_EMPTY'>;
+  code: DocumentErrorCode;
   path: string;
   message: string;
 }
@@ -40,7 +42,7 @@ interface CollectOptions {
   root?: string;
   /** Also reads what links in a named folder lead to outside of it. */
   followLinks?: boolean;
-  /** Leaves bad files out and reports them instead of throwing. */
+  /** Leaves files that cannot be opened out and reports them instead of throwing. */
   skipBad?: boolean;
 }
 
@@ -49,14 +51,19 @@ interface Collected {
   documents: CollectedDocument[];
   /** Links out of the named folders, and what `skipBad` left out. */
   skipped: FileProblem[];
+  /** Files that could be opened and are no documents: empty, or not text. */
+  failed: FileProblem[];
+  /** How many files of named folders are of no kind that is taken, by extension (or name, without one). */
+  leftOut: ReadonlyMap<string, number>;
 }
 
 /**
- * Reads every document below `paths`: named files, and in folders, at any depth, files with
- * a known extension. Dot files, dot folders and `node_modules` are left out unless named, and so
+ * Reads every document below `paths`: named files, and in folders, at any depth, files of a kind that is taken.
+ * Source code is taken where it is named. Dot files, dot folders and `node_modules` are left out unless named, and so
  * is what a link in a named folder leads to outside of all that was named.
  *
- * @throws OncefleetError FILE_UNREADABLE, FILE_EMPTY (each bad file is named), NOTHING_TO_INGEST
+ * @throws OncefleetError FILE_UNREADABLE a file cannot be opened (each is named); NOTHING_TO_INGEST; where no file is a
+ *   document, the code of the first
  */
 export async function collectDocuments(paths: readonly string[], options: CollectOptions): Promise<Collected> {
   const named = paths.map((path) => resolve(options.cwd, path));
@@ -65,22 +72,34 @@ export async function collectDocuments(paths: readonly string[], options: Collec
   const walk = new Walk(resolve(options.cwd, options.root ?? '.'), options.followLinks === true ? undefined : real);
   for (const path of named) await walk.visitNamed(path);
   const documents: CollectedDocument[] = [];
+  const failed: FileProblem[] = [];
   for (const { path, real } of walk.files) {
     const read = await readDocument(real, walk.nameOf(path));
-    if ('code' in read) walk.problems.push(read);
-    else documents.push(read);
+    if (!('code' in read)) documents.push(read);
+    else if (read.code === 'FILE_UNREADABLE') walk.problems.push(read);
+    else failed.push(read);
   }
   if (walk.problems.length > 0 && options.skipBad !== true) throw toError(walk.problems);
   const skipped = [...walk.left, ...walk.problems];
   if (documents.length === 0) {
+    if (failed.length > 0) throw toError(failed);
+    const others = [...(walk.leftOut.size === 0 ? [] : [describeLeftOut(walk.leftOut)]), ...walk.left.map(sentenceOf)];
     throw new OncefleetError(
       'NOTHING_TO_INGEST',
-      `No document in ${paths.join(', ')}: looked for ${[...DOCUMENT_EXTENSIONS].join(', ')} files${walk.left.length === 0 ? '' : `; ${namesOf(walk.left)}`}`,
+      `No document in ${paths.join(', ')}${others.length === 0 ? '' : `: ${others.slice(0, MAX_NAMED_PROBLEMS).join('; ')}`}`,
       { details: { paths, skipped } },
     );
   }
   documents.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
-  return { documents, skipped };
+  return { documents, skipped, failed, leftOut: walk.leftOut };
+}
+
+/** `3 .png and 2 .zip files are of no kind that is taken from a folder`, those with most files first. */
+export function describeLeftOut(leftOut: ReadonlyMap<string, number>): string {
+  const sorted = [...leftOut].toSorted(([, a], [, b]) => b - a);
+  const named = sorted.slice(0, MAX_NAMED_KINDS).map(([kind, count]) => `${count} ${kind}`);
+  const total = sorted.slice(MAX_NAMED_KINDS).reduce((sum, [, count]) => sum + count, 0);
+  return `${[...named, ...(total === 0 ? [] : [`${total} other`])].join(', ')}: of no kind that is taken from a folder`;
 }
 
 /** Documents in parts of at most `MAX_PART_BYTES`; a larger document is a part by itself. */
@@ -125,6 +144,7 @@ class Walk {
   readonly problems: FileProblem[] = [];
   /** Links that lead out of what was named. */
   readonly left: FileProblem[] = [];
+  readonly leftOut = new Map<string, number>();
   readonly #root: string;
   /** Real paths below which links may lead; `undefined`: anywhere. */
   readonly #named: readonly string[] | undefined;
@@ -146,9 +166,7 @@ class Walk {
     if (found === undefined) return;
     if (found.kind === 'folder') await this.#visitFolder(path);
     else if (found.kind === 'other') this.#refuse(path, 'is neither a file nor a folder');
-    else if (!hasDocumentExtension(path)) {
-      this.#refuse(path, `is not of a kind that is read (${[...DOCUMENT_EXTENSIONS].join(', ')})`);
-    } else this.files.push({ path, real: found.real });
+    else this.files.push({ path, real: found.real });
   }
 
   async #visitFolder(folder: string): Promise<void> {
@@ -162,9 +180,14 @@ class Walk {
     for (const name of names.sort()) {
       if (isLeftOut(name)) continue;
       const path = join(folder, name);
-      const found = await this.#look(path, hasDocumentExtension(name), true);
+      const isTaken = isTakenFromFolders(name);
+      const found = await this.#look(path, isTaken, true);
       if (found?.kind === 'folder') await this.#visitFolder(path);
-      else if (found?.kind === 'file' && hasDocumentExtension(name)) this.files.push({ path, real: found.real });
+      else if (found?.kind === 'file' && isTaken) this.files.push({ path, real: found.real });
+      else if (found?.kind === 'file') {
+        const kind = extensionOf(name) || name;
+        this.leftOut.set(kind, (this.leftOut.get(kind) ?? 0) + 1);
+      }
     }
   }
 
@@ -224,14 +247,24 @@ async function readDocument(real: string, path: string): Promise<CollectedDocume
   } catch (error) {
     return unreadable(describeFileError(error));
   }
-  const decoded = decodeText(bytes);
-  if ('problem' in decoded) return unreadable(decoded.problem);
-  if (decoded.text.trim() === '') return { code: 'FILE_EMPTY', path, message: 'has no text in it' };
-  return { path, content: decoded.text, bytes: bytes.length };
+  try {
+    const { text } = await decodeText(bytes);
+    if (text.trim() === '') return { code: 'FILE_EMPTY', path, message: 'has no text in it' };
+    return { path, content: text, bytes: bytes.length };
+  } catch (error) {
+    if (error instanceof DocumentError) return { code: error.code, path, message: error.message };
+    throw error;
+  }
 }
 
-function hasDocumentExtension(path: string): boolean {
-  return DOCUMENT_EXTENSIONS.has(extname(path).toLowerCase());
+/** Source code is more often what builds a manual than what it says. */
+function isTakenFromFolders(name: string): boolean {
+  const kind = kindOfName(name);
+  return kind !== undefined && kind !== 'code' && kind !== 'pdf' && kind !== 'docx';
+}
+
+function sentenceOf({ path, message }: FileProblem): string {
+  return `${path} ${message}`;
 }
 
 function isLeftOut(name: string): boolean {
@@ -244,7 +277,7 @@ function leadsOut(path: string): boolean {
 }
 
 function namesOf(problems: readonly FileProblem[]): string {
-  const named = problems.slice(0, MAX_NAMED_PROBLEMS).map(({ path, message }) => `${path} ${message}`);
+  const named = problems.slice(0, MAX_NAMED_PROBLEMS).map(sentenceOf);
   const more = problems.length > named.length ? [`and ${problems.length - named.length} more`] : [];
   return [...named, ...more].join('; ');
 }

@@ -1,11 +1,12 @@
 import { Command } from 'commander';
 import type { JobHandle } from '../client/types.ts';
-import { inputInvalid, OncefleetError } from '../errors.ts';
+import { type DocumentErrorCode, inputInvalid, OncefleetError } from '../errors.ts';
 import type { JobEvent, SystemEvent } from '../journal/event.ts';
 import type { Fleet } from '../workers/fleet.ts';
 import {
   type CollectedDocument,
   collectDocuments,
+  describeLeftOut,
   ingestKey,
   MAX_PART_BYTES,
   splitIntoParts,
@@ -40,6 +41,15 @@ interface IngestCounts {
   unchanged: number;
   removed: number;
   chunks: number;
+  failedCount: number;
+  failed: readonly Failure[];
+  warnings: readonly Failure[];
+}
+
+interface Failure {
+  path: string;
+  code: DocumentErrorCode;
+  message: string;
 }
 
 interface Part {
@@ -52,8 +62,9 @@ export function ingestCommand(context: CliContext): Command {
   const command = new Command('ingest')
     .summary('put files and folders into a collection')
     .description(
-      'Reads Markdown and text files (.md, .markdown, .txt), folders at any depth, and ingests them into a collection.\n' +
-        'Dot files, dot folders, node_modules and links out of the folders named are left out. If any file cannot be read,\nnothing is ingested.',
+      'Reads text of any kind (Markdown, HTML, CSV, JSON, plain text, …) in any encoding, folders at any depth, and ingests\n' +
+        'it into a collection. Dot files, dot folders, node_modules, source code in folders and links out of the folders named\n' +
+        'are left out. If any file cannot be opened, nothing is ingested; one that is no document fails alone and is named.',
     )
     .argument('<paths...>', 'files and folders')
     .addOption(collectionOption())
@@ -61,7 +72,7 @@ export function ingestCommand(context: CliContext): Command {
     .option('--again', 'ingest also what this command has ingested before')
     .option('--root <folder>', 'what document paths are relative to; the working directory unless given')
     .option('--remove-missing', 'also remove documents of the collection that are not among these')
-    .option('--skip-bad', 'leave out files that cannot be read or are empty, and say so')
+    .option('--skip-bad', 'leave out files that cannot be opened, and say so')
     .option('--follow-links', 'also read what links lead to outside of the folders named')
     .option('--detach', 'do not wait for the end')
     .addOption(jsonOption())
@@ -79,7 +90,7 @@ export function ingestCommand(context: CliContext): Command {
 }
 
 async function runIngest(context: CliContext, paths: string[], options: IngestOptions): Promise<void> {
-  const { documents, skipped } = await collectDocuments(paths, {
+  const { documents, skipped, failed, leftOut } = await collectDocuments(paths, {
     cwd: context.cwd,
     skipBad: options.skipBad === true,
     followLinks: options.followLinks === true,
@@ -87,11 +98,15 @@ async function runIngest(context: CliContext, paths: string[], options: IngestOp
   });
   const terminal = terminalOf(context, options);
   for (const { path, message } of skipped) terminal.note(`Left out: ${path} ${message}`);
+  if (leftOut.size > 0) terminal.note(`Left out: ${describeLeftOut(leftOut)}`);
+  for (const { path, message } of failed) terminal.note(`Failed: ${path} ${message}`);
   // Under --json there are no remarks.
   const summary = {
     collection: options.collection,
     documents: documents.length,
     ...(skipped.length === 0 ? {} : { skipped: skipped.map(({ path, message }) => ({ path, message })) }),
+    ...(leftOut.size === 0 ? {} : { leftOut: Object.fromEntries(leftOut) }),
+    ...(failed.length === 0 ? {} : { failed }),
   };
   const parts = makeParts(documents, options);
   await withFleet(context, {}, async (fleet) => {
@@ -116,7 +131,11 @@ async function runIngest(context: CliContext, paths: string[], options: IngestOp
     if (terminal.json) {
       return terminal.jsonLine(JSON.stringify({ ...summary, jobs: done }));
     }
-    await terminal.line(describeResults(options.collection, documents.length, results));
+    for (const { path, message } of results.flatMap((result) => result?.failed ?? []))
+      terminal.note(`Failed: ${path} ${message}`);
+    for (const { path, message } of results.flatMap((result) => result?.warnings ?? []))
+      terminal.note(`${path} ${message}`);
+    await terminal.line(describeResults(options.collection, documents.length + failed.length, results, failed.length));
   });
 }
 
@@ -210,9 +229,17 @@ function noteAttempt(event: JobEvent | SystemEvent, progress: Progress): void {
   progress.note(`Attempt ${attempt} ${resumed ? 'continues from the last checkpoint' : 'starts over'}`);
 }
 
-function describeResults(collection: string, documents: number, results: readonly IngestCounts[]): string {
-  const sum = (field: keyof IngestCounts) => results.reduce((total, result) => total + (result?.[field] ?? 0), 0);
+function describeResults(
+  collection: string,
+  documents: number,
+  results: readonly IngestCounts[],
+  failedHere: number,
+): string {
+  type Count = Exclude<keyof IngestCounts, 'failed' | 'warnings'>;
+  const sum = (field: Count) => results.reduce((total, result) => total + (result?.[field] ?? 0), 0);
+  const failed = sum('failedCount') + failedHere;
   const counts = [`${sum('added')} added`, `${sum('updated')} updated`, `${sum('unchanged')} unchanged`];
   if (sum('removed') > 0) counts.push(`${sum('removed')} removed`);
+  if (failed > 0) counts.push(`${failed} failed`);
   return `${collection}: ${counted(documents, 'document')}: ${counts.join(', ')}; ${counted(sum('chunks'), 'chunk')}`;
 }

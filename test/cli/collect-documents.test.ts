@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import {
   type CollectedDocument,
   collectDocuments,
+  describeLeftOut,
   ingestKey,
   splitIntoParts,
 } from '../../src/cli/collect-documents.ts';
@@ -28,9 +29,43 @@ async function pathsOf(...paths: string[]): Promise<string[]> {
 }
 
 describe('collectDocuments', () => {
-  test('finds Markdown and text at any depth, sorted, whatever the case of the extension', async () => {
-    for (const path of ['b.md', 'a/z.TXT', 'a/b/c.markdown', 'a/code.ts', 'a/noextension', 'B.md']) await put(path);
-    expect(await pathsOf('.')).toEqual(['B.md', 'a/b/c.markdown', 'a/z.TXT', 'b.md']);
+  test('finds text of any kind at any depth, sorted, whatever the case of the extension', async () => {
+    for (const path of ['b.md', 'a/z.TXT', 'a/b/c.html', 'a/t.csv', 'a/j.json', 'a/x.rst', 'B.mdx', 'a/l.log'])
+      await put(path);
+    expect(await pathsOf('.')).toEqual([
+      'B.mdx',
+      'a/b/c.html',
+      'a/j.json',
+      'a/l.log',
+      'a/t.csv',
+      'a/x.rst',
+      'a/z.TXT',
+      'b.md',
+    ]);
+  });
+
+  test('counts the files of a folder that it leaves out, by kind', async () => {
+    for (const path of ['a.md', 'x/1.png', 'x/2.PNG', 'x/a.zip', 'x/LICENSE', 'x/a.ts', 'x/a.pdf', '.hidden'])
+      await put(path);
+    const { documents, leftOut } = await collectDocuments(['.'], { cwd: folder });
+    expect(documents.map(({ path }) => path)).toEqual(['a.md']);
+    expect(Object.fromEntries(leftOut)).toEqual({ '.png': 2, '.zip': 1, LICENSE: 1, '.ts': 1, '.pdf': 1 });
+    expect(describeLeftOut(leftOut)).toMatch(
+      /^2 \.png, (?:1 [.\w]+(?:, )?){4}: of no kind that is taken from a folder$/,
+    );
+  });
+
+  test('takes a named file of any kind, as text', async () => {
+    await put('x/a.ts', 'const a = 1;\n');
+    await put('LICENSE', 'Do what you want.');
+    expect(await pathsOf('x/a.ts', 'LICENSE')).toEqual(['LICENSE', 'x/a.ts']);
+  });
+
+  test('decodes what is not UTF-8', async () => {
+    await put('utf16.txt', Buffer.from('\ufeffgrün', 'utf16le'));
+    await put('latin.txt', Buffer.from('Größe und Höhe', 'latin1'));
+    const { documents } = await collectDocuments(['.'], { cwd: folder });
+    expect(documents.map(({ content }) => content)).toEqual(['Größe und Höhe', 'grün']);
   });
 
   test('leaves out dot files, dot folders and node_modules, unless they are named', async () => {
@@ -66,21 +101,6 @@ describe('collectDocuments', () => {
 
   test.each<[string, () => Promise<string>, string, RegExp]>([
     ['a file that is not there', async () => 'nothing.md', 'FILE_UNREADABLE', /nothing\.md does not exist/],
-    ['a binary file', () => withFile('bin.md', Buffer.from([0x50, 0, 0x51])), 'FILE_UNREADABLE', /bin\.md is binary/],
-    [
-      'invalid UTF-8',
-      () => withFile('latin.txt', Buffer.from([0x63, 0xe9, 0x21])),
-      'FILE_UNREADABLE',
-      /latin\.txt is not valid UTF-8/,
-    ],
-    ['an empty file', () => withFile('empty.md', ''), 'FILE_EMPTY', /empty\.md has no text/],
-    ['a file of blanks', () => withFile('blank.md', '\uFEFF \n\t'), 'FILE_EMPTY', /blank\.md has no text/],
-    [
-      'a file of another kind',
-      () => withFile('image.png', 'x'),
-      'FILE_UNREADABLE',
-      /image\.png is not of a kind that is read/,
-    ],
   ])('refuses %s', async (_, make, code, message) => {
     const path = await make();
     await put('good.md');
@@ -88,6 +108,24 @@ describe('collectDocuments', () => {
       code,
       message: expect.stringMatching(message),
     });
+  });
+
+  test.each<[string, () => Promise<string>, string, RegExp]>([
+    [
+      'a binary file',
+      () => withFile('bin.md', Buffer.from([0x50, 0, 0x51])),
+      'DOCUMENT_KIND_UNSUPPORTED',
+      /^is binary/,
+    ],
+    ['an empty file', () => withFile('empty.md', ''), 'FILE_EMPTY', /^has no text/],
+    ['a file of blanks', () => withFile('blank.md', '\uFEFF \n\t'), 'FILE_EMPTY', /^has no text/],
+  ])('%s fails alone, and is the error where it is all there is', async (_, make, code, message) => {
+    const path = await make();
+    await put('good.md');
+    const { documents, failed } = await collectDocuments([path, 'good.md'], { cwd: folder });
+    expect(documents.map((document) => document.path)).toEqual(['good.md']);
+    expect(failed).toEqual([{ path, code, message: expect.stringMatching(message) }]);
+    await expect(collectDocuments([path], { cwd: folder })).rejects.toMatchObject({ code });
   });
 
   test('a pipe named like a document is refused, not waited for', async () => {
@@ -124,10 +162,10 @@ describe('collectDocuments', () => {
 
   test('skipBad leaves bad files out and says which', async () => {
     await put('good.md');
-    await put('empty.md', '');
+    await symlink(join(folder, 'gone.md'), join(folder, 'link.md'));
     const { documents, skipped } = await collectDocuments(['.'], { cwd: folder, skipBad: true });
     expect(documents.map(({ path }) => path)).toEqual(['good.md']);
-    expect(skipped).toEqual([{ code: 'FILE_EMPTY', path: 'empty.md', message: 'has no text in it' }]);
+    expect(skipped).toEqual([{ code: 'FILE_UNREADABLE', path: 'link.md', message: 'does not exist' }]);
   });
 
   test('a folder with nothing to ingest is an error', async () => {

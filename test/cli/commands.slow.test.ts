@@ -350,14 +350,18 @@ describe('ingest and ask', () => {
     expect(streamed.stdout).toBe(piped.stdout);
   });
 
-  test('one bad file, and nothing is enqueued', async () => {
+  test('one bad file fails alone and is named', async () => {
     await mkdir(join(folder, 'mixed'), { recursive: true });
     await writeFile(join(folder, 'mixed/a.md'), '# A\n\nText.\n');
     await writeFile(join(folder, 'mixed/b.md'), Buffer.from([0, 1, 2]));
-    await refused(['ingest', 'mixed', '-c', 'mixed'], 2, /^error FILE_UNREADABLE: mixed\/b\.md is binary/);
-    const skipping = await run(['ingest', 'mixed', '-c', 'mixed', '--skip-bad']);
-    expect(skipping).toMatchObject({ code: 0, stdout: expect.stringContaining('1 added') });
-    expect(skipping.stderr).toContain('Left out: mixed/b.md is binary');
+    await writeFile(join(folder, 'mixed/c.md'), '<!-- nothing -->\n');
+    await writeFile(join(folder, 'mixed/d.png'), 'x');
+    const ingested = await run(['ingest', 'mixed', '-c', 'mixed']);
+    expect(ingested).toMatchObject({ code: 0, stdout: expect.stringContaining('3 documents: 1 added') });
+    expect(ingested.stdout).toContain('2 failed');
+    expect(ingested.stderr).toContain('Left out: 1 .png');
+    expect(ingested.stderr).toContain('Failed: mixed/b.md is binary');
+    expect(ingested.stderr).toContain('Failed: mixed/c.md has no text in it');
   });
 
   test('a bad collection name is refused and nothing is enqueued', () =>

@@ -99,7 +99,7 @@ describe('wrong usage', () => {
     [['ingest', '-c', 'docs'], /^error INPUT_INVALID: missing required argument 'paths'/],
     [['ingest', 'good.md'], /^error INPUT_INVALID: required option '-c, --collection <name>' not specified/],
     [['ingest', 'gone', '-c', 'docs'], /^error FILE_UNREADABLE: gone does not exist/],
-    [['ingest', 'good.md', 'empty.md', '-c', 'docs'], /^error FILE_EMPTY: empty\.md has no text in it/],
+    [['ingest', 'empty.md', '-c', 'docs'], /^error FILE_EMPTY: empty\.md has no text in it/],
     [['ingest', 'nothing', '-c', 'docs'], /^error NOTHING_TO_INGEST: No document in nothing/],
     [['ask', 'Why?'], /^error INPUT_INVALID: required option '-c, --collection <name>' not specified/],
     [['ask', ' ', '-c', 'docs'], /^error INPUT_INVALID: The question is empty/],

@@ -1,5 +1,6 @@
 /** Which format a document has: by its bytes, then by the content type that came with it, then by its name. */
 import { DocumentError } from '../../../errors.ts';
+import type { DocumentKind } from '../blocks.ts';
 import type { BinaryFormat, Format, TextFormat } from './format.ts';
 import { FORMATS } from './formats/index.ts';
 import { PLAIN_TEXT } from './formats/plain.ts';
@@ -90,6 +91,11 @@ function namedFormat(path: string, contentType: string | undefined): Format | un
 }
 
 /** Lower case, with the dot; empty if there is none. Of a URL without its query. */
-function extensionOf(path: string): string {
+export function extensionOf(path: string): string {
   return /\.[^./\\?#]+(?=[?#]|$)/.exec(path.replace(/[?#].*$/s, ''))?.[0].toLowerCase() ?? '';
+}
+
+/** The kind that a name promises; its bytes may say otherwise. */
+export function kindOfName(path: string): DocumentKind | undefined {
+  return namedFormat(path, undefined)?.kind;
 }

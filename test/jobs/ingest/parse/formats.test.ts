@@ -80,6 +80,13 @@ describe('DOCX', () => {
     ]);
   });
 
+  it('that expands to more than it may is refused', async () => {
+    await expect(readBytes('a.docx', await makeDocx(), { maxExpandedBytes: 1_000 })).rejects.toMatchObject({
+      code: 'DOCUMENT_TOO_LARGE',
+      message: 'expands to more than 1000 bytes',
+    });
+  });
+
   it('is recognised under any name', async () => {
     expect((await readBytes('upload', await makeDocx())).kind).toBe('docx');
   });
