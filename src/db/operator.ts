@@ -3,7 +3,7 @@ import { type Kysely, sql } from 'kysely';
 import type { RowOptions } from './jobs/insert.ts';
 import { readRowOptions } from './jobs/row-options.ts';
 import { type JobSource, sourceRef } from './jobs/source.ts';
-import { type JobStatus, leaseHeld } from './jobs/states.ts';
+import { attemptsOf, type JobStatus, leaseHeld } from './jobs/states.ts';
 import { findUnfinishedIds, type UnfinishedCursor } from './jobs/unfinished.ts';
 import type { Database } from './schema.ts';
 import { textArray } from './statement.ts';
@@ -164,7 +164,7 @@ export async function cancelWaiting(
       select * from unnest(${jobs.map(({ id }) => id)}::uuid[], ${textArray(jobs.map(({ errorJson }) => errorJson))}::text[])
         as w (id, error)
     ), held as (
-      select j.id, j.fence + 1 as fence, w.error, j.tenant, j.name, j.queue, j.crash_count + j.error_count + j.interruption_count as attempts
+      select j.id, j.fence + 1 as fence, w.error, j.tenant, j.name, j.queue, ${sql.raw(attemptsOf('j'))} as attempts
       from want w join oncefleet.jobs j on j.id = w.id
       where j.status = 'pending'
       order by j.id

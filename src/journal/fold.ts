@@ -7,6 +7,7 @@
  */
 import type { StoredFailure } from '../errors.ts';
 import type { AttemptReason, JobEvent, SystemEvent } from './event.ts';
+import { supersededFrom } from './superseded.ts';
 
 /** An event in its place: a `StreamEvent`, or `{ seq, event }` made of a server-sent event. */
 export interface FoldableEvent<E extends JobEvent = JobEvent> {
@@ -133,10 +134,8 @@ class EventFolder<V, E extends JobEvent> implements Folder<V, E> {
     }
     if (item.seq <= this.#state.lastSeq) return this.#state;
     if (event.type === 'attempt') {
-      const { resumed, from } = event;
-      // Without `from` a resumed attempt keeps everything.
-      if (!resumed) this.#keep(() => false);
-      else if (from !== undefined) this.#keep((seq) => seq < from);
+      const from = supersededFrom(event, item.seq);
+      this.#keep((seq) => seq < from);
     }
     this.#all.push(item);
     this.#counting.push(item);

@@ -3,6 +3,7 @@ import type { Kysely } from 'kysely';
 import type { Database } from '../db/schema.ts';
 import { findAttemptEvents, findSegments, segmentEvents } from '../db/streams/segments.ts';
 import { type AttemptEvent, isFleetType, type JobEvent } from './event.ts';
+import { supersededFrom } from './superseded.ts';
 
 /** Segments in memory at once. */
 const PAGE_SEGMENTS = 4;
@@ -21,7 +22,7 @@ export async function* readPrevious<E extends JobEvent = JobEvent>(
     ...(JSON.parse(json) as AttemptEvent),
     seq,
   }));
-  const dropped = [...earlier, start].map(supersededBy);
+  const dropped = [...earlier, start].map((event) => ({ from: supersededFrom(event, event.seq), below: event.seq }));
   let next = 0;
   while (next < start.seq) {
     const segments = await findSegments(db, streamId, next, PAGE_SEGMENTS);
@@ -36,10 +37,4 @@ export async function* readPrevious<E extends JobEvent = JobEvent>(
       next = segment.lastSeq + 1;
     }
   }
-}
-
-/** The seqs that an attempt's event takes from its readers. */
-function supersededBy({ seq, resumed, from }: AttemptEvent & { seq: number }): { from: number; below: number } {
-  if (!resumed) return { from: 0, below: seq };
-  return { from: from ?? seq, below: seq };
 }

@@ -210,11 +210,14 @@ describe('a fold', () => {
     expect(spent).toBeLessThan(2_000);
   });
 
-  it('can be bundled for a browser: its module imports types alone', () => {
-    const source = readFileSync(new URL('../../src/journal/fold.ts', import.meta.url), 'utf8');
-    const imports = source.match(/^(import|export) .* from .*$/gm) ?? [];
-    expect(imports.length).toBeGreaterThan(0);
-    for (const line of imports) expect(line).toMatch(/^import type /);
+  it('can be bundled for a browser: its module imports types, and modules that import types alone', () => {
+    const importsOf = (file: string) =>
+      readFileSync(new URL(`../../src/journal/${file}`, import.meta.url), 'utf8').match(
+        /^(import|export) .* from '.*';$/gm,
+      ) ?? [];
+    const values = importsOf('fold.ts').filter((line) => !line.startsWith('import type '));
+    expect(values).toEqual(["import { supersededFrom } from './superseded.ts';"]);
+    for (const line of importsOf('superseded.ts')) expect(line).toMatch(/^import type /);
     const { exports } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
     expect(exports['./fold']['oncefleet-source']).toBe('./src/journal/fold.ts');
   });

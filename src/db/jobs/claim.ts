@@ -5,7 +5,15 @@ import { named, ONE_ROW, textArray } from '../statement.ts';
 import { raiseHeads } from '../streams/heads.ts';
 import type { RowOptions } from './insert.ts';
 import { readRowOptions } from './row-options.ts';
-import { type AbandonReason, abandonReason, byId, type LastOutcome, leaseHeld, msUntil } from './states.ts';
+import {
+  type AbandonReason,
+  abandonReason,
+  byId,
+  type LastOutcome,
+  leaseHeld,
+  msUntil,
+  type TerminalStatus,
+} from './states.ts';
 
 export interface ClaimRequest {
   id: string;
@@ -72,7 +80,7 @@ export type ClaimAnswer =
 
 interface ClaimRow {
   id: string;
-  decision: 'claimed' | 'completed' | 'failed' | 'cancelled' | 'retried' | 'held' | AbandonReason;
+  decision: 'claimed' | 'retried' | 'held' | TerminalStatus | AbandonReason;
   lease_left_ms?: number | null;
   held_ms?: number | null;
   old_result: string | null;

@@ -59,6 +59,9 @@ export function attemptOf(claimed: { crashCount: number; errorCount: number; int
   return claimed.crashCount + claimed.errorCount + claimed.interruptionCount + 1;
 }
 
+/** SQL: the attempts that a job has had, as `attemptOf` counts them. */
+export const attemptsOf = (job: string) => `(${job}.crash_count + ${job}.error_count + ${job}.interruption_count)`;
+
 /** Why a job that nobody runs must end. */
 export type AbandonReason = 'cancel' | 'deadline' | 'poison';
 

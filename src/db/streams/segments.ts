@@ -1,7 +1,7 @@
 /** Queries on `stream_heads` and `journal_segments`. Values are bound, texts stay texts. */
 
 import { type Kysely, sql } from 'kysely';
-import { isTerminalStatus } from '../jobs/states.ts';
+import { isTerminalStatus, type TerminalStatus } from '../jobs/states.ts';
 import type { Database } from '../schema.ts';
 import { named, ONE_ROW, textArray } from '../statement.ts';
 import { advanceHeads } from './heads.ts';
@@ -41,7 +41,7 @@ export interface StreamState {
   /** The terminal event of a job that ended without ever emitting: it is kept in its row. */
   rowTerminal:
     | {
-        status: 'completed' | 'failed' | 'cancelled';
+        status: TerminalStatus;
         result: string | null;
         error: string | null;
         /** The result is too large to be read with the states of many streams: `findRowResult` has it. */

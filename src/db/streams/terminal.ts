@@ -1,8 +1,9 @@
 /** Terminal events, as both the run that ends a job and the reader of one without events write them. */
 import type { StoredFailure } from '../../errors.ts';
+import type { TerminalStatus } from '../jobs/states.ts';
 
 interface Ending {
-  status: 'completed' | 'failed' | 'cancelled';
+  status: TerminalStatus;
   /** JSON text; null: the handler returned undefined. */
   result: string | null;
   /** JSON text of a StoredFailure. */

@@ -2,14 +2,6 @@ import type { Change } from '../../mutation.ts';
 
 export default [
   {
-    name: 'fold-restart',
-    find: 'if (!resumed) this.#keep(() => false);',
-    replace: 'if (!resumed) this.#keep(() => true);',
-    mechanism: 'an attempt that starts over supersedes what came before',
-    test: 'test/journal/fold.test.ts',
-    title: 'discards all that an attempt which starts over supersedes',
-  },
-  {
     name: 'fold-resume',
     find: 'this.#keep((seq) => seq < from)',
     replace: 'this.#keep(() => true)',
