@@ -12,7 +12,7 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from '
 import { LeaseLostError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Probes } from '../util/probes.ts';
-import { Bag, type Placed } from '../util/swap-list.ts';
+import { type Placed, SwapList } from '../util/swap-list.ts';
 import { heartbeatOf, LeaseTable } from './table.ts';
 import type { FromThread, LeaseThreadData, ToThread } from './thread.ts';
 
@@ -73,7 +73,7 @@ const NEVER = 2n ** 63n - 1n;
 
 export class LeaseKeeper {
   readonly #options: LeaseKeeperOptions;
-  readonly #leases = new Bag<Lease>();
+  readonly #leases = new SwapList<Lease>();
   /** The same leases, as the thread sees them. */
   readonly #table = new LeaseTable();
   /** The event loop was blocked beyond `maxBlockMs`, since the last good renewal. */

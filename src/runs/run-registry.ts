@@ -1,6 +1,6 @@
 import { InterruptedError, OncefleetError } from '../errors.ts';
 import type { StreamWriter } from '../journal/stream-writer.ts';
-import { Bag, type Placed } from '../util/swap-list.ts';
+import { type Placed, SwapList } from '../util/swap-list.ts';
 import type { Stop } from './stop.ts';
 
 export interface RunInProgress extends Placed {
@@ -12,7 +12,7 @@ export interface RunInProgress extends Placed {
 
 /** The runs of one guard that are in progress, and how far its process has come with ending. */
 export class RunRegistry {
-  readonly #runs = new Bag<RunInProgress>();
+  readonly #runs = new SwapList<RunInProgress>();
   readonly #stopWaiting = new AbortController();
   #closing = false;
   #abandoned = false;

@@ -12,25 +12,25 @@ export interface Placed {
  * refer to, until the next full collection: measured, half of what a run allocates and needs
  * no more was copied and kept like that. An array forgets what is overwritten.
  */
-export class Bag<T extends Placed> {
-  readonly #things: T[] = [];
+export class SwapList<T extends Placed> {
+  readonly #items: T[] = [];
 
   get size(): number {
-    return this.#things.length;
+    return this.#items.length;
   }
 
-  add(thing: T): void {
-    thing.place = this.#things.length;
-    this.#things.push(thing);
+  add(item: T): void {
+    item.place = this.#items.length;
+    this.#items.push(item);
   }
 
   /** Idempotent. @returns false: it was not there */
-  remove(thing: T): boolean {
-    const { place } = thing;
-    if (this.#things[place] !== thing) return false;
-    const last = this.#things.pop() as T;
-    if (last !== thing) {
-      this.#things[place] = last;
+  remove(item: T): boolean {
+    const { place } = item;
+    if (this.#items[place] !== item) return false;
+    const last = this.#items.pop() as T;
+    if (last !== item) {
+      this.#items[place] = last;
       last.place = place;
     }
     return true;
@@ -38,6 +38,6 @@ export class Bag<T extends Placed> {
 
   /** All that are held now, in no order. What comes and goes meanwhile does not show. */
   values(): readonly T[] {
-    return [...this.#things];
+    return [...this.#items];
   }
 }

@@ -1,14 +1,14 @@
 import { expect, it } from 'vitest';
-import { Bag } from '../../src/util/swap-list.ts';
+import { SwapList } from '../../src/util/swap-list.ts';
 
 interface Thing {
   name: string;
   place: number;
 }
 
-/** A bag, and a function that makes things; the same name gives the same one. */
+/** A list, and a function that makes things; the same name gives the same one. */
 function stage() {
-  const bag = new Bag<Thing>();
+  const list = new SwapList<Thing>();
   const made = new Map<string, Thing>();
   const thing = (name: string): Thing => {
     const one = made.get(name) ?? { name, place: 0 };
@@ -16,26 +16,26 @@ function stage() {
     return one;
   };
   const add = (names: string) => {
-    for (const name of names) bag.add(thing(name));
+    for (const name of names) list.add(thing(name));
   };
-  const remove = (names: string) => [...names].map((name) => bag.remove(thing(name)));
+  const remove = (names: string) => [...names].map((name) => list.remove(thing(name)));
   const names = () =>
-    bag
+    list
       .values()
       .map(({ name }) => name)
       .sort()
       .join('');
-  return { bag, add, remove, names };
+  return { list, add, remove, names };
 }
 
 it('holds what was added and not removed, whatever the order', () => {
-  const { bag, add, remove, names } = stage();
+  const { list, add, remove, names } = stage();
   add('abcde');
   expect(remove('bea')).toEqual([true, true, true]);
-  expect([bag.size, names()]).toEqual([2, 'cd']);
+  expect([list.size, names()]).toEqual([2, 'cd']);
   add('a');
   expect(remove('dc')).toEqual([true, true]);
-  expect([bag.size, names()]).toEqual([1, 'a']);
+  expect([list.size, names()]).toEqual([1, 'a']);
 });
 
 it('removes a thing once, and nothing that it does not hold', () => {
@@ -46,8 +46,8 @@ it('removes a thing once, and nothing that it does not hold', () => {
 });
 
 it('gives its things as they are now: they may be removed on the way', () => {
-  const { bag, add } = stage();
+  const { list, add } = stage();
   add('abc');
-  for (const thing of bag.values()) expect(bag.remove(thing)).toBe(true);
-  expect(bag.size).toBe(0);
+  for (const thing of list.values()) expect(list.remove(thing)).toBe(true);
+  expect(list.size).toBe(0);
 });
