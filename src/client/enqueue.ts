@@ -10,6 +10,7 @@ import { InputInvalidError, OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../jobs/define-job.ts';
 import type { Following } from '../journal/following.ts';
 import { parseOptions } from '../options.ts';
+import { type TraceCarrier, traceEnqueue } from '../util/tracing.ts';
 import { cancelJob } from './cancel.ts';
 import { followJob } from './follow.ts';
 import { type ClientHost, tenantOf } from './host.ts';
@@ -19,6 +20,7 @@ import type { EnqueueOptions, JobHandle, ResultOptions } from './types.ts';
 
 type Handle = JobHandle<never, never>;
 type Wanted = Omit<NewJob, 'id'>;
+type Planned = { wanted: Wanted; toDispatch: (id: string) => DispatchRow };
 
 export async function enqueueJob(
   host: ClientHost,
@@ -31,15 +33,30 @@ export async function enqueueJob(
   if (host.closed) throw new OncefleetError('SHUTTING_DOWN', 'This fleet is closed: enqueue through another');
   parseOptions('Enqueue options', enqueueSchema, options);
   if (options.key !== undefined) checkKey(options.key);
-  const { wanted, toDispatch } = plan(definition, input, options, tenantOf(host, options));
-  if (options.tx === undefined)
-    return handleOf(host, wanted.tenant, await accept(host, definition, wanted, toDispatch, by));
+  const { name, queue } = definition;
+  const tenant = tenantOf(host, options);
+  const { xid, ...accepted } = await traceEnqueue({ name, queue, tenant }, (trace) =>
+    acceptPlanned(host, definition, plan(definition, input, options, { tenant, trace }), options.tx, by),
+  );
+  return handleOf(host, tenant, accepted, xid);
+}
+
+/** @param tx a transaction of the caller's; `xid` is its id, where the job may be a part of it */
+async function acceptPlanned(
+  host: ClientHost,
+  definition: AnyJobDefinition,
+  { wanted, toDispatch }: Planned,
+  tx: EnqueueOptions['tx'],
+  by: TransitionMaker,
+): Promise<Accepted & { xid: string | undefined }> {
+  if (tx === undefined) return { ...(await accept(host, definition, wanted, toDispatch, by)), xid: undefined };
   const { runtime } = host;
   const home = await host.findHome();
-  const run = await openCallerTransaction(options.tx, { home, schema: runtime.db.schema });
-  const { xid, ...accepted } = await runtime.transitions.createIn(run, wanted, definition.policy.onFailedKey);
-  if (xid !== undefined && accepted.outcome === 'created') runtime.outbox.watch(xid, toDispatch(accepted.id));
-  return handleOf(host, wanted.tenant, accepted, xid);
+  const run = await openCallerTransaction(tx, { home, schema: runtime.db.schema });
+  const accepted = await runtime.transitions.createIn(run, wanted, definition.policy.onFailedKey);
+  if (accepted.xid !== undefined && accepted.outcome === 'created')
+    runtime.outbox.watch(accepted.xid, toDispatch(accepted.id));
+  return accepted;
 }
 
 /** @throws InputInvalidError; OncefleetError JOB_NAME_UNKNOWN */
@@ -61,8 +78,8 @@ function plan(
   definition: AnyJobDefinition,
   input: unknown,
   options: EnqueueOptions,
-  tenant: string,
-): { wanted: Wanted; toDispatch: (id: string) => DispatchRow } {
+  { tenant, trace }: { tenant: string; trace: TraceCarrier | undefined },
+): Planned {
   const carried = checkedInput(definition, input);
   const { policy } = definition;
   const rowOptions: RowOptions = {
@@ -70,6 +87,7 @@ function plan(
     attempts: policy.attempts,
     backoff: policy.backoff,
     ...(policy.publish === 'immediate' ? { publish: policy.publish } : {}),
+    ...(trace === undefined ? {} : { trace }),
   };
   const shared = {
     tenant,

@@ -276,5 +276,7 @@ function toOptions(row: DispatchRow): JobsOptions {
     ...(row.delayMs < 0.5 ? {} : { delay: Math.round(row.delayMs) }),
     // Shown in Bull Board; whether and when a job is retried, its row decides.
     attempts: row.options.attempts,
+    // As BullMQ's own telemetry writes it, so that what reads a job in Redis continues the trace.
+    ...(row.options.trace === undefined ? {} : { telemetry: { metadata: JSON.stringify(row.options.trace) } }),
   };
 }

@@ -11,12 +11,14 @@
  * there. `Tail` has the states.
  */
 import type { Kysely } from 'kysely';
+import { findTracedJob } from '../db/jobs/find.ts';
 import type { Database } from '../db/schema.ts';
 import { findStreamStates, type StreamState } from '../db/streams/segments.ts';
 import { OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { Batcher } from '../util/batcher.ts';
 import type { Probes } from '../util/probes.ts';
+import { isTracing, traceFollower } from '../util/tracing.ts';
 import type { Turns } from '../util/turns.ts';
 import { type FollowedBatch, type GivenBatch, LiveBatch, ReadBatch } from './batches.ts';
 import type { ChannelHub } from './channel.ts';
@@ -100,12 +102,29 @@ export class Followers {
   follow(options: FollowStreamOptions): Following {
     const inbox = this.#inbox(this.#maxInboxLength);
     const types = options.types === undefined ? undefined : new Set([...options.types, 'rewind']);
-    return new StoppableFollowing(this.#follow(options, inbox), inbox, options.after, types);
+    return new StoppableFollowing(this.#start(options, inbox), inbox, options.after, types);
   }
 
   /** The same, as batches of all types; its signal alone ends a `next()` that waits. */
   followBatches(options: Omit<FollowStreamOptions, 'types'>): AsyncGenerator<FollowedBatch, void, undefined> {
-    return this.#follow(options, this.#inbox(options.maxInboxLength ?? this.#maxInboxLength));
+    return this.#start(options, this.#inbox(options.maxInboxLength ?? this.#maxInboxLength));
+  }
+
+  #start(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<FollowedBatch, void, undefined> {
+    return isTracing() ? this.#followTraced(options, inbox) : this.#follow(options, inbox);
+  }
+
+  async *#followTraced(
+    options: FollowStreamOptions,
+    inbox: Inbox,
+  ): AsyncGenerator<FollowedBatch, void, undefined> {
+    const { streamId, tenant } = options;
+    const end = await traceFollower(streamId, () => findTracedJob(this.#db, streamId, tenant));
+    try {
+      yield* this.#follow(options, inbox);
+    } finally {
+      end?.();
+    }
   }
 
   #inbox(maxLength: number): Inbox {

@@ -15,6 +15,7 @@ import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { Logger } from '../log.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { RefusedWrite } from '../util/probes.ts';
+import type { TraceIds } from '../util/tracing.ts';
 import { teeToDelivery } from './job-log.ts';
 import { giver } from './reads.ts';
 import type { Stop } from './stop.ts';
@@ -32,6 +33,7 @@ interface ContextOptions {
   ttlMs: number;
   /** Checks what the handler emits; throws for what its schema refuses. */
   checkEvent: ((event: JobEvent) => void) | undefined;
+  traceIds: TraceIds;
   /** Commits the job's completion inside a caller's transaction. @throws LeaseLostError */
   // biome-ignore lint/suspicious/noExplicitAny: whatever tables the handler knows of.
   complete(trx: Transaction<any>, result: unknown): Promise<void>;
@@ -81,6 +83,7 @@ export function createContext(options: ContextOptions): JobContext {
   const { runtime, delivery, claimed, stream, stop } = options;
   const db = runtime.db.kysely;
   const { id, fence } = claimed;
+  const bound = { jobId: id, jobName: claimed.name, fence, ...options.traceIds };
 
   const lose = (write: RefusedWrite, why: string): never => {
     runtime.probes.listener?.writeRefused(write);
@@ -89,7 +92,7 @@ export function createContext(options: ContextOptions): JobContext {
     throw error;
   };
 
-  const createLog = () => teeToDelivery(runtime.log.child({ jobId: id, jobName: claimed.name, fence }), delivery);
+  const createLog = () => teeToDelivery(runtime.log.child(bound), delivery);
   const give = giver((err) => createLog().error({ err }, 'a call of the context failed, and nobody awaited it'));
   const emit = emitter(stream, give, (usage) => runtime.probes.listener?.tokensUsed(claimed, usage));
 

@@ -6,9 +6,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Job } from 'bullmq';
 import { crashPoint } from '../crash-points.ts';
 import type { ClaimAnswer } from '../db/jobs/claim.ts';
+import { attemptOf } from '../db/jobs/states.ts';
 import { isTransient } from '../db/transient.ts';
 import { CancelledError, OncefleetError, toStoredFailure } from '../errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import { traceAttempt } from '../util/tracing.ts';
 import { Delivery } from './delivery.ts';
 import { type HandlerSlots, Slot } from './handler-slots.ts';
 import { OutcomeWriter } from './outcome-writer.ts';
@@ -182,7 +184,10 @@ export class Guard {
   async #obey({ row: { jobId }, answer, sentAt }: Claim, delivery: Delivery): Promise<unknown> {
     switch (answer.decision) {
       case 'claimed':
-        return new Run(this.#host, answer.job, sentAt, delivery).execute();
+        return traceAttempt(
+          { ...answer.job, attempt: attemptOf(answer.job), carrier: answer.job.options.trace },
+          (trace) => new Run(this.#host, answer.job, sentAt, delivery, trace).execute(),
+        );
       case 'completed':
         this.#runtime.log.debug({ jobId }, 'delivery of a completed job: result replayed');
         return answer.result === null ? undefined : JSON.parse(answer.result);

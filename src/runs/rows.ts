@@ -10,6 +10,7 @@ import { InputInvalidError, OncefleetError, toStoredFailure } from '../errors.ts
 import type { Backoff } from '../jobs/define-job.ts';
 import { tenantName } from '../options.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import { carrierOfDelivery } from '../util/tracing.ts';
 import { within } from '../util/with-timeout.ts';
 import type { Delivery } from './delivery.ts';
 import { toUnrecoverable } from './verdict.ts';
@@ -88,6 +89,7 @@ export class Rows {
             backoff: foreignBackoff(job) ?? policy.backoff,
             publish: policy.publish,
             keyless: given === undefined,
+            trace: carrierOfDelivery(job.opts),
           }),
           delayMs: 0,
           deadlineMs: policy.deadlineMs ?? null,

@@ -15,6 +15,7 @@ import {
 } from '../errors.ts';
 import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { HeldLease } from '../leases/keeper.ts';
+import type { AttemptTrace } from '../util/tracing.ts';
 import { abortByBullMQ, abortByTime } from './aborts.ts';
 import { createContext } from './context.ts';
 import type { Delivery, GuardHost } from './delivery.ts';
@@ -58,6 +59,7 @@ export class Run implements RunInProgress {
   readonly #claimed: ClaimedJob;
   readonly #delivery: Delivery;
   readonly #lease: HeldLease;
+  readonly #trace: AttemptTrace;
   /** The event loop was blocked for so long that the lease was lost. */
   #blockedLoop = false;
   /** What `ctx.complete` has tried to commit, if it was called. */
@@ -65,8 +67,9 @@ export class Run implements RunInProgress {
   #stopTimers: (() => void) | undefined;
 
   /** @param claimSentAt monotonic ns: the lease counts from there */
-  constructor(host: RunHost, claimed: ClaimedJob, claimSentAt: bigint, delivery: Delivery) {
+  constructor(host: RunHost, claimed: ClaimedJob, claimSentAt: bigint, delivery: Delivery, trace: AttemptTrace) {
     this.#host = host;
+    this.#trace = trace;
     this.#claimed = claimed;
     this.#delivery = delivery;
     const { id, fence } = claimed;
@@ -113,6 +116,7 @@ export class Run implements RunInProgress {
       unlisten?.();
       registry.remove(this);
     }
+    this.#trace.ended(verdict.kind, 'failure' in verdict ? verdict.failure.code : undefined);
     crashPoint('answer.before');
     return this.#delivery.answer(verdict);
   }
@@ -168,6 +172,7 @@ export class Run implements RunInProgress {
       ttlMs: this.#delivery.leaseTtlMs,
       checkEvent: spec.checkEvent,
       complete: (trx, result) => this.#complete(trx, result),
+      traceIds: this.#trace.ids,
     });
     return async () => spec.handle(JSON.parse(claimed.input), ctx, job);
   }
@@ -236,7 +241,7 @@ export class Run implements RunInProgress {
       throw new LeaseLostError(claimed.id, claimed.fence, 'the outcome found the row at another fence');
     if (verdict.kind === 'failed' || verdict.kind === 'retry') {
       const { outcome, status } = settlement;
-      const ids = { jobId: claimed.id, fence: claimed.fence, outcome, status };
+      const ids = { jobId: claimed.id, fence: claimed.fence, outcome, status, ...this.#trace.ids };
       runtime.log.warn({ ...ids, err: verdict.error }, 'attempt failed');
     }
     return verdict;
@@ -247,7 +252,7 @@ export class Run implements RunInProgress {
     const { runtime, registry } = this.#host;
     const { id: jobId, fence } = this.#claimed;
     if (err instanceof LeaseLostError) {
-      runtime.log.warn({ err, jobId, fence }, 'run given up: its lease is lost');
+      runtime.log.warn({ err, jobId, fence, ...this.#trace.ids }, 'run given up: its lease is lost');
       const end = async () => (err.expired ? this.#release() : this.#endIfHeld(err));
       const verdict = this.#blockedLoop ? undefined : await end().catch(leaveToOthers);
       return verdict ?? this.#delivery.defer(500 + Math.random() * 500);

@@ -1,5 +1,7 @@
 import { type Kysely, type Selectable, sql } from 'kysely';
+import type { TraceCarrier } from '../../util/tracing.ts';
 import type { Database, JobsTable } from '../schema.ts';
+import { readRowOptions } from './row-options.ts';
 import type { JobStatus } from './states.ts';
 
 /** One job of a tenant, with its columns as the table has them. */
@@ -98,4 +100,21 @@ export async function findOutcomes(db: Kysely<Database>, ids: readonly string[])
     .where(sql<boolean>`id = any(${ids}::uuid[])`)
     .where('finished_at', 'is not', null)
     .execute();
+}
+
+/** What the trace of a job's follower needs. */
+export async function findTracedJob(
+  db: Kysely<Database>,
+  id: string,
+  tenant: string,
+): Promise<{ name: string; queue: string; tenant: string; carrier: TraceCarrier | undefined } | undefined> {
+  const row = await db
+    .selectFrom('jobs')
+    .select(['name', 'queue', 'tenant', 'options'])
+    .where('id', '=', id)
+    .where('tenant', '=', tenant)
+    .executeTakeFirst();
+  if (row === undefined) return undefined;
+  const { options, ...job } = row;
+  return { ...job, carrier: readRowOptions(options).trace };
 }

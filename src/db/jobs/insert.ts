@@ -1,4 +1,5 @@
 import { type Kysely, sql } from 'kysely';
+import type { TraceCarrier } from '../../util/tracing.ts';
 import type { Database } from '../schema.ts';
 import { named, textArray } from '../statement.ts';
 import { type JobSource, sourceRef } from './source.ts';
@@ -18,6 +19,8 @@ export interface RowOptions {
   publish?: 'immediate';
   /** Nobody gave it a key: another BullMQ client's job, guarded under its own id. */
   keyless?: true;
+  /** The trace that its enqueue is a part of; absent: nobody traced. */
+  trace?: TraceCarrier;
 }
 
 export interface NewJob {

@@ -1,5 +1,6 @@
 /** The options of a job's row as they are read: within their bounds, whoever wrote them. */
 import { CENTURY_MS, clamp, clampWhole, MAX_INT, toNumber } from '../../numbers.ts';
+import { toCarrier } from '../../util/tracing.ts';
 import type { RowOptions } from './insert.ts';
 
 /** BullMQ's own bounds. */
@@ -29,7 +30,8 @@ export function readRowOptions(text: string): RowOptions {
 
 /** Options of any origin as a row may have them. */
 export function clampRowOptions(given: unknown): RowOptions {
-  const { priority, attempts, backoff, publish, keyless } = asObject(given);
+  const { priority, attempts, backoff, publish, keyless, trace } = asObject(given);
+  const carrier = toCarrier(trace);
   return {
     priority: clampWhole(priority, PRIORITY),
     // As BullMQ compares them: 2.5 attempts are three.
@@ -37,6 +39,7 @@ export function clampRowOptions(given: unknown): RowOptions {
     backoff: clampBackoff(backoff),
     ...(publish === 'immediate' ? { publish } : {}),
     ...(keyless === true ? { keyless } : {}),
+    ...(carrier === undefined ? {} : { trace: carrier }),
   };
 }
 

@@ -73,4 +73,12 @@ export default [
     test: 'test/runtime/odd-keys.test.ts',
     title: 'it is added again from its row, and runs',
   },
+  {
+    name: 'trace-to-bullmq',
+    find: '...(row.options.trace === undefined ? {} : { telemetry',
+    replace: '...(row.options.trace !== undefined ? {} : { telemetry',
+    mechanism: 'BullMQ has the context as its own telemetry writes it',
+    test: 'test/telemetry/tracing.test.ts',
+    title: 'the row keeps the context and no baggage, and BullMQ has it as its own telemetry writes it',
+  },
 ] satisfies readonly Change[];

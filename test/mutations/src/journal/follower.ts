@@ -128,4 +128,12 @@ export default [
     test: 'test/telemetry/metrics.test.ts',
     title: 'counts gaps that followers fill, and followers that are too slow',
   },
+  {
+    name: 'trace-follower',
+    find: 'return isTracing() ? this.#followTraced(options, inbox) : this.#follow(options, inbox);',
+    replace: 'return this.#follow(options, inbox);',
+    mechanism: 'a follower is part of the trace',
+    test: 'test/telemetry/tracing.test.ts',
+    title: 'one trace over the enqueue, an attempt that fails, one that completes, and the follower',
+  },
 ] satisfies readonly Change[];

@@ -17,4 +17,12 @@ export default [
     test: 'test/numbers.test.ts',
     title: 'are ones to work with, where the row has %s',
   },
+  {
+    name: 'trace-kept',
+    find: '...(carrier === undefined ? {} : { trace: carrier }),',
+    replace: '',
+    mechanism: 'a row gives back the context it keeps',
+    test: 'test/telemetry/tracing.test.ts',
+    title: 'one trace over the enqueue, an attempt that fails, one that completes, and the follower',
+  },
 ] satisfies readonly Change[];

@@ -1,0 +1,60 @@
+import type { Change } from '../../mutation.ts';
+
+export default [
+  {
+    name: 'trace-baggage',
+    find: 'name !== NOT_KEPT && name.length',
+    replace: 'name.length',
+    mechanism: 'no baggage is kept with a row',
+    test: 'test/telemetry/tracing.test.ts',
+    title: 'the row keeps the context and no baggage, and BullMQ has it as its own telemetry writes it',
+  },
+  {
+    name: 'trace-bounds',
+    find: "typeof value === 'string' && value.length <= BOUNDS.valueLength",
+    replace: "typeof value === 'string'",
+    mechanism: 'a carrier is bounded',
+    test: 'test/telemetry/tracing.test.ts',
+    title: 'of a carrier of any origin what is within its bounds is kept: %j',
+  },
+  {
+    name: 'trace-stored',
+    find: 'if (carrier === undefined) return active;',
+    replace: 'return active;',
+    mechanism: 'an attempt continues the trace of its enqueue',
+    test: 'test/telemetry/tracing.test.ts',
+    title: 'one trace over the enqueue, an attempt that fails, one that completes, and the follower',
+  },
+  {
+    name: 'trace-ids',
+    find: 'ids: { trace_id: traceId, span_id: spanId },',
+    replace: 'ids: {},',
+    mechanism: 'lines of the log have the trace',
+    test: 'test/telemetry/tracing.test.ts',
+    title: 'one trace over the enqueue, an attempt that fails, one that completes, and the follower',
+  },
+  {
+    name: 'trace-code-alone',
+    find: 'fail(otel, span, errorCode);',
+    replace: '',
+    mechanism: 'an attempt that failed is an error of its trace',
+    test: 'test/telemetry/tracing.test.ts',
+    title: 'one trace over the enqueue, an attempt that fails, one that completes, and the follower',
+  },
+  {
+    name: 'trace-links',
+    find: 'active === undefined || sameTrace(otel, parent, active.traceId) ? [] : [{ context: active }] } , parent, ); return () =>',
+    replace: '[] } , parent, ); return () =>',
+    mechanism: 'what is active at a reader is linked',
+    test: 'test/telemetry/tracing.test.ts',
+    title: 'one trace over the enqueue, an attempt that fails, one that completes, and the follower',
+  },
+  {
+    name: 'trace-of-bullmq',
+    find: 'return active ?? toCarrier(parse(opts.telemetry?.metadata));',
+    replace: 'return active;',
+    mechanism: 'the context that BullMQ carries is kept',
+    test: 'test/telemetry/tracing.test.ts',
+    title: 'a job that another BullMQ client added continues the trace that BullMQ carries',
+  },
+] satisfies readonly Change[];
