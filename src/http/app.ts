@@ -10,12 +10,13 @@ import swagger from '@fastify/swagger';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from 'fastify';
 import type { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
-import type { Config } from '../config.ts';
+import { type Config, IN_FLIGHT_BYTES } from '../config.ts';
 import { inputInvalid, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { createTokenAuth } from './auth.ts';
 import { BOARD_PATH, boardRoutes } from './board.ts';
 import { BODY_STALL_MS, createBodyParser } from './body.ts';
+import { ByteBudget, countBytes } from './byte-budget.ts';
 import { createClientErrorHandler } from './client-errors.ts';
 import { collectionRoutes } from './collections.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
@@ -50,7 +51,7 @@ export interface CreateAppOptions {
   client: JobClient;
   log: Logger;
   config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'> &
-    Partial<Pick<Config, 'metricsToken'>> &
+    Partial<Pick<Config, 'metricsToken' | 'inFlightBytes'>> &
     OriginConfig;
   /** Served at /metrics. */
   metrics?: MetricsRouteOptions['metrics'] | undefined;
@@ -65,6 +66,7 @@ export interface CreateAppOptions {
 type Routes = Required<Pick<CreateAppOptions, 'client' | 'config' | 'keepaliveMs' | 'board'>> & {
   metrics: CreateAppOptions['metrics'];
   streams: OpenStreams;
+  budget: ByteBudget;
 };
 
 export function createApp({
@@ -77,6 +79,7 @@ export function createApp({
   limits = {},
 }: CreateAppOptions): FastifyInstance {
   const streams = new OpenStreams();
+  const budget = new ByteBudget(config.inFlightBytes ?? IN_FLIGHT_BYTES);
   const requestMs = CONNECTION_LIMITS.requestMs + (config.bodyLimitBytes / SLOWEST_BYTES_PER_S) * 1_000;
   const connections = new Connections({ requestMs: Math.ceil(requestMs), ...limits });
   const app = Fastify({
@@ -109,7 +112,7 @@ export function createApp({
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
   answerUnknownRoutes(app);
   app.register(swagger, openApiOptions({ version: API_VERSION, secured: config.tokens !== undefined }));
-  app.register((root) => registerRoutes(root, { client, config, metrics, keepaliveMs, board, streams }));
+  app.register((root) => registerRoutes(root, { client, config, metrics, keepaliveMs, board, streams, budget }));
   return app;
 }
 
@@ -151,7 +154,7 @@ function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppO
 }
 
 async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<void> {
-  const { client, config, metrics, keepaliveMs, board, streams } = routes;
+  const { client, config, metrics, keepaliveMs, board, streams, budget } = routes;
   let document: Buffer | undefined;
   root.get('/openapi.json', { schema: { hide: true } }, async (_request, reply) => {
     // One for all: a text of its own for each answer is what unread ones would hold.
@@ -165,15 +168,16 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
     async (api) => {
       if (config.tokens === undefined) api.addHook('onRequest', createOriginCheck(config.corsOrigins ?? []));
       api.addHook('onRequest', createTokenAuth(config));
+      countBytes(api, budget);
       api.addHook('preHandler', createKeyHeader(client));
       if (config.tokens !== undefined) api.addHook('preSerialization', hideHosts);
       await api.register(enqueueRoute, { client });
-      await api.register(jobRoutes, { client });
+      await api.register(jobRoutes, { client, budget });
       await api.register(jobControlRoutes, { client });
       await api.register(redriveRoutes, { client, streams });
-      await api.register(streamRoutes, { client, streams, keepaliveMs });
+      await api.register(streamRoutes, { client, streams, keepaliveMs, budget });
       await api.register(collectionRoutes, { client });
-      await api.register(multiStreamRoutes, { client, streams, keepaliveMs });
+      await api.register(multiStreamRoutes, { client, streams, keepaliveMs, budget });
     },
     { prefix: '/v1' },
   );
