@@ -17,7 +17,9 @@ import {
   redisUrl,
   SHORT_NAME,
   SHORT_NAME_MESSAGE,
+  STORED_BYTES,
   serviceUrl,
+  UPLOAD_BYTES,
   unknownMessage,
 } from './options.ts';
 
@@ -169,6 +171,14 @@ export const CONFIG_VARIABLES = {
     schema: number({ min: 16_777_216, max: 17_179_869_184, default: IN_FLIGHT_BYTES }),
     about: 'What requests in progress and unread answers may hold in memory; one tenant, half of it.',
   },
+  UPLOAD_LIMIT_BYTES: {
+    schema: number(UPLOAD_BYTES),
+    about: 'Largest upload: all documents of one request.',
+  },
+  UPLOAD_STORE_BYTES: {
+    schema: number(STORED_BYTES),
+    about: 'Documents of a tenant that may wait for their jobs, in bytes; more are refused.',
+  },
   LOG_LEVEL: {
     schema: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
     about: 'Least level logged.',
@@ -259,6 +269,8 @@ export interface Config {
   readonly port: number;
   readonly bodyLimitBytes: number;
   readonly inFlightBytes: number;
+  readonly uploadLimitBytes: number;
+  readonly uploadStoreBytes: number;
   readonly logLevel: string;
   /** The model that answers, when one is configured. */
   readonly model: ModelSettings | undefined;
@@ -329,6 +341,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     port: all.PORT,
     bodyLimitBytes: all.BODY_LIMIT_BYTES,
     inFlightBytes: all.IN_FLIGHT_BYTES,
+    uploadLimitBytes: all.UPLOAD_LIMIT_BYTES,
+    uploadStoreBytes: all.UPLOAD_STORE_BYTES,
     logLevel: all.LOG_LEVEL,
     model: modelOf(all),
     answerPaceMs: all.ONCEFLEET_ANSWER_PACE_MS,

@@ -53,6 +53,7 @@ export const ERROR_CODES = {
   NOTHING_TO_INGEST: 'No document was found to ingest.',
   BODY_INVALID: 'The request body is not valid JSON.',
   BODY_TOO_LARGE: 'The request body is over the limit.',
+  UPLOADS_FULL: 'As many bytes of documents wait for their jobs as this tenant may have stored.',
   MEDIA_TYPE_UNSUPPORTED: 'The request body has a content type this route does not read.',
   REQUEST_STALLED: 'The request did not arrive in time.',
   ROUTE_NOT_FOUND: 'No such route.',

@@ -1,5 +1,6 @@
 /** All of the library, with all that it rests on. `index.ts` is its face, which loads parts of it with their first call. */
 
+export type { AddDocumentsOptions, NewDocument } from './client/add-documents.ts';
 export type { JobClient } from './client/client.ts';
 export type {
   ChunkRecord,

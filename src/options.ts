@@ -34,6 +34,10 @@ export const RANGES = {
   lingerMs: { min: 0, max: 60_000, default: 5 },
 } as const satisfies Record<string, Range>;
 
+/** All documents of one upload, and what of a tenant may be stored, bytes. */
+export const UPLOAD_BYTES = { min: 1_024, max: 2 ** 40, default: 2 ** 30 } satisfies Range;
+export const STORED_BYTES = { min: 1_024, max: 2 ** 50, default: 2 ** 33 } satisfies Range;
+
 /** Pause between the words of the built-in answerer. */
 export const ANSWER_PACE_MS = { min: 0, max: 1_000, default: 15 } satisfies Range;
 

@@ -37,7 +37,7 @@ async function runSweep(context: CliContext, options: CommonOptions): Promise<vo
     if (busy) terminal.note('Another process sweeps at present; it does what there is to do');
     await terminal.line(
       `folded ${counted(report.foldedStreams, 'stream')} (${counted(report.segmentsBefore, 'segment')} into ${report.segmentsAfter}), ` +
-        `removed the events of ${counted(report.expiredStreams, 'job')} and ${counted(report.removedJobs, 'job')}`,
+        `removed the events of ${counted(report.expiredStreams, 'job')}, ${counted(report.removedJobs, 'job')} and ${counted(report.removedUploads, 'upload')}`,
     );
     if (report.failedFolds > 0)
       terminal.note(

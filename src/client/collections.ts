@@ -16,7 +16,9 @@ import { OncefleetError } from '../errors.ts';
 import { MAX_INT } from '../numbers.ts';
 import { parseOptions, tenantName, wholeNumber } from '../options.ts';
 import { isUuid } from '../util/uuid.ts';
+import { type AddDocumentsOptions, createAddDocuments, type NewDocument } from './add-documents.ts';
 import { type ClientHost, tenantOf } from './host.ts';
+import type { JobHandle } from './types.ts';
 
 const DEFAULT_PAGE = 20;
 const MAX_PAGE = 100;
@@ -81,6 +83,18 @@ export interface Collections {
    * @throws OncefleetError COLLECTION_NOT_FOUND
    */
   delete(name: string, options?: TenantOptions): Promise<{ documents: number }>;
+  /**
+   * Stores documents as they come and enqueues an `ingest` job for them: both, or neither. The bodies are read one
+   * after another, 512 KiB at a time. A call that fails leaves nothing.
+   *
+   * @throws InputInvalidError; OncefleetError KEY_INVALID, KEY_MISMATCH, BODY_TOO_LARGE, UPLOADS_FULL, BUSY,
+   *   REQUEST_STALLED it took so long that the sweep has removed it; whatever a body throws
+   */
+  add(
+    name: string,
+    documents: AsyncIterable<NewDocument> | Iterable<NewDocument>,
+    options?: AddDocumentsOptions,
+  ): Promise<JobHandle>;
   /** By path. @throws OncefleetError COLLECTION_NOT_FOUND, CURSOR_INVALID, BUSY */
   documents(name: string, options?: PageOptions): Promise<{ documents: DocumentRecord[]; nextCursor: string | null }>;
   /** @throws OncefleetError COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND */
@@ -137,6 +151,7 @@ export function createCollections(host: ClientHost): Collections {
       const { tenant } = parseOptions('delete', tenantOnly, options);
       return { documents: await deleteCollection(db, await collectionIdOf(host, tenant, name)) };
     },
+    add: createAddDocuments(host),
     async documents(name, options = {}) {
       const { limit = DEFAULT_PAGE, cursor, tenant } = parseOptions('documents', pageSchema, options);
       const after = readText(cursor);

@@ -63,6 +63,8 @@ export const RELATIONS = {
   search_parts: true,
   search_blocks: true,
   search_removals: true,
+  uploads: true,
+  upload_parts: true,
   conversations: true,
   messages: true,
   paused_queues: true,

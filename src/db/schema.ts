@@ -212,6 +212,24 @@ interface SearchRemovalsTable {
   search_number: number;
 }
 
+interface UploadsTable {
+  id: string;
+  tenant: string;
+  path: string;
+  content_type: string | null;
+  byte_length: Generated<number>;
+  sha256: string | null;
+  job_id: string | null;
+  created_at: Timestamp;
+  touched_at: Timestamp;
+}
+
+interface UploadPartsTable {
+  upload_id: string;
+  ordinal: number;
+  bytes: Buffer;
+}
+
 interface ConversationsTable {
   tenant: string;
   id: string;
@@ -261,6 +279,8 @@ export interface Database {
   search_parts: SearchPartsTable;
   search_blocks: SearchBlocksTable;
   search_removals: SearchRemovalsTable;
+  uploads: UploadsTable;
+  upload_parts: UploadPartsTable;
   conversations: ConversationsTable;
   messages: MessagesTable;
 }

@@ -36,6 +36,7 @@ import { sendProblem } from './problem.ts';
 import { redriveRoutes } from './redrive.ts';
 import { answerUnknownRoutes } from './route-table.ts';
 import { streamRoutes } from './stream-routes.ts';
+import { uploadRoute } from './uploads.ts';
 
 /** Proxies commonly cut connections that were quiet for 30 to 60 s. */
 const KEEPALIVE_MS = 15_000;
@@ -51,7 +52,7 @@ export interface CreateAppOptions {
   client: JobClient;
   log: Logger;
   config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'> &
-    Partial<Pick<Config, 'metricsToken' | 'inFlightBytes'>> &
+    Partial<Pick<Config, 'metricsToken' | 'inFlightBytes' | 'uploadLimitBytes' | 'uploadStoreBytes'>> &
     OriginConfig;
   /** Served at /metrics. */
   metrics?: MetricsRouteOptions['metrics'] | undefined;
@@ -65,6 +66,7 @@ export interface CreateAppOptions {
 
 type Routes = Required<Pick<CreateAppOptions, 'client' | 'config' | 'keepaliveMs' | 'board'>> & {
   metrics: CreateAppOptions['metrics'];
+  stallMs: number;
   streams: OpenStreams;
   budget: ByteBudget;
 };
@@ -80,7 +82,10 @@ export function createApp({
 }: CreateAppOptions): FastifyInstance {
   const streams = new OpenStreams();
   const budget = new ByteBudget(config.inFlightBytes ?? IN_FLIGHT_BYTES);
-  const requestMs = CONNECTION_LIMITS.requestMs + (config.bodyLimitBytes / SLOWEST_BYTES_PER_S) * 1_000;
+  const stallMs = limits.bodyStallMs ?? BODY_STALL_MS;
+  // The largest request decides: Node has one limit for all. Bodies of other routes have limits of their own.
+  const largest = Math.max(config.bodyLimitBytes, config.uploadLimitBytes ?? 0);
+  const requestMs = CONNECTION_LIMITS.requestMs + (largest / SLOWEST_BYTES_PER_S) * 1_000;
   const connections = new Connections({ requestMs: Math.ceil(requestMs), ...limits });
   const app = Fastify({
     loggerInstance: log as FastifyBaseLogger,
@@ -102,7 +107,7 @@ export function createApp({
   // Response schemas are documentation: a test holds the answers to them, requests don't pay for it.
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', createBodyParser(limits.bodyStallMs ?? BODY_STALL_MS));
+  app.addContentTypeParser('application/json', createBodyParser(stallMs));
   app.decorateRequest('tenant', '');
   addHooks(app, streams, config);
   app.addHook('preClose', async () => {
@@ -112,7 +117,8 @@ export function createApp({
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
   answerUnknownRoutes(app);
   app.register(swagger, openApiOptions({ version: API_VERSION, secured: config.tokens !== undefined }));
-  app.register((root) => registerRoutes(root, { client, config, metrics, keepaliveMs, board, streams, budget }));
+  const routes = { client, config, metrics, keepaliveMs, board, streams, budget, stallMs };
+  app.register((root) => registerRoutes(root, routes));
   return app;
 }
 
@@ -154,7 +160,7 @@ function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppO
 }
 
 async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<void> {
-  const { client, config, metrics, keepaliveMs, board, streams, budget } = routes;
+  const { client, config, metrics, keepaliveMs, board, streams, budget, stallMs } = routes;
   let document: Buffer | undefined;
   root.get('/openapi.json', { schema: { hide: true } }, async (_request, reply) => {
     // One for all: a text of its own for each answer is what unread ones would hold.
@@ -177,6 +183,7 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
       await api.register(redriveRoutes, { client, streams });
       await api.register(streamRoutes, { client, streams, keepaliveMs, budget });
       await api.register(collectionRoutes, { client });
+      await api.register(uploadRoute, { client, config, stallMs });
       await api.register(multiStreamRoutes, { client, streams, keepaliveMs, budget });
     },
     { prefix: '/v1' },

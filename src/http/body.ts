@@ -8,6 +8,10 @@ import type { Hold } from './byte-budget.ts';
 /** A body of which nothing came for this long is given up. */
 export const BODY_STALL_MS = 10_000;
 
+/** For all of a body: this, and what a slow link needs for the largest one that is allowed. */
+const MAX_WAIT_MS = 60_000;
+const SLOWEST_BYTES_PER_S = 16 * 1024;
+
 /** Bodies of routes that take no input of a job: a few options, or nothing. */
 export const CONTROL_BODY_BYTES = 16 * 1024;
 
@@ -44,7 +48,9 @@ function readBody(payload: Readable, { limit, stallMs, hold }: Bounds): Promise<
   let length = 0;
   const onStall = () =>
     reject(new OncefleetError('REQUEST_STALLED', `No more of the body came for ${stallMs} ms; send it again`));
+  const onSlow = () => reject(new OncefleetError('REQUEST_STALLED', 'The body comes too slowly; send it again'));
   const timer = setTimeout(onStall, stallMs);
+  const slow = setTimeout(onSlow, MAX_WAIT_MS + (limit / SLOWEST_BYTES_PER_S) * 1_000);
   const onData = (chunk: Buffer) => {
     timer.refresh();
     const needed = length + chunk.length;
@@ -72,6 +78,7 @@ function readBody(payload: Readable, { limit, stallMs, hold }: Bounds): Promise<
   payload.on('data', onData).on('end', onEnd).on('error', onError).on('close', onError);
   return promise.finally(() => {
     clearTimeout(timer);
+    clearTimeout(slow);
     payload.off('data', onData).off('end', onEnd).off('error', onError).off('close', onError);
   });
 }

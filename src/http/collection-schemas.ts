@@ -1,7 +1,7 @@
 /** What the routes of collections and documents take and give. */
 import { z } from 'zod';
 import type { ChunkRecord, CollectionRecord, DocumentRecord } from '../client/collections.ts';
-import { queryInt } from './schemas.ts';
+import { enqueueHeaders, queryInt } from './schemas.ts';
 
 const MAX_PAGE = 100;
 
@@ -25,6 +25,18 @@ export const chunkParams = z.object({
 export const pageQuery = z.strictObject({
   cursor: z.string().max(5_000).optional().describe('`nextCursor` of the page before.'),
   limit: queryInt(1, MAX_PAGE).describe('Default 20.'),
+});
+
+export const uploadQuery = z.strictObject({
+  path: z.string().optional().describe('What a body that is one document is called in its collection.'),
+  removeMissing: z
+    .enum(['true', 'false'])
+    .optional()
+    .describe('`true`: also removes documents of the collection that are not among these.'),
+});
+
+export const uploadHeaders = enqueueHeaders.extend({
+  'x-document-path': z.string().optional().describe('The same as `path`, in UTF-8.'),
 });
 
 export const collectionAnswer = z.object({

@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { checkKey } from '../enqueue/fingerprint.ts';
-import { OncefleetError } from '../errors.ts';
+import { InputInvalidError, OncefleetError } from '../errors.ts';
 import { linksOf } from './job-id.ts';
 import type { JobRoutesOptions } from './jobs.ts';
 import { problemResponses } from './problem.ts';
@@ -69,14 +69,28 @@ export async function enqueueRoute(instance: FastifyInstance, { client }: JobRou
  * Node reads header bytes as Latin-1. Keys are UTF-8, so that one and the same key means
  * the same job over HTTP and in the library.
  */
-function readKey(header: string | undefined): string | undefined {
+export function readKey(header: string | undefined): string | undefined {
   if (header === undefined) return undefined;
   let key: string;
   try {
-    key = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.from(header, 'latin1'));
+    key = decodeHeader(header);
   } catch {
     throw new OncefleetError('KEY_INVALID', 'Idempotency-Key: expected UTF-8');
   }
   checkKey(key);
   return key;
+}
+
+/** @throws InputInvalidError it is no UTF-8 */
+export function readHeaderText(name: string, header: string | undefined): string | undefined {
+  if (header === undefined) return undefined;
+  try {
+    return decodeHeader(header);
+  } catch {
+    throw new InputInvalidError('Headers', [{ path: name, message: 'expected UTF-8' }]);
+  }
+}
+
+function decodeHeader(header: string): string {
+  return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.from(header, 'latin1'));
 }

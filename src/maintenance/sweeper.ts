@@ -19,6 +19,7 @@ import {
 import type { Database } from '../db/schema.ts';
 import { findUnfolded, foldStream, forgetFold } from '../db/streams/fold.ts';
 import { isTransient } from '../db/transient.ts';
+import { sweepUploads } from '../db/uploads.ts';
 import type { Logger } from '../log.ts';
 import { within } from '../util/with-timeout.ts';
 
@@ -27,6 +28,9 @@ const LOCK_ID = 0x73776570;
 
 /** Streams folded, or jobs removed, before a round checks the time. */
 const BATCH = 200;
+
+/** Uploads removed at a time; each may have thousands of rows. */
+const UPLOADS = 20;
 
 /** After this time a round ends, even if there is more. */
 const ROUND_MS = 5_000;
@@ -51,6 +55,8 @@ export interface SweepReport {
   /** Streams whose events were removed and whose job stays. */
   expiredStreams: number;
   removedJobs: number;
+  /** Uploaded documents whose job has ended, or that never got one. */
+  removedUploads: number;
   /** Streams that Postgres would not fold; the log says why. */
   failedFolds: number;
 }
@@ -138,6 +144,7 @@ export async function sweepOnce(
       // Removal first: what it removes need not be folded.
       for (const kind of ['job', 'stream'] as const)
         more = (await retire(db, kind, { retention, expired }, report, outOfTime)) || more;
+      more = (await removeUploads(db, report, outOfTime)) || more;
       more = (await fold(db, log, report, outOfTime)) || more;
     } finally {
       if (Object.values(report).some((n) => n > 0))
@@ -148,7 +155,15 @@ export async function sweepOnce(
 }
 
 export function emptyReport(): SweepReport {
-  return { foldedStreams: 0, segmentsBefore: 0, segmentsAfter: 0, expiredStreams: 0, removedJobs: 0, failedFolds: 0 };
+  return {
+    foldedStreams: 0,
+    segmentsBefore: 0,
+    segmentsAfter: 0,
+    expiredStreams: 0,
+    removedJobs: 0,
+    removedUploads: 0,
+    failedFolds: 0,
+  };
 }
 
 /** Adds what one more round did. */
@@ -178,6 +193,16 @@ async function retire(
     } while (count(await sweepAlong(db, kind, tenant, retention, BATCH)));
   }
   return false;
+}
+
+/** @returns whether time ran out before there was nothing left */
+async function removeUploads(db: Kysely<Database>, report: SweepReport, outOfTime: () => boolean): Promise<boolean> {
+  for (;;) {
+    if (outOfTime()) return true;
+    const removed = await sweepUploads(db, UPLOADS);
+    report.removedUploads += removed;
+    if (removed < UPLOADS) return false;
+  }
 }
 
 /** @returns whether time ran out before every stream was tried */

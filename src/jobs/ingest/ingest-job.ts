@@ -1,5 +1,4 @@
 /** The `ingest` job: documents into a searchable collection. */
-import { createHash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import {
@@ -16,7 +15,8 @@ import { detectLanguage, type Language } from '../../search/language.ts';
 import { mergeParts } from '../../search/merge.ts';
 import { defineJob, type JobContext, type JobDefinition } from '../define-job.ts';
 import { CHUNKER_VERSION, type Chunk, chunkDocument } from './chunker.ts';
-import { characterProblem, checkPath, collectionName } from './input-text.ts';
+import { collectionName } from './input-text.ts';
+import { type DocumentInput, documentInput, openDocument } from './inputs.ts';
 import type { DocumentLimits } from './parse/limits.ts';
 import { readDocument } from './parse/read-document.ts';
 import { batchesOf, type DocumentToWrite, writeDocuments } from './write.ts';
@@ -24,14 +24,6 @@ import { batchesOf, type DocumentToWrite, writeDocuments } from './write.ts';
 const MAX_DOCUMENTS = 10_000;
 /** Documents that are read at once: a few more than there are threads, so that none of them waits for another. */
 const READ_AHEAD = 4;
-/** Far above any text somebody wrote; a body limit usually comes first. In UTF-16 units. */
-const MAX_CONTENT_LENGTH = 16 * 1024 * 1024;
-
-const documentInput = z.object({
-  /** What the document is called in sources; the job reads no file. */
-  path: z.string().superRefine(checkPath),
-  content: z.string().max(MAX_CONTENT_LENGTH),
-});
 
 export const ingestInput = z
   .object({
@@ -42,14 +34,7 @@ export const ingestInput = z
   })
   .superRefine((input, ctx) => {
     const seen = new Map<string, number>();
-    for (const [index, { path, content }] of input.documents.entries()) {
-      const problem = characterProblem(content);
-      if (problem !== undefined)
-        ctx.addIssue({
-          code: 'custom',
-          path: ['documents', index, 'content'],
-          message: `${JSON.stringify(path)} ${problem}`,
-        });
+    for (const [index, { path }] of input.documents.entries()) {
       const first = seen.get(path);
       if (first === undefined) seen.set(path, index);
       else
@@ -127,7 +112,7 @@ async function ingest(
   const states = await findDocumentStates(asOwn(ctx.db), collectionId, paths);
   const state = readCheckpoint(ctx.resumedFrom, input.documents.length);
   const total = input.documents.length;
-  for await (const batch of batchesOf(prepareAll(input, state.next, states, limits, ctx.signal))) {
+  for await (const batch of batchesOf(prepareAll(input, state.next, states, limits, ctx))) {
     ctx.signal.throwIfAborted();
     const statuses = await writeBatch(batch, collectionId, ctx);
     for (const [index, document] of batch.entries()) {
@@ -179,7 +164,6 @@ interface PreparedDocument {
   /** Of one that is to be written. */
   language: Language | undefined;
   chunkCount: number;
-  /** `undefined`: the collection has this version already. */
   chunks: Chunk[] | undefined;
   known: DocumentState | undefined;
 }
@@ -190,7 +174,7 @@ async function* prepareAll(
   from: number,
   states: ReadonlyMap<string, DocumentState>,
   limits: Partial<DocumentLimits>,
-  signal: AbortSignal,
+  ctx: JobContext<IngestEvent>,
 ): AsyncGenerator<PreparedDocument | DocumentRemark> {
   const ahead: Promise<PreparedDocument | DocumentRemark>[] = [];
   const documents = input.documents.values().drop(from);
@@ -198,8 +182,7 @@ async function* prepareAll(
     while (ahead.length < READ_AHEAD) {
       const next = documents.next();
       if (next.done === true) break;
-      const { path, content } = next.value;
-      const reading = prepare(path, content, states.get(path), limits, signal);
+      const reading = prepare(next.value, states.get(next.value.path), limits, ctx);
       // It is awaited in its turn; a job that ends before has no use for it.
       reading.catch(() => {});
       ahead.push(reading);
@@ -209,30 +192,30 @@ async function* prepareAll(
     yield await first;
     // Chunking is work of the CPU: other jobs' timers and heartbeats get their turn in between.
     await setImmediate();
-    signal.throwIfAborted();
+    ctx.signal.throwIfAborted();
   }
 }
 
 async function prepare(
-  path: string,
-  content: string,
+  given: DocumentInput,
   known: DocumentState | undefined,
   limits: Partial<DocumentLimits>,
-  signal: AbortSignal,
+  ctx: JobContext<IngestEvent>,
 ): Promise<PreparedDocument | DocumentRemark> {
-  const contentHash = createHash('sha256').update(content).digest('hex');
-  const about = { path, contentHash, byteLength: Buffer.byteLength(content), known };
-  if (
-    known !== undefined &&
-    known.contentHash === contentHash &&
-    known.chunkerVersion === CHUNKER_VERSION &&
-    known.analyserVersion === ANALYSER_VERSION
-  ) {
-    const { chunkCount } = known;
-    return { ...about, title: '', titleOnly: false, language: undefined, chunkCount, chunks: undefined };
-  }
+  const { path } = given;
   try {
-    const document = await readDocument({ path, content }, limits, signal);
+    const { contentHash, byteLength, read } = await openDocument(given, ctx);
+    const about = { path, contentHash, byteLength, known };
+    if (
+      known !== undefined &&
+      known.contentHash === contentHash &&
+      known.chunkerVersion === CHUNKER_VERSION &&
+      known.analyserVersion === ANALYSER_VERSION
+    ) {
+      const { chunkCount } = known;
+      return { ...about, title: '', titleOnly: false, language: undefined, chunkCount, chunks: undefined };
+    }
+    const document = await readDocument(await read(), limits, ctx.signal);
     const chunks = chunkDocument(document);
     const titleOnly = document.titleOnly === true;
     const language = await detectLanguage(document.text);

@@ -5,7 +5,7 @@ import { OncefleetError } from '../../errors.ts';
 import type { TestFleet } from '../test-fleet.ts';
 
 /** Tables that jobs of the fleet write for their callers. */
-type BuiltinTable = 'collections' | 'documents' | 'chunks' | 'conversations' | 'messages';
+type BuiltinTable = 'collections' | 'documents' | 'chunks' | 'uploads' | 'upload_parts' | 'conversations' | 'messages';
 
 /** The fleet's bookkeeping, which differs from run to run; `job_attempts` is a view. */
 const OWN_TABLES: Record<Exclude<keyof Database, BuiltinTable | 'job_attempts'> | 'applied_migrations', true> = {

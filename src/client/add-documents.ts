@@ -1,0 +1,239 @@
+/**
+ * Documents that come as bytes: each is stored part by part as it arrives, then one `ingest` job is enqueued that
+ * names them by their hashes. So the same documents make the same input, whatever request brought them, and
+ * bytes pass neither Redis nor the input of a job.
+ */
+import { createHash } from 'node:crypto';
+import { z } from 'zod';
+import { asOwn } from '../db/own-schema.ts';
+import {
+  appendPart,
+  attachUploads,
+  countUploadBytes,
+  deleteUploads,
+  finishUpload,
+  insertUpload,
+} from '../db/uploads.ts';
+import { checkKey } from '../enqueue/fingerprint.ts';
+import { InputInvalidError, OncefleetError } from '../errors.ts';
+import { checkPath, collectionName } from '../jobs/ingest/input-text.ts';
+import { parseOptions, STORED_BYTES, tenantName, UPLOAD_BYTES, wholeNumber } from '../options.ts';
+import { uuidV7 } from '../util/uuid.ts';
+import { enqueueJob } from './enqueue.ts';
+import { type ClientHost, tenantOf } from './host.ts';
+import type { JobHandle } from './types.ts';
+
+/** A row of Postgres, and what a request holds at a time. */
+const PART_BYTES = 512 * 1024;
+/** What one document may have. */
+const MAX_DOCUMENT_BYTES = 64 * 1024 * 1024;
+/** As many as an ingest job takes. */
+const MAX_DOCUMENTS = 10_000;
+/** Requests that a process stores at once, of all tenants and of one: each holds a part and what its socket has. */
+const MAX_AT_ONCE = 32;
+const MAX_AT_ONCE_OF_TENANT = 8;
+
+export interface NewDocument {
+  /** What it is called in its collection. */
+  path: string;
+  contentType?: string;
+  body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+}
+
+export interface AddDocumentsOptions {
+  tenant?: string;
+  /** As with `enqueue`. */
+  key?: string;
+  /** Also removes documents of the collection that are not among these. */
+  removeMissing?: boolean;
+  /** All documents together, bytes; default 1 GiB. */
+  maxBytes?: number;
+  /** What of this tenant may be stored at once, these documents included, bytes; default 8 GiB. */
+  maxStoredBytes?: number;
+}
+
+const optionsSchema = z.strictObject({
+  tenant: tenantName.optional(),
+  key: z.string().optional(),
+  removeMissing: z.boolean().optional(),
+  maxBytes: wholeNumber(UPLOAD_BYTES).default(UPLOAD_BYTES.default),
+  maxStoredBytes: wholeNumber(STORED_BYTES).default(STORED_BYTES.default),
+} satisfies Record<keyof AddDocumentsOptions, z.ZodType>);
+
+interface Stored {
+  id: string;
+  path: string;
+  sha256: string;
+  contentType: string | undefined;
+}
+
+interface Room {
+  /** Bytes that may still come. */
+  left: number;
+  /** What is said when more come. */
+  refusal(): OncefleetError;
+}
+
+export function createAddDocuments(host: ClientHost) {
+  const counts = new Map<string, number>();
+  let all = 0;
+  return async (
+    collection: string,
+    documents: AsyncIterable<NewDocument> | Iterable<NewDocument>,
+    options: AddDocumentsOptions = {},
+  ): Promise<JobHandle> => {
+    const checked = parseOptions('add', optionsSchema, options);
+    // Before anything is read for it.
+    parseOptions('add', z.object({ collection: collectionName }), { collection });
+    if (checked.key !== undefined) checkKey(checked.key);
+    const tenant = tenantOf(host, checked);
+    const ofTenant = counts.get(tenant) ?? 0;
+    if (all >= MAX_AT_ONCE || ofTenant >= MAX_AT_ONCE_OF_TENANT)
+      throw new OncefleetError('BUSY', 'Too many uploads arrive at this process at once; try again in a moment');
+    all++;
+    counts.set(tenant, ofTenant + 1);
+    try {
+      return await add(host, tenant, collection, documents, checked);
+    } finally {
+      all--;
+      const left = (counts.get(tenant) ?? 1) - 1;
+      if (left === 0) counts.delete(tenant);
+      else counts.set(tenant, left);
+    }
+  };
+}
+
+async function add(
+  host: ClientHost,
+  tenant: string,
+  collection: string,
+  documents: AsyncIterable<NewDocument> | Iterable<NewDocument>,
+  options: z.output<typeof optionsSchema>,
+): Promise<JobHandle> {
+  const db = host.runtime.db.kysely;
+  const begun: string[] = [];
+  let kept = false;
+  try {
+    const stored = await storeAll(host, tenant, documents, options, begun);
+    const handle = await enqueueStored(host, tenant, collection, stored, options);
+    kept = handle.outcome === 'created';
+    return handle;
+  } finally {
+    // What is left by a process that dies here, or without Postgres, the sweep removes.
+    if (!kept) await deleteUploads(db, begun).catch(() => undefined);
+  }
+}
+
+async function storeAll(
+  host: ClientHost,
+  tenant: string,
+  documents: AsyncIterable<NewDocument> | Iterable<NewDocument>,
+  { maxBytes, maxStoredBytes }: z.output<typeof optionsSchema>,
+  begun: string[],
+): Promise<Stored[]> {
+  const db = host.runtime.db.kysely;
+  const stored: Stored[] = [];
+  const paths = new Set<string>();
+  const request: Room = { left: maxBytes, refusal: () => tooLarge(`the documents together, at most ${maxBytes}`) };
+  for await (const { path, contentType, body } of documents) {
+    const at = `documents[${stored.length}]`;
+    checkDocument(path, paths, at);
+    const free = maxStoredBytes - (await countUploadBytes(db, tenant));
+    const rooms: Room[] = [
+      request,
+      { left: MAX_DOCUMENT_BYTES, refusal: () => tooLarge(`${at} (${path}), at most ${MAX_DOCUMENT_BYTES}`) },
+      { left: free, refusal: () => uploadsFull(maxStoredBytes) },
+    ];
+    if (free <= 0) throw uploadsFull(maxStoredBytes);
+    const id = uuidV7();
+    begun.push(id);
+    await insertUpload(db, { id, tenant, path, contentType });
+    const sha256 = await storeParts(host, id, body, rooms);
+    await finishUpload(db, id, sha256);
+    stored.push({ id, path, sha256, contentType });
+  }
+  return stored;
+}
+
+/** @returns SHA-256 of it, hexadecimal */
+async function storeParts(host: ClientHost, id: string, body: NewDocument['body'], rooms: Room[]): Promise<string> {
+  const db = host.runtime.db.kysely;
+  const hash = createHash('sha256');
+  const part = Buffer.allocUnsafe(PART_BYTES);
+  let [length, ordinal] = [0, 0];
+  const flush = async () => {
+    // pg keeps what it is given until it is sent, which is before the next part is copied over it.
+    if (!(await appendPart(db, id, ordinal++, part.subarray(0, length))))
+      throw new OncefleetError('REQUEST_STALLED', 'The upload took too long and was removed; send it again');
+    length = 0;
+  };
+  for await (const chunk of body) {
+    for (const room of rooms) {
+      room.left -= chunk.length;
+      if (room.left < 0) throw room.refusal();
+    }
+    hash.update(chunk);
+    for (let from = 0; from < chunk.length; ) {
+      const taken = Math.min(PART_BYTES - length, chunk.length - from);
+      part.set(chunk.subarray(from, from + taken), length);
+      length += taken;
+      from += taken;
+      if (length === PART_BYTES) await flush();
+    }
+  }
+  if (length > 0) await flush();
+  return hash.digest('hex');
+}
+
+/** The job, and its documents with it: both are committed, or neither. */
+async function enqueueStored(
+  host: ClientHost,
+  tenant: string,
+  collection: string,
+  stored: readonly Stored[],
+  { key, removeMissing }: z.output<typeof optionsSchema>,
+): Promise<JobHandle> {
+  const input = {
+    collection,
+    documents: stored.map(({ path, sha256, contentType }) => ({
+      path,
+      upload: sha256,
+      ...(contentType === undefined ? {} : { contentType }),
+    })),
+    ...(removeMissing === true ? { removeMissing } : {}),
+  };
+  return host.runtime.db.plain.transaction().execute(async (tx) => {
+    const handle = await enqueueJob(host, 'ingest', input, { tenant, tx, ...(key === undefined ? {} : { key }) });
+    if (handle.outcome !== 'created') return handle;
+    const ids = stored.map(({ id }) => id);
+    if ((await attachUploads(asOwn(tx), ids, handle.id)) !== ids.length)
+      throw new OncefleetError('REQUEST_STALLED', 'The upload took too long and was removed; send it again');
+    return handle;
+  });
+}
+
+/** @throws InputInvalidError */
+function checkDocument(path: string, paths: Set<string>, at: string): void {
+  const issues: string[] = [];
+  if (typeof path !== 'string') issues.push('is missing: give the document a name');
+  else checkPath(path, { addIssue: ({ message }) => issues.push(message) });
+  if (paths.has(path)) issues.push('is the path of another document of this request too');
+  if (paths.size >= MAX_DOCUMENTS) issues.push(`is one too many: at most ${MAX_DOCUMENTS} at once`);
+  if (issues.length > 0)
+    throw new InputInvalidError(
+      'Documents',
+      issues.map((message) => ({ path: `${at}.path`, message })),
+    );
+  paths.add(path);
+}
+
+function tooLarge(what: string): OncefleetError {
+  return new OncefleetError('BODY_TOO_LARGE', `Larger than this server accepts: ${what} bytes`);
+}
+
+function uploadsFull(max: number): OncefleetError {
+  return new OncefleetError(
+    'UPLOADS_FULL',
+    `${max} bytes of documents may wait for their jobs, and no more fit: try again when some have been ingested`,
+  );
+}

@@ -1,0 +1,62 @@
+import type { Change } from '../../mutation.ts';
+
+const TEST = 'test/http/uploads.test.ts';
+
+export default [
+  {
+    name: 'upload-kept',
+    find: "kept = handle.outcome === 'created';",
+    replace: 'kept = true;',
+    mechanism: 'documents of a job that was there before are stored once',
+    test: TEST,
+    title: 'the same documents are one job, whose uploads are stored once',
+  },
+  {
+    name: 'upload-removed',
+    find: 'if (!kept) await deleteUploads(db, begun).catch(() => undefined);',
+    replace: '',
+    mechanism: 'an upload that breaks off leaves nothing',
+    test: TEST,
+    title: 'a client that leaves in the middle: nothing stays',
+  },
+  {
+    name: 'upload-key-same',
+    find: 'upload: sha256,',
+    replace: 'upload: sha256.slice(0, 32) + uuidV7().replaceAll("-", ""),',
+    mechanism: 'the same documents make the same input',
+    test: TEST,
+    title: 'many at once are one job',
+  },
+  {
+    name: 'upload-limit',
+    find: 'if (room.left < 0) throw room.refusal();',
+    replace: '',
+    mechanism: 'an upload is bounded in bytes',
+    test: TEST,
+    title: '%s beyond the largest upload: 413, and nothing stays',
+  },
+  {
+    name: 'upload-room',
+    find: '{ left: free, refusal: () => uploadsFull(maxStoredBytes) },',
+    replace: '',
+    mechanism: 'what a tenant may have stored is bounded',
+    test: TEST,
+    title: 'more than a tenant may have stored: 429, until its jobs have ended',
+  },
+  {
+    name: 'upload-attach',
+    find: '(await attachUploads(asOwn(tx), ids, handle.id)) !== ids.length',
+    replace: 'ids.length === 0',
+    mechanism: 'the job gets its uploads with its row',
+    test: TEST,
+    title: 'of several files is one job',
+  },
+  {
+    name: 'upload-tenant-room',
+    find: 'ofTenant >= MAX_AT_ONCE_OF_TENANT',
+    replace: 'false',
+    mechanism: 'a tenant cannot take all places for uploads',
+    test: TEST,
+    title: 'more uploads at once than a tenant may have: 503, and others are served',
+  },
+] satisfies readonly Change[];
