@@ -3,9 +3,12 @@
  *
  * A server that restarts, fails over or is being set up refuses logins with whatever code fits: wrong
  * password, no such user or database, internal error. Nothing was sent then, and the next try may succeed.
+ *
+ * It also notes which errors of statements say that their connection is lost: what a handler meets then is no
+ * failure of the handler.
  */
 import pg from 'pg';
-import { noteUnopened } from './transient.ts';
+import { endsIdleSession, noteLost, noteUnopened } from './transient.ts';
 
 type Callback = (
   error: Error | undefined,
@@ -22,6 +25,7 @@ export class Pool extends pg.Pool {
     this.once('connect', () => {
       this.#hasConnected = true;
     });
+    this.on('connect', noteLostStatements);
   }
 
   override connect(): Promise<pg.PoolClient>;
@@ -44,4 +48,23 @@ export class Pool extends pg.Pool {
     // After `end()` no connection will ever be opened.
     if (error instanceof Error && !this.ending) noteUnopened(error, this.#hasConnected ? 'passes' : 'stays');
   }
+}
+
+/** Notes which errors of a connection's statements say that it is lost. */
+function noteLostStatements(client: pg.PoolClient): void {
+  let endedIdle = false;
+  client.on('error', (error) => {
+    endedIdle ||= endsIdleSession(error);
+  });
+  const query = client.query.bind(client) as (...args: unknown[]) => unknown;
+  const noting = (...args: unknown[]): unknown => {
+    const answer = query(...args);
+    if (answer instanceof Promise) {
+      answer.catch((error: unknown) => {
+        if (!endedIdle) noteLost(error);
+      });
+    }
+    return answer;
+  };
+  client.query = noting as typeof client.query;
 }

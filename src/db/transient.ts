@@ -60,6 +60,39 @@ export function isTransient(error: unknown): boolean {
   return NETWORK_MESSAGES.test(error.message);
 }
 
+/** Errors of statements whose connection was lost under them. */
+const lost = new WeakSet<Error>();
+
+/** How Postgres ends a session that its owner left idle, or kept in one transaction for too long: the same would end the next. */
+const ENDS_IDLE: ReadonlySet<unknown> = new Set(['25P03', '25P04']);
+
+export function endsIdleSession(error: unknown): boolean {
+  return ENDS_IDLE.has((error as { code?: unknown } | undefined)?.code);
+}
+
+/** Notes the error of a statement where it says that the connection is lost, or of no use any more. */
+export function noteLost(error: unknown): void {
+  if (!(error instanceof Error) || endsIdleSession(error)) return;
+  const { code, severity } = error as { code?: unknown; severity?: unknown };
+  // Of what the server says: only that it ends the session, or has become a replica.
+  const isLost =
+    typeof severity === 'string'
+      ? ENDS_SESSION.has(severity) || (typeof code === 'string' && /^(?:08|57P0|25006)/.test(code))
+      : isTransient(error);
+  if (isLost) lost.add(error);
+}
+
+/**
+ * Whether an error, or one that it names as its cause, comes from a pool of ours whose connection was lost or could not
+ * be opened. An error of a handler's own server, with the same code, does not.
+ */
+export function isConnectionLost(error: unknown): boolean {
+  for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
+    if (lost.has(at) || (unopened.has(at) && isTransient(at))) return true;
+  }
+  return false;
+}
+
 /** Whether an error says that no connection of the pool came free in time, looking through its causes. */
 export function isPoolTaken(error: unknown): boolean {
   for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++)

@@ -1,11 +1,8 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Job } from 'bullmq';
 import type { Transaction } from 'kysely';
 import { crashPoint } from '../crash-points.ts';
 import type { ClaimedJob } from '../db/jobs/claim.ts';
-import { lockFence, saveCheckpoint } from '../db/jobs/fence.ts';
-import { asPlain } from '../db/own-schema.ts';
-import { isTransient } from '../db/transient.ts';
+import { saveCheckpoint } from '../db/jobs/fence.ts';
 import { readJobData } from '../enqueue/job-data.ts';
 import { InputInvalidError, type Issue, LeaseLostError, OncefleetError } from '../errors.ts';
 import type { JobContext } from '../jobs/define-job.ts';
@@ -19,6 +16,7 @@ import type { TraceIds } from '../util/tracing.ts';
 import { teeToDelivery } from './job-log.ts';
 import { giver } from './reads.ts';
 import type { Stop } from './stop.ts';
+import { transact, whenPossible } from './transaction.ts';
 
 interface ContextOptions {
   runtime: Runtime;
@@ -131,15 +129,7 @@ export function createContext(options: ContextOptions): JobContext {
       }),
     transaction: (effects) =>
       give(async () => {
-        const result = await db.transaction().execute(async (trx) => {
-          stop.throwIfAborted();
-          if (!(await lockFence(trx, id, fence, options.ttlMs)))
-            lose('transaction', 'a transaction found the row at another fence');
-          crashPoint('transaction.before');
-          const written = await effects(asPlain(trx));
-          crashPoint('transaction.commit.before');
-          return written;
-        });
+        const result = await transact({ db, claimed, ttlMs: options.ttlMs, stop, lose }, effects);
         crashPoint('transaction.commit.after');
         return result;
       }),
@@ -195,19 +185,6 @@ function emitter(stream: StreamWriter, give: ReturnType<typeof giver>, tellUsage
     }
     return room === undefined ? DONE : give(() => room);
   };
-}
-
-/** Tries until Postgres answers or the run must stop, as it must before its lease can be taken. */
-async function whenPossible<T>(stop: Stop, write: () => Promise<T>): Promise<T> {
-  for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 2_000)) {
-    try {
-      return await write();
-    } catch (err) {
-      if (!isTransient(err)) throw err;
-      await delay(waitMs * (0.5 + Math.random()), undefined, { signal: stop.signal }).catch(() => undefined);
-      stop.throwIfAborted();
-    }
-  }
 }
 
 function progressEvent({ done, total, message }: { done: number; total?: number; message?: string }): JobEvent {

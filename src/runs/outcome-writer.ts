@@ -1,12 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { countLostConnections } from '../db/jobs/attempts.ts';
 import type { ClaimedJob } from '../db/jobs/claim.ts';
 import { raiseFence } from '../db/jobs/fence.ts';
 import { findSettled, type Settlement } from '../db/jobs/settle.ts';
 import { isTransient } from '../db/transient.ts';
-import { LeaseLostError, OncefleetError } from '../errors.ts';
+import { LeaseLostError, OncefleetError, toStoredFailure } from '../errors.ts';
 import type { StreamWriter } from '../journal/stream-writer.ts';
 import type { Delivery, GuardHost } from './delivery.ts';
-import { eventOf, type SettledVerdict, settlementOf } from './verdict.ts';
+import { eventOf, isByLostConnection, type SettledVerdict, settlementOf } from './verdict.ts';
+
+/** Attempts in a row that a lost connection may interrupt. The next one fails. */
+const MAX_LOST_CONNECTIONS = 10;
 
 /** Whether Postgres took a write and changed nothing, although the lease is held. */
 export function isDropped(error: unknown): error is OncefleetError {
@@ -105,6 +109,21 @@ export class OutcomeWriter {
     const raised = await this.#persist(id, () => raiseFence(this.#host.runtime.db.kysely, claimed));
     if (raised === undefined) throw new LeaseLostError(id, fence, 'the outcome found the row at another fence');
     claimed.fence = raised;
+  }
+
+  /**
+   * The verdict of a run whose handler failed by a lost connection to Postgres: interrupted, at no attempt's cost, but not
+   * without end.
+   *
+   * @returns undefined: it failed by itself, or this has happened too often in a row
+   */
+  async interruption(error: Error, { id }: ClaimedJob): Promise<SettledVerdict | undefined> {
+    if (!isByLostConnection(error)) return undefined;
+    const { db, log } = this.#host.runtime;
+    const earlier = await this.#persist(id, () => countLostConnections(db.kysely, id));
+    if (earlier >= MAX_LOST_CONNECTIONS) return undefined;
+    log.warn({ err: error, jobId: id, earlier }, 'attempt interrupted: its connection to Postgres was lost');
+    return { kind: 'interrupted', failure: { code: 'STORE_UNAVAILABLE', message: toStoredFailure(error).message } };
   }
 
   async #persist<T>(jobId: string, write: () => Promise<T>): Promise<T> {

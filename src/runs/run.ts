@@ -147,8 +147,10 @@ export class Run implements RunInProgress {
     }
   }
 
-  #verdictOf(error: Error): SettledVerdict | Promise<SettledVerdict> {
+  async #verdictOf(error: Error): Promise<SettledVerdict> {
     const { spec, job } = this.#delivery;
+    const interruption = await this.#host.outcomes.interruption(error, this.#claimed);
+    if (interruption !== undefined) return interruption;
     return spec.transparent ? verdictByBullMQ(error, job) : verdictOfError(error, this.#claimed);
   }
 

@@ -5,6 +5,7 @@ import type { RowOptions } from '../db/jobs/insert.ts';
 import type { Settlement } from '../db/jobs/settle.ts';
 import { attemptOf, type LastOutcome } from '../db/jobs/states.ts';
 import { rowTerminalJson } from '../db/streams/terminal.ts';
+import { isConnectionLost } from '../db/transient.ts';
 import {
   CancelledError,
   InterruptedError,
@@ -29,7 +30,8 @@ export type Verdict =
   /** The processor has told BullMQ that the job is elsewhere now. */
   | { kind: 'deferred'; error: Error; delayMs: number }
   | { kind: 'cancelled'; failure: StoredFailure }
-  | { kind: 'interrupted' }
+  /** `failure`: what interrupted it, where that was no closing worker. */
+  | { kind: 'interrupted'; failure?: StoredFailure }
   | { kind: 'lost'; error: OncefleetError };
 
 /** One that can be written to the row. */
@@ -86,6 +88,14 @@ function isFinal(error: Error): boolean {
   return error instanceof OncefleetError && (error.code === 'INPUT_INVALID' || error.code === 'OUTPUT_INVALID');
 }
 
+/**
+ * Whether a handler failed because its connection to Postgres was lost: that is no failure of the job. What it says of
+ * trying again stands, though.
+ */
+export function isByLostConnection(error: Error): boolean {
+  return !(error instanceof RetryAfterError) && !isFinal(error) && isConnectionLost(error);
+}
+
 /** A handler takes this number from a header of somebody else's server. Undefined: it is none, and the backoff decides. */
 function retryAfter(error: Error): number | undefined {
   if (!(error instanceof RetryAfterError)) return undefined;
@@ -114,8 +124,10 @@ export function settlementOf(
       return { ...none, status: 'pending', outcome: 'deferral', delayMs: verdict.delayMs };
     case 'cancelled':
       return { ...none, status: 'cancelled', outcome: 'cancelled', error: JSON.stringify(verdict.failure) };
-    case 'interrupted':
-      return { ...none, status: 'pending', outcome: 'interruption' };
+    case 'interrupted': {
+      const error = verdict.failure === undefined ? null : JSON.stringify(verdict.failure);
+      return { ...none, status: 'pending', outcome: 'interruption', error };
+    }
     default:
       return verdict satisfies never;
   }

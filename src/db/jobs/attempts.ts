@@ -1,4 +1,4 @@
-import { sql, type Transaction } from 'kysely';
+import { type Kysely, sql, type Transaction } from 'kysely';
 import type { Database } from '../schema.ts';
 import type { AttemptOutcome } from './states.ts';
 
@@ -35,4 +35,14 @@ export async function keepAttempt(
       error: job.error,
     })
     .execute();
+}
+
+/** How many attempts of a job, up to its last one that ended, were interrupted in a row by a lost connection: these have an error. */
+export async function countLostConnections(db: Kysely<Database>, jobId: string): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    select count(*) filter (where error is not null) as count from oncefleet.ended_attempts
+    where job_id = ${jobId} and fence > coalesce((
+      select max(fence) from oncefleet.ended_attempts where job_id = ${jobId} and outcome <> 'interruption'
+    ), 0)`.execute(db);
+  return rows[0]?.count ?? 0;
 }

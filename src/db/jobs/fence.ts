@@ -23,19 +23,42 @@ export async function saveCheckpoint(
  *
  * @param idleLimitMs Postgres ends the transaction when its owner has sent nothing for this
  *   time (a frozen process must not hold the row for ever)
- * @returns false when the fence is lost
+ * @returns undefined when the fence is lost
  */
 export async function lockFence(
   trx: Transaction<Database>,
   id: string,
   fence: number,
   idleLimitMs: number,
-): Promise<boolean> {
-  const rows = await sql<{ id: string }>`
-    select id, set_config('idle_in_transaction_session_timeout', ${String(idleLimitMs)}, true)
+): Promise<TransactionMark | undefined> {
+  // The lock gives the transaction an id anyhow.
+  const { rows } = await sql<TransactionMark>`
+    select pg_current_xact_id()::text as xid, ${SERVER} as server,
+      set_config('idle_in_transaction_session_timeout', ${String(idleLimitMs)}, true)
     from oncefleet.jobs where id = ${id} and fence = ${fence} and status = 'running'
     for key share`.execute(trx);
-  return rows.rows.length > 0;
+  return rows[0];
+}
+
+/** By what a transaction is asked about afterwards. */
+export interface TransactionMark {
+  xid: string;
+  /** Another server, to which its replica failed over, may have given the same id to another transaction. */
+  server: string;
+}
+
+/** SQL: tells a running server from every other. */
+const SERVER = sql.raw('extract(epoch from pg_postmaster_start_time())::text');
+
+/** What became of a transaction whose COMMIT had no answer. */
+export async function findCommit(
+  db: Kysely<Database>,
+  { xid, server }: TransactionMark,
+): Promise<'committed' | 'aborted' | 'in progress' | 'unknown'> {
+  const { rows } = await sql<{ status: 'committed' | 'aborted' | 'in progress' | null; server: string }>`
+    select pg_xact_status(${xid}::xid8) as status, ${SERVER} as server`.execute(db);
+  const [row] = rows;
+  return row?.server === server ? (row.status ?? 'unknown') : 'unknown';
 }
 
 /**

@@ -19,4 +19,12 @@ export default [
     test: TEST,
     title: 'that is closed fails for good',
   },
+  {
+    name: 'lost-idle',
+    find: 'if (!endedIdle) noteLost(error);',
+    replace: 'noteLost(error);',
+    mechanism: 'a transaction that was left idle is no lost connection',
+    test: 'test/runs/lost-connections.slow.test.ts',
+    title: 'is a transaction that its handler left idle for too long',
+  },
 ] satisfies readonly Change[];

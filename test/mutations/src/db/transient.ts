@@ -20,4 +20,20 @@ export default [
     title:
       'waits for a connection that a pooler refuses in the answer to a statement, and for no other refused statement',
   },
+  {
+    name: 'lost-noted',
+    find: 'if (isLost) lost.add(error);',
+    replace: '',
+    mechanism: 'a handler that loses its connection to Postgres has not failed',
+    test: 'test/runs/lost-connections.slow.test.ts',
+    title: 'a select by ctx.db interrupts the attempt, and costs none',
+  },
+  {
+    name: 'lost-cancelled',
+    find: 'ENDS_SESSION.has(severity) || (typeof code',
+    replace: 'isTransient(error) || (typeof code',
+    mechanism: 'a cancelled statement is no lost connection',
+    test: 'test/runs/lost-connections.slow.test.ts',
+    title: 'is a statement that was cancelled',
+  },
 ] satisfies readonly Change[];

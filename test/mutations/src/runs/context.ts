@@ -10,14 +10,6 @@ export default [
     title: 'and the job says onStoreOutage run: it runs unguarded, and its outcome is stored afterwards',
   },
   {
-    name: 'transaction-fence',
-    find: 'if (!(await lockFence(trx, id, fence, options.ttlMs))) lose(',
-    replace: 'if (false) lose(',
-    mechanism: 'ctx.transaction is held to its fence',
-    test: 'test/runs/fences.test.ts',
-    title: 'ctx.transaction throws before any effect, and aborts the run',
-  },
-  {
     name: 'checkpoint-lost',
     find: 'if (!(await whenPossible(stop, () => saveCheckpoint(db, { id, fence, value: json, seq })))) lose(',
     replace: 'if (!(await whenPossible(stop, () => saveCheckpoint(db, { id, fence, value: json, seq })))) void (',
@@ -64,22 +56,6 @@ export default [
     mechanism: 'a step has a name',
     test: 'test/runs/fences.test.ts',
     title: 'has no key for the step',
-  },
-  {
-    name: 'own-tables',
-    find: 'const written = await effects(asPlain(trx));',
-    replace: 'const written = await effects(trx as never);',
-    mechanism: 'a handler’s table names are its own',
-    test: 'test/db/own-schema.test.ts',
-    title: 'are what it means by their names, also where ours have the same',
-  },
-  {
-    name: 'checkpoint-again',
-    find: 'if (!isTransient(err)) throw err; await delay(',
-    replace: 'if (err) throw err; await delay(',
-    mechanism: 'a checkpoint is tried again until Postgres answers',
-    test: 'test/runs/refused-connections.test.ts',
-    title: 'with %s, runs go on once',
   },
   {
     name: 'emit-given',

@@ -41,4 +41,12 @@ export default [
     test: 'test/runs/dropped-writes.test.ts',
     title: 'keeps the error of a handler that throws',
   },
+  {
+    name: 'interruption-bound',
+    find: 'if (earlier >= MAX_LOST_CONNECTIONS) return undefined;',
+    replace: '',
+    mechanism: 'a job that always loses its connection ends',
+    test: 'test/runs/lost-connections.slow.test.ts',
+    title: 'is not interrupted more than ten times in a row: then it has failed',
+  },
 ] satisfies readonly Change[];

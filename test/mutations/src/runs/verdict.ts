@@ -65,4 +65,12 @@ export default [
     test: 'test/runs/around-bullmq.test.ts',
     title: '%s goes through as it is, and costs neither attempt nor error',
   },
+  {
+    name: 'interruption-final',
+    find: '&& !isFinal(error) && isConnectionLost(error)',
+    replace: '&& isConnectionLost(error)',
+    mechanism: 'a handler that gives up has failed, whatever the cause',
+    test: 'test/runs/lost-connections.slow.test.ts',
+    title: 'and %s has failed',
+  },
 ] satisfies readonly Change[];

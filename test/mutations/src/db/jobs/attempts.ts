@@ -9,4 +9,12 @@ export default [
     test: 'test/db/half-open.slow.test.ts',
     title: 'keeps no row locked',
   },
+  {
+    name: 'interruption-row',
+    find: `and outcome <> 'interruption'`,
+    replace: 'and false',
+    mechanism: 'lost connections are counted in a row',
+    test: 'test/runs/lost-connections.slow.test.ts',
+    title: 'counts anew after one that ended otherwise',
+  },
 ] satisfies readonly Change[];

@@ -49,4 +49,12 @@ export default [
     test: 'test/db/claim-table.test.ts',
     title: 'a heartbeat passes and a takeover waits its turn',
   },
+  {
+    name: 'commit-elsewhere',
+    find: 'row?.server === server ?',
+    replace: 'row !== undefined ?',
+    mechanism: 'another server is not believed what became of a transaction',
+    test: 'test/runs/lost-connections.slow.test.ts',
+    title: 'what became of a COMMIT is known by the server that had it, and by no other',
+  },
 ] satisfies readonly Change[];
