@@ -114,10 +114,7 @@ export class Followers {
     return isTracing() ? this.#followTraced(options, inbox) : this.#follow(options, inbox);
   }
 
-  async *#followTraced(
-    options: FollowStreamOptions,
-    inbox: Inbox,
-  ): AsyncGenerator<FollowedBatch, void, undefined> {
+  async *#followTraced(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<FollowedBatch, void, undefined> {
     const { streamId, tenant } = options;
     const end = await traceFollower(streamId, () => findTracedJob(this.#db, streamId, tenant));
     try {
