@@ -49,7 +49,9 @@ function asUtf8(bytes: Uint8Array): Decoded | undefined {
   if (bytes.includes(0) || hasShift(bytes)) return undefined;
   for (let cut = 0; cut <= 3 && cut <= bytes.length; cut++) {
     const decoded = decodeFatal(bytes.subarray(0, bytes.length - cut), 'utf-8');
-    if (decoded !== undefined) return cut === 0 ? decoded : { ...decoded, text: `${decoded.text}\ufffd` };
+    if (cut === 0 && decoded !== undefined) return decoded;
+    // With nothing but ASCII before it, what looks cut off may be the last letter of any encoding.
+    if (decoded !== undefined && /\P{ASCII}/u.test(decoded.text)) return { ...decoded, text: `${decoded.text}\ufffd` };
     // Only the bytes of one character may be missing, and that one has to begin there.
     if ((bytes.at(-1 - cut) ?? 0) < 0x80) return undefined;
   }

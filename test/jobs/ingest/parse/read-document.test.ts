@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { ParsedDocument } from '../../../../src/jobs/ingest/blocks.ts';
 import { readDocument } from '../../../../src/jobs/ingest/parse/read-document.ts';
+import { makePdfBomb } from './documents.ts';
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 const outlineOf = ({ blocks }: ParsedDocument): string[] =>
@@ -25,6 +26,14 @@ describe('a thread that reads', () => {
     });
   });
 
+  it('is ended when what it expands takes too much memory', async () => {
+    const bomb = { path: 'bomb.pdf', bytes: makePdfBomb(400) };
+    await expect(readDocument(bomb, { memoryMb: 128 })).rejects.toMatchObject({
+      code: 'DOCUMENT_TOO_COSTLY',
+      message: 'takes more than 128 MiB of memory to read',
+    });
+  });
+
   it('is ended when the caller gives up, also while others wait for their turn', async () => {
     const slow = { path: 'deep.html', bytes: bytes(`${'<div>'.repeat(200_000)}x`) };
     const stops = Array.from({ length: 4 }, () => new AbortController());
@@ -36,8 +45,7 @@ describe('a thread that reads', () => {
     expect((await readDocument({ path: 'a.txt', content: 'text' })).text).toBe('text');
   });
 
-  it('sees nothing of the environment', async () => {
-    // A parser cannot be asked, but a thread of the same kind can.
+  it('is one of a few, and each answer comes to its caller', async () => {
     const many = await Promise.all(
       Array.from({ length: 8 }, (_, n) => readDocument({ path: `${n}.md`, content: `# ${n}` })),
     );

@@ -21,11 +21,11 @@ export default [
     title: 'is ended when its document takes too long, and the next document gets another',
   },
   {
-    name: 'reader-memory',
-    find: 'resourceLimits: { maxOldGenerationSizeMb: memoryMb, maxYoungGenerationSizeMb: Math.min(64, memoryMb / 4) },',
+    name: 'reader-watch',
+    find: 'if (statistics !== undefined && statistics.used_heap_size + statistics.external_memory > maxBytes) onExcess();',
     replace: '',
-    mechanism: 'the heap of a thread is capped',
+    mechanism: 'the buffers of a thread count against its memory',
     test,
-    title: 'is ended when its document takes too much memory, and the process lives on',
+    title: 'is ended when what it expands takes too much memory',
   },
 ] satisfies readonly Change[];
