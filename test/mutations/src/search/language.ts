@@ -13,8 +13,8 @@ export default [
   },
   {
     name: 'language-sample',
-    find: 'return twice ?? found[found.length >> 1]',
-    replace: 'return found[0]',
+    find: 'twice ?? found[found.length >> 1]',
+    replace: 'found[0]',
     mechanism: 'the language is that of beginning, middle and end',
     test,
     title: 'a long document is that of most of it, not that of its preface',
