@@ -65,6 +65,8 @@ interface StoredJob {
   set: { name: InSet; score: number } | undefined;
   /** Undefined: its hash is gone. */
   timestamp: number | undefined;
+  /** A worker has had it. */
+  started: boolean;
   /** JSON text; null unless it was asked for. */
   data: string | null;
   /** A worker has its lock; false unless it was asked for. */
@@ -130,26 +132,43 @@ export async function findBullJobs(
   });
 }
 
+/** A worker that leaves a job to others, or that Postgres does not answer, has BullMQ keep it for up to 30 s. */
+const KEPT_MS = 60_000;
+
+/** A job that became due this long ago BullMQ should have given to a worker. */
+const OVERDUE_MS = 1_000;
+
 /**
- * Of rows that wait to run, those that BullMQ will not run: it does not have them, has them as
- * finished, or has their hash and no place in any list or set (a list was evicted or lost). None of
- * them while Redis is unreachable, which gets them later.
+ * Rows that wait to run, and that BullMQ does not run. None while Redis is unreachable, which gets them later.
+ *
+ * @returns `missing`: it does not have them, has them as finished, or has their hash and no place in any list or
+ *   set (a list was evicted or lost); `late`: it keeps them for later although they are due by Postgres's clock, because the
+ *   clock of whoever gave them to it is ahead, or those of its workers are behind
  */
-export async function findMissing({ redis, dispatcher }: Runtime, rows: readonly DispatchRow[]): Promise<MissingRow[]> {
-  if (rows.length === 0 || redis.status !== 'ready') return [];
+export async function findUndelivered(
+  { redis, dispatcher }: Runtime,
+  rows: readonly DispatchRow[],
+): Promise<{ missing: MissingRow[]; late: DispatchRow[] }> {
   const missing: MissingRow[] = [];
+  const late: DispatchRow[] = [];
+  if (rows.length === 0 || redis.status !== 'ready') return { missing, late };
   for (const [queue, group] of Map.groupBy(rows, (row) => dispatcher.queueOf(row))) {
     const stored = await readStored(redis, queue, group.map(bullIdOf));
     const unplaced: DispatchRow[] = [];
     for (const [i, row] of group.entries()) {
-      const { set, timestamp } = stored[i] as StoredJob;
+      const { set, timestamp, started } = stored[i] as StoredJob;
       if (timestamp === undefined || isAnother(row, timestamp)) missing.push({ ...row, absent: true });
       else if (set?.name === 'completed' || set?.name === 'failed') missing.push(row);
       else if (set === undefined) unplaced.push(row);
+      // Of another client's job BullMQ says when it is due.
+      else if (set.name === 'delayed' && row.source === undefined && row.delayMs < -OVERDUE_MS) {
+        const keptMs = set.score / SCORE_PER_MS - Date.now();
+        if (!started || Math.abs(keptMs) > KEPT_MS) late.push(row);
+      }
     }
     if (unplaced.length > 0) missing.push(...(await findLost(redis, queue, unplaced)));
   }
-  return missing;
+  return { missing, late };
 }
 
 /** Of rows that no sorted set has, those that no list has either. */
@@ -224,7 +243,7 @@ async function readStored(
   const { data = false, locks = () => false } = options;
   const locking = ids.filter(locks);
   const pipeline = redis.pipeline();
-  for (const id of ids) pipeline.hmget(queue.toKey(id), 'timestamp', ...(data ? ['data'] : []));
+  for (const id of ids) pipeline.hmget(queue.toKey(id), 'timestamp', 'ats', ...(data ? ['data'] : []));
   for (const id of locking) pipeline.exists(`${queue.toKey(id)}:lock`);
   for (const set of SETS) pipeline.zmscore(queue.toKey(set), [...ids]);
   const values = valuesOf(await pipeline.exec());
@@ -233,11 +252,12 @@ async function readStored(
   const locked = new Set(locking.filter((_, i) => held[i] === 1));
   const scores = values as (string | null)[][];
   return ids.map((id, i) => {
-    const [timestamp = null, json = null] = hashes[i] ?? [];
+    const [timestamp = null, starts = null, json = null] = hashes[i] ?? [];
     const name = SETS.find((_, set) => scores[set]?.[i] != null);
     return {
       set: name === undefined ? undefined : { name, score: Number(scores[SETS.indexOf(name)]?.[i]) },
       timestamp: timestamp === null ? undefined : Number(timestamp),
+      started: starts !== null,
       data: json,
       locked: locked.has(id),
     };

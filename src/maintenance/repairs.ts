@@ -15,7 +15,7 @@ import type { Runtime } from '../runtime/runtime.ts';
 import type { FinishPolicy } from '../runtime/transitions.ts';
 import { isUuid } from '../util/uuid.ts';
 import { within } from '../util/with-timeout.ts';
-import { findDelayed, findMissing, keepOwn } from './bullmq-jobs.ts';
+import { findDelayed, findUndelivered, keepOwn } from './bullmq-jobs.ts';
 
 /** Abandoned jobs repaired in one round. */
 const ABANDONED_BATCH = 500;
@@ -237,8 +237,9 @@ export class Repairs {
 
   async #dispatchMissing(jobs: readonly DispatchRow[]): Promise<{ dispatched: number; refused: number }> {
     const { dispatcher, db } = this.#options.runtime;
-    const absent = await inTime(findMissing(this.#options.runtime, jobs));
-    if (absent.length === 0) return { dispatched: 0, refused: 0 };
+    const { missing: absent, late } = await inTime(findUndelivered(this.#options.runtime, jobs));
+    const promoted = await this.#promote(late);
+    if (absent.length === 0) return { dispatched: promoted, refused: 0 };
     // BullMQ's answer is younger than the rows: what ran and ended in between is not missing.
     const waiting = await findWaiting(
       db.kysely,
@@ -249,7 +250,24 @@ export class Repairs {
     const done = await inTime(Promise.all(missing.map((job) => dispatcher.redispatch(job, 'reconciler'))));
     if (missing.length > 0) crashPoint('reconcile.dispatched');
     const dispatched = done.filter((taken) => taken).length;
-    return { dispatched, refused: done.length - dispatched };
+    return { dispatched: promoted + dispatched, refused: done.length - dispatched };
+  }
+
+  /** Has BullMQ deliver jobs that are due. One that is not, after all, is put off again by its claim. */
+  async #promote(late: readonly DispatchRow[]): Promise<number> {
+    const { dispatcher, log } = this.#options.runtime;
+    let promoted = 0;
+    for (const [queue, rows] of Map.groupBy(late, (row) => dispatcher.queueOf(row))) {
+      promoted += await inTime(
+        dispatcher.promote(
+          queue,
+          rows.map((row) => row.id),
+        ),
+      );
+    }
+    if (promoted > 0)
+      log.info({ jobs: promoted }, 'jobs were due and BullMQ kept them for later: the clocks of some hosts are wrong');
+    return promoted;
   }
 }
 

@@ -146,7 +146,8 @@ export class Guard {
     return claim;
   }
 
-  async #claimRow(row: DeliveredRow, owner: string, delivery: Delivery): Promise<Claim> {
+  /** @param ran it has run already, while Postgres was unreachable */
+  async #claimRow(row: DeliveredRow, owner: string, delivery: Delivery, ran = false): Promise<Claim> {
     const { job, spec, attemptsMade } = delivery;
     const request = {
       id: row.jobId,
@@ -158,6 +159,8 @@ export class Guard {
       own: job.id === row.jobId,
       queue: job.queueName,
       as: row.as,
+      // Around a user's own processor BullMQ says when a job runs.
+      early: spec.transparent || ran,
     };
     for (let retry = 0; ; retry++) {
       const sentAt = process.hrtime.bigint();
@@ -173,7 +176,7 @@ export class Guard {
     const input = unguardedInput(job);
     if (spec.policy.onStoreOutage === 'run' && input !== undefined) {
       if (!(await delivery.mayStart())) return delivery.requeue();
-      return runUnguarded(this.#host, (...args) => this.#claimRow(...args), input.value, delivery);
+      return runUnguarded(this.#host, (...args) => this.#claimRow(...args, true), input.value, delivery);
     }
     this.#runtime.log.warn({ err, bullJobId: job.id }, 'Postgres is unreachable: delivery deferred');
     const waitMs = Math.min(OUTAGE_MIN_MS * 2 ** Math.min(job.attemptsStarted, 6), OUTAGE_MAX_MS);
@@ -199,6 +202,9 @@ export class Guard {
         return this.#redrive(jobId, delivery);
       case 'held':
         return delivery.deferToOwner(jobId, answer);
+      case 'early':
+        this.#runtime.log.debug({ jobId, dueInMs: answer.dueInMs }, 'delivery deferred: the job is not due yet');
+        return delivery.defer(Math.max(answer.dueInMs, 0) + 1);
       case 'busy':
         return delivery.defer(200 + Math.random() * 300);
       case 'end':

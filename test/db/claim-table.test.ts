@@ -9,6 +9,7 @@ import { settleJobs } from '../../src/db/jobs/settle.ts';
 import { appendBatches } from '../../src/db/streams/segments.ts';
 import { uuidV7 } from '../../src/util/uuid.ts';
 import {
+  backdateJob,
   claimFree,
   claimOne,
   expireLease,
@@ -136,6 +137,31 @@ describe('the claim table, row by row', () => {
   it('a job past its deadline is to be ended', async () => {
     const id = await insertJob(file.db, { deadlineMs: 0 });
     expect(await claimOne(file.db, id)).toEqual({ decision: 'end', why: 'deadline' });
+  });
+
+  it.each(['for the first time', 'again'])('a job is not run %s before it is due', async (how) => {
+    const delayMs = 600_000;
+    const id = await insertJob(file.db, how === 'again' ? {} : { delayMs });
+    if (how === 'again') {
+      await claimFree(file.db, id);
+      await settleJobs(file.db, [
+        settlement(id, 1, { status: 'pending', outcome: 'error', result: null, error: '{}', delayMs }),
+      ]);
+    }
+    const before = await rowOf(file.db, id);
+    const answer = await claimOne(file.db, id, { early: false });
+    expect(answer.decision).toBe('early');
+    expect((answer as { dueInMs: number }).dueInMs).toBeGreaterThan(delayMs - 60_000);
+    expect((answer as { dueInMs: number }).dueInMs).toBeLessThanOrEqual(delayMs);
+    expect(await rowOf(file.db, id)).toEqual(before);
+    await backdateJob(file.db, id, delayMs);
+    expect(await claimOne(file.db, id, { early: false })).toMatchObject({ decision: 'claimed' });
+  });
+
+  it('a job that must end is ended before it is due', async () => {
+    const id = await insertJob(file.db, { delayMs: 600_000 });
+    await requestCancel(file.db, 'default', id);
+    expect(await claimOne(file.db, id, { early: false })).toEqual({ decision: 'end', why: 'cancel' });
   });
 
   it('a claim whose answer was lost is answered again to its own delivery, at the same fence', async () => {

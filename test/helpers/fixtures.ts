@@ -63,15 +63,15 @@ export async function insertJob(db: Kysely<Database>, overrides: Partial<NewJob>
   return id;
 }
 
-/** Claims one job as `owner`. */
+/** Claims one job as `owner`, due or not. */
 export async function claimOne(
   db: Kysely<Database>,
   id: string,
-  overrides: { owner?: string; ttlMs?: number; maxCrashes?: number; delivery?: number } = {},
+  overrides: { owner?: string; ttlMs?: number; maxCrashes?: number; delivery?: number; early?: boolean } = {},
 ) {
   const [answer] = await claimJobs(
     db,
-    [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0, own: true, ...overrides }],
+    [{ id, owner: uuidV7(), ttlMs: 60_000, maxCrashes: 5, delivery: 0, own: true, early: true, ...overrides }],
     'worker',
   );
   if (answer === undefined) throw new Error('no answer');

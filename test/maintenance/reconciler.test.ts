@@ -228,6 +228,39 @@ describe('where Postgres and Redis disagree, the reconciler', () => {
     ]);
   });
 
+  it('has BullMQ deliver a job that it keeps for later although it is due by Postgres’s clock, and leaves others', async () => {
+    const { reconciler, runtime, dispatch, stateOf, key } = await createReconciler();
+    const insertAged = async () => {
+      const id = await insertJob(file.db);
+      await backdate(id, 1_500);
+      return id;
+    };
+    // The clock of whoever gave it to BullMQ is two hours ahead; or the workers' are behind, and BullMQ's time has come.
+    const [ahead, behind, retried, left] = [
+      await insertAged(),
+      await insertAged(),
+      await insertAged(),
+      await insertAged(),
+    ];
+    await dispatch(ahead, 7_200_000);
+    await dispatch(behind, 1_000);
+    await dispatch(retried, 7_200_000);
+    await dispatch(left, 20_000);
+    // A worker has had these: one retries, and one was left to a worker that knows its name.
+    for (const id of [retried, left]) await runtime.redis.hset(key(id), 'ats', 1);
+    await reconciler.reconcile();
+    expect(await Promise.all([ahead, behind, retried, left].map(stateOf))).toEqual([
+      'waiting',
+      'waiting',
+      'waiting',
+      'delayed',
+    ]);
+    const later = await insertJob(file.db, { delayMs: 600_000 });
+    await dispatch(later, 600_000);
+    await reconciler.reconcile();
+    expect(await stateOf(later)).toBe('delayed');
+  });
+
   it('makes a delayed job due whose row has ended, so that it ends in BullMQ too, and leaves other clients’ jobs', async () => {
     const { reconciler, runtime, dispatch, stateOf } = await createReconciler();
     const [ended, waiting] = [

@@ -975,6 +975,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'transaction-waits',
     'unopened-passes',
   ],
+  'hosts whose clocks are wrong': ['claim-due', 'early-bullmq', 'early-deferred', 'late-left', 'late-promoted'],
   'Redis that is there and refuses': [
     'redis-demoted',
     'redis-demoted-all',

@@ -31,6 +31,8 @@ export interface ClaimRequest {
   queue?: string;
   /** What the delivery calls the job, which must be what its row says. Undefined: the row was found or made by what it is. */
   as?: { tenant: string; name: string } | undefined;
+  /** BullMQ, not the row, says when the job runs. */
+  early?: boolean;
 }
 
 export interface ClaimedJob {
@@ -72,6 +74,8 @@ export type ClaimAnswer =
   | { decision: 'held'; leaseLeftMs: number; heldMs: number; tenant: string; name: string; fence: number }
   /** The process that meets it finishes it: cancel requested, deadline passed, crashed too often. */
   | { decision: 'end'; why: AbandonReason }
+  /** By Postgres's clock it may not run yet: whoever made it due has another time. */
+  | { decision: 'early'; dueInMs: number }
   /** Somebody holds the row's lock just now. */
   | { decision: 'busy' }
   /** The row is another tenant's, or has another name. It was left as it is. */
@@ -80,8 +84,9 @@ export type ClaimAnswer =
 
 interface ClaimRow {
   id: string;
-  decision: 'claimed' | 'retried' | 'held' | TerminalStatus | AbandonReason;
+  decision: 'claimed' | 'retried' | 'held' | 'early' | TerminalStatus | AbandonReason;
   lease_left_ms?: number | null;
+  due_in_ms?: number | null;
   held_ms?: number | null;
   old_result: string | null;
   old_error?: string | null;
@@ -150,6 +155,9 @@ function isSame(a: JobNames | undefined, b: JobNames | undefined): boolean {
 /** SQL: the delivery calls the job what its row does. */
 const NAMED_RIGHT = '(w.tenant is null or w.tenant = j.tenant and w.name = j.name)';
 
+/** SQL: the job is due. What a timer or a rounded time is off by is not worth another delivery. */
+const DUE = `(w.early or j.run_at <= clock_timestamp() + interval '5 ms')`;
+
 type CountedClaim = ClaimRequest & { copies: number };
 
 /**
@@ -166,12 +174,12 @@ async function claimFresh(
     named<FreshRow>(
       'claim_fresh',
       `with want as (
-        select id::uuid, owner, ttl_ms, copies, tenant, name
-        from unnest($1::text[], $2::text[], $3::float8[], $4::int[], $6::text[], $7::text[])
-          with ordinality as w (id, owner, ttl_ms, copies, tenant, name, place)
+        select id::uuid, owner, ttl_ms, copies, tenant, name, early
+        from unnest($1::text[], $2::text[], $3::float8[], $4::int[], $6::text[], $7::text[], $8::bool[])
+          with ordinality as w (id, owner, ttl_ms, copies, tenant, name, early, place)
         where ${ONE_ROW}
       ), fresh as (
-        select w.* from want w join oncefleet.jobs j on j.id = w.id
+        select w.* from want w join oncefleet.jobs j on j.id = w.id and ${DUE}
         where j.fence = 0 and j.status = 'pending' and ${abandonReason('j', '0')} is null and ${NAMED_RIGHT}
         for no key update of j skip locked
       ), claimed as (
@@ -206,6 +214,7 @@ async function claimFresh(
         claims.map((claim) => claim.copies),
         worker,
         ...namesOf(claims),
+        claims.map((claim) => claim.early ?? false),
       ],
     ),
   );
@@ -253,8 +262,8 @@ function namesOf(claims: readonly ClaimRequest[]): [Buffer, Buffer] {
 
 /** The whole table. A rule for all claims stands in `states.ts`, where the first claim has it too. */
 const CLAIM_ANY = `with want as (
-    select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[], $10::text[], $11::text[])
-      with ordinality as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted, tenant, name, place)
+    select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[], $10::text[], $11::text[], $12::bool[])
+      with ordinality as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted, tenant, name, early, place)
     where ${ONE_ROW}
   ), ended as (
     -- Read without a lock, which would be a write, and a commit to wait for.
@@ -262,7 +271,8 @@ const CLAIM_ANY = `with want as (
     where j.status in ('completed', 'cancelled') and j.ended_at_delivery is null and ${NAMED_RIGHT}
   ), found as (
     select j.id, j.tenant as row_tenant, j.name as row_name, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.ended_at_delivery,
-      j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own, w.restarted
+      j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own, w.restarted,
+      j.run_at, ${DUE} as due
     from oncefleet.jobs j join want w on w.id = j.id
     where (j.status not in ('completed', 'cancelled') or j.ended_at_delivery is not null) and ${NAMED_RIGHT}
     for update of j skip locked
@@ -274,7 +284,7 @@ const CLAIM_ANY = `with want as (
         when status in ('failed', 'completed', 'cancelled') then status
         when status = 'running' and lease_owner = owner then 'claimed'
         when ${leaseHeld('found')} then 'held'
-        else coalesce(${abandonReason('found', 'max_crashes')}, 'claimed')
+        else coalesce(${abandonReason('found', 'max_crashes')}, case when status = 'pending' and not due then 'early' else 'claimed' end)
       end as decision
     from found
   ), claimed as (
@@ -315,14 +325,15 @@ const CLAIM_ANY = `with want as (
   select d.id, d.decision, d.old_result, d.old_error,
     ${msUntil('d.lease_expires_at')} as lease_left_ms,
     -(${msUntil('d.claimed_at')}) as held_ms,
+    ${msUntil('d.run_at')} as due_in_ms,
     coalesce(c.tenant, d.row_tenant) as tenant, coalesce(c.name, d.row_name) as name, c.idempotency_key, coalesce(c.fence, d.held_fence) as fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
     c.last_outcome, c.checkpoint, c.checkpoint_seq,
     ${msUntil('c.deadline_at')} as deadline_left_ms,
     h.next_seq
   from (
-    select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at, row_tenant, row_name, fence as held_fence from decided
+    select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at, row_tenant, row_name, fence as held_fence, run_at from decided
     union all
-    select id, status, result, null, null, null, null, null, null from ended
+    select id, status, result, null, null, null, null, null, null, null from ended
   ) d
   left join claimed c on c.id = d.id left join head h on h.stream_id = d.id`;
 
@@ -343,6 +354,7 @@ async function claimAny(
       worker,
       claims.map((claim) => claim.restarted ?? false),
       ...namesOf(claims),
+      claims.map((claim) => claim.early ?? false),
     ]),
   );
   return new Map(result.rows.map((row) => [row.id, row]));
@@ -385,6 +397,8 @@ function toAnswer(row: ClaimRow, { owner, queue = '' }: ClaimRequest): ClaimAnsw
         heldMs: row.held_ms ?? 0,
         ...heldJobOf(row),
       };
+    case 'early':
+      return { decision: 'early', dueInMs: row.due_in_ms ?? 0 };
     case 'cancel':
     case 'deadline':
     case 'poison':

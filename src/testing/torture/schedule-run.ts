@@ -67,7 +67,7 @@ export class ScheduleRun {
     this.#handle = await this.#fleet.enqueue(this.#name, input, { key, delayMs: NEVER_MS });
     this.#jobId = this.#handle.id;
     this.#deliveries.push(this.#jobId);
-    await (await this.#queue.getJob(this.#jobId))?.promote();
+    await this.#fleet.operator.promote(this.#queue, this.#jobId);
   }
 
   /** Waits until the job has ended. @returns false when it has not in time */

@@ -25,4 +25,20 @@ export default [
     test: 'test/maintenance/reconciler.test.ts',
     title: 'makes a delayed job due whose row has ended',
   },
+  {
+    name: 'late-promoted',
+    find: 'if (!started || Math.abs(keptMs) > KEPT_MS) late.push(row);',
+    replace: '',
+    mechanism: 'a due job that a wrong clock keeps back is delivered',
+    test: 'test/maintenance/reconciler.test.ts',
+    title: 'has BullMQ deliver a job that it keeps for later although it is due by Postgres’s clock, and leaves others',
+  },
+  {
+    name: 'late-left',
+    find: 'if (!started || Math.abs(keptMs) > KEPT_MS) late.push(row);',
+    replace: 'late.push(row);',
+    mechanism: 'a job that a worker has left to others is not brought back to it each round',
+    test: 'test/maintenance/reconciler.test.ts',
+    title: 'has BullMQ deliver a job that it keeps for later although it is due by Postgres’s clock, and leaves others',
+  },
 ] satisfies readonly Change[];

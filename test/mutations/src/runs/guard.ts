@@ -33,4 +33,20 @@ export default [
     test: 'test/runtime/wake-up.test.ts',
     title: 'a delivery that finds Postgres away is deferred, also when it carries its input',
   },
+  {
+    name: 'early-bullmq',
+    find: 'early: spec.transparent || ran,',
+    replace: 'early: false,',
+    mechanism: 'around a processor of a user’s own a promoted job runs at once',
+    test: 'test/runs/around-bullmq.test.ts',
+    title: 'a delay that it asked for is the row’s, so that nothing makes the job due before',
+  },
+  {
+    name: 'early-deferred',
+    find: 'return delivery.defer(Math.max(answer.dueInMs, 0) + 1);',
+    replace: 'return delivery.defer(7_200_000);',
+    mechanism: 'a delivery that comes early comes again when its job is due',
+    test: 'test/workers/clocks.slow.test.ts',
+    title: 'a delay is as long as it was asked for',
+  },
 ] satisfies readonly Change[];

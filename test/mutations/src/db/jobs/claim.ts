@@ -170,4 +170,12 @@ export default [
     test: 'test/maintenance/reconciler.test.ts',
     title: 'finds what lost its worker however many jobs wait before it, due or not',
   },
+  {
+    name: 'claim-due',
+    find: "`(w.early or j.run_at <= clock_timestamp() + interval '5 ms')`",
+    replace: `'true'`,
+    mechanism: 'a delivery that comes early, by a clock that is wrong, is put off by Postgres’s clock',
+    test: 'test/db/claim-table.test.ts',
+    title: 'a job is not run %s before it is due',
+  },
 ] satisfies readonly Change[];
