@@ -88,7 +88,7 @@ export interface FollowBatchesOptions extends Omit<FollowOptions, 'types'> {
    * Followers that share one read from the journal one at a time. What each has read is held until its reader takes
    * it, and a program that follows many jobs for one reader would hold that many reads.
    */
-  turns?: { take(signal: AbortSignal | undefined): Promise<(() => void) & { brought?: (length: number) => void }> };
+  turns?: { take(signal: AbortSignal | undefined): Promise<() => void> };
   /** Characters of live messages kept while the reader is slow; past it, events are read from the journal. Default 1 Mi. */
   maxInboxLength?: number;
 }

@@ -10,13 +10,12 @@ import swagger from '@fastify/swagger';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from 'fastify';
 import type { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
-import { type Config, IN_FLIGHT_BYTES } from '../config.ts';
+import type { Config } from '../config.ts';
 import { inputInvalid, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { createTokenAuth } from './auth.ts';
 import { BOARD_PATH, boardRoutes } from './board.ts';
 import { BODY_STALL_MS, createBodyParser } from './body.ts';
-import { ByteBudget, countBytes } from './byte-budget.ts';
 import { createClientErrorHandler } from './client-errors.ts';
 import { collectionRoutes } from './collections.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
@@ -52,7 +51,7 @@ export interface CreateAppOptions {
   client: JobClient;
   log: Logger;
   config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'> &
-    Partial<Pick<Config, 'metricsToken' | 'inFlightBytes' | 'uploadLimitBytes' | 'uploadStoreBytes'>> &
+    Partial<Pick<Config, 'metricsToken' | 'uploadLimitBytes' | 'uploadStoreBytes'>> &
     OriginConfig;
   /** Served at /metrics. */
   metrics?: MetricsRouteOptions['metrics'] | undefined;
@@ -68,7 +67,6 @@ type Routes = Required<Pick<CreateAppOptions, 'client' | 'config' | 'keepaliveMs
   metrics: CreateAppOptions['metrics'];
   stallMs: number;
   streams: OpenStreams;
-  budget: ByteBudget;
 };
 
 export function createApp({
@@ -81,7 +79,6 @@ export function createApp({
   limits = {},
 }: CreateAppOptions): FastifyInstance {
   const streams = new OpenStreams();
-  const budget = new ByteBudget(config.inFlightBytes ?? IN_FLIGHT_BYTES);
   const stallMs = limits.bodyStallMs ?? BODY_STALL_MS;
   // The largest request decides: Node has one limit for all. Bodies of other routes have limits of their own.
   const largest = Math.max(config.bodyLimitBytes, config.uploadLimitBytes ?? 0);
@@ -117,7 +114,7 @@ export function createApp({
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
   answerUnknownRoutes(app);
   app.register(swagger, openApiOptions({ version: API_VERSION, secured: config.tokens !== undefined }));
-  const routes = { client, config, metrics, keepaliveMs, board, streams, budget, stallMs };
+  const routes = { client, config, metrics, keepaliveMs, board, streams, stallMs };
   app.register((root) => registerRoutes(root, routes));
   return app;
 }
@@ -160,7 +157,7 @@ function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppO
 }
 
 async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<void> {
-  const { client, config, metrics, keepaliveMs, board, streams, budget, stallMs } = routes;
+  const { client, config, metrics, keepaliveMs, board, streams, stallMs } = routes;
   let document: Buffer | undefined;
   root.get('/openapi.json', { schema: { hide: true } }, async (_request, reply) => {
     // One for all: a text of its own for each answer is what unread ones would hold.
@@ -174,17 +171,16 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
     async (api) => {
       if (config.tokens === undefined) api.addHook('onRequest', createOriginCheck(config.corsOrigins ?? []));
       api.addHook('onRequest', createTokenAuth(config));
-      countBytes(api, budget);
       api.addHook('preHandler', createKeyHeader(client));
       if (config.tokens !== undefined) api.addHook('preSerialization', hideHosts);
       await api.register(enqueueRoute, { client });
-      await api.register(jobRoutes, { client, budget });
+      await api.register(jobRoutes, { client });
       await api.register(jobControlRoutes, { client });
       await api.register(redriveRoutes, { client, streams });
-      await api.register(streamRoutes, { client, streams, keepaliveMs, budget });
+      await api.register(streamRoutes, { client, streams, keepaliveMs });
       await api.register(collectionRoutes, { client });
       await api.register(uploadRoute, { client, config, stallMs });
-      await api.register(multiStreamRoutes, { client, streams, keepaliveMs, budget });
+      await api.register(multiStreamRoutes, { client, streams, keepaliveMs });
     },
     { prefix: '/v1' },
   );

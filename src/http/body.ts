@@ -3,7 +3,6 @@ import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
 import { refuseInfinite } from '../enqueue/json-numbers.ts';
 import { OncefleetError } from '../errors.ts';
-import type { Hold } from './byte-budget.ts';
 
 /** A body of which nothing came for this long is given up. */
 export const BODY_STALL_MS = 10_000;
@@ -29,19 +28,12 @@ export function createBodyParser(stallMs: number) {
       throw new OncefleetError('MEDIA_TYPE_UNSUPPORTED', 'Send the body without content-encoding');
     const limit = request.routeOptions.bodyLimit;
     if (Number(request.headers['content-length']) > limit) throw tooLarge(limit);
-    return parseJson(await readBody(payload, { limit, stallMs, hold: request.hold }));
+    return parseJson(await readBody(payload, limit, stallMs));
   };
 }
 
-interface Bounds {
-  limit: number;
-  stallMs: number;
-  /** What has come is counted there. Undefined where requests have no budget (Bull Board's). */
-  hold: Hold | undefined;
-}
-
-/** @throws OncefleetError BODY_TOO_LARGE, BUSY, REQUEST_STALLED, BODY_INVALID it broke off */
-function readBody(payload: Readable, { limit, stallMs, hold }: Bounds): Promise<Buffer> {
+/** @throws OncefleetError BODY_TOO_LARGE, REQUEST_STALLED, BODY_INVALID it broke off */
+function readBody(payload: Readable, limit: number, stallMs: number): Promise<Buffer> {
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
   // Copied together as it comes: a chunk of one byte takes a hundred while it is kept.
   let bytes = Buffer.allocUnsafe(0);
@@ -59,14 +51,7 @@ function readBody(payload: Readable, { limit, stallMs, hold }: Bounds): Promise<
       return;
     }
     if (needed > bytes.length) {
-      const size = Math.min(limit, Math.max(needed, bytes.length * 2, FIRST_BUFFER_BYTES));
-      try {
-        hold?.grow(size);
-      } catch (error) {
-        reject(error);
-        return;
-      }
-      const larger = Buffer.allocUnsafe(size);
+      const larger = Buffer.allocUnsafe(Math.min(limit, Math.max(needed, bytes.length * 2, FIRST_BUFFER_BYTES)));
       bytes.copy(larger, 0, 0, length);
       bytes = larger;
     }

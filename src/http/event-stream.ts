@@ -5,7 +5,6 @@ import type { EventPage } from '../client/types.ts';
 import type { FollowedBatch } from '../journal/batches.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import { isTerminalType } from '../journal/event.ts';
-import type { ByteBudget } from './byte-budget.ts';
 import { type Dialect, ReconnectRequired } from './dialects/dialect.ts';
 import { frameOf, sharedFrames } from './frames.ts';
 import type { OpenStreams } from './open-streams.ts';
@@ -17,11 +16,7 @@ export interface StreamRoutesOptions {
   streams: OpenStreams;
   /** A keepalive is sent when a stream was quiet this long. */
   keepaliveMs: number;
-  budget: ByteBudget;
 }
-
-/** Characters of live messages that are kept while a reader is slow; past it they are read from the journal. */
-const MAX_INBOX_LENGTH = 256 * 1024;
 
 interface StreamRequest {
   id: string;
@@ -34,7 +29,7 @@ interface StreamRequest {
 
 /** Decides the status while it still can, then streams. */
 export async function streamEvents(
-  { client, streams, keepaliveMs, budget }: StreamRoutesOptions,
+  { client, streams, keepaliveMs }: StreamRoutesOptions,
   { id, after, dialect, request, reply }: StreamRequest,
 ): Promise<FastifyReply> {
   const { tenant } = request;
@@ -50,22 +45,14 @@ export async function streamEvents(
   }
   if (page.finished && page.events.length === 0) return reply.code(204).send();
   if (streams.draining) return refuseForNow(request, reply, { dialect, code: 'SHUTTING_DOWN' });
-  const stream = startResponse(request, reply, { dialect, keepaliveMs, budget, tenant });
+  const stream = startResponse(request, reply, { dialect, keepaliveMs });
   if (stream === undefined) return reply;
   await streams.run(stream, async () => {
     await stream.write(dialect.open());
     let last = '';
     try {
       const committed = dialect.rewind === undefined;
-      const batches = client.followBatches(id, {
-        tenant,
-        after,
-        committed,
-        signal: stream.signal,
-        turns: budget.turns(tenant),
-        maxInboxLength: MAX_INBOX_LENGTH,
-      });
-      for await (const batch of batches) {
+      for await (const batch of client.followBatches(id, { tenant, after, committed, signal: stream.signal })) {
         const type = await sendBatch(batch, stream, dialect);
         if (type === undefined) return;
         if (type !== '') last = type;

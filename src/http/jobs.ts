@@ -4,7 +4,6 @@ import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
 import type { Schema } from '../jobs/define-job.ts';
-import type { ByteBudget } from './byte-budget.ts';
 import { jobNotFound, readJobId } from './job-id.ts';
 import { problemResponses } from './problem.ts';
 import { definitionsAnswer, jobAnswer, jobIdParams, searchAnswer, searchQuery } from './schemas.ts';
@@ -16,11 +15,7 @@ export interface JobRoutesOptions {
   client: JobClient;
 }
 
-interface JobReadsOptions extends JobRoutesOptions {
-  budget: ByteBudget;
-}
-
-export async function jobRoutes(instance: FastifyInstance, { client, budget }: JobReadsOptions): Promise<void> {
+export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutesOptions): Promise<void> {
   const app = instance.withTypeProvider<ZodTypeProvider>();
 
   app.get(
@@ -60,14 +55,13 @@ export async function jobRoutes(instance: FastifyInstance, { client, budget }: J
         params: jobIdParams,
         response: {
           200: jobAnswer,
-          ...problemResponses('UNAUTHORIZED', 'JOB_NOT_FOUND', 'STORE_UNAVAILABLE', 'BUSY', 'SHUTTING_DOWN'),
+          ...problemResponses('UNAUTHORIZED', 'JOB_NOT_FOUND', 'STORE_UNAVAILABLE', 'SHUTTING_DOWN'),
         },
       },
     },
     async (request) => {
       const id = readJobId(request.params.id);
-      const { tenant, hold } = request;
-      const job = await budget.read(tenant, hold, () => client.get(id, { tenant, maxBytes: MAX_PAYLOAD_BYTES }));
+      const job = await client.get(id, { tenant: request.tenant, maxBytes: MAX_PAYLOAD_BYTES });
       if (job === undefined) throw jobNotFound(id);
       return job;
     },
@@ -78,7 +72,6 @@ export async function jobRoutes(instance: FastifyInstance, { client, budget }: J
   app.get(
     '/job-definitions',
     {
-      config: { sharedAnswer: true },
       schema: {
         summary: 'Every job that can be enqueued, with the JSON Schema of its input',
         tags: ['jobs'],

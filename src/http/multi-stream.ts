@@ -10,7 +10,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { isTerminalType, type StreamEvent } from '../journal/event.ts';
-import { bothTurns, Turns } from '../util/turns.ts';
+import { Turns } from '../util/turns.ts';
 import { NATIVE } from './dialects/native.ts';
 import type { StreamRoutesOptions } from './event-stream.ts';
 import { Cursors, readStreamIds } from './multi-cursors.ts';
@@ -28,7 +28,7 @@ export async function multiStreamRoutes(instance: FastifyInstance, options: Stre
   app.get(
     '/events',
     {
-      config: { queryToken: true, duringDrain: true, waitsForRoom: true },
+      config: { queryToken: true, duringDrain: true },
       schema: {
         summary: 'Follow the events of several jobs',
         description:
@@ -60,7 +60,7 @@ export async function multiStreamRoutes(instance: FastifyInstance, options: Stre
 
 /** Decides the status while it still can, then streams. */
 async function openStreams(
-  { client, streams, keepaliveMs, budget }: StreamRoutesOptions,
+  { client, streams, keepaliveMs }: StreamRoutesOptions,
   request: FastifyRequest,
   reply: FastifyReply,
   cursors: Cursors,
@@ -79,16 +79,9 @@ async function openStreams(
   }
   if (unfinished.length === 0) return reply.code(204).send();
   if (streams.draining) return refuseForNow(request, reply, { dialect: NATIVE, code: 'SHUTTING_DOWN' });
-  const stream = startResponse(request, reply, { dialect: NATIVE, keepaliveMs, budget, tenant });
+  const stream = startResponse(request, reply, { dialect: NATIVE, keepaliveMs });
   if (stream === undefined) return reply;
-  const shared = {
-    client,
-    request,
-    stream,
-    cursors,
-    reading: bothTurns(new Turns(), budget.turns(tenant)),
-    writing: new Turns(),
-  };
+  const shared = { client, request, stream, cursors, reading: new Turns(), writing: new Turns() };
   await streams.run(stream, async () => {
     await stream.write(NATIVE.open());
     const ended = await Promise.all(unfinished.map((id) => pump(id, shared)));
@@ -103,7 +96,7 @@ interface Shared extends Pick<StreamRoutesOptions, 'client'> {
   stream: ResponseStream;
   cursors: Cursors;
   /** One of them reads from the journal at a time. */
-  reading: Pick<Turns, 'take'>;
+  reading: Turns;
   /** And one, perhaps another, writes. */
   writing: Turns;
 }

@@ -21,7 +21,7 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
   app.get(
     '/jobs/:id/events',
     {
-      config: { queryToken: true, duringDrain: true, waitsForRoom: true },
+      config: { queryToken: true, duringDrain: true },
       schema: {
         summary: 'Follow the events of a job',
         description:
@@ -43,7 +43,6 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
             'JOB_NOT_FOUND',
             'STREAM_EXPIRED',
             'STORE_UNAVAILABLE',
-            'BUSY',
             'SHUTTING_DOWN',
           ),
         },
@@ -61,8 +60,7 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
       if (sse) return streamEvents(options, { id, after, dialect: NATIVE, request, reply });
       const { limit = DEFAULT_PAGE_EVENTS, wait = 0 } = request.query;
       const { tenant } = request;
-      const query = { id, tenant, after, limit, waitMs: wait * 1_000, raw: reply.raw, hold: request.hold };
-      const page = await readPage(options, query);
+      const page = await readPage(options, { id, tenant, after, limit, waitMs: wait * 1_000, raw: reply.raw });
       reply.header('cache-control', 'no-store').type('application/json');
       return reply.send(formatPage(page) as never);
     },

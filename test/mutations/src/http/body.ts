@@ -25,12 +25,4 @@ export default [
     test: 'test/http/connections.test.ts',
     title: 'is not one that comes slowly, nor one in tiny chunks',
   },
-  {
-    name: 'body-counted',
-    find: 'hold?.grow(size);',
-    replace: '',
-    mechanism: 'a body is counted while it is read',
-    test: 'test/http/byte-budget.test.ts',
-    title: 'is told BUSY while bodies that stall fill its share',
-  },
 ] satisfies readonly Change[];
