@@ -100,7 +100,7 @@ export interface Harness {
   port: number;
   url(path: string): string;
   /** Another app on the same fleet, not listening. */
-  another(config: Partial<AppConfig>, options?: { board?: boolean }): FastifyInstance;
+  another(config: Partial<AppConfig>, options?: Pick<CreateAppOptions, 'board' | 'limits'>): FastifyInstance;
   close(): Promise<void>;
 }
 
