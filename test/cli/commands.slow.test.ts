@@ -433,7 +433,7 @@ describe('retention and sweep', () => {
     const id = await aged((await runJson(keyed)).id as string, 8);
     expect(await runJson(['sweep'])).toMatchObject({ busy: false, expiredStreams: 1, removedJobs: 0 });
     expect((await run(['sweep'])).stdout).toMatch(
-      /^folded \d+ streams? .*, removed the events of 0 jobs and 0 jobs\n$/,
+      /^folded \d+ streams? .*, removed the events of 0 jobs, 0 jobs and 0 uploads\n$/,
     );
     await refused(['follow', id], 3, /^error STREAM_EXPIRED: /);
     expect(await runJson(keyed)).toMatchObject({ id, outcome: 'replayed', result: 'kept' });
