@@ -64,7 +64,7 @@ describe('help', () => {
     const { code, stdout } = await runCli(['--help']);
     expect(code).toBe(0);
     for (const command of COMMANDS) expect(stdout).toMatch(new RegExp(`^  ${command}\\b`, 'm'));
-    expect(stdout).toMatch(/^ {4}3 {2}No job, collection or document of that id or name, or events);
+    expect(stdout).toMatch(/^ {4}3 {2}No job, collection or document of that id or name,/m);
   });
 
   test('without a command is on standard error, and wrong usage', async () => {
