@@ -2,6 +2,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
+import type { JobHandle } from '../client/types.ts';
 import { checkKey } from '../enqueue/fingerprint.ts';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
 import { linksOf } from './job-id.ts';
@@ -57,12 +58,18 @@ export async function enqueueRoute(instance: FastifyInstance, { client }: JobRou
         ...(delayMs === undefined ? {} : { delayMs }),
         ...(priority === undefined ? {} : { priority }),
       });
-      const answer = { id: handle.id, status: handle.status, outcome: handle.outcome, links: linksOf(handle.id) };
-      reply.header('location', answer.links.self);
-      if (handle.outcome === 'replayed') return reply.header('idempotency-replayed', 'true').code(200).send(answer);
-      return reply.code(202).send(answer);
+      const { code, headers, answer } = answerOf(handle);
+      return reply.code(code).headers(headers).send(answer);
     },
   );
+}
+
+/** What a request is told that enqueues a job. */
+export function answerOf({ id, status, outcome }: Pick<JobHandle, 'id' | 'status' | 'outcome'>) {
+  const answer = { id, status, outcome, links: linksOf(id) };
+  const headers: Record<string, string> = { location: answer.links.self };
+  if (outcome !== 'replayed') return { code: 202 as const, headers, answer };
+  return { code: 200 as const, headers: { ...headers, 'idempotency-replayed': 'true' }, answer };
 }
 
 /**

@@ -6,8 +6,7 @@ import type { JobClient } from '../client/client.ts';
 import type { Config } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
 import { collectionParams, uploadHeaders, uploadQuery } from './collection-schemas.ts';
-import { readHeaderText, readKey } from './enqueue-route.ts';
-import { linksOf } from './job-id.ts';
+import { answerOf, readHeaderText, readKey } from './enqueue-route.ts';
 import { problemResponses } from './problem.ts';
 import { enqueueAnswer } from './schemas.ts';
 import { readChunks, readForm } from './upload-body.ts';
@@ -77,10 +76,8 @@ export async function uploadRoute(instance: FastifyInstance, options: UploadRout
         ...(config.uploadLimitBytes === undefined ? {} : { maxBytes: config.uploadLimitBytes }),
         ...(config.uploadStoreBytes === undefined ? {} : { maxStoredBytes: config.uploadStoreBytes }),
       });
-      const answer = { id: handle.id, status: handle.status, outcome: handle.outcome, links: linksOf(handle.id) };
-      reply.header('location', answer.links.self);
-      if (handle.outcome === 'replayed') return reply.header('idempotency-replayed', 'true').code(200).send(answer);
-      return reply.code(202).send(answer);
+      const { code, headers, answer } = answerOf(handle);
+      return reply.code(code).headers(headers).send(answer);
     },
   );
 }
