@@ -18,7 +18,8 @@ beforeAll(async () => {
 });
 afterAll(() => harness?.close());
 afterEach(async () => {
-  await harness.fleet.sweep();
+  // The worker's own sweep may be under way, and then this one does nothing.
+  await expect.poll(async () => (await harness.fleet.sweep()).busy, { timeout: 30_000 }).toBe(false);
   expect(await storedPaths()).toEqual([]);
 });
 
