@@ -5,7 +5,17 @@ import { OncefleetError } from '../../errors.ts';
 import type { TestFleet } from '../test-fleet.ts';
 
 /** Tables that jobs of the fleet write for their callers. */
-type BuiltinTable = 'collections' | 'documents' | 'chunks' | 'uploads' | 'upload_parts' | 'conversations' | 'messages';
+type BuiltinTable =
+  | 'collections'
+  | 'documents'
+  | 'chunks'
+  | 'search_parts'
+  | 'search_blocks'
+  | 'search_removals'
+  | 'uploads'
+  | 'upload_parts'
+  | 'conversations'
+  | 'messages';
 
 /** The fleet's bookkeeping, which differs from run to run; `job_attempts` is a view. */
 const OWN_TABLES: Record<Exclude<keyof Database, BuiltinTable | 'job_attempts'> | 'applied_migrations', true> = {
@@ -22,9 +32,6 @@ const OWN_TABLES: Record<Exclude<keyof Database, BuiltinTable | 'job_attempts'> 
   tenant_policies: true,
   retention_marks: true,
   retention_later: true,
-  search_parts: true,
-  search_blocks: true,
-  search_removals: true,
   applied_migrations: true,
 };
 

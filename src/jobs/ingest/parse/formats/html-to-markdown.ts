@@ -1,4 +1,5 @@
 /** HTML as Markdown that is read as blocks again. */
+/// <reference path="./turndown.d.ts" />
 import type TurndownService from 'turndown';
 import { loadPackage } from '../packages.ts';
 
