@@ -13,7 +13,7 @@ export interface Mutation {
   mechanism: string;
   /** The test file, from the root of the clone. */
   test: string;
-  /** The title of a test as its file has it, or a part of it; `%s` stands for anything. */
+  /** The title of a test as its file has it, or a part of it; `%s`, like Vitest's other placeholders, stands for anything. */
   title: string;
 }
 
@@ -69,7 +69,14 @@ export function mutate(source: string, { find, replace, file }: Mutation): strin
 
 /** A pattern for `vitest --testNamePattern` that fits any of the titles. */
 export function titlePattern(titles: readonly string[]): string {
-  return titles.map((title) => title.split('%s').map(escapePattern).join('.*')).join('|');
+  return titles
+    .map((title) =>
+      title
+        .split(/%[sdifjo#]/)
+        .map(escapePattern)
+        .join('.*'),
+    )
+    .join('|');
 }
 
 export function trialOfMutation(mutation: Mutation): Trial {

@@ -78,8 +78,8 @@ describe('the place of a mutation', () => {
   });
 });
 
-it('a title is a pattern for itself and, with %s, for anything in that place', () => {
-  const pattern = new RegExp(titlePattern(['a (b) [c]?', 'replays %s once']));
-  expect(['group a (b) [c]?', 'replays "x" once'].every((title) => pattern.test(title))).toBe(true);
+it('a title is a pattern for itself and, with a placeholder, for anything in that place', () => {
+  const pattern = new RegExp(titlePattern(['a (b) [c]?', 'replays %s once', '%j: of %d']));
+  expect(['group a (b) [c]?', 'replays "x" once', '{"a":1}: of 2'].every((title) => pattern.test(title))).toBe(true);
   expect(['a b c', 'replays once'].some((title) => pattern.test(title))).toBe(false);
 });

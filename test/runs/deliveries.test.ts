@@ -135,6 +135,22 @@ describe('one key', () => {
   });
 });
 
+describe('a delivery', () => {
+  it('that comes before its job is due is put off until then', async () => {
+    const job = defineJob({ name: 'early', input: z.object({}), run: async () => null });
+    const prefix = uniquePrefix();
+    const fleet = createTestFleet(file.url, [job], { prefix, reconcileMs: 3_600_000 });
+    await fleet.work();
+    await fleet.enqueue(job, {}, { delayMs: 600_000 });
+    const queue = openQueue('early', prefix);
+    const delayed = async () => (await queue.getDelayed())[0];
+    await expect.poll(delayed).toBeDefined();
+    await (await delayed())?.promote();
+    await expect.poll(async () => (await delayed())?.delay).toBeGreaterThan(500_000);
+    expect((await delayed())?.delay).toBeLessThanOrEqual(600_001);
+  });
+});
+
 describe('errors', () => {
   it('an UnrecoverableError of another copy of BullMQ ends the job at once', async () => {
     class UnrecoverableError extends Error {}

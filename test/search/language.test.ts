@@ -21,7 +21,7 @@ describe('the language of', () => {
     ['ເອົາຕາໜ່າງອອກແລ້ວລ້າງດ້ວຍນ້ຳ', 'lo'],
     ['Kubernetes の Pod を再起動する', 'ja'],
     ['在 Kubernetes 中重启 Pod', 'zh'],
-    [`${GERMAN}\n\n${CODE}\n${GERMAN}`, 'de'],
+    [`${CODE}\n${GERMAN}`, 'de'],
     [`${GERMAN} https://example.com/${'very-long-english-address-'.repeat(20)}`, 'de'],
     ['', 'none'],
     ['npm ci', 'en'],

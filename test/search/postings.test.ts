@@ -69,6 +69,18 @@ describe('a block', () => {
     );
   });
 
+  it('has no postings of a term that it was not given', () => {
+    const words = Array.from({ length: 62 }, (_, n) => (n + 2).toString(2).slice(1));
+    const one = listOf([{ number: 7, frequency: 1, length: 9 }]);
+    fc.assert(
+      fc.property(fc.subarray(words, { minLength: 1 }), (given) => {
+        const blocks = pack(new Map(given.map((word) => [word, one])));
+        const found = words.filter((word) => blocks.some(({ data }) => findPostings(data, termBytes(word))));
+        expect(found.sort()).toEqual([...given].sort());
+      }),
+    );
+  });
+
   it('fits in half a page of Postgres', () => {
     const postings = Array.from({ length: 100_000 }, (_, n) => ({ number: n * 20_000, frequency: 9, length: 255 }));
     const blocks = pack(

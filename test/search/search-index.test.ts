@@ -243,6 +243,19 @@ it('ranks a rare word above a common one, and a short chunk above a long one', a
   ]);
 });
 
+it('what was removed takes no place among the best', async () => {
+  const document = (path: string, content: string) => ({ path, content: `${content}\n` });
+  await runAttempt(db, job, {
+    collection: 'removed',
+    documents: [document('best.txt', 'walnut walnut'), document('next.txt', 'walnut and other oils')],
+  }).result;
+  const id = await collectionId('removed');
+  const first = async () => (await search(id, ['walnut'], 1)).chunks.map(({ path }) => path);
+  expect(await first()).toEqual(['best.txt']);
+  await sql`delete from oncefleet.documents where collection_id = ${id} and path = 'best.txt'`.execute(db.kysely);
+  expect(await first()).toEqual(['next.txt']);
+});
+
 it('a collection of an earlier release is searchable after the migration, and analysed anew by its next ingest', async () => {
   const old = await createTestDatabase();
   const oldDb = openTestDb(old.url);

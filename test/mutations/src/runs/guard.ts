@@ -46,7 +46,7 @@ export default [
     find: 'return delivery.defer(Math.max(answer.dueInMs, 0) + 1);',
     replace: 'return delivery.defer(7_200_000);',
     mechanism: 'a delivery that comes early comes again when its job is due',
-    test: 'test/workers/clocks.slow.test.ts',
-    title: 'a delay is as long as it was asked for',
+    test: 'test/runs/deliveries.test.ts',
+    title: 'that comes before its job is due is put off until then',
   },
 ] satisfies readonly Change[];

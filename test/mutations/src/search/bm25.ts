@@ -7,9 +7,9 @@ export default [
     name: 'search-removed',
     find: 'if (score > best.least && removed?.[number] !== 1) best.add',
     replace: 'if (score > best.least) best.add',
-    mechanism: 'a search leaves out chunks of removed documents',
+    mechanism: 'chunks of removed documents take no place among the best',
     test,
-    title: 'equal a count of its texts after any ingests, replacements, deletes and crashes',
+    title: 'what was removed takes no place among the best',
   },
   {
     name: 'search-counts-live',

@@ -35,7 +35,7 @@ export default [
   },
   {
     name: 'trace-code-alone',
-    find: 'fail(otel, span, errorCode);',
+    find: 'if (errorCode !== undefined) fail(otel, span, errorCode);',
     replace: '',
     mechanism: 'an attempt that failed is an error of its trace',
     test: 'test/telemetry/tracing.test.ts',
