@@ -1,4 +1,4 @@
-/** `oncefleet doctor` by the real command; test/maintenance/doctor.test.ts has what it finds and repairs. */
+/** `oncefleet doctor` by the real command; test/maintenance/doctor/doctor.test.ts has what it finds and repairs. */
 import { sql } from 'kysely';
 import { beforeEach, expect, test } from 'vitest';
 import { insertJob, useDatabase } from '../helpers/fixtures.ts';

@@ -6,7 +6,7 @@ export default [
     find: 'create index jobs_newest on jobs (tenant, id desc)',
     replace: 'create index jobs_newest on jobs (tenant, id desc) where finished_at is null',
     mechanism: 'no index knows what becomes of a job',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a claim and an outcome write to no index',
   },
   {

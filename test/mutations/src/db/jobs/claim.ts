@@ -6,7 +6,7 @@ export default [
     find: `when \${leaseHeld('found')} then 'held'`,
     replace: '',
     mechanism: 'a claim looks for a live lease',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a lease held by a live owner defers, and says for how long by the database clock',
   },
   {
@@ -14,7 +14,7 @@ export default [
     find: `when \${leaseHeld('found')} then 'held'`,
     replace: `when status = 'running' then 'held'`,
     mechanism: 'a claim compares the expiry of the lease with the clock',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'an expired lease is claimed at the next fence and counts as a crash of the last owner',
   },
   {
@@ -22,7 +22,7 @@ export default [
     find: 'fence = j.fence + (not d.again)::int,',
     replace: 'fence = greatest(j.fence, 1),',
     mechanism: 'each claim raises the fence',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'an expired lease is claimed at the next fence and counts as a crash of the last owner',
   },
   {
@@ -30,7 +30,7 @@ export default [
     find: 'for update of j skip locked',
     replace: '',
     mechanism: 'a claim locks the row',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a locked row that %s is busy and holds up nobody else of the batch',
   },
   {
@@ -38,7 +38,7 @@ export default [
     find: 'for update of j skip locked',
     replace: 'for update of j',
     mechanism: 'a claim passes over locked rows',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a locked row that %s is busy and holds up nobody else of the batch',
   },
   {
@@ -46,7 +46,7 @@ export default [
     find: `when status = 'running' and lease_owner = owner then 'claimed'`,
     replace: '',
     mechanism: 'a claim whose answer was lost is recognised by its owner',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a claim whose answer was lost is answered again to its own delivery, at the same fence',
   },
   {
@@ -54,7 +54,7 @@ export default [
     find: 'fence = j.fence + (not d.again)::int,',
     replace: 'fence = j.fence + 1,',
     mechanism: 'a claim answered again keeps its fence',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a claim whose answer was lost is answered again to its own delivery, at the same fence',
   },
   {
@@ -62,7 +62,7 @@ export default [
     find: `crash_count = j.crash_count + (d.status = 'running' and not d.again)::int,`,
     replace: 'crash_count = j.crash_count,',
     mechanism: 'a claim of an expired lease counts a crash',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'an expired lease is claimed at the next fence and counts as a crash of the last owner',
   },
   {
@@ -70,7 +70,7 @@ export default [
     find: `where status = 'running' and not again and decision = 'claimed'`,
     replace: 'where false',
     mechanism: 'the ledger says that the last owner crashed',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'an expired lease is claimed at the next fence and counts as a crash of the last owner',
   },
   {
@@ -86,7 +86,7 @@ export default [
     find: 'delivery > ended_at_delivery',
     replace: 'delivery >= ended_at_delivery',
     mechanism: 'a redelivery of a failed job is no redrive',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a failed job fails again with its stored error on a stalled redelivery',
   },
   {
@@ -94,7 +94,7 @@ export default [
     find: 'd.ended_at_delivery is null or d.own',
     replace: 'd.own',
     mechanism: 'a failure made outside of a delivery is noted by the next one',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a failure that no delivery made is first repeated to one, then redriven by a retry',
   },
   {
@@ -102,7 +102,7 @@ export default [
     find: `raiseHeads('claimed where fence > 1')`,
     replace: `raiseHeads('claimed where false')`,
     mechanism: 'a takeover writes a head where there is none',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'cannot append, not even as the first to emit',
   },
   {
@@ -110,7 +110,7 @@ export default [
     find: `if (row.decision === 'claimed' && first.get(request.id) !== request)`,
     replace: 'if (false)',
     mechanism: 'of duplicates in one batch one owns the lease',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'several deliveries in one batch give one owner; the others are deferred',
   },
   {
@@ -118,7 +118,7 @@ export default [
     find: `where j.fence = 0 and j.status = 'pending'`,
     replace: `where j.status = 'pending'`,
     mechanism: 'the short claim takes only what nobody has run',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'errors, deferrals and interruptions do not poison',
   },
   {
@@ -127,7 +127,7 @@ export default [
     find: `where j.fence = 0 and j.status = 'pending' and \${abandonReason('j', '0')} is null`,
     replace: 'where j.fence <= 1',
     mechanism: 'the short claim takes only what waits',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a lease held by a live owner defers, and says for how long by the database clock',
   },
   {
@@ -135,7 +135,7 @@ export default [
     find: `and \${abandonReason('j', '0')} is null`,
     replace: '',
     mechanism: 'the short claim leaves a job alone that must end',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a cancelled job stays cancelled',
   },
   {
@@ -143,7 +143,7 @@ export default [
     find: 'for no key update of j skip locked',
     replace: 'for no key update of j',
     mechanism: 'the short claim passes over locked rows',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a locked row that %s is busy and holds up nobody else of the batch',
   },
   {
@@ -175,7 +175,7 @@ export default [
     find: "`(w.early or j.run_at <= clock_timestamp() + interval '5 ms')`",
     replace: `'true'`,
     mechanism: 'a delivery that comes early, by a clock that is wrong, is put off by Postgres’s clock',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a job is not run %s before it is due',
   },
 ] satisfies readonly Change[];

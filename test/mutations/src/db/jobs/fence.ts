@@ -22,7 +22,7 @@ export default [
     find: `.where('id', '=', checkpoint.id).where('fence', '=', checkpoint.fence)`,
     replace: `.where('id', '=', checkpoint.id)`,
     mechanism: 'a checkpoint is held to its fence',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'cannot save a checkpoint',
   },
   {
@@ -30,7 +30,7 @@ export default [
     find: `from oncefleet.jobs where id = \${id} and fence = \${fence} and`,
     replace: `from oncefleet.jobs where id = \${id} and`,
     mechanism: 'a transaction is held to its fence',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'cannot hold its fence in a transaction',
   },
   {
@@ -38,7 +38,7 @@ export default [
     find: 'for key share`.execute(trx)',
     replace: '`.execute(trx)',
     mechanism: 'a transaction keeps takeovers out until it ends',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a heartbeat passes and a takeover waits its turn',
   },
   {
@@ -46,7 +46,7 @@ export default [
     find: 'for key share`.execute(trx)',
     replace: 'for update`.execute(trx)',
     mechanism: 'a transaction lets heartbeats pass',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a heartbeat passes and a takeover waits its turn',
   },
   {

@@ -6,7 +6,7 @@ export default [
     find: 'const fence = row.fence + 1;',
     replace: 'const fence = row.fence;',
     mechanism: 'ending a job from outside raises its fence',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title:
       'a job that crashed more than maxCrashes times is to be ended as poisoned, one that did so maxCrashes times runs',
   },

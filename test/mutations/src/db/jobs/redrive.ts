@@ -6,7 +6,7 @@ export default [
     find: `.where('status', 'in', from === 'failed' ? ['failed'] : ['failed', 'completed']).forUpdate()`,
     replace: '.forUpdate()',
     mechanism: 'only failed jobs are redriven',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'takes failed jobs only, resets the counters, and lets the fence and the stream go on',
   },
   {
@@ -14,7 +14,7 @@ export default [
     find: 'interruption_count: 0,',
     replace: '',
     mechanism: 'a redrive sets every counter to zero',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'sets every counter of the row to zero, one that is added later too',
   },
   {

@@ -22,7 +22,7 @@ export default [
     find: `where j.fence = w.fence and j.status = 'running' for update of j`,
     replace: `where j.status = 'running' for update of j`,
     mechanism: 'a settlement is held to its fence at the start',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'cannot complete, fail, release or interrupt',
   },
   {
@@ -54,7 +54,7 @@ export default [
     find: `error_count = j.error_count + (w.outcome = 'error')::int,`,
     replace: '',
     mechanism: 'errors are counted',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'errors, deferrals and interruptions do not poison',
   },
   {
@@ -62,7 +62,7 @@ export default [
     find: `interruption_count = j.interruption_count + (w.outcome = 'interruption')::int,`,
     replace: '',
     mechanism: 'interruptions are counted',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'errors, deferrals and interruptions do not poison',
   },
   {

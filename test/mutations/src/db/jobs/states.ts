@@ -6,7 +6,7 @@ export default [
     find: `when \${crashesOf(job)} > \${maxCrashes} then 'poison'`,
     replace: '',
     mechanism: 'a job that crashed too often is poisoned',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title:
       'a job that crashed more than maxCrashes times is to be ended as poisoned, one that did so maxCrashes times runs',
   },
@@ -15,7 +15,7 @@ export default [
     find: `\${crashesOf(job)} > \${maxCrashes}`,
     replace: `\${crashesOf(job)} >= \${maxCrashes}`,
     mechanism: 'maxCrashes crashes are allowed, one more is not',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title:
       'a job that crashed more than maxCrashes times is to be ended as poisoned, one that did so maxCrashes times runs',
   },
@@ -24,7 +24,7 @@ export default [
     find: `when \${job}.cancel_requested_at is not null then 'cancel'`,
     replace: '',
     mechanism: 'a claim obeys a cancel',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a cancelled job stays cancelled',
   },
   {
@@ -32,7 +32,7 @@ export default [
     find: `when \${job}.deadline_at <= clock_timestamp() then 'deadline'`,
     replace: '',
     mechanism: 'a claim obeys the deadline',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'a job past its deadline is to be ended',
   },
   {

@@ -14,7 +14,7 @@ export default [
     find: `.values({ stream_id: streamId, fence, next_seq: 1, state: 'open' })`,
     replace: `.values({ stream_id: streamId, fence, next_seq: 0, state: 'open' })`,
     mechanism: 'the failure of an eventless job keeps its seq in a redrive',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'takes failed jobs only, resets the counters, and lets the fence and the stream go on',
   },
   {
@@ -22,7 +22,7 @@ export default [
     find: 'and h.fence = b.fence',
     replace: '',
     mechanism: 'what a head accepts is held to its fence',
-    test: 'test/db/claim-table.test.ts',
+    test: 'test/db/jobs/claim-table.test.ts',
     title: 'cannot append, not even as the first to emit',
   },
   {

@@ -2,9 +2,9 @@ import { sql } from 'kysely';
 import { createTestFleet, type TestFleet, TortureError, torture } from 'oncefleet/testing';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { z } from 'zod';
-import { CHARGES_TABLE, naiveCharge, repairedCharge } from '../../examples/charge-job.ts';
-import { defineJob, type JobContext } from '../../src/index.ts';
-import { testRedisUrl } from '../helpers/services.ts';
+import { CHARGES_TABLE, naiveCharge, repairedCharge } from '../../../examples/charge-job.ts';
+import { defineJob, type JobContext } from '../../../src/index.ts';
+import { testRedisUrl } from '../../helpers/services.ts';
 
 const ORDER = { order: 'A-1', cents: 4_200 };
 let fleet: TestFleet;

@@ -1,13 +1,13 @@
 import { sql } from 'kysely';
 import { describe, expect, it } from 'vitest';
-import { requestCancel } from '../../src/db/jobs/cancel.ts';
-import { claimJobs } from '../../src/db/jobs/claim.ts';
-import { lockFence, saveCheckpoint } from '../../src/db/jobs/fence.ts';
-import { finishAbandoned } from '../../src/db/jobs/finish.ts';
-import { redriveJob } from '../../src/db/jobs/redrive.ts';
-import { settleJobs } from '../../src/db/jobs/settle.ts';
-import { appendBatches } from '../../src/db/streams/segments.ts';
-import { uuidV7 } from '../../src/util/uuid.ts';
+import { requestCancel } from '../../../src/db/jobs/cancel.ts';
+import { claimJobs } from '../../../src/db/jobs/claim.ts';
+import { lockFence, saveCheckpoint } from '../../../src/db/jobs/fence.ts';
+import { finishAbandoned } from '../../../src/db/jobs/finish.ts';
+import { redriveJob } from '../../../src/db/jobs/redrive.ts';
+import { settleJobs } from '../../../src/db/jobs/settle.ts';
+import { appendBatches } from '../../../src/db/streams/segments.ts';
+import { uuidV7 } from '../../../src/util/uuid.ts';
 import {
   backdateJob,
   claimFree,
@@ -18,7 +18,7 @@ import {
   rowOf,
   settlement,
   useDatabase,
-} from '../helpers/fixtures.ts';
+} from '../../helpers/fixtures.ts';
 
 const file = useDatabase();
 

@@ -3,18 +3,26 @@ import type { Queue } from 'bullmq';
 import { sql } from 'kysely';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
-import { findServerState } from '../../src/db/doctor.ts';
-import { migrate } from '../../src/db/migrate.ts';
-import { defineJob } from '../../src/index.ts';
-import { type Diagnosis, oneOfAKind } from '../../src/maintenance/doctor/diagnosis.ts';
-import { DISAGREEMENTS, type DisagreementKind } from '../../src/maintenance/doctor/disagreements.ts';
-import { type DoctorOptions, diagnose as diagnoseFleet } from '../../src/maintenance/doctor/doctor.ts';
-import { Runtime } from '../../src/runtime/runtime.ts';
-import { dropDatabase, execute, uniqueName } from '../../src/testing/services/databases.ts';
-import { uuidV7 } from '../../src/util/uuid.ts';
-import { backdateJob, claimFree, expireLease, insertJob, journalOf, rowOf, useDatabase } from '../helpers/fixtures.ts';
-import { createTestFleet } from '../helpers/fleet.ts';
-import { startTestRedis, testRedisUrl, uniquePrefix } from '../helpers/services.ts';
+import { findServerState } from '../../../src/db/doctor.ts';
+import { migrate } from '../../../src/db/migrate.ts';
+import { defineJob } from '../../../src/index.ts';
+import { type Diagnosis, oneOfAKind } from '../../../src/maintenance/doctor/diagnosis.ts';
+import { DISAGREEMENTS, type DisagreementKind } from '../../../src/maintenance/doctor/disagreements.ts';
+import { type DoctorOptions, diagnose as diagnoseFleet } from '../../../src/maintenance/doctor/doctor.ts';
+import { Runtime } from '../../../src/runtime/runtime.ts';
+import { dropDatabase, execute, uniqueName } from '../../../src/testing/services/databases.ts';
+import { uuidV7 } from '../../../src/util/uuid.ts';
+import {
+  backdateJob,
+  claimFree,
+  expireLease,
+  insertJob,
+  journalOf,
+  rowOf,
+  useDatabase,
+} from '../../helpers/fixtures.ts';
+import { createTestFleet } from '../../helpers/fleet.ts';
+import { startTestRedis, testRedisUrl, uniquePrefix } from '../../helpers/services.ts';
 
 const file = useDatabase();
 const job = defineJob({ name: 'job', input: z.object({}), maxCrashes: 1, run: async () => 1 });
