@@ -1,15 +1,14 @@
 /**
  * The chunks that fit a question best.
  *
- * The base is BM25 over the collection's own statistics (src/search): any word of the question counts, rare words
- * decide. What is on top of it can be switched off, which is how `npm run bench -- retrieval` finds out what it is
- * worth.
+ * BM25 over the collection's own statistics (src/search): any word of the question counts, rare words decide. Where
+ * there are embeddings, what is near in meaning comes in by reciprocal rank. Bonuses for headings that fit, for more of the
+ * question's words and for long chunks were tried on questions that nobody had tuned on, and lost (`npm run bench -- retrieval`).
  */
 import type { Kysely } from 'kysely';
 import { scanForWords } from '../../db/chunks.ts';
 import type { Database } from '../../db/schema.ts';
-import { analyseTexts, type QuestionWord } from '../../search/analysis.ts';
-import type { Language } from '../../search/language.ts';
+import type { QuestionWord } from '../../search/analysis.ts';
 import { builtInRetriever, type MeasuredTerm, type RetrievedChunk, type Retriever } from '../../search/retriever.ts';
 import { synonymsOf } from './synonyms.ts';
 
@@ -29,39 +28,10 @@ const FOLLOW_UP =
   /^\s*(?:and|but|or|also|so|why|(?:what|how) about)\b|\b(?:its?|they|them|their|this|that|these|those|ones?|there)\b/i;
 /** A longer question still finds by its first words. */
 const MAX_WORDS = 64;
-/** Ranked once more by what BM25 leaves out. */
-const CANDIDATES = 200;
-/** What a heading that says exactly what the question asks is worth. */
-const HEADING_FOCUS_BONUS = 2;
-/** A chunk shorter than this rarely answers by itself. In UTF-16 units. */
-const FULL_LENGTH = 400;
+/** Of each ranking: enough that one document does not fill the list, and that a chunk low in both may come up. */
+const CANDIDATES = 60;
 /** How long all texts of a collection may be read for a question whose words no index has. */
 const SCAN_LIMIT_MS = 500;
-
-/** What is on top of BM25. */
-interface RankingFeatures {
-  /** Words that frame a question ("how do I use …") count less. */
-  framing: boolean;
-  /** Words that documentation uses for each other are searched for too. */
-  synonyms: boolean;
-  /** Chunks with more of the question's words come first. */
-  coverage: boolean;
-  /** Chunks whose own heading is about the question come first. */
-  headingFocus: boolean;
-  /** Short chunks come later, a document's first chunk sooner. */
-  shape: boolean;
-  /** One document does not fill the list. */
-  diversity: boolean;
-}
-
-const RANKING: RankingFeatures = {
-  framing: true,
-  synonyms: true,
-  coverage: true,
-  headingFocus: true,
-  shape: true,
-  diversity: true,
-};
 
 export interface QueryTerm extends MeasuredTerm {
   /** A word of the question itself, a synonym of one, or a word of the question before. */
@@ -87,12 +57,11 @@ interface RetrievalOptions {
   /** In a conversation, the user's message before. */
   previousQuestion?: string | undefined;
   limit: number;
-  features?: RankingFeatures;
   retriever?: Retriever;
 }
 
 export async function retrieve(db: Kysely<Database>, options: RetrievalOptions): Promise<Retrieval> {
-  const { collectionId, limit, features = RANKING, retriever = builtInRetriever } = options;
+  const { collectionId, limit, retriever = builtInRetriever } = options;
   let words: QuestionWord[] = [];
   let origins: Omit<QueryTerm, 'matches' | 'weight'>[] = [];
   const found = await retriever.find(db, {
@@ -101,16 +70,15 @@ export async function retrieve(db: Kysely<Database>, options: RetrievalOptions):
     terms: async (analyse) => {
       words = (await analyse(options.question)).slice(0, MAX_WORDS);
       const previous = options.previousQuestion === undefined ? [] : await analyse(options.previousQuestion);
-      origins = chooseTerms(words, previous.slice(0, MAX_WORDS), FOLLOW_UP.test(options.question), features);
+      origins = chooseTerms(words, previous.slice(0, MAX_WORDS), FOLLOW_UP.test(options.question));
       return origins;
     },
   });
-  if (words.length === 0) return scan(db, options);
+  if (words.length === 0 && found.chunks.length === 0) return scan(db, options);
   const all = found.terms.map((term, index): QueryTerm => ({ ...(origins[index] as QueryTerm), ...term }));
   const isKnown = (word: QuestionWord) => all.some(({ standsFor, matches }) => matches > 0 && standsFor === word.name);
   const unknown = words.filter((word) => !isKnown(word));
-  const ranked = await rankAgain(db, found.chunks, all, features);
-  const chunks = features.diversity ? pickDiverse(ranked, limit) : ranked.slice(0, limit);
+  const chunks = pickDiverse(found.chunks, limit);
   const best = [...new Set(chunks.slice(0, 3).flatMap(({ matched }) => matched))];
   return {
     chunks,
@@ -125,15 +93,14 @@ function chooseTerms(
   words: readonly QuestionWord[],
   previous: readonly QuestionWord[],
   isFollowUp: boolean,
-  features: RankingFeatures,
 ): Omit<QueryTerm, 'matches' | 'weight'>[] {
   const terms = new Map<string, Omit<QueryTerm, 'matches' | 'weight'>>();
   const add = (lexeme: string, origin: QueryTerm['origin'], standsFor: string): void => {
     if (terms.has(lexeme)) return;
-    terms.set(lexeme, { lexeme, origin, standsFor, importance: importance(lexeme, origin, isFollowUp, features) });
+    terms.set(lexeme, { lexeme, origin, standsFor, importance: importance(lexeme, origin, isFollowUp) });
   };
   for (const { name, lexemes } of words) for (const lexeme of lexemes) add(lexeme, 'question', name);
-  for (const { name } of features.synonyms ? words : [])
+  for (const { name } of words)
     if (!FRAMING.has(name)) for (const synonym of synonymsOf(name)) add(synonym, 'synonym', name);
   for (const { name, lexemes } of previous) for (const lexeme of lexemes) add(lexeme, 'previous', name);
   return [...terms.values()];
@@ -152,35 +119,9 @@ async function scan(db: Kysely<Database>, { collectionId, question, limit }: Ret
   };
 }
 
-async function rankAgain(
-  db: Kysely<Database>,
-  candidates: readonly RetrievedChunk[],
-  terms: readonly QueryTerm[],
-  features: RankingFeatures,
-): Promise<RetrievedChunk[]> {
-  const focus = features.headingFocus ? await headingFocus(db, candidates, terms) : [];
-  const groups = groupWeights(terms);
-  return candidates
-    .map((chunk, index) => {
-      let score = chunk.score * (1 + HEADING_FOCUS_BONUS * (focus[index] ?? 0));
-      if (features.coverage) score *= 0.25 + 0.75 * covered(chunk.matched, terms, groups);
-      if (features.shape) {
-        score *= 0.5 + 0.5 * Math.min(1, readableLength(chunk.content) / FULL_LENGTH);
-        if (chunk.ordinal === 0) score *= 1.15;
-      }
-      return { ...chunk, score };
-    })
-    .sort((a, b) => b.score - a.score);
-}
-
-function importance(
-  lexeme: string,
-  origin: QueryTerm['origin'],
-  isFollowUp: boolean,
-  features: RankingFeatures,
-): number {
+function importance(lexeme: string, origin: QueryTerm['origin'], isFollowUp: boolean): number {
   if (origin === 'synonym') return SYNONYM_WEIGHT;
-  const framing = features.framing && FRAMING.has(lexeme) ? FRAMING_WEIGHT : 1;
+  const framing = FRAMING.has(lexeme) ? FRAMING_WEIGHT : 1;
   if (origin === 'question') return framing;
   return framing * (isFollowUp ? PREVIOUS_WEIGHT_OF_FOLLOW_UP : PREVIOUS_WEIGHT);
 }
@@ -222,37 +163,6 @@ function covered(matched: readonly number[], terms: readonly QueryTerm[], groups
   return whole === 0 ? 0 : have / whole;
 }
 
-/** How much each chunk's own (last) heading is about the question: 1 when it says the same and nothing else. */
-async function headingFocus(
-  db: Kysely<Database>,
-  chunks: readonly RetrievedChunk[],
-  terms: readonly QueryTerm[],
-): Promise<number[]> {
-  const headings = await analyseTexts(
-    db,
-    chunks.map(({ heading, language }) => ({
-      language: language as Language,
-      heading: '',
-      content: heading.slice(heading.lastIndexOf(' > ') + 1).replace(/\([^)]*\)/g, ''),
-    })),
-  );
-  const groups = groupWeights(terms);
-  const whole = sum([...groups.values()]);
-  return headings.map((lexemes) => {
-    const shared = terms.filter(
-      (term) => term.origin !== 'previous' && lexemes.some(({ lexeme }) => lexeme === term.lexeme),
-    );
-    if (shared.length === 0 || whole === 0) return 0;
-    const recall = Math.min(1, sum(shared.map(({ weight }) => weight)) / whole);
-    return recall * Math.min(1, shared.length / lexemes.length);
-  });
-}
-
-/** Without tags and link targets, which nobody reads. */
-function readableLength(content: string): number {
-  return content.replace(/<[^<>]*>|\]\([^()]*\)/g, '').length;
-}
-
 /** One document does not fill the list while others have something to say. */
 function pickDiverse(ranked: readonly RetrievedChunk[], limit: number): RetrievedChunk[] {
   const mostOfOne = Math.max(2, Math.ceil(limit * 0.6));
@@ -265,8 +175,4 @@ function pickDiverse(ranked: readonly RetrievedChunk[], limit: number): Retrieve
   const kept = new Set(picked.slice(0, limit));
   for (const chunk of ranked) if (kept.size < limit) kept.add(chunk);
   return ranked.filter((chunk) => kept.has(chunk));
-}
-
-function sum(numbers: readonly number[]): number {
-  return numbers.reduce((total, number) => total + number, 0);
 }
