@@ -58,6 +58,7 @@ export const tokens = z.string().transform((text, ctx) => {
 
 interface AccessVariables {
   ONCEFLEET_TOKENS?: ReadonlyMap<string, string> | undefined;
+  ONCEFLEET_REQUIRE_TOKENS?: boolean | undefined;
   ONCEFLEET_ADMIN_TOKEN?: string | undefined;
   ONCEFLEET_ALLOW_ANYONE?: boolean | undefined;
   ONCEFLEET_CORS_ORIGINS?: readonly string[] | undefined;
@@ -89,7 +90,11 @@ export function accessIssues(v: AccessVariables): Issue[] {
       message:
         'may be another address than loopback only with ONCEFLEET_METRICS_TOKEN; if whoever reaches it may read it, set ONCEFLEET_ALLOW_ANYONE=true',
     });
-  if (v.ONCEFLEET_CORS_ORIGINS?.includes('*') === true && v.ONCEFLEET_TOKENS === undefined)
+  if (
+    v.ONCEFLEET_CORS_ORIGINS?.includes('*') === true &&
+    v.ONCEFLEET_TOKENS === undefined &&
+    v.ONCEFLEET_REQUIRE_TOKENS !== true
+  )
     issues.push({
       path: 'ONCEFLEET_CORS_ORIGINS',
       message: 'may be * with ONCEFLEET_TOKENS alone: without, every web page could use this server',

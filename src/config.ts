@@ -65,6 +65,13 @@ export const CONFIG_VARIABLES = {
     about: 'Tenant of the CLI, and of HTTP requests while no tokens are set.',
   },
   ONCEFLEET_TOKENS: { schema: tokens.optional(), about: 'HTTP tokens as tenant:token,… Unset: no authentication.' },
+  ONCEFLEET_REQUIRE_TOKENS: {
+    schema: z
+      .enum(['true', 'false'], 'expected true or false')
+      .default('false')
+      .transform((text) => text === 'true'),
+    about: 'Every request needs a token, also where ONCEFLEET_TOKENS names none: `oncefleet token create` makes them.',
+  },
   ONCEFLEET_ADMIN_TOKEN: {
     schema: z
       .string()
@@ -229,7 +236,7 @@ export interface Config {
   readonly databasePoolSize: number;
   readonly prefix: string;
   readonly tenant: string;
-  /** Token to tenant; absent when anybody may call. */
+  /** Token to tenant; absent when anybody may call; empty where only those in Postgres are accepted. */
   readonly tokens: ReadonlyMap<string, string> | undefined;
   readonly adminToken: string | undefined;
   /** Whoever reaches the web process may call it, though there are no tokens. */
@@ -305,7 +312,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     databasePoolSize: all.DATABASE_POOL_SIZE,
     prefix: all.ONCEFLEET_PREFIX,
     tenant: all.ONCEFLEET_TENANT,
-    tokens: all.ONCEFLEET_TOKENS,
+    tokens: all.ONCEFLEET_TOKENS ?? (all.ONCEFLEET_REQUIRE_TOKENS ? new Map() : undefined),
     adminToken: all.ONCEFLEET_ADMIN_TOKEN,
     allowAnyone: all.ONCEFLEET_ALLOW_ANYONE,
     corsOrigins: all.ONCEFLEET_CORS_ORIGINS,

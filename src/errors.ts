@@ -59,6 +59,8 @@ export const ERROR_CODES = {
   ROUTE_NOT_FOUND: 'No such route.',
   METHOD_NOT_ALLOWED: 'The route exists, but not for this method.',
   UNAUTHORIZED: 'A valid token is needed.',
+  SCOPE_MISSING: 'The token may not do this.',
+  TOKEN_NOT_FOUND: 'No API token has that id.',
   ORIGIN_REFUSED: 'A web page of another origin may not do this.',
   HOST_UNKNOWN: 'The server does not answer under this name.',
   SHUTTING_DOWN: 'This process is closing.',

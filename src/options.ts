@@ -117,6 +117,9 @@ export const redisUrl = serviceUrl('redis:', 'rediss:');
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for.
 const CONTROL = /[\u0000-\u001f\u007f]/;
 
+/** Ten years: what shall last longer has no end. */
+export const MAX_TOKEN_LIFE_MS = 315_576_000_000;
+
 /** Well-formed: U+FFFD takes the place of a lone surrogate on its way to Postgres, and two tenants could be one. */
 export const tenantName = z.custom<string>(
   (value) =>

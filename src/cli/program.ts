@@ -16,6 +16,7 @@ import { retentionCommand } from './retention.ts';
 import { statusCommand } from './status.ts';
 import { sweepCommand } from './sweep.ts';
 import { say } from './terminal.ts';
+import { tokenCommand } from './token.ts';
 import { webCommand } from './web.ts';
 import { workCommand } from './work.ts';
 
@@ -61,8 +62,14 @@ export function createProgram(context: CliContext, version: string): Command {
     redriveCommand,
     sweepCommand,
     retentionCommand,
+    tokenCommand,
     doctorCommand,
   ];
-  for (const create of commands) program.addCommand(create(context).copyInheritedSettings(program));
+  for (const create of commands) {
+    const command = create(context).copyInheritedSettings(program);
+    // Their own were copied before this one had any.
+    for (const child of command.commands) child.copyInheritedSettings(program);
+    program.addCommand(command);
+  }
   return program;
 }

@@ -9,6 +9,7 @@ import type { Following } from '../journal/following.ts';
 import { parseOptions } from '../options.ts';
 import type { JobObserver } from '../runtime/observers.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import { type Access, createAccess, type Tokens } from './access/access.ts';
 import { cancelJob } from './cancel.ts';
 import { type Collections, createCollections } from './collections.ts';
 import { enqueueJob } from './enqueue.ts';
@@ -89,6 +90,10 @@ export interface JobClient {
   resumeQueue(name: string): Promise<void>;
   /** What `ingest` has written: collections, their documents and chunks. */
   readonly collections: Collections;
+  /** Tokens of the API. */
+  readonly tokens: Tokens;
+  /** What the web process asks of those who call. @internal */
+  readonly access: Access;
   /** What Bull Board does to queues and jobs, of all tenants. */
   readonly operator: Operator;
   /**
@@ -145,6 +150,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       await operator.resume(queueOf(runtime, byName, 'resumeQueue', name));
     },
     collections: createCollections(host),
+    ...createAccess(host),
     operator,
     observe: (observer) => runtime.observers.observe(observer),
     health: () => runtime.health(),

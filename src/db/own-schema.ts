@@ -69,6 +69,8 @@ export const RELATIONS = {
   messages: true,
   paused_queues: true,
   live_key: true,
+  api_tokens: true,
+  signing_keys: true,
 } as const satisfies Record<keyof Database, true>;
 
 /**

@@ -258,6 +258,29 @@ interface LiveKeyTable {
   created_at: Generated<Date>;
 }
 
+interface ApiTokensTable {
+  id: string;
+  kind: 'token' | 'session';
+  /** Null: all tenants, for sessions of operators alone. */
+  tenant: string | null;
+  name: string;
+  /** SHA-256 of the token. */
+  token_hash: Buffer;
+  scopes: ('enqueue' | 'read' | 'admin')[];
+  /** Of a session: SHA-256 of the token that logged in. */
+  granted_by: Buffer | null;
+  created_at: Timestamp;
+  expires_at: NullableTimestamp;
+  last_used_at: NullableTimestamp;
+  revoked_at: NullableTimestamp;
+}
+
+interface SigningKeysTable {
+  id: GeneratedAlways<number>;
+  secret: Buffer;
+  created_at: Timestamp;
+}
+
 export interface Database {
   jobs: JobsTable;
   unfinished_jobs: UnfinishedJobsTable;
@@ -273,6 +296,8 @@ export interface Database {
   poison_alerts: PoisonAlertsTable;
   paused_queues: PausedQueuesTable;
   live_key: LiveKeyTable;
+  api_tokens: ApiTokensTable;
+  signing_keys: SigningKeysTable;
   collections: CollectionsTable;
   documents: DocumentsTable;
   chunks: ChunksTable;

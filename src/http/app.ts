@@ -35,6 +35,7 @@ import { sendProblem } from './problem.ts';
 import { redriveRoutes } from './redrive.ts';
 import { answerUnknownRoutes } from './route-table.ts';
 import { streamRoutes } from './stream-routes.ts';
+import { ticketRoute } from './ticket-route.ts';
 import { uploadRoute } from './uploads.ts';
 
 /** Proxies commonly cut connections that were quiet for 30 to 60 s. */
@@ -170,13 +171,16 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
   await root.register(
     async (api) => {
       if (config.tokens === undefined) api.addHook('onRequest', createOriginCheck(config.corsOrigins ?? []));
-      api.addHook('onRequest', createTokenAuth(config));
+      const auth = createTokenAuth(config, client);
+      api.addHook('onRequest', auth.hook);
+      api.addHook('onClose', async () => auth.close());
       api.addHook('preHandler', createKeyHeader(client));
       if (config.tokens !== undefined) api.addHook('preSerialization', hideHosts);
       await api.register(enqueueRoute, { client });
       await api.register(jobRoutes, { client });
       await api.register(jobControlRoutes, { client });
       await api.register(redriveRoutes, { client, streams });
+      await api.register(ticketRoute, { client });
       await api.register(streamRoutes, { client, streams, keepaliveMs });
       await api.register(collectionRoutes, { client });
       await api.register(uploadRoute, { client, config, stallMs });

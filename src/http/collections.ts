@@ -19,7 +19,7 @@ import {
 import { problemResponses } from './problem.ts';
 
 const MISSING = ['COLLECTION_NOT_FOUND', 'DOCUMENT_NOT_FOUND'] as const;
-const COMMON = ['UNAUTHORIZED', 'STORE_UNAVAILABLE', 'BUSY', 'SHUTTING_DOWN'] as const;
+const COMMON = ['UNAUTHORIZED', 'SCOPE_MISSING', 'STORE_UNAVAILABLE', 'BUSY', 'SHUTTING_DOWN'] as const;
 
 export async function collectionRoutes(instance: FastifyInstance, { client }: { client: JobClient }): Promise<void> {
   const app = instance.withTypeProvider<ZodTypeProvider>();

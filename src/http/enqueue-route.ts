@@ -34,6 +34,7 @@ export async function enqueueRoute(instance: FastifyInstance, { client }: JobRou
             'EVENT_INVALID',
             'REQUEST_STALLED',
             'UNAUTHORIZED',
+            'SCOPE_MISSING',
             'JOB_NAME_UNKNOWN',
             'BODY_TOO_LARGE',
             'MEDIA_TYPE_UNSUPPORTED',

@@ -20,7 +20,14 @@ export async function jobControlRoutes(instance: FastifyInstance, { client }: Jo
         params: jobIdParams,
         response: {
           200: cancelAnswer,
-          ...problemResponses('UNAUTHORIZED', 'JOB_NOT_FOUND', 'BODY_TOO_LARGE', 'STORE_UNAVAILABLE', 'SHUTTING_DOWN'),
+          ...problemResponses(
+            'UNAUTHORIZED',
+            'SCOPE_MISSING',
+            'JOB_NOT_FOUND',
+            'BODY_TOO_LARGE',
+            'STORE_UNAVAILABLE',
+            'SHUTTING_DOWN',
+          ),
         },
       },
     },
@@ -34,6 +41,7 @@ export async function jobControlRoutes(instance: FastifyInstance, { client }: Jo
   app.post(
     '/jobs/:id/redrive',
     {
+      config: { scope: 'admin' },
       bodyLimit: CONTROL_BODY_BYTES,
       schema: {
         summary: 'Run a failed job again, its counters reset',
@@ -43,6 +51,7 @@ export async function jobControlRoutes(instance: FastifyInstance, { client }: Jo
           202: redriveAnswer,
           ...problemResponses(
             'UNAUTHORIZED',
+            'SCOPE_MISSING',
             'JOB_NOT_FOUND',
             'JOB_NOT_FAILED',
             'BODY_TOO_LARGE',

@@ -33,6 +33,7 @@ export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutes
             'KEY_INVALID',
             'CURSOR_INVALID',
             'UNAUTHORIZED',
+            'SCOPE_MISSING',
             'STORE_UNAVAILABLE',
             'BUSY',
             'SHUTTING_DOWN',
@@ -55,7 +56,7 @@ export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutes
         params: jobIdParams,
         response: {
           200: jobAnswer,
-          ...problemResponses('UNAUTHORIZED', 'JOB_NOT_FOUND', 'STORE_UNAVAILABLE', 'SHUTTING_DOWN'),
+          ...problemResponses('UNAUTHORIZED', 'SCOPE_MISSING', 'JOB_NOT_FOUND', 'STORE_UNAVAILABLE', 'SHUTTING_DOWN'),
         },
       },
     },
@@ -75,7 +76,7 @@ export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutes
       schema: {
         summary: 'Every job that can be enqueued, with the JSON Schema of its input',
         tags: ['jobs'],
-        response: { 200: definitionsAnswer, ...problemResponses('UNAUTHORIZED', 'SHUTTING_DOWN') },
+        response: { 200: definitionsAnswer, ...problemResponses('UNAUTHORIZED', 'SCOPE_MISSING', 'SHUTTING_DOWN') },
       },
     },
     async (_request, reply) => reply.type('application/json; charset=utf-8').send(definitions as never),

@@ -24,6 +24,7 @@ export async function redriveRoutes(instance: FastifyInstance, options: RedriveR
   app.post(
     '/redrive',
     {
+      config: { scope: 'admin' },
       bodyLimit: CONTROL_BODY_BYTES,
       schema: {
         summary: 'Run failed jobs again, all that match',
@@ -38,6 +39,7 @@ export async function redriveRoutes(instance: FastifyInstance, options: RedriveR
             'BODY_INVALID',
             'REQUEST_STALLED',
             'UNAUTHORIZED',
+            'SCOPE_MISSING',
             'BODY_TOO_LARGE',
             'MEDIA_TYPE_UNSUPPORTED',
             'STORE_UNAVAILABLE',

@@ -168,6 +168,7 @@ export const eventsQuery = z.object({
   lastEventId: z.string().optional().describe('Another name of `after`, as EventSource polyfills send it.'),
   limit: queryInt(1, MAX_PAGE_EVENTS).describe('Events in a JSON page, or fewer where they are large; 100 by default.'),
   wait: queryInt(0, MAX_WAIT_S).describe('How long a JSON page may wait for its first event, in seconds.'),
+  ticket: z.string().optional().describe('A ticket for this stream, for clients that cannot set headers.'),
   token: z.string().optional().describe('The token, for clients that cannot set headers.'),
 });
 

@@ -21,7 +21,7 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
   app.get(
     '/jobs/:id/events',
     {
-      config: { queryToken: true, duringDrain: true },
+      config: { queryToken: true, ticket: true, duringDrain: true },
       schema: {
         summary: 'Follow the events of a job',
         description:
@@ -40,6 +40,7 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
             'INPUT_INVALID',
             'CURSOR_INVALID',
             'UNAUTHORIZED',
+            'SCOPE_MISSING',
             'JOB_NOT_FOUND',
             'STREAM_EXPIRED',
             'STORE_UNAVAILABLE',

@@ -52,6 +52,7 @@ export async function uploadRoute(instance: FastifyInstance, options: UploadRout
             'KEY_INVALID',
             'BODY_INVALID',
             'UNAUTHORIZED',
+            'SCOPE_MISSING',
             'JOB_NAME_UNKNOWN',
             'REQUEST_STALLED',
             'BODY_TOO_LARGE',

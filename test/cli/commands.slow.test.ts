@@ -413,6 +413,29 @@ test('a reader that goes away ends the command quietly', async () => {
   expect(await follower.ended).toMatchObject({ code: 141, stderr: '' });
 });
 
+describe('token', () => {
+  test('create shows a token once, list what it is, and revoke ends it', async () => {
+    const made = await run(['token', 'create', '--name', 'dashboard', '--scope', 'read', '--expires', '30d']);
+    expect(made.stdout).toMatch(/^ofl_[\w-]{43}[0-9a-f]{6}\n$/);
+    expect(made.stderr).toMatch(/not shown again/);
+    const { tokens } = (await runJson(['token', 'list'])) as { tokens: { id: string }[] };
+    const [{ id = '' } = {}] = tokens;
+    expect(tokens).toEqual([
+      expect.objectContaining({ tenant: 'default', name: 'dashboard', scopes: ['read'], status: 'active' }),
+    ]);
+    const table = (await run(['token'])).stdout;
+    expect(table).toContain('dashboard');
+    expect(table).not.toContain(made.stdout.trim().slice(4));
+    expect((await run(['token', 'revoke', id])).stdout).toBe(`Revoked ${id}\n`);
+    expect(await runJson(['token', 'list', '--tenant', 'default'])).toMatchObject({ tokens: [{ status: 'revoked' }] });
+    await refused(['token', 'revoke', '0198c5f2-0000-7000-8000-000000000000'], 3, /^error TOKEN_NOT_FOUND/);
+    await refused(['token', 'create', '--name', 'x', '--scope', 'all'], 2, /Expected one of enqueue, read, admin/);
+    await refused(['token', 'create', '--name', ''], 2, /^error INPUT_INVALID/);
+    await refused(['token', 'create'], 2, /--name/);
+    await refused(['collections', 'documents'], 2, /missing required argument/);
+  });
+});
+
 describe('retention and sweep', () => {
   /** The finished job of a key as if it had ended that many days ago, under an id of that age. */
   async function aged(id: string, days: number): Promise<string> {

@@ -190,6 +190,8 @@ describe('every command', () => {
     await settleJobs(file.db, [settlement(done, 1, { result, batch: last })]);
     await setPolicy(file.db, ALL, { streamMs: 90_000 } as never);
     await sql`update oncefleet.jobs set lease_owner = null`.execute(file.db);
+    await sql`insert into oncefleet.api_tokens (id, kind, tenant, name, token_hash, scopes)
+      values (gen_random_uuid(), 'token', ${ALL}, ${ALL}, sha256('x'), '{read}')`.execute(file.db);
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
@@ -205,6 +207,8 @@ describe('every command', () => {
     ['cancel', () => ['cancel', failed]],
     ['retention', () => ['retention']],
     ['retention of a tenant', () => ['retention', ALL]],
+    ['token list', () => ['token', 'list']],
+    ['token revoke', () => ['token', 'revoke', ALL]],
     ['doctor', () => ['doctor']],
     ['doctor with modules', () => ['doctor', '--jobs', `./${NAME}`]],
     ['redrive --failed', () => ['redrive', '--failed', '--name', ALL, '--code', 'none']],

@@ -19,6 +19,7 @@ const COMMANDS = [
   'redrive',
   'sweep',
   'retention',
+  'token',
   'doctor',
 ];
 const ID = '0198c5f2-0000-7000-8000-000000000000';

@@ -147,6 +147,7 @@ describe('/openapi.json', () => {
       'POST /v1/collections/{collection}/documents',
       'POST /v1/jobs/{id}/cancel',
       'POST /v1/jobs/{id}/redrive',
+      'POST /v1/jobs/{id}/ticket',
       'POST /v1/jobs/{name}',
       'POST /v1/redrive',
     ]);
@@ -156,6 +157,7 @@ describe('/openapi.json', () => {
       '202',
       '400',
       '401',
+      '403',
       '404',
       '408',
       '413',

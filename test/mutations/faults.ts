@@ -577,6 +577,17 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'upload-sweep-unclaimed',
     'upload-tenant-room',
   ],
+  'what a caller may do: of its tenant, within its scopes, until its token ends (promise 10)': [
+    'ticket-expires',
+    'ticket-routes',
+    'ticket-signed',
+    'token-cut-off',
+    'token-expires',
+    'token-fresh',
+    'token-kind',
+    'token-outage-bound',
+    'token-scope',
+  ],
   'what a tenant sees of its collections (promise 10), in pages that have a bound (promise 13)': [
     'catalog-cascade',
     'catalog-page-bytes',
