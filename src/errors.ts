@@ -64,6 +64,7 @@ export const ERROR_CODES = {
   ORIGIN_REFUSED: 'A web page of another origin may not do this.',
   HOST_UNKNOWN: 'The server does not answer under this name.',
   SHUTTING_DOWN: 'This process is closing.',
+  POSTGRES_UNUSABLE: 'Postgres is there, and a setting of the server, the database or the role breaks what is needed.',
   REDIS_UNUSABLE: 'Redis is there and refuses what is needed: rights, role, version or mode.',
   SERVICE_MISSING: 'A service this command needs is not installed or not reachable.',
   MODEL_FAILED: 'The model server refused the request or broke off.',

@@ -108,6 +108,11 @@ export async function startMetrics(fleet: Fleet, config: Config, log: Logger, li
   log.info({ url: listener.url }, 'Metrics');
 }
 
+/** @throws OncefleetError POSTGRES_UNUSABLE it is there, and a setting of its sessions breaks what is needed */
+export async function requirePostgres(fleet: Fleet): Promise<void> {
+  await shareOf('fleet', fleet).runtime.requirePostgres();
+}
+
 /**
  * Redis may be unreachable when a process starts, or become so later; say so and continue.
  *

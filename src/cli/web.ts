@@ -5,7 +5,7 @@ import type { CliContext } from './context.ts';
 import { allJobs, openFleet, requireSchema } from './open-fleet.ts';
 import { addExamples, jobsOption, parseInteger } from './options.ts';
 import { serve } from './serve.ts';
-import { startWeb, warnWithoutRedis } from './services.ts';
+import { requirePostgres, startWeb, warnWithoutRedis } from './services.ts';
 import { readSettings } from './settings.ts';
 
 export interface WebOptions {
@@ -46,6 +46,7 @@ async function runWeb(context: CliContext, options: WebOptions): Promise<void> {
     const fleet = await openFleet(config, jobs, log);
     await lifecycle.add('fleet', () => fleet.close());
     await requireSchema(fleet);
+    await requirePostgres(fleet);
     await warnWithoutRedis(fleet, log);
     await startWeb(fleet, config, log, lifecycle);
   });

@@ -6,7 +6,7 @@ import type { CliContext } from './context.ts';
 import { allJobs, openFleet, requireSchema } from './open-fleet.ts';
 import { addExamples, collect, jobsOption, parseInteger } from './options.ts';
 import { serve } from './serve.ts';
-import { startMetrics, startWorker, warnWithoutRedis } from './services.ts';
+import { requirePostgres, startMetrics, startWorker, warnWithoutRedis } from './services.ts';
 import { readSettings } from './settings.ts';
 
 interface WorkOptions {
@@ -62,6 +62,7 @@ async function runWork(context: CliContext, options: WorkOptions): Promise<void>
     const fleet = await openFleet(config, jobs, log);
     await lifecycle.add('fleet', () => fleet.close());
     await requireSchema(fleet);
+    await requirePostgres(fleet);
     await warnWithoutRedis(fleet, log);
     await startMetrics(fleet, config, log, lifecycle);
     const workerId = await startWorker(fleet, config, lifecycle, only === undefined ? {} : { only });

@@ -5,6 +5,7 @@ import { endHalfOpenConnections } from './half-open.ts';
 import { asPlain, type QualifiedDatabase, schemaPlugins } from './own-schema.ts';
 import { Pool } from './pool.ts';
 import type { Database } from './schema.ts';
+import { Client } from './session.ts';
 import { prepareNamedStatements } from './statement.ts';
 
 /** Type OIDs of pg_type.dat. */
@@ -51,6 +52,7 @@ export interface Db {
 export function createDb(options: CreateDbOptions): Db {
   const { schema = DEFAULT_SCHEMA } = options;
   const pool = new Pool({
+    Client,
     connectionString: options.url,
     max: options.maxConnections,
     application_name: options.applicationName,

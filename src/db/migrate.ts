@@ -4,6 +4,7 @@ import { type Kysely, sql, type Transaction } from 'kysely';
 import type { Migration } from 'kysely/migration';
 import { OncefleetError } from '../errors.ts';
 import { RELATIONS, schemaOf } from './own-schema.ts';
+import { requireSession } from './session.ts';
 
 // The same distance in a checkout (src/db) and in a build (dist/src/db).
 const MIGRATIONS = new URL('../../migrations/', import.meta.url);
@@ -40,18 +41,20 @@ interface SchemaOptions {
  * @param db any Kysely instance on the database; its plugins and search_path do not matter
  * @returns the names applied now
  * @throws OncefleetError SCHEMA_NEWER the database has migrations this build does not know;
- *   SCHEMA_ELSEWHERE the tables are where an older release put them; SCHEMA_FORBIDDEN the role may not make them
+ *   SCHEMA_ELSEWHERE the tables are where an older release put them; SCHEMA_FORBIDDEN the role may not make them;
+ *   POSTGRES_UNUSABLE the database, or what is set for its sessions, would break what the fleet does
  */
 export async function migrate(db: AnyDb, { schema = schemaOf(db) }: SchemaOptions = {}): Promise<string[]> {
   const known = await loadMigrations();
   return inTransaction(db, schema, async (trx) => {
+    await requireSession(trx);
     await lockMigrations(trx, schema);
     if (!(await hasSchema(trx, schema))) await sql`create schema ${sql.id(schema)}`.execute(trx);
     const applied = await refuseNewer(trx, known, schema);
     const missing = Object.entries(known).filter(([name]) => !applied.has(name));
     if (missing.length === 0) return [];
     await createApplied(trx, schema);
-    await withSearchPath(trx, schema, async () => {
+    await withSettings(trx, schema, async () => {
       for (const [name, migration] of missing) {
         await migration.up(trx);
         await sql`insert into ${sql.id(schema, APPLIED)} (name) values (${name})`.execute(trx);
@@ -168,13 +171,26 @@ async function hasTable(db: AnyDb, schema: string, table: string): Promise<boole
   return rows.length > 0;
 }
 
-/** Migrations name no schema: theirs is the first of the path, which is put back for a caller's transaction. */
-async function withSearchPath(trx: AnyTransaction, schema: string, run: () => Promise<void>): Promise<void> {
-  const { rows } = await sql<{ path: string }>`select current_setting('search_path') as path`.execute(trx);
+/**
+ * Migrations name no schema: theirs is the first of the path. And an index takes as long as it takes, whatever the
+ * role's statements may. All is put back for a caller's transaction.
+ */
+async function withSettings(trx: AnyTransaction, schema: string, run: () => Promise<void>): Promise<void> {
   // With pg_temp named, and last, no temporary table takes the place of one of ours.
-  await sql`select set_config('search_path', ${`"${schema}", pg_temp`}, true)`.execute(trx);
+  const settings = new Map([
+    ['search_path', `"${schema}", pg_temp`],
+    ['statement_timeout', '0'],
+    ['transaction_timeout', '0'],
+  ]);
+  // Before Postgres 17 there is no `transaction_timeout`.
+  const { rows } = await sql<{ name: string; was: string }>`
+    select name, current_setting(name) as was from pg_settings where name = any(${[...settings.keys()]}::text[])`.execute(
+    trx,
+  );
+  const set = (name: string, value: string) => sql`select set_config(${name}, ${value}, true)`.execute(trx);
+  for (const { name } of rows) await set(name, settings.get(name) as string);
   await run();
-  await sql`select set_config('search_path', ${rows[0]?.path ?? ''}, true)`.execute(trx);
+  for (const { name, was } of rows) await set(name, was);
 }
 
 async function refuseNewer(db: AnyDb, known: Record<string, Migration>, schema: string): Promise<Set<string>> {

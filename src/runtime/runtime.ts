@@ -4,6 +4,7 @@ import { sql } from 'kysely';
 import { z } from 'zod';
 import { createDb, type Db } from '../db/client.ts';
 import { findInput, setSource } from '../db/jobs/source.ts';
+import { requireSessionSoon } from '../db/session.ts';
 import { Acceptor } from '../enqueue/accept.ts';
 import { Dispatcher } from '../enqueue/dispatcher.ts';
 import { Outbox } from '../enqueue/outbox.ts';
@@ -247,6 +248,15 @@ export class Runtime {
     const queuePrefixes = queues.map((queue) => this.queuePrefix(queue));
     for (const warning of await requireRedis({ url: this.#redisUrl, cluster, prefix, queuePrefixes }))
       this.log.warn(warning);
+  }
+
+  /**
+   * Throws where Postgres is there and cannot be used, such as by a role whose sessions are read-only.
+   *
+   * @throws OncefleetError POSTGRES_UNUSABLE
+   */
+  async requirePostgres(): Promise<void> {
+    await requireSessionSoon(this.db.kysely);
   }
 
   /** The queue connection, for BullMQ workers to share and to duplicate. */

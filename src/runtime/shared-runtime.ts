@@ -55,7 +55,7 @@ export function shareRuntime(options: RuntimeOptions): RuntimeShare {
     entry = { runtime, users: 0 };
     // A processor is made before anybody can wait for it: the log has to do.
     // Its first job would wait for the first connection to Postgres. One that fails is the first job's to tell of.
-    runtime.db.pool.query('select 1').catch(() => undefined);
+    void warmUp(runtime);
     runtime.requireRedis([]).catch((err: unknown) => runtime.log.error({ err }, 'Redis cannot be used as it is'));
     shared.set(key, entry);
   }
@@ -75,4 +75,13 @@ export function shareRuntime(options: RuntimeOptions): RuntimeShare {
       return released;
     },
   };
+}
+
+/** Opens the first connection to Postgres, and says what is wrong with its sessions. */
+async function warmUp(runtime: Runtime): Promise<void> {
+  try {
+    await runtime.requirePostgres();
+  } catch (err) {
+    if (err instanceof OncefleetError) runtime.log.error({ err }, 'Postgres cannot be used as it is');
+  }
 }

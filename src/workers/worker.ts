@@ -61,7 +61,7 @@ interface WorkerOptions {
 }
 
 export async function startWorker(runtime: Runtime, client: JobClient, options: WorkerOptions): Promise<FleetWorker> {
-  await runtime.requireRedis([...options.queues]);
+  await Promise.all([runtime.requirePostgres(), runtime.requireRedis([...options.queues])]);
   const guard = new Guard(runtime);
   const unknownNames = new UnknownNames(runtime);
   await obeyPauses(runtime, [...options.queues]);

@@ -3,6 +3,7 @@ import type { Queue } from 'bullmq';
 import { findClock, findUnknownNames, type ServerState } from '../../db/doctor.ts';
 import { findWaitingAlerts } from '../../db/poison-alerts.ts';
 import { findRoundAge } from '../../db/reconcile.ts';
+import { findSessionProblems } from '../../db/session.ts';
 import type { AnyJobDefinition } from '../../jobs/define-job.ts';
 import type { Runtime } from '../../runtime/runtime.ts';
 import { UNKNOWN_ALERT_MS } from '../../runtime/unknown-names.ts';
@@ -41,6 +42,8 @@ export async function findTroubles(
   if (server.version < MIN_POSTGRES)
     report('postgres-old', `Postgres is ${Math.floor(server.version / 10_000)}, older than 14.`, 'Upgrade it.');
   checkLocale(server, report);
+  for (const { message, remedy } of await findSessionProblems(runtime.db.kysely))
+    report('postgres-settings', message, remedy);
   await checkRedis(runtime, report);
   await checkClocks(runtime, report);
   checkTables(server, report);

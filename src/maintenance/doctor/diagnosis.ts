@@ -16,6 +16,7 @@ export type Trouble =
   | 'redis-old'
   | 'postgres-old'
   | 'database-locale'
+  | 'postgres-settings'
   | 'clock-skew'
   | 'queue-paused'
   | 'pause-differs'

@@ -17,4 +17,12 @@ export default [
     test: 'test/db/own-schema.test.ts',
     title: 'are moved with their data and their notes, and nothing else is',
   },
+  {
+    name: 'migrate-timeout',
+    find: "['statement_timeout', '0'],",
+    replace: '',
+    mechanism: 'migrations take as long as they take',
+    test: 'test/db/session.test.ts',
+    title: 'are not kept from what they need by a statement_timeout of the role',
+  },
 ] satisfies readonly Change[];

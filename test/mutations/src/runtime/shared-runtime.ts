@@ -27,7 +27,7 @@ export default [
   },
   {
     name: 'shared-connected',
-    find: "runtime.db.pool.query('select 1').catch(() => undefined);",
+    find: 'void warmUp(runtime);',
     replace: '',
     mechanism: 'the first job of a wrapped processor does not wait for a connection',
     test: 'test/runtime/shared-runtime.test.ts',

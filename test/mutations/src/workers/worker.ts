@@ -2,6 +2,14 @@ import type { Change } from '../../mutation.ts';
 
 export default [
   {
+    name: 'session-asked',
+    find: 'await Promise.all([runtime.requirePostgres(), runtime.requireRedis([...options.queues])]);',
+    replace: 'await runtime.requireRedis([...options.queues]);',
+    mechanism: 'a worker does not start with a session that breaks what it does',
+    test: 'test/db/session.test.ts',
+    title: '%s = %s',
+  },
+  {
     name: 'worker-close-first',
     find: 'let drained = false;',
     replace: 'await Promise.all([reconciler.close(), sweeper.close()]); let drained = false;',
