@@ -163,6 +163,7 @@ function ownEnvironment(): Record<string, string> {
     'HOST',
     'PORT',
     'BODY_LIMIT_BYTES',
+    'IN_FLIGHT_BYTES',
     'DATABASE_POOL_SIZE',
     'LOG_LEVEL',
     ...Object.keys(process.env).filter((name) => name.startsWith('ONCEFLEET_')),

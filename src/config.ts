@@ -40,6 +40,9 @@ const retention = (range: Range) =>
     .default(range.default);
 const shortName = z.string().regex(SHORT_NAME, SHORT_NAME_MESSAGE);
 
+/** What requests in progress, and answers that are not read, may hold in memory. */
+export const IN_FLIGHT_BYTES = 134_217_728;
+
 /** One entry a variable: schema with its default and the text `.env.example` and the docs show. */
 export const CONFIG_VARIABLES = {
   DATABASE_URL: { schema: databaseUrl, about: 'Postgres, the truth. 14 or newer.' },
@@ -171,6 +174,10 @@ export const CONFIG_VARIABLES = {
     schema: number({ min: 1_024, max: 104_857_600, default: 1_048_576 }),
     about: 'Largest request body.',
   },
+  IN_FLIGHT_BYTES: {
+    schema: number({ min: 16_777_216, max: 17_179_869_184, default: IN_FLIGHT_BYTES }),
+    about: 'What requests in progress and unread answers may hold in memory; one tenant alone, half of it.',
+  },
   UPLOAD_LIMIT_BYTES: {
     schema: number(UPLOAD_BYTES),
     about: 'Largest upload: all documents of one request.',
@@ -268,6 +275,7 @@ export interface Config {
   readonly host: string;
   readonly port: number;
   readonly bodyLimitBytes: number;
+  readonly inFlightBytes: number;
   readonly uploadLimitBytes: number;
   readonly uploadStoreBytes: number;
   readonly logLevel: string;
@@ -339,6 +347,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     host: all.HOST,
     port: all.PORT,
     bodyLimitBytes: all.BODY_LIMIT_BYTES,
+    inFlightBytes: all.IN_FLIGHT_BYTES,
     uploadLimitBytes: all.UPLOAD_LIMIT_BYTES,
     uploadStoreBytes: all.UPLOAD_STORE_BYTES,
     logLevel: all.LOG_LEVEL,

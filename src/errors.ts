@@ -37,7 +37,7 @@ export const ERROR_CODES = {
   HANDLER_ERROR: 'The handler threw.',
   WAIT_TIMEOUT: 'Waiting ended before the job did; the job continues.',
   STORE_UNAVAILABLE: 'Postgres cannot be reached.',
-  BUSY: 'All that this process may use of Postgres at once is in use.',
+  BUSY: 'This process has as much to do at once as it may have.',
   SCHEMA_OUTDATED: 'The database has not all migrations of this build.',
   SCHEMA_NEWER: 'The database was migrated by a newer build.',
   SCHEMA_ELSEWHERE: 'The tables are where an older release put them, not in the schema of this one.',

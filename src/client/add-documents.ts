@@ -24,7 +24,7 @@ import { type ClientHost, tenantOf } from './host.ts';
 import type { JobHandle } from './types.ts';
 
 /** A row of Postgres, and what a request holds at a time. */
-const PART_BYTES = 512 * 1024;
+export const PART_BYTES = 512 * 1024;
 /** What one document may have. */
 const MAX_DOCUMENT_BYTES = 64 * 1024 * 1024;
 /** As many as an ingest job takes. */

@@ -62,6 +62,7 @@ export const batchesSchema = followSchema.omit({ types: true }).extend({
     .custom<Turns>((value) => typeof (value as Turns | undefined)?.take === 'function', 'expected turns')
     .optional(),
   maxInboxLength: wholeNumber({ min: 0, max: Number.MAX_SAFE_INTEGER }).optional(),
+  keep: aFunction.optional(),
 } satisfies Record<Exclude<keyof FollowBatchesOptions, keyof FollowOptions>, z.ZodType>);
 export const waitSchema = z.strictObject(waitShape satisfies Record<keyof ResultOptions, z.ZodType>);
 export const resultSchema = z.strictObject({ ...tenantShape, ...waitShape });

@@ -88,9 +88,15 @@ export interface FollowBatchesOptions extends Omit<FollowOptions, 'types'> {
    * Followers that share one read from the journal one at a time. What each has read is held until its reader takes
    * it, and a program that follows many jobs for one reader would hold that many reads.
    */
-  turns?: { take(signal: AbortSignal | undefined): Promise<() => void> };
+  turns?: { take(signal: AbortSignal | undefined): Promise<(() => void) & { brought?: (length: number) => void }> };
   /** Characters of live messages kept while the reader is slow; past it, events are read from the journal. Default 1 Mi. */
   maxInboxLength?: number;
+  /**
+   * Asked before live messages are kept for a slow reader, with the characters of all that would be: in steps of 64 Ki,
+   * the first of which is not asked for, and again when they are fewer. `false`: there is no room; they are dropped, and
+   * read from the journal.
+   */
+  keep?: (length: number) => boolean;
 }
 
 export interface ResultOptions {

@@ -10,16 +10,18 @@ import swagger from '@fastify/swagger';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from 'fastify';
 import type { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
-import type { Config } from '../config.ts';
+import { type Config, IN_FLIGHT_BYTES } from '../config.ts';
 import { inputInvalid, OncefleetError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { createTokenAuth } from './auth.ts';
 import { BOARD_PATH, boardRoutes } from './board.ts';
 import { BODY_STALL_MS, createBodyParser } from './body.ts';
+import { ByteBudget } from './byte-budget.ts';
 import { createClientErrorHandler } from './client-errors.ts';
 import { collectionRoutes } from './collections.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
 import { createCors } from './cors.ts';
+import { countRequests, createRoomCheck } from './counted-bytes.ts';
 import { enqueueRoute } from './enqueue-route.ts';
 import { healthRoutes } from './health.ts';
 import { hideHosts } from './hidden-hosts.ts';
@@ -52,7 +54,7 @@ export interface CreateAppOptions {
   client: JobClient;
   log: Logger;
   config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'> &
-    Partial<Pick<Config, 'metricsToken' | 'uploadLimitBytes' | 'uploadStoreBytes'>> &
+    Partial<Pick<Config, 'metricsToken' | 'inFlightBytes' | 'uploadLimitBytes' | 'uploadStoreBytes'>> &
     OriginConfig;
   /** Served at /metrics. */
   metrics?: MetricsRouteOptions['metrics'] | undefined;
@@ -68,6 +70,7 @@ type Routes = Required<Pick<CreateAppOptions, 'client' | 'config' | 'keepaliveMs
   metrics: CreateAppOptions['metrics'];
   stallMs: number;
   streams: OpenStreams;
+  budget: ByteBudget;
 };
 
 export function createApp({
@@ -80,6 +83,7 @@ export function createApp({
   limits = {},
 }: CreateAppOptions): FastifyInstance {
   const streams = new OpenStreams();
+  const budget = new ByteBudget(config.inFlightBytes ?? IN_FLIGHT_BYTES);
   const stallMs = limits.bodyStallMs ?? BODY_STALL_MS;
   // The largest request decides: Node has one limit for all. Bodies of other routes have limits of their own.
   const largest = Math.max(config.bodyLimitBytes, config.uploadLimitBytes ?? 0);
@@ -107,6 +111,7 @@ export function createApp({
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', createBodyParser(stallMs));
   app.decorateRequest('tenant', '');
+  countRequests(app, budget);
   addHooks(app, streams, config);
   app.addHook('preClose', async () => {
     await streams.drain();
@@ -115,7 +120,7 @@ export function createApp({
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
   answerUnknownRoutes(app);
   app.register(swagger, openApiOptions({ version: API_VERSION, secured: config.tokens !== undefined }));
-  const routes = { client, config, metrics, keepaliveMs, board, streams, stallMs };
+  const routes = { client, config, metrics, keepaliveMs, board, streams, budget, stallMs };
   app.register((root) => registerRoutes(root, routes));
   return app;
 }
@@ -158,7 +163,7 @@ function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppO
 }
 
 async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<void> {
-  const { client, config, metrics, keepaliveMs, board, streams, stallMs } = routes;
+  const { client, config, metrics, keepaliveMs, board, streams, budget, stallMs } = routes;
   let document: Buffer | undefined;
   root.get('/openapi.json', { schema: { hide: true } }, async (_request, reply) => {
     // One for all: a text of its own for each answer is what unread ones would hold.
@@ -166,25 +171,26 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
     return reply.type('application/json; charset=utf-8').send(document as never);
   });
   await root.register(healthRoutes, { client, streams });
-  if (metrics !== undefined) await root.register(metricsRoute, { metrics, config, streams });
-  if (board) await root.register(boardRoutes, { prefix: BOARD_PATH, client, config });
+  if (metrics !== undefined) await root.register(metricsRoute, { metrics, config, streams, budget });
+  if (board) await root.register(boardRoutes, { prefix: BOARD_PATH, client, config, budget });
   await root.register(
     async (api) => {
       if (config.tokens === undefined) api.addHook('onRequest', createOriginCheck(config.corsOrigins ?? []));
       const auth = createTokenAuth(config, client);
       api.addHook('onRequest', auth.hook);
       api.addHook('onClose', async () => auth.close());
+      api.addHook('onRequest', createRoomCheck(budget, { tenants: config.tokens !== undefined }));
       api.addHook('preHandler', createKeyHeader(client));
       if (config.tokens !== undefined) api.addHook('preSerialization', hideHosts);
       await api.register(enqueueRoute, { client });
-      await api.register(jobRoutes, { client });
+      await api.register(jobRoutes, { client, budget });
       await api.register(jobControlRoutes, { client });
       await api.register(redriveRoutes, { client, streams });
       await api.register(ticketRoute, { client });
-      await api.register(streamRoutes, { client, streams, keepaliveMs });
+      await api.register(streamRoutes, { client, streams, keepaliveMs, budget });
       await api.register(collectionRoutes, { client });
       await api.register(uploadRoute, { client, config, stallMs });
-      await api.register(multiStreamRoutes, { client, streams, keepaliveMs });
+      await api.register(multiStreamRoutes, { client, streams, keepaliveMs, budget });
     },
     { prefix: '/v1' },
   );

@@ -9,6 +9,8 @@ import type { AnyJobDefinition } from '../jobs/define-job.ts';
 import { within } from '../util/with-timeout.ts';
 import { createBoardAuth } from './auth.ts';
 import { GuardedServerAdapter, LinkedQueueAdapter, QueueAdapter } from './board-adapters.ts';
+import type { ByteBudget } from './byte-budget.ts';
+import { createRoomCheck } from './counted-bytes.ts';
 import { createOriginCheck } from './origins.ts';
 import { loggableError, sendProblem, toProblem } from './problem.ts';
 
@@ -27,14 +29,16 @@ const CONTENT_SECURITY_POLICY =
 interface BoardRoutesOptions {
   client: JobClient;
   config: Pick<Config, 'tokens' | 'adminToken' | 'tenant'>;
+  budget: ByteBudget;
 }
 
 /** Registered under BOARD_PATH. Serves nothing when there are tokens but none for the board. */
-export async function boardRoutes(app: FastifyInstance, { client, config }: BoardRoutesOptions): Promise<void> {
+export async function boardRoutes(app: FastifyInstance, { client, config, budget }: BoardRoutesOptions): Promise<void> {
   if (config.tokens !== undefined && config.adminToken === undefined) return;
   // A browser adds the password to whatever a page asks of it.
   app.addHook('onRequest', createOriginCheck([]));
   if (config.adminToken !== undefined) app.addHook('onRequest', createBoardAuth(config.adminToken));
+  app.addHook('onRequest', createRoomCheck(budget, { tenants: false }));
   app.addHook('onRequest', (_request, reply, done) => {
     reply.header('content-security-policy', CONTENT_SECURITY_POLICY).header('x-content-type-options', 'nosniff');
     done();

@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
 import { refuseInfinite } from '../enqueue/json-numbers.ts';
 import { OncefleetError } from '../errors.ts';
+import type { Hold } from './byte-budget.ts';
 
 /** A body of which nothing came for this long is given up. */
 export const BODY_STALL_MS = 10_000;
@@ -13,6 +14,11 @@ const SLOWEST_BYTES_PER_S = 16 * 1024;
 
 /** Bodies of routes that take no input of a job: a few options, or nothing. */
 export const CONTROL_BODY_BYTES = 16 * 1024;
+
+/** About what V8 takes for an object or array, and for each further value in it. */
+const OBJECT_BYTES = 56;
+const VALUE_BYTES = 24;
+const [OBJECT, ARRAY, COMMA] = [...'{[,'].map((character) => character.charCodeAt(0));
 
 /** Most bodies fit; the buffer of one that does not doubles. */
 const FIRST_BUFFER_BYTES = 16 * 1024;
@@ -28,12 +34,22 @@ export function createBodyParser(stallMs: number) {
       throw new OncefleetError('MEDIA_TYPE_UNSUPPORTED', 'Send the body without content-encoding');
     const limit = request.routeOptions.bodyLimit;
     if (Number(request.headers['content-length']) > limit) throw tooLarge(limit);
-    return parseJson(await readBody(payload, limit, stallMs));
+    const { hold } = request;
+    const body = await readBody(payload, { limit, stallMs, hold });
+    hold?.grow(heldByJson(body));
+    return parseJson(body);
   };
 }
 
-/** @throws OncefleetError BODY_TOO_LARGE, REQUEST_STALLED, BODY_INVALID it broke off */
-function readBody(payload: Readable, limit: number, stallMs: number): Promise<Buffer> {
+interface Bounds {
+  limit: number;
+  stallMs: number;
+  /** What has come is counted there. */
+  hold: Hold | undefined;
+}
+
+/** @throws OncefleetError BODY_TOO_LARGE, BUSY, REQUEST_STALLED, BODY_INVALID it broke off */
+function readBody(payload: Readable, { limit, stallMs, hold }: Bounds): Promise<Buffer> {
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
   // Copied together as it comes: a chunk of one byte takes a hundred while it is kept.
   let bytes = Buffer.allocUnsafe(0);
@@ -51,7 +67,16 @@ function readBody(payload: Readable, limit: number, stallMs: number): Promise<Bu
       return;
     }
     if (needed > bytes.length) {
-      const larger = Buffer.allocUnsafe(Math.min(limit, Math.max(needed, bytes.length * 2, FIRST_BUFFER_BYTES)));
+      let size = Math.max(bytes.length, FIRST_BUFFER_BYTES);
+      while (size < needed) size *= 2;
+      size = Math.min(size, limit);
+      try {
+        hold?.grow(size);
+      } catch (error) {
+        reject(error);
+        return;
+      }
+      const larger = Buffer.allocUnsafe(size);
       bytes.copy(larger, 0, 0, length);
       bytes = larger;
     }
@@ -66,6 +91,16 @@ function readBody(payload: Readable, limit: number, stallMs: number): Promise<Bu
     clearTimeout(slow);
     payload.off('data', onData).off('end', onEnd).off('error', onError).off('close', onError);
   });
+}
+
+/** What a document takes as text, as its value and as the texts that are made of it again: `[[],[],…` has more objects than bytes. */
+function heldByJson(body: Buffer): number {
+  let held = 3 * body.length;
+  for (const byte of body) {
+    if (byte === OBJECT || byte === ARRAY) held += OBJECT_BYTES;
+    else if (byte === COMMA) held += VALUE_BYTES;
+  }
+  return held;
 }
 
 function parseJson(body: Buffer): unknown {

@@ -5,6 +5,8 @@ import type { EventPage } from '../client/types.ts';
 import type { FollowedBatch } from '../journal/batches.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import { isTerminalType } from '../journal/event.ts';
+import type { ByteBudget } from './byte-budget.ts';
+import { holdOf } from './counted-bytes.ts';
 import { type Dialect, ReconnectRequired } from './dialects/dialect.ts';
 import { frameOf, sharedFrames } from './frames.ts';
 import type { OpenStreams } from './open-streams.ts';
@@ -16,6 +18,7 @@ export interface StreamRoutesOptions {
   streams: OpenStreams;
   /** A keepalive is sent when a stream was quiet this long. */
   keepaliveMs: number;
+  budget: ByteBudget;
 }
 
 interface StreamRequest {
@@ -29,7 +32,7 @@ interface StreamRequest {
 
 /** Decides the status while it still can, then streams. */
 export async function streamEvents(
-  { client, streams, keepaliveMs }: StreamRoutesOptions,
+  { client, streams, keepaliveMs, budget }: StreamRoutesOptions,
   { id, after, dialect, request, reply }: StreamRequest,
 ): Promise<FastifyReply> {
   const { tenant } = request;
@@ -45,14 +48,22 @@ export async function streamEvents(
   }
   if (page.finished && page.events.length === 0) return reply.code(204).send();
   if (streams.draining) return refuseForNow(request, reply, { dialect, code: 'SHUTTING_DOWN' });
-  const stream = startResponse(request, reply, { dialect, keepaliveMs });
+  const { account } = holdOf(request);
+  const stream = startResponse(request, reply, { dialect, keepaliveMs, budget, account });
   if (stream === undefined) return reply;
   await streams.run(stream, async () => {
     await stream.write(dialect.open());
     let last = '';
     try {
       const committed = dialect.rewind === undefined;
-      for await (const batch of client.followBatches(id, { tenant, after, committed, signal: stream.signal })) {
+      const batches = client.followBatches(id, {
+        tenant,
+        after,
+        committed,
+        signal: stream.signal,
+        ...budget.streamBounds(account),
+      });
+      for await (const batch of batches) {
         const type = await sendBatch(batch, stream, dialect);
         if (type === undefined) return;
         if (type !== '') last = type;

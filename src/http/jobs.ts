@@ -4,6 +4,8 @@ import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
 import type { Schema } from '../jobs/define-job.ts';
+import type { ByteBudget } from './byte-budget.ts';
+import { holdOf } from './counted-bytes.ts';
 import { jobNotFound, readJobId } from './job-id.ts';
 import { problemResponses } from './problem.ts';
 import { definitionsAnswer, jobAnswer, jobIdParams, searchAnswer, searchQuery } from './schemas.ts';
@@ -15,7 +17,11 @@ export interface JobRoutesOptions {
   client: JobClient;
 }
 
-export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutesOptions): Promise<void> {
+interface JobReadsOptions extends JobRoutesOptions {
+  budget: ByteBudget;
+}
+
+export async function jobRoutes(instance: FastifyInstance, { client, budget }: JobReadsOptions): Promise<void> {
   const app = instance.withTypeProvider<ZodTypeProvider>();
 
   app.get(
@@ -56,13 +62,22 @@ export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutes
         params: jobIdParams,
         response: {
           200: jobAnswer,
-          ...problemResponses('UNAUTHORIZED', 'SCOPE_MISSING', 'JOB_NOT_FOUND', 'STORE_UNAVAILABLE', 'SHUTTING_DOWN'),
+          ...problemResponses(
+            'UNAUTHORIZED',
+            'SCOPE_MISSING',
+            'JOB_NOT_FOUND',
+            'STORE_UNAVAILABLE',
+            'BUSY',
+            'SHUTTING_DOWN',
+          ),
         },
       },
     },
     async (request) => {
       const id = readJobId(request.params.id);
-      const job = await client.get(id, { tenant: request.tenant, maxBytes: MAX_PAYLOAD_BYTES });
+      const { tenant } = request;
+      const hold = holdOf(request);
+      const job = await budget.read(hold, () => client.get(id, { tenant, maxBytes: MAX_PAYLOAD_BYTES }));
       if (job === undefined) throw jobNotFound(id);
       return job;
     },
@@ -73,6 +88,7 @@ export async function jobRoutes(instance: FastifyInstance, { client }: JobRoutes
   app.get(
     '/job-definitions',
     {
+      config: { sharedAnswer: true },
       schema: {
         summary: 'Every job that can be enqueued, with the JSON Schema of its input',
         tags: ['jobs'],

@@ -10,7 +10,8 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { isTerminalType, type StreamEvent } from '../journal/event.ts';
-import { Turns } from '../util/turns.ts';
+import { bothTurns, Turns } from '../util/turns.ts';
+import { holdOf } from './counted-bytes.ts';
 import { NATIVE } from './dialects/native.ts';
 import type { StreamRoutesOptions } from './event-stream.ts';
 import { Cursors, readStreamIds } from './multi-cursors.ts';
@@ -28,7 +29,7 @@ export async function multiStreamRoutes(instance: FastifyInstance, options: Stre
   app.get(
     '/events',
     {
-      config: { queryToken: true, duringDrain: true },
+      config: { queryToken: true, duringDrain: true, waitsForRoom: true },
       schema: {
         summary: 'Follow the events of several jobs',
         description:
@@ -67,7 +68,7 @@ export async function multiStreamRoutes(instance: FastifyInstance, options: Stre
 
 /** Decides the status while it still can, then streams. */
 async function openStreams(
-  { client, streams, keepaliveMs }: StreamRoutesOptions,
+  { client, streams, keepaliveMs, budget }: StreamRoutesOptions,
   request: FastifyRequest,
   reply: FastifyReply,
   cursors: Cursors,
@@ -86,9 +87,18 @@ async function openStreams(
   }
   if (unfinished.length === 0) return reply.code(204).send();
   if (streams.draining) return refuseForNow(request, reply, { dialect: NATIVE, code: 'SHUTTING_DOWN' });
-  const stream = startResponse(request, reply, { dialect: NATIVE, keepaliveMs });
+  const { account } = holdOf(request);
+  const stream = startResponse(request, reply, { dialect: NATIVE, keepaliveMs, budget, account });
   if (stream === undefined) return reply;
-  const shared = { client, request, stream, cursors, reading: new Turns(), writing: new Turns() };
+  const shared = {
+    client,
+    request,
+    stream,
+    cursors,
+    reading: new Turns(),
+    budget,
+    writing: new Turns(),
+  };
   await streams.run(stream, async () => {
     await stream.write(NATIVE.open());
     const ended = await Promise.all(unfinished.map((id) => pump(id, shared)));
@@ -98,7 +108,7 @@ async function openStreams(
 }
 
 /** What the streams of a response share. What each has read or is about to write is held while the reader is slow. */
-interface Shared extends Pick<StreamRoutesOptions, 'client'> {
+interface Shared extends Pick<StreamRoutesOptions, 'client' | 'budget'> {
   request: FastifyRequest;
   stream: ResponseStream;
   cursors: Cursors;
@@ -109,14 +119,19 @@ interface Shared extends Pick<StreamRoutesOptions, 'client'> {
 }
 
 /** One stream's events into the response they share. @returns whether its terminal event was the last of them */
-async function pump(id: string, { client, request, stream, cursors, reading, writing }: Shared): Promise<boolean> {
+async function pump(
+  id: string,
+  { client, request, stream, cursors, budget, reading, writing }: Shared,
+): Promise<boolean> {
   let last = '';
+  const bounds = budget.streamBounds(holdOf(request).account);
   try {
     const batches = client.followBatches(id, {
       tenant: request.tenant,
       after: cursors.of(id),
       signal: stream.signal,
-      turns: reading,
+      turns: bothTurns(reading, bounds.turns),
+      keep: bounds.keep,
       maxInboxLength: Math.ceil(MAX_INBOX_LENGTH / cursors.ids.length),
     });
     for await (const batch of batches) {

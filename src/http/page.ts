@@ -4,11 +4,13 @@ import type { JobClient } from '../client/client.ts';
 import type { EventPage } from '../client/types.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import { isTerminalType, type StreamEvent } from '../journal/event.ts';
+import type { ByteBudget, Hold } from './byte-budget.ts';
 import type { OpenStreams } from './open-streams.ts';
 
 interface PageSource {
   client: JobClient;
   streams: OpenStreams;
+  budget: ByteBudget;
 }
 
 interface PageQuery {
@@ -20,15 +22,19 @@ interface PageQuery {
   waitMs: number;
   /** The wait ends when it closes. */
   raw: ServerResponse;
+  /** Of the request. */
+  hold: Hold;
 }
 
-export async function readPage({ client, streams }: PageSource, query: PageQuery): Promise<EventPage> {
-  const { id, after, limit, tenant } = query;
-  const page = await client.readEvents(id, { tenant, after, limit });
+export async function readPage(source: PageSource, query: PageQuery): Promise<EventPage> {
+  const { id, after, limit, tenant, hold } = query;
+  const read = () => source.budget.read(hold, () => source.client.readEvents(id, { tenant, after, limit }));
+  const page = await read();
   if (page.events.length > 0 || page.finished || query.waitMs === 0) return page;
-  const first = await firstEvent({ client, streams }, query);
+  hold.set(0);
+  const first = await firstEvent(source, query);
   if (first === undefined) return page;
-  const later = await client.readEvents(id, { tenant, after, limit });
+  const later = await read();
   // The journal may have been cut short meanwhile.
   return later.events.length > 0
     ? later
@@ -37,7 +43,7 @@ export async function readPage({ client, streams }: PageSource, query: PageQuery
 
 /** The next event, or `undefined` when there was none in time. */
 async function firstEvent(
-  { client, streams }: PageSource,
+  { client, streams }: Omit<PageSource, 'budget'>,
   { id, after, tenant, waitMs, raw }: PageQuery,
 ): Promise<StreamEvent | undefined> {
   const waiting = new AbortController();

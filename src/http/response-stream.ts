@@ -2,6 +2,7 @@
 import type { ServerResponse } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { OncefleetError } from '../errors.ts';
+import type { ByteBudget, Hold } from './byte-budget.ts';
 import type { Dialect, Unavailability } from './dialects/dialect.ts';
 import type { Frames } from './frames.ts';
 
@@ -23,6 +24,9 @@ interface ResponseStreamOptions {
   dialect: Dialect;
   /** A keepalive is sent when a stream was quiet this long. */
   keepaliveMs: number;
+  /** What its reader has not taken is counted there. */
+  budget: ByteBudget;
+  account: string;
 }
 
 /**
@@ -79,14 +83,23 @@ export class ResponseStream {
   #sending: NodeJS.Immediate | undefined;
   /** The reader has no room. */
   #choked = false;
+  readonly #hold: Hold;
+  readonly #share: (bytes: Uint8Array) => () => void;
+  /** Ends the count of shared bytes that the reader has not taken. */
+  #unshare: (() => void) | undefined;
 
   constructor(raw: ServerResponse, options: ResponseStreamOptions) {
     this.#raw = raw;
     this.#dialect = options.dialect;
+    const { budget, account } = options;
+    this.#hold = budget.open(account);
+    this.#share = (bytes) => budget.share(bytes, account);
     this.#keepalive = setTimeout(() => this.#keepAlive(), options.keepaliveMs);
     this.closed = new Promise((resolve) => {
       const onClose = () => {
         this.#stopTimers();
+        this.#taken();
+        this.#hold.close();
         this.#abort.abort();
         resolve();
       };
@@ -97,6 +110,7 @@ export class ResponseStream {
     raw.on('error', () => {});
     raw.on('drain', () => {
       this.#choked = false;
+      this.#taken();
     });
     raw.flushHeaders();
   }
@@ -123,6 +137,10 @@ export class ResponseStream {
     this.#send();
     frames.bytes ??= Buffer.from(text);
     this.#choked = !this.#raw.write(frames.bytes);
+    if (this.#choked && !this.signal.aborted) {
+      this.#unshare?.();
+      this.#unshare = this.#share(frames.bytes);
+    }
     this.#keepalive.refresh();
     return !this.#choked || this.#room();
   }
@@ -168,7 +186,15 @@ export class ResponseStream {
     const text = this.#text;
     this.#text = '';
     this.#choked = !this.#raw.write(text);
+    if (this.#choked && !this.#raw.destroyed) this.#hold.set(this.#raw.writableLength);
     this.#keepalive.refresh();
+  }
+
+  /** The reader has all that was written, or is gone. */
+  #taken(): void {
+    this.#hold.set(0);
+    this.#unshare?.();
+    this.#unshare = undefined;
   }
 
   #keepAlive(): void {

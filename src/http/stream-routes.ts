@@ -3,6 +3,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { OncefleetError } from '../errors.ts';
+import { holdOf } from './counted-bytes.ts';
 import { readCursor } from './cursor.ts';
 import { NATIVE } from './dialects/native.ts';
 import { type StreamRoutesOptions, streamEvents } from './event-stream.ts';
@@ -21,7 +22,7 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
   app.get(
     '/jobs/:id/events',
     {
-      config: { queryToken: true, ticket: true, duringDrain: true },
+      config: { queryToken: true, ticket: true, duringDrain: true, waitsForRoom: true },
       schema: {
         summary: 'Follow the events of a job',
         description:
@@ -44,6 +45,7 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
             'JOB_NOT_FOUND',
             'STREAM_EXPIRED',
             'STORE_UNAVAILABLE',
+            'BUSY',
             'SHUTTING_DOWN',
           ),
         },
@@ -61,7 +63,8 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
       if (sse) return streamEvents(options, { id, after, dialect: NATIVE, request, reply });
       const { limit = DEFAULT_PAGE_EVENTS, wait = 0 } = request.query;
       const { tenant } = request;
-      const page = await readPage(options, { id, tenant, after, limit, waitMs: wait * 1_000, raw: reply.raw });
+      const query = { id, tenant, after, limit, waitMs: wait * 1_000, raw: reply.raw, hold: holdOf(request) };
+      const page = await readPage(options, query);
       reply.header('cache-control', 'no-store').type('application/json');
       return reply.send(formatPage(page) as never);
     },

@@ -1,11 +1,12 @@
 /** The route that takes documents as they are, and enqueues a job that ingests them. */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
-import type { NewDocument } from '../client/add-documents.ts';
+import { type NewDocument, PART_BYTES } from '../client/add-documents.ts';
 import type { JobClient } from '../client/client.ts';
 import type { Config } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
 import { collectionParams, uploadHeaders, uploadQuery } from './collection-schemas.ts';
+import { holdOf } from './counted-bytes.ts';
 import { answerOf, readHeaderText, readKey } from './enqueue-route.ts';
 import { problemResponses } from './problem.ts';
 import { enqueueAnswer } from './schemas.ts';
@@ -17,6 +18,8 @@ interface UploadRouteOptions {
   stallMs: number;
 }
 
+/** A part that is gathered and its copy on the way to Postgres, and what parser and socket have. */
+const UPLOAD_HELD_BYTES = 2 * PART_BYTES + 256 * 1024;
 /** Boundaries and headers of 10,000 parts. */
 const MAX_FORM_BYTES = 32 * 1024 * 1024;
 /** What `curl --data-binary` says of anything. */
@@ -68,6 +71,8 @@ export async function uploadRoute(instance: FastifyInstance, options: UploadRout
     },
     async (request, reply) => {
       const { collection } = request.params;
+      // Its body is stored as it comes, however long it is.
+      holdOf(request).grow(UPLOAD_HELD_BYTES);
       const key = readKey(request.headers['idempotency-key']);
       const { path, removeMissing } = request.query;
       const handle = await client.collections.add(collection, documentsOf(request, path, options), {

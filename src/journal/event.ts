@@ -43,7 +43,7 @@ export type TerminalEvent = Extract<SystemEvent, { type: 'end' | 'error' | 'canc
 const RESERVED_TYPES: ReadonlySet<string> = new Set(['attempt', 'retry', 'rewind', ...TERMINAL_TYPES]);
 
 /** Longest accepted event, in UTF-16 units of its JSON text. */
-const MAX_EVENT_LENGTH = 4 * 1024 * 1024;
+export const MAX_EVENT_LENGTH = 4 * 1024 * 1024;
 
 /**
  * Deepest accepted nesting. JSON.stringify and Postgres's json parser recurse; both manage

@@ -58,6 +58,8 @@ export interface FollowStreamOptions {
   turns?: Pick<Turns, 'take'> | undefined;
   /** As the option of all followers (`maxInboxLength`), for this one. */
   maxInboxLength?: number | undefined;
+  /** Asked before more than 64 Ki characters of live messages are kept; see `Inbox`. */
+  keep?: ((length: number) => boolean) | undefined;
 }
 
 /** Characters of events in a page; a larger event is a page of its own. */
@@ -100,14 +102,14 @@ export class Followers {
    * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED on a `next()`; the signal's reason
    */
   follow(options: FollowStreamOptions): Following {
-    const inbox = this.#inbox(this.#maxInboxLength);
+    const inbox = this.#inbox(options);
     const types = options.types === undefined ? undefined : new Set([...options.types, 'rewind']);
     return new StoppableFollowing(this.#start(options, inbox), inbox, options.after, types);
   }
 
   /** The same, as batches of all types; its signal alone ends a `next()` that waits. */
   followBatches(options: Omit<FollowStreamOptions, 'types'>): AsyncGenerator<FollowedBatch, void, undefined> {
-    return this.#start(options, this.#inbox(options.maxInboxLength ?? this.#maxInboxLength));
+    return this.#start(options, this.#inbox(options));
   }
 
   #start(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<FollowedBatch, void, undefined> {
@@ -124,8 +126,8 @@ export class Followers {
     }
   }
 
-  #inbox(maxLength: number): Inbox {
-    return new Inbox(maxLength, () => this.#probes?.listener?.followerDemoted());
+  #inbox({ maxInboxLength = this.#maxInboxLength, keep }: FollowStreamOptions): Inbox {
+    return new Inbox(maxInboxLength, () => this.#probes?.listener?.followerDemoted(), keep);
   }
 
   async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<FollowedBatch, void, undefined> {
@@ -196,6 +198,7 @@ export class Followers {
       }
     } finally {
       unsubscribe();
+      inbox.clear();
     }
   }
 

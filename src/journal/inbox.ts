@@ -1,6 +1,9 @@
 import type { ChannelListener } from './channel.ts';
 import type { BatchMessage } from './message.ts';
 
+/** Characters of messages, after each of which it is asked whether there is room for more. */
+const KEEP_STEP = 64 * 1024;
+
 /**
  * What the live bus brought while a follower was busy. Bounded: when a message does not fit, all
  * are dropped, and the gap is read from Postgres.
@@ -8,16 +11,23 @@ import type { BatchMessage } from './message.ts';
 export class Inbox implements ChannelListener {
   readonly #maxLength: number;
   readonly #onOverflow: (() => void) | undefined;
+  readonly #keep: ((length: number) => boolean) | undefined;
+  /** Whole steps of characters that are kept. */
+  #steps = 0;
   #messages: BatchMessage[] = [];
   #length = 0;
   #gap = false;
   #stopped = false;
   #wake: (() => void) | undefined;
 
-  /** @param onOverflow is called when messages are dropped */
-  constructor(maxLength: number, onOverflow?: () => void) {
+  /**
+   * @param onOverflow is called when messages are dropped
+   * @param keep is asked whether there is room for so many characters, and told when they are fewer
+   */
+  constructor(maxLength: number, onOverflow?: () => void, keep?: (length: number) => boolean) {
     this.#maxLength = maxLength;
     this.#onOverflow = onOverflow;
+    this.#keep = keep;
   }
 
   /** Something may be missing: the head is to be checked. */
@@ -31,14 +41,14 @@ export class Inbox implements ChannelListener {
   }
 
   onBatch(message: BatchMessage): void {
-    if (this.#length + message.length > this.#maxLength) {
-      this.#messages = [];
-      this.#length = 0;
+    const length = this.#length + message.length;
+    if (length > this.#maxLength || !this.#resize(length)) {
+      this.clear();
       this.#gap = true;
       this.#onOverflow?.();
     } else {
       this.#messages.push(message);
-      this.#length += message.length;
+      this.#length = length;
     }
     this.#wake?.();
   }
@@ -55,8 +65,27 @@ export class Inbox implements ChannelListener {
 
   take(): BatchMessage | undefined {
     const message = this.#messages.shift();
-    if (message !== undefined) this.#length -= message.length;
+    if (message !== undefined) {
+      this.#length -= message.length;
+      this.#resize(this.#length);
+    }
     return message;
+  }
+
+  /** Nothing is kept any more. */
+  clear(): void {
+    this.#messages = [];
+    this.#length = 0;
+    this.#resize(0);
+  }
+
+  /** @returns whether there is room for so many characters */
+  #resize(length: number): boolean {
+    const steps = Math.floor(length / KEEP_STEP);
+    if (steps === this.#steps || this.#keep === undefined) return true;
+    if (!this.#keep(steps * KEEP_STEP)) return false;
+    this.#steps = steps;
+    return true;
   }
 
   /**

@@ -34,12 +34,16 @@ export async function* readStored(
     try {
       if (state.rowTerminal !== undefined) {
         const event = await readRowTerminal(db, state, state.rowTerminal);
-        if (event !== undefined) yield [event];
+        if (event !== undefined) {
+          endTurn?.brought?.(event.json.length);
+          yield [event];
+        }
         return;
       }
       const segments = await findSegments(db, state.streamId, next, options.pageSegments ?? PAGE_SEGMENTS);
       // Retention has removed them since the head was read.
       if (segments.length === 0) throw expired(state.streamId, next, state.nextSeq);
+      endTurn?.brought?.(segments.reduce((sum, { events }) => sum + events.length, 0));
       // Taken off the list: what a reader has had shall not be held while it reads nothing.
       for (let segment = segments.shift(); segment !== undefined; segment = segments.shift()) {
         if (segment.firstSeq > next)

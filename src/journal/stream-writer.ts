@@ -28,6 +28,9 @@ export interface StreamWriterHost {
   publishAhead(batch: EventBatch): void;
 }
 
+/** Characters of events that an outcome takes along; more of them are committed before it. */
+const MAX_SEALED_LENGTH = 1024 * 1024;
+
 /** What one run writes into its stream: buffered here, committed by the `JournalWriter` that opened it. */
 export class StreamWriter {
   readonly streamId: string;
@@ -128,6 +131,8 @@ export class StreamWriter {
   }
 
   async #seal(): Promise<SealedStream> {
+    // What is left becomes one segment, which every reader of any event in it reads.
+    if (this.#pendingLength > MAX_SEALED_LENGTH) await this.flush().catch(() => undefined);
     const events = this.#pending;
     const length = this.#pendingLength;
     this.#pending = [];

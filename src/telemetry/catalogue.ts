@@ -99,6 +99,11 @@ export const CATALOGUE = {
     help: 'Times that a follower was too slow for live messages and read from Postgres instead',
   },
   oncefleet_open_streams: { kind: 'gauge', labels: [], help: 'Event streams that this web process is writing' },
+  oncefleet_request_bytes: {
+    kind: 'gauge',
+    labels: [],
+    help: 'Bytes that requests make this web process hold, counted against IN_FLIGHT_BYTES',
+  },
   oncefleet_postgres_connections: {
     kind: 'gauge',
     labels: ['state'],

@@ -46,6 +46,7 @@ export class Metrics {
   readonly #rows: RowGauges | undefined;
   readonly #stop: () => void;
   #openStreams: (() => number) | undefined;
+  #heldBytes: (() => number) | undefined;
   #rendering: Promise<string> | undefined;
 
   /** Starts to listen to the runtime. */
@@ -75,6 +76,11 @@ export class Metrics {
   /** Counts the event streams of a web process. */
   countStreams(openStreams: () => number): void {
     this.#openStreams = openStreams;
+  }
+
+  /** Of the requests of a web process. */
+  countHeldBytes(heldBytes: () => number): void {
+    this.#heldBytes = heldBytes;
   }
 
   /** The metrics as they are now. Never longer than the gauges of rows may take. */
@@ -182,6 +188,7 @@ export class Metrics {
     this.#set('oncefleet_leases_held', leases.size);
     this.#set('oncefleet_journal_buffered_characters', writer.bufferedLength);
     this.#set('oncefleet_open_streams', this.#openStreams?.() ?? 0);
+    this.#set('oncefleet_request_bytes', this.#heldBytes?.() ?? 0);
     this.#set('oncefleet_postgres_connections', idleCount, { state: 'idle' });
     this.#set('oncefleet_postgres_connections', totalCount - idleCount, { state: 'busy' });
     this.#set('oncefleet_postgres_connections', options.max ?? 0, { state: 'limit' });

@@ -13,6 +13,11 @@ export class Limiter {
     this.#refusal = options.refusal;
   }
 
+  /** Nothing runs or waits. */
+  get idle(): boolean {
+    return this.#running === 0;
+  }
+
   async run<T>(task: () => Promise<T>): Promise<T> {
     if (this.#running < this.#atOnce) this.#running++;
     else {

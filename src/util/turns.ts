@@ -1,3 +1,10 @@
+/** Ends the turn. */
+export interface Turn {
+  (): void;
+  /** So many characters came of it, and are held until its end. */
+  brought?: (length: number) => void;
+}
+
 /** Turns at something of which there is one, in the order in which they were asked for. */
 export class Turns {
   #last: Promise<void> = Promise.resolve();
@@ -7,7 +14,7 @@ export class Turns {
    *
    * @throws the signal's reason; the turn is then passed on
    */
-  async take(signal: AbortSignal | undefined): Promise<() => void> {
+  async take(signal: AbortSignal | undefined): Promise<Turn> {
     const before = this.#last;
     const turn = Promise.withResolvers<void>();
     this.#last = before.then(() => turn.promise);
@@ -25,4 +32,25 @@ export class Turns {
       signal?.removeEventListener('abort', onAbort);
     }
   }
+}
+
+/** Turns that are both of one and of another. */
+export function bothTurns(first: Pick<Turns, 'take'>, second: Pick<Turns, 'take'>): Pick<Turns, 'take'> {
+  return {
+    async take(signal) {
+      const endFirst = await first.take(signal);
+      try {
+        const endSecond = await second.take(signal);
+        const end: Turn = () => {
+          endSecond();
+          endFirst();
+        };
+        if (endSecond.brought !== undefined) end.brought = endSecond.brought;
+        return end;
+      } catch (error) {
+        endFirst();
+        throw error;
+      }
+    },
+  };
 }

@@ -1,5 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { IN_FLIGHT_BYTES } from '../../src/config.ts';
 import { createApp } from '../../src/http/app.ts';
+import { ByteBudget } from '../../src/http/byte-budget.ts';
 import { type Dialect, ReconnectRequired } from '../../src/http/dialects/dialect.ts';
 import { NATIVE } from '../../src/http/dialects/native.ts';
 import { streamEvents } from '../../src/http/event-stream.ts';
@@ -58,10 +60,14 @@ async function listenWith(
   { keepaliveMs = 15_000 } = {},
 ) {
   const streams = new OpenStreams();
+  const budget = new ByteBudget(IN_FLIGHT_BYTES);
   app.get('/second/:id', async (request, reply) => {
     request.tenant = 'default';
     const { id } = request.params as { id: string };
-    return streamEvents({ client, streams, keepaliveMs }, { id, after: -1, dialect: dialect(), request, reply });
+    return streamEvents(
+      { client, streams, keepaliveMs, budget },
+      { id, after: -1, dialect: dialect(), request, reply },
+    );
   });
   closers.push(() => app.close());
   return { app, streams, port: await listenLocally(app) };

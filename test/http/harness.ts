@@ -100,7 +100,10 @@ export interface Harness {
   port: number;
   url(path: string): string;
   /** Another app on the same fleet, not listening. */
-  another(config: Partial<AppConfig>, options?: Pick<CreateAppOptions, 'board' | 'limits'>): FastifyInstance;
+  another(
+    config: Partial<AppConfig>,
+    options?: Partial<Pick<CreateAppOptions, 'board' | 'limits' | 'metrics' | 'client'>>,
+  ): FastifyInstance;
   close(): Promise<void>;
 }
 

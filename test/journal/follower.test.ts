@@ -296,6 +296,46 @@ describe('a follower', () => {
     expect(types.filter((type) => type === 'live').length).toBeLessThanOrEqual(20);
   });
 
+  it('whose process has no room keeps no live messages, and reads them from the journal', async () => {
+    const KIB = 1024;
+    const s = await stage();
+    let room = true;
+    const asked: number[] = [];
+    const keep = (length: number) => {
+      asked.push(length / KIB);
+      return room || length === 0;
+    };
+    const reader = s.followers.followBatches({ streamId: s.id, tenant: 'default', after: -1, keep });
+    const seen: string[] = [];
+    const read = async () => {
+      const { value } = await reader.next();
+      for (const { event } of value ?? []) seen.push(event.type);
+    };
+    await s.append(s.batch(0, 1));
+    await read();
+    let heard = 0;
+    onTestFinished(s.hub.subscribe(s.id, { onBatch: () => heard++, onGap: () => undefined }));
+    const say = async (seq: number) => {
+      await s.append(s.batch(seq, 1));
+      await s.publish({ ...s.batch(seq, 1), events: [`{"type":"live","text":"${'x'.repeat(40 * KIB)}"}`] });
+      await expect.poll(() => heard).toBe(seq);
+    };
+    for (let seq = 1; seq <= 4; seq++) await say(seq);
+    // Of 160 KiB, two steps.
+    expect(asked).toEqual([64, 128]);
+    await read();
+    await read();
+    expect(asked).toEqual([64, 128, 64]);
+    room = false;
+    for (let seq = 5; seq <= 6; seq++) await say(seq);
+    expect(asked).toEqual([64, 128, 64, 128, 0]);
+    await s.publish(await s.end(7), true);
+    while (seen.length < 8) await read();
+    expect(seen.slice(0, 3)).toEqual(['n', 'live', 'live']);
+    expect(seen.slice(3)).not.toContain('live');
+    await reader.return();
+  });
+
   it('stops with its signal and leaves no subscription behind', async () => {
     const s = await stage();
     const following = s.follow();

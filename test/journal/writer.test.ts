@@ -285,6 +285,17 @@ describe('sealing', () => {
     expect(await journalOf(file.db, id)).toHaveLength(1);
   });
 
+  it('leaves no more for the outcome than a segment may have', async () => {
+    const MIB = 1024 * 1024;
+    const { writer } = createWriter({ lingerMs: 60_000, maxLength: 100 * MIB });
+    const { id, stream } = await openStream(writer);
+    for (let i = 0; i < 3; i++) await stream.emit({ type: 'n', text: 'x'.repeat(MIB / 2) });
+    const sealed = stream.seal();
+    await expect(stream.emit({ type: 'late' })).rejects.toMatchObject({ code: 'STREAM_CLOSED' });
+    expect(await sealed).toEqual({ firstSeq: 3, events: [] });
+    expect(await journalOf(file.db, id)).toHaveLength(3);
+  });
+
   it('throws when the flush in flight finds the fence lost', async () => {
     const held = Promise.withResolvers<void>();
     const { writer, statements } = createWriter({ lingerMs: 0, faults: { before: () => held.promise } });

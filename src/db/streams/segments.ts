@@ -194,6 +194,8 @@ export async function findRowResult(
  * are compressed to a third or so, and what Postgres makes of one letter repeated is 90 times smaller.
  */
 const MAX_READ_BYTES = 64 * 1024;
+/** The same of the texts themselves. */
+const MAX_READ_TEXT_BYTES = 256 * 1024;
 
 /**
  * Segments of a stream from the one that holds `fromSeq`, in order: up to `limit`, and no
@@ -207,21 +209,30 @@ export async function findSegments(
 ): Promise<Segment[]> {
   // The segment that holds fromSeq is the last one that starts at or before it. Sizes are
   // summed up before anything is decompressed.
+  // Texts that compress well are measured once more as what they are, each made once (`offset 0`).
   const result = await sql<{ first_seq: number; last_seq: number; fence: number; events: string }>`
     select first_seq, last_seq, fence, events
     from (
-      select s.*, sum(s.size) over (order by s.first_seq) - s.size as bytes_before
+      select s.*, sum(octet_length(s.events)) over (order by s.first_seq) - octet_length(s.events) as text_before
       from (
-        select first_seq, last_seq, fence, events, pg_column_size(events) as size
-        from oncefleet.journal_segments
-        where stream_id = ${streamId} and last_seq >= ${fromSeq} and first_seq >= coalesce((
-          select p.first_seq from oncefleet.journal_segments p
-          where p.stream_id = ${streamId} and p.first_seq <= ${fromSeq} order by p.first_seq desc limit 1), 0)
-        order by first_seq
-        limit ${limit}
+        select first_seq, last_seq, fence, events::text as events
+        from (
+          select s.*, sum(s.size) over (order by s.first_seq) - s.size as bytes_before
+          from (
+            select first_seq, last_seq, fence, events, pg_column_size(events) as size
+            from oncefleet.journal_segments
+            where stream_id = ${streamId} and last_seq >= ${fromSeq} and first_seq >= coalesce((
+              select p.first_seq from oncefleet.journal_segments p
+              where p.stream_id = ${streamId} and p.first_seq <= ${fromSeq} order by p.first_seq desc limit 1), 0)
+            order by first_seq
+            limit ${limit}
+          ) s
+        ) s
+        where bytes_before < ${MAX_READ_BYTES}
+        offset 0
       ) s
     ) s
-    where bytes_before < ${MAX_READ_BYTES}
+    where text_before < ${MAX_READ_TEXT_BYTES}
     order by first_seq`.execute(db);
   return result.rows.map((row) => ({
     firstSeq: row.first_seq,

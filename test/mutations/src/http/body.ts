@@ -25,4 +25,20 @@ export default [
     test: 'test/http/connections.test.ts',
     title: 'is not one that comes slowly, nor one in tiny chunks',
   },
+  {
+    name: 'body-counted',
+    find: 'hold?.grow(size);',
+    replace: '',
+    mechanism: 'a body is counted while it is read',
+    test: 'test/http/byte-budget.test.ts',
+    title: 'is told BUSY while bodies that stall fill its share; another is served',
+  },
+  {
+    name: 'body-json-counted',
+    find: 'hold?.grow(heldByJson(body));',
+    replace: '',
+    mechanism: 'of a body is counted what its JSON takes in memory',
+    test: 'test/http/byte-budget.test.ts',
+    title: 'is of a body what its JSON takes in memory, until it is answered',
+  },
 ] satisfies readonly Change[];

@@ -41,4 +41,12 @@ export default [
     test: 'test/maintenance/sweeper.test.ts',
     title: 'of a redriven job leaves what came after the removal, readable from there on',
   },
+  {
+    name: 'turn-brought',
+    find: 'endTurn?.brought?.(segments.reduce((sum, { events }) => sum + events.length, 0));',
+    replace: 'endTurn?.brought?.(0);',
+    mechanism: 'what a stream has read is counted until it has been sent',
+    test: 'test/http/byte-budget.test.ts',
+    title: 'has streams that wait for their turn, and have all their events',
+  },
 ] satisfies readonly Change[];

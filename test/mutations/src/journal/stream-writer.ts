@@ -57,4 +57,12 @@ export default [
     test: 'test/journal/writer.test.ts',
     title: 'refuses its stream alone: others of the batch commit',
   },
+  {
+    name: 'writer-seal-length',
+    find: 'if (this.#pendingLength > MAX_SEALED_LENGTH) await this.flush().catch(() => undefined);',
+    replace: '',
+    mechanism: 'an outcome takes along no more events than a segment may have',
+    test: 'test/journal/writer.test.ts',
+    title: 'leaves no more for the outcome than a segment may have',
+  },
 ] satisfies readonly Change[];
