@@ -180,7 +180,7 @@ export class ByteBudget {
 
 /** What one request makes the process hold. */
 export class Hold {
-  /** Who it is counted for. */
+  /** It is counted there. */
   readonly account: string;
   /** @throws OncefleetError BUSY */
   readonly requireRoom: () => void;

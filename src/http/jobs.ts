@@ -82,7 +82,11 @@ export async function jobRoutes(instance: FastifyInstance, { client, budget }: J
       return job;
     },
   );
+  definitionsRoute(instance, client);
+}
 
+function definitionsRoute(instance: FastifyInstance, client: JobClient): void {
+  const app = instance.withTypeProvider<ZodTypeProvider>();
   // Made once, for all: what does not change between answers is not held once for each of them.
   const definitions = Buffer.from(JSON.stringify(describeDefinitions(client)));
   app.get(

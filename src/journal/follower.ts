@@ -130,11 +130,20 @@ export class Followers {
     return new Inbox(maxInboxLength, () => this.#probes?.listener?.followerDemoted(), keep);
   }
 
+  /** @returns ends it; of what came nothing is kept */
+  #listen(streamId: string, inbox: Inbox): () => void {
+    const unsubscribe = this.#hub.subscribe(streamId, inbox);
+    return () => {
+      unsubscribe();
+      inbox.clear();
+    };
+  }
+
   async *#follow(options: FollowStreamOptions, inbox: Inbox): AsyncGenerator<FollowedBatch, void, undefined> {
     const { streamId, tenant, signal, committed = false } = options;
     signal?.throwIfAborted();
     const place = parseCursor(options.after);
-    const unsubscribe = this.#hub.subscribe(streamId, inbox);
+    const unsubscribe = this.#listen(streamId, inbox);
     try {
       if (this.#hub.connected) await inbox.wait(SUBSCRIBE_WAIT_MS, signal);
       if (inbox.stopped) return;
@@ -198,7 +207,6 @@ export class Followers {
       }
     } finally {
       unsubscribe();
-      inbox.clear();
     }
   }
 
