@@ -7,6 +7,7 @@ import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent } from '../journal/event.ts';
 import type { Following } from '../journal/following.ts';
 import { parseOptions } from '../options.ts';
+import type { HealthReport } from '../runtime/health.ts';
 import type { JobObserver } from '../runtime/observers.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { type Access, createAccess, type Tokens } from './access/access.ts';
@@ -104,8 +105,11 @@ export interface JobClient {
    * @throws InputInvalidError it is no function
    */
   observe(observer: JobObserver): () => void;
-  /** Postgres and Redis, each `undefined` when it answers, else what is wrong. */
-  health(): Promise<{ postgres: string | undefined; redis: string | undefined }>;
+  /**
+   * Postgres and Redis, each `undefined` when it answers and takes writes, else what is wrong. Writes a row and a key
+   * of its own, at most every two seconds.
+   */
+  health(): Promise<HealthReport>;
   close(): Promise<void>;
 }
 

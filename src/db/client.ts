@@ -45,6 +45,8 @@ export interface Db {
   readonly plain: Kysely<QualifiedDatabase>;
   readonly schema: string;
   readonly pool: pg.Pool;
+  /** When a statement was last refused for want of disk, by `performance.now()`. */
+  readonly diskFullAt: number | undefined;
   close(): Promise<void>;
 }
 
@@ -87,6 +89,9 @@ export function createDb(options: CreateDbOptions): Db {
     plain: asPlain(kysely),
     schema,
     pool,
+    get diskFullAt() {
+      return pool.diskFullAt;
+    },
     close() {
       // Kysely ends the pool, but only one it has used.
       closing ??= kysely.destroy().then(async () => {

@@ -69,6 +69,7 @@ export const RELATIONS = {
   messages: true,
   paused_queues: true,
   live_key: true,
+  write_probe: true,
   api_tokens: true,
   signing_keys: true,
 } as const satisfies Record<keyof Database, true>;

@@ -9,6 +9,7 @@
  */
 import pg from 'pg';
 import { endsIdleSession, noteLost, noteUnopened } from './transient.ts';
+import { writeRefusalOf } from './write-probe.ts';
 
 type Callback = (
   error: Error | undefined,
@@ -19,13 +20,23 @@ type Callback = (
 export class Pool extends pg.Pool {
   /** A pool that has had a connection has the right URL: what it meets later passes. */
   #hasConnected = false;
+  #diskFullAt: number | undefined;
 
   constructor(config: pg.PoolConfig) {
     super(config);
     this.once('connect', () => {
       this.#hasConnected = true;
     });
-    this.on('connect', noteLostStatements);
+    this.on('connect', (client) =>
+      noteErrors(client, (error) => {
+        if (writeRefusalOf(error) === 'disk-full') this.#diskFullAt = performance.now();
+      }),
+    );
+  }
+
+  /** When a statement was last refused for want of disk, by `performance.now()`. */
+  get diskFullAt(): number | undefined {
+    return this.#diskFullAt;
   }
 
   override connect(): Promise<pg.PoolClient>;
@@ -50,8 +61,8 @@ export class Pool extends pg.Pool {
   }
 }
 
-/** Notes which errors of a connection's statements say that it is lost. */
-function noteLostStatements(client: pg.PoolClient): void {
+/** Notes which errors of a connection's statements say that it is lost. @param failed is told of each */
+function noteErrors(client: pg.PoolClient, failed: (error: unknown) => void): void {
   let endedIdle = false;
   client.on('error', (error) => {
     endedIdle ||= endsIdleSession(error);
@@ -61,6 +72,7 @@ function noteLostStatements(client: pg.PoolClient): void {
     const answer = query(...args);
     if (answer instanceof Promise) {
       answer.catch((error: unknown) => {
+        failed(error);
         if (!endedIdle) noteLost(error);
       });
     }

@@ -258,6 +258,11 @@ interface LiveKeyTable {
   created_at: Generated<Date>;
 }
 
+interface WriteProbeTable {
+  singleton: Generated<boolean>;
+  written_at: Generated<Date>;
+}
+
 interface ApiTokensTable {
   id: string;
   kind: 'token' | 'session';
@@ -296,6 +301,7 @@ export interface Database {
   poison_alerts: PoisonAlertsTable;
   paused_queues: PausedQueuesTable;
   live_key: LiveKeyTable;
+  write_probe: WriteProbeTable;
   api_tokens: ApiTokensTable;
   signing_keys: SigningKeysTable;
   collections: CollectionsTable;

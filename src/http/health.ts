@@ -6,7 +6,19 @@ import { OncefleetError } from '../errors.ts';
 import type { OpenStreams } from './open-streams.ts';
 import { problemResponses, sendProblem } from './problem.ts';
 
-const part = z.enum(['ok', 'unreachable']);
+const part = z
+  .enum(['ok', 'unreachable', 'read-only', 'disk-full', 'out-of-memory', 'cannot-save', 'refuses-writes'])
+  .describe('Of what answers and takes no writes: why.');
+
+/** What to say of a service, by why it cannot serve. */
+const DETAILS: Readonly<Record<Exclude<z.infer<typeof part>, 'ok'>, string>> = {
+  unreachable: 'cannot be reached',
+  'read-only': 'is read-only',
+  'disk-full': 'has no disk space left',
+  'out-of-memory': 'has no memory left',
+  'cannot-save': 'cannot save its data',
+  'refuses-writes': 'refuses writes',
+};
 
 interface HealthRoutesOptions {
   client: JobClient;
@@ -42,23 +54,28 @@ export async function healthRoutes(app: FastifyInstance, { client, streams }: He
     },
     async (request, reply) => {
       if (streams.draining) throw new OncefleetError('SHUTTING_DOWN', 'This process is closing');
-      const { postgres, redis } = await client.health();
+      const { postgres, redis, reasons = {} } = await client.health();
       const parts = {
-        postgres: postgres === undefined ? 'ok' : 'unreachable',
-        redis: redis === undefined ? 'ok' : 'unreachable',
-      };
+        postgres: postgres === undefined ? 'ok' : (reasons.postgres ?? 'unreachable'),
+        redis: redis === undefined ? 'ok' : (reasons.redis ?? 'unreachable'),
+      } as const;
       if (postgres === undefined && redis === undefined) return { status: 'ready', ...parts };
-      const wrong = Object.entries(parts).filter(([, state]) => state !== 'ok');
-      const names = wrong.map(([name]) => (name === 'postgres' ? 'Postgres' : 'Redis')).join(' and ');
       // Anybody may read this answer, so what exactly is wrong, and where, is for the log.
       const cause = new Error([postgres, redis].filter((text) => text !== undefined).join('; '));
       const error = new OncefleetError(
         postgres === undefined ? 'SERVICE_MISSING' : 'STORE_UNAVAILABLE',
-        `${names} cannot be reached`,
+        describe(parts),
         { cause },
       );
       sendProblem(error, request, reply, parts);
       return reply;
     },
   );
+}
+
+/** What cannot serve, and why. */
+function describe({ postgres, redis }: Readonly<Record<'postgres' | 'redis', z.infer<typeof part>>>): string {
+  if (postgres === 'unreachable' && redis === 'unreachable') return 'Postgres and Redis cannot be reached';
+  const of = (name: string, state: z.infer<typeof part>) => (state === 'ok' ? [] : [`${name} ${DETAILS[state]}`]);
+  return [...of('Postgres', postgres), ...of('Redis', redis)].join(', ');
 }

@@ -1,6 +1,5 @@
 /** What the jobs of one process share: connections, journal, leases, coalesced statements. */
 import { hostname } from 'node:os';
-import { sql } from 'kysely';
 import { z } from 'zod';
 import { createDb, type Db } from '../db/client.ts';
 import { findInput, setSource } from '../db/jobs/source.ts';
@@ -34,18 +33,15 @@ import type { RedisConnection } from '../redis/pubsub.ts';
 import { RedisWatch } from '../redis/watch.ts';
 import { Probes } from '../util/probes.ts';
 import { uuidV7 } from '../util/uuid.ts';
-import { within } from '../util/with-timeout.ts';
 import { Cancels } from './cancels.ts';
 import { Control } from './control.ts';
+import { Health, type HealthReport } from './health.ts';
 import { Observers } from './observers.ts';
 import { OtherQueues } from './other-queues.ts';
 import { Pauses } from './pauses.ts';
 import { PoisonAlerts } from './poison-alerts.ts';
 import { requireRedis } from './require-redis.ts';
 import { Transitions } from './transitions.ts';
-
-/** How long a health check waits for each service. */
-const HEALTH_WAIT_MS = 2_000;
 
 export interface RuntimeOptions {
   databaseUrl: string;
@@ -163,6 +159,7 @@ export class Runtime {
   readonly #duplicates: ReadonlySet<RedisConnection>;
   readonly #publishRedis: RedisConnection;
   readonly #subscriber: RedisConnection;
+  #health: Health | undefined;
   #closed: Promise<void> | undefined;
   #owners = 0;
 
@@ -282,13 +279,10 @@ export class Runtime {
     for (const redis of this.#duplicates) redis.disconnect();
   }
 
-  /** What is wrong with Postgres and Redis, `undefined` for what answers. */
-  async health(): Promise<{ postgres: string | undefined; redis: string | undefined }> {
-    const [postgres, redis] = await Promise.all([
-      problemOf(sql`select 1`.execute(this.db.kysely)),
-      problemOf(this.#publishRedis.ping()),
-    ]);
-    return { postgres, redis };
+  /** What is wrong with Postgres and Redis, `undefined` for what answers and takes writes. */
+  health(): Promise<HealthReport> {
+    this.#health ??= new Health({ db: this.db, redis: this.#publishRedis, prefix: this.settings.prefix });
+    return this.#health.check();
   }
 
   /** Flushes the journal, then lets go of everything. Idempotent. */
@@ -332,13 +326,4 @@ function unansweredMsOf(leaseTtlMs: number): number {
 function requireNode(): void {
   if (typeof Promise.withResolvers === 'function') return;
   throw new OncefleetError('SERVICE_MISSING', `Node 22.12 or newer is needed; this is ${process.version}`);
-}
-
-/** `undefined` when the service answers in time, else what is wrong. */
-function problemOf(answer: Promise<unknown>): Promise<string | undefined> {
-  const problem = answer.then(
-    () => undefined,
-    (error: Error) => error.message || 'not reachable',
-  );
-  return within(HEALTH_WAIT_MS, problem, () => `no answer within ${HEALTH_WAIT_MS} ms`);
 }

@@ -5,6 +5,7 @@ import type { EventPage, FollowOptions, JobHandle, JobRecord } from '../../src/c
 import { OncefleetError } from '../../src/errors.ts';
 import type { AnyJobDefinition } from '../../src/jobs/define-job.ts';
 import { isTerminalType, type JobEvent, type StreamEvent } from '../../src/journal/event.ts';
+import type { HealthReport } from '../../src/runtime/health.ts';
 
 export interface FakeClient extends JobClient {
   /** Appends events to a job's stream and wakes its followers. */
@@ -12,7 +13,7 @@ export interface FakeClient extends JobClient {
   newJob(name?: string): Promise<string>;
   /** Replaces a method by one that fails. */
   breakMethod(method: 'get' | 'readEvents' | 'follow' | 'enqueue' | 'find' | 'cancel', error: unknown): void;
-  healthReport: { postgres: string | undefined; redis: string | undefined };
+  healthReport: HealthReport;
   /** Followers that have not ended. */
   readonly following: number;
   /** Events that followers were asked for so far. */

@@ -414,6 +414,12 @@ describe('/readyz', () => {
       detail: 'Postgres cannot be reached',
     });
     expect(postgres.body).not.toContain('10.0.0.1');
+    client.healthReport = { postgres: 'x', redis: 'y', reasons: { postgres: 'read-only', redis: 'cannot-save' } };
+    expect((await inject(app, '/readyz')).json()).toMatchObject({
+      postgres: 'read-only',
+      redis: 'cannot-save',
+      detail: 'Postgres is read-only, Redis cannot save its data',
+    });
     client.healthReport = { postgres: undefined, redis: 'timeout' };
     const redis = await inject(app, '/readyz');
     expect(redis.statusCode).toBe(503);

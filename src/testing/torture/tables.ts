@@ -29,6 +29,7 @@ const OWN_TABLES: Record<Exclude<keyof Database, BuiltinTable | 'job_attempts'> 
   poison_alerts: true,
   paused_queues: true,
   live_key: true,
+  write_probe: true,
   api_tokens: true,
   signing_keys: true,
   tenant_policies: true,
