@@ -19,6 +19,7 @@ export const ERROR_CODES = {
   ACTION_REFUSED: 'The state of the job or queue does not allow this.',
   KEY_INVALID: 'The idempotency key is empty, longer than 255 bytes or has control characters.',
   TRANSACTION_INVALID: 'What was given as tx is no open transaction.',
+  LIMIT_KEY_INVALID: 'The key function of a limit threw, or returned what is no key.',
   KEY_MISMATCH: 'The idempotency key was used before with another input.',
   CURSOR_INVALID: 'The cursor is not one of this stream, or lies beyond its end.',
   STREAM_EXPIRED: 'The events at this cursor are past their retention and gone.',
@@ -218,13 +219,23 @@ export class DocumentError extends OncefleetError {
   }
 }
 
-/** Thrown by handlers: try again, but not before `retryAfterMs`. */
+/** For what an error says when to try again: the job alone, all jobs of its limits' keys, or all of its queue. */
+export type RetryScope = 'job' | 'key' | 'queue';
+
+/** Thrown by handlers: try again, but not before `retryAfterMs`; with a `scope`, no other job of its key or queue either. */
 export class RetryAfterError extends OncefleetError {
   readonly retryAfterMs: number;
+  /** Default `job`. `key` of a job whose definition has no limits is `job`. */
+  readonly scope: RetryScope;
 
-  constructor(message: string, retryAfterMs: number, options: OncefleetErrorOptions & { code?: ErrorCode } = {}) {
+  constructor(
+    message: string,
+    retryAfterMs: number,
+    options: OncefleetErrorOptions & { code?: ErrorCode; scope?: RetryScope } = {},
+  ) {
     super(options.code ?? 'HANDLER_ERROR', message, { ...options, details: { ...options.details, retryAfterMs } });
     this.retryAfterMs = retryAfterMs;
+    this.scope = options.scope ?? 'job';
   }
 }
 

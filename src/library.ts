@@ -28,6 +28,7 @@ export {
   OncefleetError,
   type OncefleetErrorOptions,
   RetryAfterError,
+  type RetryScope,
   type StoredFailure,
 } from './errors.ts';
 export { createBuiltinJobs } from './jobs/builtin-jobs.ts';
@@ -41,6 +42,7 @@ export {
   type JobPolicy,
   type Schema,
 } from './jobs/define-job.ts';
+export type { JobLimit, JobLimitOptions } from './jobs/limits.ts';
 export type { FollowedBatch } from './journal/batches.ts';
 export type { Cursor } from './journal/cursor.ts';
 export {

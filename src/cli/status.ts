@@ -155,6 +155,7 @@ function formatJob(job: JobRecord, terminal: Pick<Terminal, 'style' | 'interacti
         counted(job.errorCount, 'error'),
         counted(job.deferralCount, 'deferral'),
         counted(job.interruptionCount, 'interruption'),
+        counted(job.limitedCount, 'met limit'),
       ].join(', '),
     ],
     ['Input', formatValue(job.input)],

@@ -8,6 +8,7 @@ import { checkKey, fingerprint } from '../enqueue/fingerprint.ts';
 import { checkedInput } from '../enqueue/input.ts';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
 import type { AnyJobDefinition } from '../jobs/define-job.ts';
+import { limitKeysOf } from '../jobs/limits.ts';
 import type { Following } from '../journal/following.ts';
 import { parseOptions } from '../options.ts';
 import { type TraceCarrier, traceEnqueue } from '../util/tracing.ts';
@@ -73,7 +74,7 @@ function definitionOf({ jobs }: ClientHost, job: AnyJobDefinition | string): Any
   );
 }
 
-/** The row of a job, and what BullMQ is given once the row has an id. @throws InputInvalidError */
+/** The row of a job, and what BullMQ is given once the row has an id. @throws InputInvalidError; OncefleetError LIMIT_KEY_INVALID */
 function plan(
   definition: AnyJobDefinition,
   input: unknown,
@@ -82,6 +83,7 @@ function plan(
 ): Planned {
   const carried = checkedInput(definition, input);
   const { policy } = definition;
+  const limitKeys = limitKeysOf(definition.name, definition.limits, { input: carried.parsed, tenant });
   const rowOptions: RowOptions = {
     priority: options.priority ?? 0,
     attempts: policy.attempts,
@@ -104,6 +106,7 @@ function plan(
       fingerprint: fingerprint(carried.value),
       input: carried.text,
       deadlineMs: policy.deadlineMs ?? null,
+      ...(limitKeys === undefined ? {} : { limitKeys }),
     },
     toDispatch: (id) => ({
       id,

@@ -112,6 +112,7 @@ function toSummary(row: JobSummaryRow): JobSummary {
     crashCount: row.crash_count,
     errorCount: row.error_count,
     deferralCount: row.deferral_count,
+    limitedCount: row.limited_count,
     interruptionCount: row.interruption_count,
     runAt: toTime(row.run_at),
     createdAt: toTime(row.created_at),

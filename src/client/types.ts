@@ -39,6 +39,8 @@ export interface JobRecord {
   crashCount: number;
   errorCount: number;
   deferralCount: number;
+  /** Deliveries that met a limit, after which the job waited for a place. */
+  limitedCount: number;
   interruptionCount: number;
   runAt: string;
   createdAt: string;

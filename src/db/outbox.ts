@@ -67,9 +67,9 @@ export async function whyNotInTransaction(run: RunInTransaction, home: string | 
 export async function insertJobWithOutbox(run: RunInTransaction, job: NewJob): Promise<string | undefined> {
   const [row] = await run(
     `with job as (
-       insert into oncefleet.jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input)
+       insert into oncefleet.jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input, limit_keys)
        values ($1::uuid, $2, $3, $4, $5, $6, $7::json, clock_timestamp() + $8::float8 * interval '1 ms',
-         clock_timestamp() + $9::float8 * interval '1 ms', $10::json)
+         clock_timestamp() + $9::float8 * interval '1 ms', $10::json, $11)
        on conflict (tenant, name, idempotency_key, key_scope) where not key_released do nothing
        returning id, run_at, deadline_at
      ), unfinished as (
@@ -89,6 +89,7 @@ export async function insertJobWithOutbox(run: RunInTransaction, job: NewJob): P
       job.delayMs,
       job.deadlineMs,
       job.input,
+      job.limitKeys ?? null,
     ],
   );
   return row?.xid as string | undefined;

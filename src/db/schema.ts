@@ -32,6 +32,9 @@ export interface JobsTable {
   error_count: Generated<number>;
   deferral_count: Generated<number>;
   interruption_count: Generated<number>;
+  limited_count: Generated<number>;
+  /** JSON text of an array; null: its definition has no limits. */
+  limit_keys: string | null;
   last_outcome: LastOutcome | null;
   checkpoint: JsonText | null;
   checkpoint_seq: number | null;
@@ -252,6 +255,43 @@ interface UnfinishedJobsTable {
   end_by: Timestamp | null;
 }
 
+interface LimitsTable {
+  name: string;
+  concurrency: number | null;
+  rate_max: number | null;
+  rate_per_ms: number | null;
+  updated_at: Generated<Date>;
+}
+
+interface TenantLimitsTable {
+  tenant: string;
+  concurrency: number | null;
+  rate_max: number | null;
+  rate_per_ms: number | null;
+  weight: number | null;
+  updated_at: Generated<Date>;
+}
+
+interface LimitKeysTable {
+  key: string;
+  paused_until: NullableTimestamp;
+}
+
+interface LimitPlacesTable {
+  key: string;
+  job_id: string;
+  fence: number;
+  started_at: Timestamp;
+}
+
+interface LimitWaitsTable {
+  job_id: string;
+  key: string;
+  priority: number;
+  since: Timestamp;
+  woken_at: NullableTimestamp;
+}
+
 interface LiveKeyTable {
   singleton: Generated<boolean>;
   secret: Buffer;
@@ -304,6 +344,11 @@ export interface Database {
   write_probe: WriteProbeTable;
   api_tokens: ApiTokensTable;
   signing_keys: SigningKeysTable;
+  limits: LimitsTable;
+  tenant_limits: TenantLimitsTable;
+  limit_keys: LimitKeysTable;
+  limit_places: LimitPlacesTable;
+  limit_waits: LimitWaitsTable;
   collections: CollectionsTable;
   documents: DocumentsTable;
   chunks: ChunksTable;

@@ -1,4 +1,5 @@
 /** Gives rows to BullMQ. What it fails to give, the reconciler gives later. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { type JobsOptions, Queue } from 'bullmq';
 import { Cluster } from 'ioredis';
 import { crashPoint } from '../crash-points.ts';
@@ -14,6 +15,10 @@ import { queueErrorLevel } from './queue-errors.ts';
 
 /** How long an enqueue waits for Redis before it leaves dispatching to the reconciler. */
 const DISPATCH_WAIT_MS = 500;
+
+/** A job that is moving to the delayed ones is asked for again after this time, then after twice that, and so on. */
+const DELIVER_AGAIN_MS = 5;
+const LAST_DELIVER_MS = 640;
 
 const MAX_BULK = 1_000;
 
@@ -135,6 +140,32 @@ export class Dispatcher {
     if (state === 'completed' || state === 'failed' || state === 'unknown') await job.remove();
     crashPoint('redispatch.removed');
     return this.dispatch(row, by);
+  }
+
+  /**
+   * Has BullMQ deliver a job now that it keeps for later, or that is on its way there. What it has lost is added again.
+   * Never throws: the reconciler finds what is due and not delivered.
+   */
+  async deliverNow(row: DispatchRow): Promise<void> {
+    try {
+      const { queue } = this.#entryOf(row);
+      for (let waitMs = DELIVER_AGAIN_MS; waitMs <= LAST_DELIVER_MS; waitMs *= 2) {
+        const job = await queue.getJob(bullIdOf(row));
+        if (job === undefined) {
+          await this.dispatch(row, 'worker');
+          return;
+        }
+        const promoted = await job.promote().then(
+          () => true,
+          () => false,
+        );
+        // A delivery of it is being given back at this moment.
+        if (promoted || (await job.getState()) !== 'active') return;
+        await delay(waitMs, undefined, { ref: false });
+      }
+    } catch (err) {
+      this.#options.log[queueErrorLevel(err)]({ err, jobId: row.id }, 'job not delivered; the reconciler will do it');
+    }
   }
 
   /** Promotes delayed jobs. Those no longer delayed are left. @returns how many were delayed */

@@ -12,10 +12,13 @@ const LARGE_LENGTH = 32 * 1024;
 const MAX_JSON_ISSUES = 1_000;
 
 /**
- * @returns the JSON text, and the value that it stands for
+ * @returns the JSON text, the value that it stands for, and what the schema makes of that
  * @throws InputInvalidError it is not JSON, loses something in JSON, or does not fit its schema
  */
-export function checkedInput(definition: AnyJobDefinition, input: unknown): { text: string; value: unknown } {
+export function checkedInput(
+  definition: AnyJobDefinition,
+  input: unknown,
+): { text: string; value: unknown; parsed: unknown } {
   const what = `Input of job ${definition.name}`;
   const lost = lostInJson(input);
   if (lost.length > 0) throw new InputInvalidError(what, lost);
@@ -28,7 +31,7 @@ export function checkedInput(definition: AnyJobDefinition, input: unknown): { te
   if (text === undefined) throw new InputInvalidError(what, [{ path: '', message: 'is not JSON' }]);
   const value: unknown = JSON.parse(text);
   const parsed = parse(definition, value, text, what);
-  if (parsed.success) return { text, value };
+  if (parsed.success) return { text, value, parsed: parsed.data };
   const { issues } = parsed.error;
   // Right as it was given, wrong as it arrives: a date that is a text by then, a NaN that is null.
   const onlyInJson = issues.length <= MAX_JSON_ISSUES && isAccepted(definition, input);

@@ -30,6 +30,7 @@ export async function enqueueRoute(instance: FastifyInstance, { client }: JobRou
           ...problemResponses(
             'INPUT_INVALID',
             'KEY_INVALID',
+            'LIMIT_KEY_INVALID',
             'BODY_INVALID',
             'EVENT_INVALID',
             'REQUEST_STALLED',

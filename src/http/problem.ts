@@ -13,6 +13,7 @@ export const PROBLEM_CONTENT_TYPE = 'application/problem+json';
 export const HTTP_STATUS = {
   INPUT_INVALID: 400,
   KEY_INVALID: 400,
+  LIMIT_KEY_INVALID: 400,
   CURSOR_INVALID: 400,
   EVENT_INVALID: 400,
   BODY_INVALID: 400,

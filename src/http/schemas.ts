@@ -96,6 +96,7 @@ const jobSummary = z.object({
   crashCount: z.int(),
   errorCount: z.int(),
   deferralCount: z.int(),
+  limitedCount: z.int(),
   interruptionCount: z.int(),
   runAt: timestamp,
   createdAt: timestamp,

@@ -8,6 +8,7 @@ import type { QualifiedDatabase } from '../db/own-schema.ts';
 import type { JobEvent } from '../journal/event.ts';
 import type { Logger } from '../log.ts';
 import { aFunction, MAX_TIMER_MS, parseOptions, RANGES, wholeNumber } from '../options.ts';
+import { type JobLimit, type JobLimitOptions, limitsSchema, namedLimits } from './limits.ts';
 
 /** What a handler gets besides its input. */
 export interface JobContext<E extends JobEvent = JobEvent> {
@@ -143,6 +144,8 @@ export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = Jo
   /** What the handler may emit; `emit` refuses anything else. */
   readonly events: Schema<E> | undefined;
   readonly policy: Readonly<JobPolicy>;
+  /** How many jobs of a key run at once, and start in a time; absent: any number. */
+  readonly limits?: readonly JobLimit<I>[];
   /** Method syntax keeps definitions of different inputs in one list. */
   run(input: I, ctx: JobContext<E>): Promise<O>;
   onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
@@ -159,6 +162,8 @@ export interface JobOptions<I extends Schema, O, E extends JobEvent> extends Par
   input: I;
   output?: Schema<O>;
   events?: Schema<E>;
+  /** How many jobs of a key run at once, and start in a time. See docs/guides/limits.md. */
+  limits?: readonly JobLimitOptions<z.output<I>>[];
   run(input: z.output<I>, ctx: JobContext<E>): Promise<O> | O;
   /** Called at least once when a job is poisoned, by any process that works; a call that fails, or takes 20 s, is tried again. */
   onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
@@ -217,6 +222,7 @@ const definitionShape = {
   input: aSchema,
   output: aSchema.optional(),
   events: aSchema.optional(),
+  limits: limitsSchema.optional(),
   run: aFunction,
   onPoison: aFunction.optional(),
 };
@@ -246,6 +252,7 @@ export function defineJob<I extends Schema, O = unknown, E extends JobEvent = Jo
   const given = (options as { name?: unknown } | undefined)?.name;
   const what = typeof given === 'string' && NAME.test(given) ? `Job ${given}` : 'Job definition';
   const checked = parseOptions(what, jobOptionsSchema, options);
+  const limits = namedLimits(checked.name, options.limits);
   const definition: JobDefinition<z.output<I>, O, E, z.input<I>> = {
     name: checked.name,
     queue: checked.queue ?? checked.name,
@@ -254,6 +261,7 @@ export function defineJob<I extends Schema, O = unknown, E extends JobEvent = Jo
     output: options.output,
     events: options.events,
     policy: toPolicy(checked),
+    ...(limits === undefined ? {} : { limits }),
     run: async (input, ctx) => options.run(input, ctx),
     ...(options.onPoison === undefined ? {} : { onPoison: options.onPoison.bind(options) }),
   };

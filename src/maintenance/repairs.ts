@@ -91,6 +91,7 @@ export class Repairs {
     repaired += await this.#repairFresh();
     repaired += await this.#scanPending();
     repaired += await this.#repairDelayed();
+    repaired += await this.#options.runtime.limits.repair();
     return repaired;
   }
 

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Job } from 'bullmq';
 import { crashPoint } from '../crash-points.ts';
 import type { ClaimAnswer } from '../db/jobs/claim.ts';
-import { attemptOf } from '../db/jobs/states.ts';
+import { attemptOf, limitOf } from '../db/jobs/states.ts';
 import { isTransient } from '../db/transient.ts';
 import { CancelledError, OncefleetError, toStoredFailure } from '../errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
@@ -140,6 +140,7 @@ export class Guard {
     const row = await rows.find(delivery);
     // After the row is there: a foreign job that goes back to its queue counts as started before.
     if (!(await delivery.mayStart())) return undefined;
+    if (delivery.spec.limits !== undefined) await this.#runtime.limits.define(delivery.spec.limits);
     crashPoint('claim.before');
     const claim = await this.#claimRow(row, owner, delivery);
     if (claim.answer.decision === 'claimed' && row.foreign) await rows.follow(claim.answer.job, row, delivery);
@@ -205,6 +206,10 @@ export class Guard {
       case 'early':
         this.#runtime.log.debug({ jobId, dueInMs: answer.dueInMs }, 'delivery deferred: the job is not due yet');
         return delivery.defer(Math.max(answer.dueInMs, 0) + 1);
+      case 'limited':
+        this.#runtime.log.debug({ jobId, limit: limitOf(answer.key) }, 'delivery deferred: a limit is met');
+        // BullMQ keeps it until it is woken. Not all at one time, should nothing wake them.
+        return delivery.defer(answer.backstopMs * (1 + Math.random() / 10));
       case 'busy':
         return delivery.defer(200 + Math.random() * 300);
       case 'end':

@@ -3,9 +3,11 @@ import { countLostConnections } from '../db/jobs/attempts.ts';
 import type { ClaimedJob } from '../db/jobs/claim.ts';
 import { raiseFence } from '../db/jobs/fence.ts';
 import { findSettled, type Settlement } from '../db/jobs/settle.ts';
+import { QUEUE_KEY } from '../db/jobs/states.ts';
 import { isTransient } from '../db/transient.ts';
-import { LeaseLostError, OncefleetError, toStoredFailure } from '../errors.ts';
+import { LeaseLostError, OncefleetError, RetryAfterError, toStoredFailure } from '../errors.ts';
 import type { StreamWriter } from '../journal/stream-writer.ts';
+import { clampDelayMs } from '../numbers.ts';
 import type { Delivery, GuardHost } from './delivery.ts';
 import { eventOf, isByLostConnection, type SettledVerdict, settlementOf } from './verdict.ts';
 
@@ -88,6 +90,16 @@ export class OutcomeWriter {
       log.error({ err, jobId: id, fence, status, outcome }, 'stream takes no event; its row is settled alone');
       return this.#persist(id, () => transitions.settle({ ...settlement, batch: undefined }, claimed));
     }
+  }
+
+  /** Has jobs of the run's keys, or of its queue, wait as long as its error says. Before its outcome: none starts in between. */
+  async pause(error: Error, { id, limitKeys, queue }: ClaimedJob): Promise<void> {
+    if (!(error instanceof RetryAfterError) || error.scope === 'job') return;
+    const keys = error.scope === 'queue' ? [QUEUE_KEY + queue] : (limitKeys ?? []);
+    const ms = clampDelayMs(error.retryAfterMs);
+    if (keys.length === 0 || ms <= 0) return;
+    await this.#persist(id, () => this.#host.runtime.limits.pause(keys, ms));
+    this.#host.runtime.log.warn({ jobId: id, scope: error.scope, ms }, 'a handler has paused jobs beside its own');
   }
 
   /** Whether the transaction that `ctx.complete` took part in has committed. */

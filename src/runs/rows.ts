@@ -73,9 +73,11 @@ export class Rows {
       if (given !== undefined && job.repeatJobKey !== undefined) this.#warnOfRepeated(job, given);
       const input = withoutKey(data);
       const { policy } = spec;
+      const tenant = tenantIn(data, spec.transparent) ?? this.#runtime.settings.tenant;
+      const limitKeys = spec.limitKeysOf?.({ input, tenant });
       const accepted = await this.#runtime.transitions.create(
         {
-          tenant: tenantIn(data, spec.transparent) ?? this.#runtime.settings.tenant,
+          tenant,
           name: spec.name,
           queue: spec.queue,
           key: given ?? ownKey(source),
@@ -93,6 +95,7 @@ export class Rows {
           }),
           delayMs: 0,
           deadlineMs: policy.deadlineMs ?? null,
+          ...(limitKeys === undefined ? {} : { limitKeys }),
         },
         // A job that BullMQ starts again is no new enqueue: its failure stands.
         job.attemptsStarted > 1 ? 'replay' : policy.onFailedKey,

@@ -238,6 +238,7 @@ export class Run implements RunInProgress {
       return { kind: 'completed', result: completion.result };
     if (verdict.kind === 'lost') throw verdict.error;
     if (verdict.kind !== 'completed') await rows.keepData(claimed, this.#delivery);
+    if (verdict.kind === 'failed' || verdict.kind === 'retry') await outcomes.pause(verdict.error, claimed);
     const settlement = await outcomes.plan(verdict, claimed, this.stream, this.#delivery);
     if (!(await outcomes.commit(settlement, claimed)))
       throw new LeaseLostError(claimed.id, claimed.fence, 'the outcome found the row at another fence');

@@ -1,5 +1,6 @@
 import type { Job } from 'bullmq';
 import type { JobContext, JobPolicy } from '../jobs/define-job.ts';
+import type { JobLimit } from '../jobs/limits.ts';
 import type { JobEvent } from '../journal/event.ts';
 
 /** A job as the guard needs it, made from a definition or around a plain processor. */
@@ -16,6 +17,10 @@ export interface JobSpec {
   keyOf(job: Job): string | undefined;
   /** What of such a job's data its fingerprint is made of; undefined: all but the key. @throws InputInvalidError */
   fingerprinted?: ((job: Job) => unknown) | undefined;
+  /** Of its definition. */
+  limits?: readonly JobLimit[];
+  /** The keys of a job that some other BullMQ client added. @throws OncefleetError LIMIT_KEY_INVALID */
+  limitKeysOf?(job: { input: unknown; tenant: string }): string | undefined;
   checkEvent: ((event: JobEvent) => void) | undefined;
   /** @throws InputInvalidError */
   handle(input: unknown, ctx: JobContext, job: Job): Promise<unknown>;

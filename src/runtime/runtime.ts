@@ -36,6 +36,7 @@ import { uuidV7 } from '../util/uuid.ts';
 import { Cancels } from './cancels.ts';
 import { Control } from './control.ts';
 import { Health, type HealthReport } from './health.ts';
+import { Limits } from './limits.ts';
 import { Observers } from './observers.ts';
 import { OtherQueues } from './other-queues.ts';
 import { Pauses } from './pauses.ts';
@@ -142,6 +143,7 @@ export class Runtime {
   /** Told of what parts of this process do, by whoever measures it. */
   readonly probes = new Probes();
   readonly transitions: Transitions;
+  readonly limits: Limits;
   readonly dispatcher: Dispatcher;
   readonly outbox: Outbox;
   readonly otherQueues: OtherQueues;
@@ -199,7 +201,9 @@ export class Runtime {
     this.cancels = new Cancels({ db, leases: this.leases, log });
     this.observers = new Observers({ log, process: this.workerId });
     this.poisonAlerts = new PoisonAlerts({ db, log });
+    this.limits = new Limits({ db, deliver: (row) => this.dispatcher.deliverNow(row), log });
     const transitions = new Transitions({
+      limits: this.limits,
       db,
       acceptor: new Acceptor(db),
       publisher: this.publisher,
@@ -214,10 +218,7 @@ export class Runtime {
       redis: this.#redis,
       prefix,
       prefixOf: (queue) => this.queuePrefix(queue),
-      rows: {
-        findInput: (id) => findInput(db, id),
-        setSource: (id, source) => setSource(db, id, source, 'pending'),
-      },
+      rows: { findInput: (id) => findInput(db, id), setSource: (id, to) => setSource(db, id, to, 'pending') },
       dispatched: (row, by) => transitions.dispatched(row, by),
       log,
     });
@@ -288,6 +289,7 @@ export class Runtime {
   /** Flushes the journal, then lets go of everything. Idempotent. */
   close(): Promise<void> {
     this.#closed ??= (async () => {
+      this.limits.close();
       await this.writer.close();
       await this.outbox.close();
       await this.poisonAlerts.close();

@@ -29,6 +29,7 @@ import type { JobPolicy } from '../jobs/define-job.ts';
 import type { Publisher } from '../journal/publisher.ts';
 import { Batcher } from '../util/batcher.ts';
 import type { Probes } from '../util/probes.ts';
+import type { Limits } from './limits.ts';
 import type { Observers, Told } from './observers.ts';
 import type { Alerted, PoisonAlerts } from './poison-alerts.ts';
 
@@ -58,6 +59,8 @@ interface TransitionsOptions {
   poisonAlerts: PoisonAlerts;
   observers: Observers;
   probes?: Probes;
+  /** Told of what ends under a limit, and of what waits for one. */
+  limits: Pick<Limits, 'wake' | 'lookAgain'>;
   settings: { resultTtlMs: number; maxCrashes: number };
   /** Names this process in leases and the ledger. */
   workerId: string;
@@ -134,12 +137,18 @@ export class Transitions {
   async claim(request: ClaimRequest): Promise<ClaimAnswer> {
     const { observers } = this.#options;
     const answer = await this.#claims.call(request);
+    if (answer.decision === 'limited') this.#options.limits.lookAgain(answer.again);
     if (!observers.listening) return answer;
     if (answer.decision === 'claimed') observers.tell({ ...factsOf(answer.job), type: 'claimed' });
     if (answer.decision === 'held') {
       const { tenant, name, fence, leaseLeftMs } = answer;
       const { id: jobId, queue = '' } = request;
       observers.tell({ type: 'deferred', jobId, name, queue, tenant, fence, delayMs: leaseLeftMs, by: 'worker' });
+    }
+    if (answer.decision === 'limited') {
+      const { tenant, name, fence } = answer;
+      const { id: jobId, queue = '' } = request;
+      observers.tell({ type: 'limited', jobId, name, queue, tenant, fence, by: 'worker' });
     }
     return answer;
   }
@@ -270,7 +279,8 @@ export class Transitions {
   }
 
   #tellSettled({ status, outcome, error, fence, delayMs }: Settlement, claimed: ClaimedJob): void {
-    const { observers } = this.#options;
+    const { observers, limits } = this.#options;
+    if (claimed.limitKeys !== undefined) limits.wake(claimed.limitKeys);
     if (!observers.listening) return;
     const type = status === 'pending' ? (GIVEN_BACK[outcome] as TransitionType) : SETTLED[status];
     observers.tell({

@@ -1,6 +1,7 @@
 /** What a run of a defined job needs: its schemas are put around its handler. */
 import { inputInvalid } from '../errors.ts';
 import type { AnyJobDefinition } from '../jobs/define-job.ts';
+import { limitKeysOf } from '../jobs/limits.ts';
 import type { JobEvent } from '../journal/event.ts';
 import type { JobSpec } from '../runs/spec.ts';
 
@@ -11,6 +12,17 @@ export function toSpec(definition: AnyJobDefinition): JobSpec {
     policy: definition.policy,
     transparent: false,
     keyOf: () => undefined,
+    ...(definition.limits === undefined
+      ? {}
+      : {
+          limits: definition.limits,
+          limitKeysOf({ input, tenant }) {
+            const parsed = definition.input.safeParse(input);
+            // What does not fit its schema fails when it runs, and says why.
+            if (!parsed.success) return undefined;
+            return limitKeysOf(definition.name, definition.limits, { input: parsed.data, tenant });
+          },
+        }),
     checkEvent: definition.events === undefined ? undefined : (event) => checkEvent(definition, event),
     async handle(input, ctx) {
       const parsed = definition.input.safeParse(input);

@@ -5,7 +5,8 @@ import { checkedInput } from '../../src/enqueue/input.ts';
 import { defineJob, InputInvalidError } from '../../src/index.ts';
 
 function check(input: z.ZodType, value: unknown) {
-  return checkedInput(defineJob({ name: 'job', input, run: async () => undefined }), value);
+  const { text, value: arrived } = checkedInput(defineJob({ name: 'job', input, run: async () => undefined }), value);
+  return { text, value: arrived };
 }
 
 function issuesOf(input: z.ZodType, value: unknown): string[] {

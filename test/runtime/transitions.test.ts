@@ -124,6 +124,17 @@ const CLAIMED = 'claimed by worker';
 
 /** What makes transitions of a job, and which. The job's id, and what observers of all processes are told of it. */
 const WAYS: Record<string, (scene: Scene) => Promise<{ id: string; told: string[] }>> = {
+  async 'a delivery that meets a limit'(scene) {
+    await sql`insert into oncefleet.limit_keys (key, paused_until) values ('@queue/work', clock_timestamp() + interval '1 hour')`.execute(
+      file.db,
+    );
+    const fleet = scene.fleet();
+    const { id } = await scene.enqueue(fleet);
+    await fleet.work();
+    await expect.poll(() => scene.of(id), POLL).toContain('limited by worker');
+    await sql`delete from oncefleet.limit_keys`.execute(file.db);
+    return { id, told: [...ENQUEUED, 'limited by worker'] };
+  },
   async 'a run that returns'(scene) {
     const fleet = scene.fleet();
     const { id } = await scene.enqueue(fleet);

@@ -1,110 +1,12 @@
 import { type Kysely, sql } from 'kysely';
-import type { StoredFailure } from '../../errors.ts';
 import type { Database } from '../schema.ts';
-import { named, ONE_ROW, textArray } from '../statement.ts';
+import { named, ONE_ROW, textArray, unnamed } from '../statement.ts';
 import { raiseHeads } from '../streams/heads.ts';
-import type { RowOptions } from './insert.ts';
-import { readRowOptions } from './row-options.ts';
-import {
-  type AbandonReason,
-  abandonReason,
-  byId,
-  type LastOutcome,
-  leaseHeld,
-  msUntil,
-  type TerminalStatus,
-} from './states.ts';
+import { type ClaimAnswer, type ClaimRequest, type ClaimRow, heldJobOf, toAnswer } from './claim-answer.ts';
+import { claimGated } from './claim-gated.ts';
+import { abandonReason, byId, gated, leaseHeld, msUntil } from './states.ts';
 
-export interface ClaimRequest {
-  id: string;
-  /** Unique per delivery: a claim whose answer was lost is recognised by it. */
-  owner: string;
-  ttlMs: number;
-  maxCrashes: number;
-  /** BullMQ's attemptsMade of this delivery. */
-  delivery: number;
-  /** BullMQ starts it anew, with its counts reset: as good as a higher `delivery`. */
-  restarted?: boolean;
-  /** BullMQ has the job under the row's id; another client's duplicate has an id, and a count, of its own. */
-  own: boolean;
-  /** That of the delivery. */
-  queue?: string;
-  /** What the delivery calls the job, which must be what its row says. Undefined: the row was found or made by what it is. */
-  as?: { tenant: string; name: string } | undefined;
-  /** BullMQ, not the row, says when the job runs. */
-  early?: boolean;
-}
-
-export interface ClaimedJob {
-  id: string;
-  /** Of the lease. */
-  owner: string;
-  tenant: string;
-  name: string;
-  /** That of the delivery. */
-  queue: string;
-  key: string | null;
-  fence: number;
-  /** JSON text. */
-  input: string;
-  options: RowOptions;
-  crashCount: number;
-  errorCount: number;
-  interruptionCount: number;
-  lastOutcome: LastOutcome | null;
-  /** JSON text. */
-  checkpoint: string | null;
-  checkpointSeq: number | null;
-  /** Time left until the deadline over all attempts. */
-  deadlineLeftMs: number | null;
-  /** The seq at which its stream continues. */
-  nextSeq: number;
-  /** When the claim was answered, by `performance.now()`. */
-  claimedAt: number;
-}
-
-export type ClaimAnswer =
-  | { decision: 'claimed'; job: ClaimedJob }
-  | { decision: 'completed'; result: string | null }
-  | { decision: 'failed'; error: StoredFailure }
-  | { decision: 'cancelled' }
-  /** A person retried the failed job in BullMQ, or a completed one that has no key. */
-  | { decision: 'retried' }
-  /** `heldMs`: for how long its owner has had it, at `fence`. */
-  | { decision: 'held'; leaseLeftMs: number; heldMs: number; tenant: string; name: string; fence: number }
-  /** The process that meets it finishes it: cancel requested, deadline passed, crashed too often. */
-  | { decision: 'end'; why: AbandonReason }
-  /** By Postgres's clock it may not run yet: whoever made it due has another time. */
-  | { decision: 'early'; dueInMs: number }
-  /** Somebody holds the row's lock just now. */
-  | { decision: 'busy' }
-  /** The row is another tenant's, or has another name. It was left as it is. */
-  | { decision: 'refused' }
-  | { decision: 'missing' };
-
-interface ClaimRow {
-  id: string;
-  decision: 'claimed' | 'retried' | 'held' | 'early' | TerminalStatus | AbandonReason;
-  lease_left_ms?: number | null;
-  due_in_ms?: number | null;
-  held_ms?: number | null;
-  old_result: string | null;
-  old_error?: string | null;
-  tenant: string;
-  name: string;
-  idempotency_key: string | null;
-  fence: number;
-  input: string;
-  options: string;
-  crash_count: number;
-  error_count: number;
-  interruption_count: number;
-  last_outcome: LastOutcome | null;
-  checkpoint: string | null;
-  checkpoint_seq: number | null;
-  deadline_left_ms: number | null;
-  next_seq?: number | null;
-}
+export type { ClaimAnswer, ClaimedJob, ClaimRequest } from './claim-answer.ts';
 
 /**
  * The claim table, for several deliveries in one statement, by the database's clock.
@@ -127,6 +29,7 @@ export async function claimJobs(
   const rows = await claimFresh(db, claims, worker);
   const others = claims.filter((claim) => !rows.has(claim.id));
   if (others.length > 0) for (const [id, row] of await claimAny(db, others, worker)) rows.set(id, row);
+  await claimLimited(db, others, rows, worker);
   const unseen = others.filter((claim) => !rows.has(claim.id)).map((claim) => claim.id);
   const unclaimed = unseen.length === 0 ? new Map<string, JobNames>() : await findNames(db, unseen);
   return requests.map((request) => {
@@ -138,6 +41,19 @@ export async function claimJobs(
       return { decision: 'held', leaseLeftMs: request.ttlMs, heldMs: 0, ...heldJobOf(row) };
     return toAnswer(row, request);
   });
+}
+
+/** Jobs for which a limit holds: their claims take turns with all others under the same keys. */
+async function claimLimited(
+  db: Kysely<Database>,
+  claims: readonly CountedClaim[],
+  rows: Map<string, ClaimRow>,
+  worker: string,
+): Promise<void> {
+  const wanted = claims.filter(({ id }) => rows.get(id)?.decision === 'gated');
+  if (wanted.length === 0) return;
+  const answers = await claimGated(db, wanted, rows, (trx, granted) => claimAny(trx, granted, worker, true));
+  for (const [id, row] of answers) rows.set(id, row);
 }
 
 type JobNames = NonNullable<ClaimRequest['as']>;
@@ -160,6 +76,9 @@ const DUE = `(w.early or j.run_at <= clock_timestamp() + interval '5 ms')`;
 
 type CountedClaim = ClaimRequest & { copies: number };
 
+/** SQL: a limit may hold for the job. Not where BullMQ says when a job runs, nor for one that has run already. */
+const GATED = `(not w.early and ${gated('j')})`;
+
 /**
  * The two rows of the table that nearly all deliveries meet: a job nobody has run yet, and
  * one that has ended. Half the work of the whole table, and nothing is locked but what is
@@ -179,7 +98,7 @@ async function claimFresh(
           with ordinality as w (id, owner, ttl_ms, copies, tenant, name, early, place)
         where ${ONE_ROW}
       ), fresh as (
-        select w.* from want w join oncefleet.jobs j on j.id = w.id and ${DUE}
+        select w.* from want w join oncefleet.jobs j on j.id = w.id and ${DUE} and not ${GATED}
         where j.fence = 0 and j.status = 'pending' and ${abandonReason('j', '0')} is null and ${NAMED_RIGHT}
         for no key update of j skip locked
       ), claimed as (
@@ -262,8 +181,8 @@ function namesOf(claims: readonly ClaimRequest[]): [Buffer, Buffer] {
 
 /** The whole table. A rule for all claims stands in `states.ts`, where the first claim has it too. */
 const CLAIM_ANY = `with want as (
-    select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[], $10::text[], $11::text[], $12::bool[])
-      with ordinality as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted, tenant, name, early, place)
+    select * from unnest($1::uuid[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::int[], $7::bool[], $9::bool[], $10::text[], $11::text[], $12::bool[], $13::bool[])
+      with ordinality as w (id, owner, ttl_ms, max_crashes, delivery, copies, own, restarted, tenant, name, early, granted, place)
     where ${ONE_ROW}
   ), ended as (
     -- Read without a lock, which would be a write, and a commit to wait for.
@@ -272,7 +191,7 @@ const CLAIM_ANY = `with want as (
   ), found as (
     select j.id, j.tenant as row_tenant, j.name as row_name, j.status, j.fence, j.lease_owner, j.lease_expires_at, j.crash_count, j.ended_at_delivery,
       j.cancel_requested_at, j.deadline_at, j.result, j.error, j.worker, j.claimed_at, w.owner, w.ttl_ms, w.max_crashes, w.delivery, w.copies, w.own, w.restarted,
-      j.run_at, ${DUE} as due
+      j.run_at, ${DUE} as due, j.limit_keys, not w.granted and ${GATED} as gated
     from oncefleet.jobs j join want w on w.id = j.id
     where (j.status not in ('completed', 'cancelled') or j.ended_at_delivery is not null) and ${NAMED_RIGHT}
     for update of j skip locked
@@ -284,7 +203,7 @@ const CLAIM_ANY = `with want as (
         when status in ('failed', 'completed', 'cancelled') then status
         when status = 'running' and lease_owner = owner then 'claimed'
         when ${leaseHeld('found')} then 'held'
-        else coalesce(${abandonReason('found', 'max_crashes')}, case when status = 'pending' and not due then 'early' else 'claimed' end)
+        else coalesce(${abandonReason('found', 'max_crashes')}, case when status = 'pending' and not due then 'early' when gated then 'gated' else 'claimed' end)
       end as decision
     from found
   ), claimed as (
@@ -329,11 +248,11 @@ const CLAIM_ANY = `with want as (
     coalesce(c.tenant, d.row_tenant) as tenant, coalesce(c.name, d.row_name) as name, c.idempotency_key, coalesce(c.fence, d.held_fence) as fence, c.input, c.options, c.crash_count, c.error_count, c.interruption_count,
     c.last_outcome, c.checkpoint, c.checkpoint_seq,
     ${msUntil('c.deadline_at')} as deadline_left_ms,
-    h.next_seq
+    h.next_seq, d.limit_keys
   from (
-    select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at, row_tenant, row_name, fence as held_fence, run_at from decided
+    select id, decision, result as old_result, error as old_error, lease_expires_at, claimed_at, row_tenant, row_name, fence as held_fence, run_at, limit_keys from decided
     union all
-    select id, status, result, null, null, null, null, null, null, null from ended
+    select id, status, result, null, null, null, null, null, null, null, null from ended
   ) d
   left join claimed c on c.id = d.id left join head h on h.stream_id = d.id`;
 
@@ -341,9 +260,12 @@ async function claimAny(
   db: Kysely<Database>,
   claims: readonly CountedClaim[],
   worker: string,
+  granted = false,
 ): Promise<Map<string, ClaimRow>> {
+  // Within a transaction the loss of a name would spoil it.
+  const statement = db.isTransaction ? unnamed : named;
   const result = await db.executeQuery(
-    named<ClaimRow>('claim', CLAIM_ANY, [
+    statement<ClaimRow>('claim', CLAIM_ANY, [
       claims.map((claim) => claim.id),
       claims.map((claim) => claim.owner),
       claims.map((claim) => claim.ttlMs),
@@ -355,70 +277,10 @@ async function claimAny(
       claims.map((claim) => claim.restarted ?? false),
       ...namesOf(claims),
       claims.map((claim) => claim.early ?? false),
+      claims.map(() => granted),
     ]),
   );
   return new Map(result.rows.map((row) => [row.id, row]));
-}
-
-function toAnswer(row: ClaimRow, { owner, queue = '' }: ClaimRequest): ClaimAnswer {
-  switch (row.decision) {
-    case 'claimed':
-      return {
-        decision: 'claimed',
-        job: {
-          id: row.id,
-          owner,
-          tenant: row.tenant,
-          name: row.name,
-          queue,
-          key: row.idempotency_key,
-          fence: row.fence,
-          input: row.input,
-          options: readRowOptions(row.options),
-          crashCount: row.crash_count,
-          errorCount: row.error_count,
-          interruptionCount: row.interruption_count,
-          lastOutcome: row.last_outcome,
-          checkpoint: row.checkpoint,
-          checkpointSeq: row.checkpoint_seq,
-          deadlineLeftMs: row.deadline_left_ms,
-          nextSeq: row.next_seq ?? 0,
-          claimedAt: performance.now(),
-        },
-      };
-    case 'completed':
-      return { decision: 'completed', result: row.old_result };
-    case 'failed':
-      return { decision: 'failed', error: readFailure(row.old_error) };
-    case 'held':
-      return {
-        decision: 'held',
-        leaseLeftMs: row.lease_left_ms ?? 0,
-        heldMs: row.held_ms ?? 0,
-        ...heldJobOf(row),
-      };
-    case 'early':
-      return { decision: 'early', dueInMs: row.due_in_ms ?? 0 };
-    case 'cancel':
-    case 'deadline':
-    case 'poison':
-      return { decision: 'end', why: row.decision };
-    case 'cancelled':
-    case 'retried':
-      return { decision: row.decision };
-    default:
-      return row.decision satisfies never;
-  }
-}
-
-function heldJobOf({ tenant, name, fence }: ClaimRow): { tenant: string; name: string; fence: number } {
-  return { tenant, name, fence };
-}
-
-/** A row that somebody failed by hand may say nothing of why. */
-function readFailure(json: string | null | undefined): StoredFailure {
-  const failure = JSON.parse(json ?? 'null') as Partial<StoredFailure> | null;
-  return { code: failure?.code ?? 'INTERNAL', message: failure?.message ?? 'The row of the job has no error' };
 }
 
 async function findNames(db: Kysely<Database>, ids: readonly string[]): Promise<Map<string, JobNames>> {

@@ -30,6 +30,7 @@ const SUMMARY_COLUMNS = [
   'error_count',
   'deferral_count',
   'interruption_count',
+  'limited_count',
   'run_at',
   'created_at',
   'started_at',

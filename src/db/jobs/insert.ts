@@ -39,6 +39,8 @@ export interface NewJob {
   options: RowOptions;
   delayMs: number;
   deadlineMs: number | null;
+  /** Keys of its limits, as JSON text of an array; absent: it has none. */
+  limitKeys?: string | undefined;
 }
 
 /**
@@ -55,13 +57,13 @@ export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]):
       `with patience as materialized (
          select set_config('lock_timeout', '${KEY_LOCK_WAIT_MS}', true)
        ), job as (
-         insert into oncefleet.jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input, key_scope, source, source_ref)
+         insert into oncefleet.jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input, key_scope, source, source_ref, limit_keys)
          select id, tenant, name, queue, key, fingerprint, options::json,
            clock_timestamp() + delay_ms * interval '1 ms', clock_timestamp() + deadline_ms * interval '1 ms', input::json,
-           key_scope, source::json, source_ref
+           key_scope, source::json, source_ref, limit_keys
          from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], $10::text[],
-             $11::text[], $12::text[], $13::text[])
-           as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input, key_scope, source, source_ref), patience
+             $11::text[], $12::text[], $13::text[], $14::text[])
+           as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input, key_scope, source, source_ref, limit_keys), patience
          on conflict (tenant, name, idempotency_key, key_scope) where not key_released do nothing
          returning id, run_at, deadline_at
        )
@@ -81,6 +83,7 @@ export async function insertJobs(db: Kysely<Database>, jobs: readonly NewJob[]):
         textArray(jobs.map((job) => job.keyScope ?? '')),
         textArray(jobs.map((job) => (job.source === undefined ? null : JSON.stringify(job.source)))),
         textArray(jobs.map((job) => (job.source === undefined ? null : sourceRef(job.source)))),
+        textArray(jobs.map((job) => job.limitKeys ?? null)),
       ],
     ),
   );

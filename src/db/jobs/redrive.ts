@@ -60,6 +60,7 @@ export async function redriveJob(
         error_count: 0,
         deferral_count: 0,
         interruption_count: 0,
+        limited_count: 0,
         last_outcome: 'redrive',
         ended_at_delivery: null,
         finished_at: null,

@@ -39,6 +39,7 @@ export const TRANSITIONS = [
   'dispatched',
   'claimed',
   'deferred',
+  'limited',
   'retried',
   'completed',
   'failed',
@@ -91,6 +92,23 @@ export const abandonReason = (job: string, maxCrashes: string) => `case
 
 /** SQL: the job must end, whatever its crashes: a cancel was requested or its deadline has passed. */
 export const mustEnd = (job: string) => `(${abandonReason(job, 'null')} is not null)`;
+
+/** What the keys of tenants' limits and of queues' pauses begin with; no limit of a definition has such a name. */
+export const TENANT_KEY = '@tenant/';
+export const QUEUE_KEY = '@queue/';
+
+/** The name of the limit that a key belongs to; the key itself may be a customer's name. */
+export function limitOf(key: string): string {
+  return key.slice(0, key.indexOf('/'));
+}
+
+/** SQL: a limit of its tenant holds for the job, whatever its definition says. */
+export const tenantLimited = (job: string) => `exists (select from oncefleet.tenant_limits l
+    where l.tenant = ${job}.tenant and coalesce(l.concurrency, l.rate_max) is not null)`;
+
+/** SQL: a limit may hold for the job, so that its claim waits for its turn under the keys. */
+export const gated = (job: string) => `(${job}.limit_keys is not null or ${tenantLimited(job)}
+    or exists (select from oncefleet.limit_keys k where k.key = '${QUEUE_KEY}' || ${job}.queue and k.paused_until > clock_timestamp()))`;
 
 /**
  * SQL: ms until a time, negative when it has passed, null for none. A century either way at most: before Postgres 17

@@ -49,4 +49,12 @@ export default [
     test: 'test/runs/lost-connections.slow.test.ts',
     title: 'is not interrupted more than ten times in a row: then it has failed',
   },
+  {
+    name: 'limits-pause',
+    find: 'await this.#persist(id, () => this.#host.runtime.limits.pause(keys, ms));',
+    replace: '',
+    mechanism: 'an error with a scope has other jobs wait too',
+    test: 'test/runtime/limits.test.ts',
+    title: 'has the jobs of its %s wait too',
+  },
 ] satisfies readonly Change[];

@@ -41,4 +41,12 @@ export default [
     test: 'test/runs/around-bullmq.test.ts',
     title: 'whose template has a key is warned of once',
   },
+  {
+    name: 'limits-foreign',
+    find: 'const limitKeys = spec.limitKeysOf?.({ input, tenant });',
+    replace: 'const limitKeys = undefined;',
+    mechanism: 'jobs of other BullMQ clients have the limits of their definition',
+    test: 'test/runtime/limits.test.ts',
+    title: 'that another BullMQ client added has the same limit',
+  },
 ] satisfies readonly Change[];

@@ -137,4 +137,12 @@ export default [
     test: 'test/runtime/transitions.test.ts',
     title: 'a redrive of many',
   },
+  {
+    name: 'limits-wake',
+    find: 'if (claimed.limitKeys !== undefined) limits.wake(claimed.limitKeys);',
+    replace: 'void limits;',
+    mechanism: 'the end of a run wakes the next job of its keys',
+    test: 'test/runtime/limits.test.ts',
+    title: 'holds no slot, waits as delayed in BullMQ, and is woken by the end of another without the reconciler',
+  },
 ] satisfies readonly Change[];

@@ -178,4 +178,20 @@ export default [
     test: 'test/db/jobs/claim-table.test.ts',
     title: 'a job is not run %s before it is due',
   },
+  {
+    name: 'claim-gated-fresh',
+    find: `\${DUE} and not \${GATED}`,
+    replace: `\${DUE}`,
+    mechanism: 'the short claim leaves limited jobs to the full one',
+    test: 'test/db/jobs/claim-gated.test.ts',
+    title: 'never gives out more, however many claim at the same time on connections of their own',
+  },
+  {
+    name: 'claim-gated-own',
+    find: '(not w.early and ',
+    replace: '(',
+    mechanism: 'jobs around processors of the user are not held back',
+    test: 'test/db/jobs/claim-gated.test.ts',
+    title: 'a job around a processor of the user, which BullMQ times, is not held back',
+  },
 ] satisfies readonly Change[];
