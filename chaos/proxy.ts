@@ -26,6 +26,7 @@ export class FaultProxy {
   readonly #links = new Set<Link>();
   #mode: ProxyMode = { kind: 'open' };
   #closed = false;
+  #refused = 0;
 
   private constructor(target: { host: string; port: number }) {
     this.#target = target;
@@ -46,6 +47,11 @@ export class FaultProxy {
   /** Connections that a client still has open. */
   get connections(): number {
     return [...this.#links].filter((link) => link.clientOpen).length;
+  }
+
+  /** New connections that were reset so far. */
+  get refused(): number {
+    return this.#refused;
   }
 
   set(mode: ProxyMode): void {
@@ -85,6 +91,7 @@ export class FaultProxy {
 
   #accept(client: Socket): void {
     if (this.#closed || this.#mode.kind === 'cut') {
+      this.#refused++;
       client.on('error', () => {});
       client.resetAndDestroy();
       return;

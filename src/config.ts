@@ -46,7 +46,10 @@ export const IN_FLIGHT_BYTES = 134_217_728;
 /** One entry a variable: schema with its default and the text `.env.example` and the docs show. */
 export const CONFIG_VARIABLES = {
   DATABASE_URL: { schema: databaseUrl, about: 'Postgres, the truth. 14 or newer.' },
-  REDIS_URL: { schema: redisUrl, about: 'Redis or Valkey, dispatcher and live bus. 6.2 or newer.' },
+  REDIS_URL: {
+    schema: redisUrl,
+    about: 'Redis or Valkey, dispatcher and live bus. 6.2 or newer. redis+sentinel://: behind Sentinels.',
+  },
   REDIS_CLUSTER: {
     schema: z
       .enum(['true', 'false'], 'expected true or false')

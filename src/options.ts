@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { InputInvalidError, type Issue, MAX_ISSUES, toIssues } from './errors.ts';
 import { CENTURY_MS, MAX_INT } from './numbers.ts';
+import { parseRedisUrl, readPem } from './redis-url.ts';
 
 /** setTimeout fires at once for anything longer: 24.8 days. */
 export const MAX_TIMER_MS = MAX_INT;
@@ -111,8 +112,31 @@ function isServiceUrl(given: string, protocols: readonly string[]): boolean {
   return protocols.includes(protocol);
 }
 
-export const databaseUrl = serviceUrl('postgres:', 'postgresql:');
-export const redisUrl = serviceUrl('redis:', 'rediss:');
+/** Certificates that it names are read, as the driver does once a connection is opened. */
+export const databaseUrl = serviceUrl('postgres:', 'postgresql:').check((context) => {
+  const { value } = context;
+  const parameters = new URLSearchParams(value.split('?')[1]);
+  for (const parameter of ['sslrootcert', 'sslcert', 'sslkey']) {
+    const path = parameters.get(parameter);
+    try {
+      if (path !== null) readPem(parameter, path);
+    } catch (error) {
+      context.issues.push({ code: 'custom', input: value, message: (error as Error).message });
+    }
+  }
+});
+
+/** See redis-url.ts. Files that it names are read. */
+export const redisUrl = z.custom<string>().check((context) => {
+  const { value } = context;
+  try {
+    if (typeof value !== 'string')
+      throw new Error('expected a URL that starts with redis://, rediss:// or redis+sentinel://');
+    parseRedisUrl(value);
+  } catch (error) {
+    context.issues.push({ code: 'custom', input: value, message: (error as Error).message });
+  }
+});
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for.
 const CONTROL = /[\u0000-\u001f\u007f]/;

@@ -25,7 +25,7 @@ import type { ChannelHub } from './channel.ts';
 import { type Cursor, parseCursor } from './cursor.ts';
 import { EarlyBatches } from './early-batches.ts';
 import type { StreamEvent } from './event.ts';
-import { type Following, StoppableFollowing } from './following.ts';
+import { type Following, type OpenedBatches, StoppableFollowing } from './following.ts';
 import { Inbox } from './inbox.ts';
 import { findRewind, rewindTo } from './rewind.ts';
 import { PAGE_SEGMENTS, readStored, requireKept } from './stored-events.ts';
@@ -97,14 +97,18 @@ export class Followers {
   }
 
   /**
-   * Follows a stream to its terminal event.
+   * Follows a stream to its terminal event. Waits while Postgres is unreachable.
    *
    * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED on a `next()`; the signal's reason
    */
   follow(options: FollowStreamOptions): Following {
-    const inbox = this.#inbox(options);
+    const { after, signal } = options;
     const types = options.types === undefined ? undefined : new Set([...options.types, 'rewind']);
-    return new StoppableFollowing(this.#start(options, inbox), inbox, options.after, types);
+    const open = (from: Cursor): OpenedBatches => {
+      const inbox = this.#inbox(options);
+      return { batches: this.#start({ ...options, after: from }, inbox), inbox };
+    };
+    return new StoppableFollowing({ open, after, types, signal });
   }
 
   /** The same, as batches of all types; its signal alone ends a `next()` that waits. */

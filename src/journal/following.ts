@@ -1,3 +1,4 @@
+import { isTransient } from '../db/transient.ts';
 import type { FollowedBatch } from './batches.ts';
 import type { Cursor } from './cursor.ts';
 import type { JobEvent, StreamEvent } from './event.ts';
@@ -12,37 +13,53 @@ export interface Following<E extends JobEvent = JobEvent> extends AsyncGenerator
 /** Follows nothing: throws on the first `next()`. */
 export function failedFollowing(error: Error, after: Cursor): Following {
   // biome-ignore lint/correctness/useYield: it ends before it could.
-  const events = (async function* (): AsyncGenerator<FollowedBatch, void, undefined> {
+  const open = async function* (): AsyncGenerator<FollowedBatch, void, undefined> {
     throw error;
-  })();
-  return new StoppableFollowing(events, new Inbox(0), after);
+  };
+  return new StoppableFollowing({ open: () => ({ batches: open(), inbox: new Inbox(0) }), after });
+}
+
+/** Pauses between tries while Postgres is unreachable, in ms: doubled up to the longest. */
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 2_000;
+
+/** Batches from a cursor on, and what wakes them. */
+export interface OpenedBatches {
+  batches: AsyncGenerator<FollowedBatch, void, undefined>;
+  inbox: Inbox;
+}
+
+interface FollowingOptions {
+  /** Called again with the cursor of the moment when Postgres could not be reached. */
+  open(after: Cursor): OpenedBatches;
+  after: Cursor;
+  types?: ReadonlySet<string> | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /**
  * Batches as their events. Not a generator: its `return()` would wait for the `next()` before it,
  * and so for an event.
+ *
+ * While Postgres is unreachable a `next()` waits: what the reader has is known, so nothing is told twice.
  */
 export class StoppableFollowing implements Following {
-  readonly #batches: AsyncGenerator<FollowedBatch, void, undefined>;
+  readonly #options: FollowingOptions;
+  #batches: AsyncGenerator<FollowedBatch, void, undefined>;
   /** What is left of the last batch. */
   #events: Iterator<StreamEvent> | undefined;
   /** The last answer that is still pending. */
   #asked: Promise<IteratorResult<StreamEvent, void>> | undefined;
-  readonly #inbox: Inbox;
-  readonly #types: ReadonlySet<string> | undefined;
+  #inbox: Inbox;
+  /** Tries in a row that found no Postgres. */
+  #failures = 0;
   #cursor: Cursor;
   #stopped = false;
 
-  constructor(
-    batches: AsyncGenerator<FollowedBatch, void, undefined>,
-    inbox: Inbox,
-    after: Cursor,
-    types?: ReadonlySet<string>,
-  ) {
-    this.#batches = batches;
-    this.#inbox = inbox;
-    this.#cursor = after;
-    this.#types = types;
+  constructor(options: FollowingOptions) {
+    this.#options = options;
+    this.#cursor = options.after;
+    ({ batches: this.#batches, inbox: this.#inbox } = options.open(options.after));
   }
 
   get cursor(): Cursor {
@@ -62,6 +79,7 @@ export class StoppableFollowing implements Following {
   }
 
   async #step(): Promise<IteratorResult<StreamEvent, void>> {
+    const { types } = this.#options;
     for (;;) {
       const event = this.#take();
       if (event instanceof Error) {
@@ -70,15 +88,37 @@ export class StoppableFollowing implements Following {
         throw event.cause;
       }
       if (event === undefined) {
-        const batch = await this.#batches.next();
+        const batch = await this.#nextBatch();
         if (batch.done === true) return batch;
         if (this.#stopped) return { done: true, value: undefined };
         this.#events = batch.value[Symbol.iterator]();
         continue;
       }
       this.#cursor = event.cursor;
-      if (this.#types === undefined || this.#types.has(event.event.type)) return { done: false, value: event };
+      if (types === undefined || types.has(event.event.type)) return { done: false, value: event };
     }
+  }
+
+  async #nextBatch(): Promise<IteratorResult<FollowedBatch, void>> {
+    for (;;) {
+      try {
+        const batch = await this.#batches.next();
+        this.#failures = 0;
+        return batch;
+      } catch (error) {
+        if (!isTransient(error) || this.#stopped) throw error;
+        await this.#reopen();
+        if (this.#stopped) return { done: true, value: undefined };
+      }
+    }
+  }
+
+  async #reopen(): Promise<void> {
+    const { open, signal } = this.#options;
+    // Its own inbox: the last one has what is behind the cursor.
+    ({ batches: this.#batches, inbox: this.#inbox } = open(this.#cursor));
+    const pause = Math.min(FIRST_PAUSE_MS * 2 ** this.#failures++, LONGEST_PAUSE_MS);
+    await this.#inbox.wait(pause, signal);
   }
 
   async return(): Promise<IteratorResult<StreamEvent, void>> {

@@ -1,5 +1,6 @@
 import { Cluster, Redis, type RedisOptions, ReplyError } from 'ioredis';
 import type { Logger } from '../log.ts';
+import { parseRedisUrl, type RedisAddress } from '../redis-url.ts';
 import { allowWithoutInfo } from './info.ts';
 import type { RedisConnection } from './pubsub.ts';
 import { refusalOf } from './refusals.ts';
@@ -37,9 +38,10 @@ export function connectRedis(url: string, options: ConnectOptions): RedisConnect
     // BullMQ insists on it for blocking connections; elsewhere callers set their own limits.
     maxRetriesPerRequest: null,
   };
+  const address = parseRedisUrl(url);
   const redis = cluster
-    ? connectCluster(url, common, overrides)
-    : new Redis(url, { ...common, retryStrategy, ...overrides });
+    ? connectCluster(address, common, overrides)
+    : new Redis({ ...address.options, ...common, retryStrategy, ...overrides });
   watch?.add(redis);
   allowWithoutInfo(redis);
   logOutages(redis, name, log);
@@ -87,25 +89,20 @@ function retryStrategy(times: number): number {
 }
 
 function connectCluster(
-  url: string,
+  { server, node }: RedisAddress,
   common: Pick<RedisOptions, 'connectionName' | 'maxRetriesPerRequest' | 'reconnectOnError'>,
   overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean },
 ): Cluster {
-  const { hostname, port, username, password, protocol } = new URL(url);
-  const tls = protocol === 'rediss:';
-  return new Cluster([{ host: hostname, port: port === '' ? 6379 : Number(port) }], {
+  return new Cluster(server === undefined ? [] : [server], {
     clusterRetryStrategy: retryStrategy,
     // A channel's messages stay on the node that has its slot.
     shardedSubscribers: overrides.autoResubscribe === false,
     ...(overrides.enableOfflineQueue === undefined ? {} : { enableOfflineQueue: overrides.enableOfflineQueue }),
     // Certificates are for names, which a lookup would turn into addresses.
-    ...(tls ? { dnsLookup: (name: string, done: (err: null, address: string) => void) => done(null, name) } : {}),
-    redisOptions: {
-      ...common,
-      ...(username === '' ? {} : { username: decodeURIComponent(username) }),
-      ...(password === '' ? {} : { password: decodeURIComponent(password) }),
-      ...(tls ? { tls: {} } : {}),
-    },
+    ...(node.tls === undefined
+      ? {}
+      : { dnsLookup: (name: string, done: (err: null, address: string) => void) => done(null, name) }),
+    redisOptions: { ...node, ...common },
   });
 }
 

@@ -73,8 +73,20 @@ const TABLE: readonly (Refusal & { pattern: RegExp })[] = [
   },
 ];
 
+/** Codes of Node and OpenSSL for a handshake that fails: another one would fail too. */
+const TLS_CODE = /^(?:ERR_TLS_|ERR_SSL_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|HOSTNAME_MISMATCH)/;
+
+const TLS_REFUSAL: Refusal = {
+  kind: 'TLS',
+  passes: false,
+  remedy:
+    'One side does not take the certificate of the other, or the port speaks no TLS: see the host and sslrootcert, sslcert and sslkey in REDIS_URL.',
+};
+
 /** @returns undefined: no refusal of the server's, such as a lost connection or a mistake in a command */
 export function refusalOf(error: unknown): Refusal | undefined {
   if (!(error instanceof Error)) return undefined;
+  const { code } = error as NodeJS.ErrnoException;
+  if (typeof code === 'string' && TLS_CODE.test(code)) return TLS_REFUSAL;
   return TABLE.find(({ pattern }) => pattern.test(error.message));
 }

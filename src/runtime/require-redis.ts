@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { OncefleetError } from '../errors.ts';
 import { refusalOf } from '../redis/refusals.ts';
+import { parseRedisUrl } from '../redis-url.ts';
 import { within } from '../util/with-timeout.ts';
 
 /** How long all questions together may take. */
@@ -54,7 +55,10 @@ interface Verdict {
  * @throws OncefleetError REDIS_UNUSABLE with all that is wrong
  */
 export async function requireRedis(needs: Needs): Promise<readonly string[]> {
-  const redis = new Redis(needs.url, {
+  const redis = new Redis({
+    ...parseRedisUrl(needs.url).options,
+    // One round of the Sentinels.
+    sentinelRetryStrategy: () => null,
     connectionName: 'oncefleet-check',
     lazyConnect: true,
     connectTimeout: ASK_LIMIT_MS / 2,
@@ -74,7 +78,7 @@ export async function requireRedis(needs: Needs): Promise<readonly string[]> {
     );
     const { problems, warnings } = await within(
       ASK_LIMIT_MS,
-      asked.catch((err) => toVerdict(err, needs)),
+      asked.catch((err) => toVerdict(refused ?? err, needs)),
       () => NONE,
     );
     if (problems.length > 0)
@@ -105,7 +109,9 @@ async function ask(redis: Redis, needs: Needs): Promise<Verdict> {
     problems.push(`It is version ${version}: ${MIN_VERSION.join('.')} or newer is needed. Upgrade it.`);
   if (mode === 'cluster' && !needs.cluster)
     problems.push('It is a node of a Cluster: set `redisCluster` (REDIS_CLUSTER=1).');
-  if (mode === 'standalone' && needs.cluster)
+  if (needs.cluster && parseRedisUrl(needs.url).server === undefined)
+    problems.push('A Cluster has no Sentinels: give the address of one of its nodes, as redis://host:port.');
+  else if (mode === 'standalone' && needs.cluster)
     problems.push('It is no node of a Cluster: leave `redisCluster` (REDIS_CLUSTER) out.');
   // A node of a Cluster may be a replica: ioredis asks it for the primaries.
   if ((role === 'replica' || role === 'slave') && !needs.cluster)
@@ -207,7 +213,7 @@ async function deny(redis: Redis, [name = '', ...args]: readonly string[]): Prom
 }
 
 function userOf(url: string): string {
-  return decodeURIComponent(new URL(url).username) || 'default';
+  return parseRedisUrl(url).node.username ?? 'default';
 }
 
 function escapeGlob(text: string): string {

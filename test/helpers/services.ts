@@ -58,10 +58,15 @@ export async function startTestRedis(): Promise<{ redis: PrivateRedis; stop(): P
 }
 
 /**
- * A Redis Cluster of the caller's own: three nodes, a third of the slots each, no replicas.
- * Call `stop()` at the end.
+ * A Redis Cluster of the caller's own: three nodes, a third of the slots each. Call `stop()` at the end.
+ *
+ * @param replicas whether each of them has one, the nodes 3 to 5
  */
-export async function startTestRedisCluster(): Promise<{ nodes: PrivateRedis[]; url: string; stop(): Promise<void> }> {
+export async function startTestRedisCluster({
+  replicas = false,
+}: {
+  replicas?: boolean;
+} = {}): Promise<{ nodes: PrivateRedis[]; url: string; stop(): Promise<void> }> {
   const folder = await createTestFolder();
   const password = 'cluster';
   const nodes: PrivateRedis[] = [];
@@ -72,7 +77,8 @@ export async function startTestRedisCluster(): Promise<{ nodes: PrivateRedis[]; 
   };
   try {
     const busPorts: number[] = [];
-    for (let i = 0; i < 3; i++) {
+    const count = replicas ? 6 : 3;
+    for (let i = 0; i < count; i++) {
       const busPort = await findFreePort();
       busPorts.push(busPort);
       const home = join(folder, `node-${i}`);
@@ -82,6 +88,7 @@ export async function startTestRedisCluster(): Promise<{ nodes: PrivateRedis[]; 
         identity: undefined,
         install: false,
         cluster: { busPort, password },
+        config: [`masterauth ${password}`],
         say: () => undefined,
       });
       nodes.push(node);
@@ -90,7 +97,13 @@ export async function startTestRedisCluster(): Promise<{ nodes: PrivateRedis[]; 
     const [first] = clients as [Redis];
     for (const [i, client] of clients.entries()) {
       await client.cluster('SET-CONFIG-EPOCH', i + 1);
-      await client.call('CLUSTER', 'ADDSLOTSRANGE', Math.ceil((16_384 * i) / 3), Math.ceil((16_384 * (i + 1)) / 3) - 1);
+      if (i < 3)
+        await client.call(
+          'CLUSTER',
+          'ADDSLOTSRANGE',
+          Math.ceil((16_384 * i) / 3),
+          Math.ceil((16_384 * (i + 1)) / 3) - 1,
+        );
       const { port } = new URL((nodes[i] as PrivateRedis).url);
       if (i > 0) await first.call('CLUSTER', 'MEET', '127.0.0.1', port, busPorts[i] as number);
     }
@@ -99,11 +112,19 @@ export async function startTestRedisCluster(): Promise<{ nodes: PrivateRedis[]; 
         for (const client of clients) {
           const info = await client.cluster('INFO');
           expect(info).toContain('cluster_state:ok');
-          expect(info).toContain('cluster_known_nodes:3');
+          expect(info).toContain(`cluster_known_nodes:${count}`);
         }
       },
       { timeout: 20_000, interval: 50 },
     );
+    for (const [i, client] of clients.entries()) {
+      if (i < 3) continue;
+      await client.cluster('REPLICATE', (await clients[i - 3]?.call('CLUSTER', 'MYID')) as string);
+      await vi.waitFor(async () => expect(await client.info('replication')).toContain('master_link_status:up'), {
+        timeout: 20_000,
+        interval: 50,
+      });
+    }
   } catch (error) {
     await stop();
     throw error;

@@ -34,6 +34,41 @@ function createPublisher(url = testRedisUrl()): Redis {
   return redis;
 }
 
+describe('while Postgres is unreachable', () => {
+  it('a follower waits, is told everything once afterwards, and can still be stopped', async () => {
+    const prefix = uniquePrefix();
+    const worker = createTestFleet(file.url, [stepsJob], { prefix });
+    await worker.work();
+    const { id } = await worker.enqueue(stepsJob, { how: 'return' });
+    await worker.result(id, { timeoutMs: 60_000 });
+    const { proxy, url } = await proxied(file.url);
+    const reader = createTestFleet(url, [], { prefix });
+    const whole = (await journalOf(file.db, id)).map(({ seq }) => seq);
+    const first = await reader.follow(id).next();
+    expect(first.value?.seq).toBe(whole[0]);
+    proxy.set({ kind: 'cut' });
+    const waiting = (async () => {
+      const seqs: number[] = [];
+      for await (const { seq } of reader.follow(id)) seqs.push(seq);
+      return seqs;
+    })();
+    waiting.catch(() => undefined);
+    const stopped = reader.follow(id);
+    const last = stopped.next();
+    const tries = proxy.refused;
+    // Each was refused more than once.
+    await expect.poll(() => proxy.refused, WAIT).toBeGreaterThan(tries + 4);
+    await stopped.return();
+    expect(await last).toEqual({ done: true, value: undefined });
+    const aborting = new AbortController();
+    const aborted = reader.follow(id, { signal: aborting.signal }).next();
+    aborting.abort(new Error('enough'));
+    await expect(aborted).rejects.toThrow('enough');
+    proxy.set({ kind: 'open' });
+    expect(await waiting).toEqual(whole);
+  });
+});
+
 describe('a follower', () => {
   it('whose connection to Redis is cut looks at the head, and hears again when it is repaired', async () => {
     const s = await stage({ pollMs: 20 });

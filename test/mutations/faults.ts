@@ -1017,6 +1017,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'redis-without-info',
     'redispatch-unreadable',
   ],
+  'Redis behind Sentinels, TLS': ['redis-certificates', 'redis-sentinels', 'redis-tls-refused'],
+  'readers while Postgres is unreachable': ['follower-continues', 'follower-waits'],
   'Redis Cluster': ['channel-sharded', 'control-sharded', 'doctor-cluster-nodes', 'queue-slot'],
   'HTTP and clients': [
     'body-limit-named',

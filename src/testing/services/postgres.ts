@@ -20,6 +20,8 @@ const PORT_TRIES = 5;
 /** Tests and demos open many small pools. */
 const MAX_CONNECTIONS = 300;
 const READY_LINE = 7;
+/** Of a primary, and of a replica that answers reads. */
+const READY = new Set(['ready', 'standby']);
 const SUPERUSER = 'oncefleet';
 
 interface PostgresOptions {
@@ -117,7 +119,7 @@ export class PrivatePostgres {
     while (Date.now() < deadline) {
       if (child.exit !== undefined) break;
       const lines = (readForeignFile(join(dataFolder(this.#options.folder), 'postmaster.pid')) ?? '').split('\n');
-      if (lines[0] === String(child.pid) && lines[READY_LINE]?.trim() === 'ready') return;
+      if (lines[0] === String(child.pid) && READY.has(lines[READY_LINE]?.trim() ?? '')) return;
       await Promise.race([sleep(20), child.exited]);
     }
     const why = child.exit === undefined ? `was not ready after ${START_LIMIT_MS / 1_000} s` : 'ended at once';

@@ -26,6 +26,10 @@ interface RedisOptions {
   lasting?: boolean;
   /** As a node of a Cluster, which other nodes can meet on its bus port. All its nodes have one password. */
   cluster?: { busPort: number; password: string };
+  /** More lines of its configuration. */
+  config?: readonly string[];
+  /** Default: a random one. */
+  password?: string;
   /** As root on Debian and its kin, install what is missing. */
   install: boolean;
   /** Called with a message before anything is installed. */
@@ -43,7 +47,7 @@ export class PrivateRedis {
   private constructor(program: string, options: RedisOptions) {
     this.#program = program;
     this.#options = options;
-    this.#password = options.cluster?.password ?? randomBytes(18).toString('base64url');
+    this.#password = options.cluster?.password ?? options.password ?? randomBytes(18).toString('base64url');
   }
 
   /** @throws OncefleetError SERVICE_MISSING: not installed (with the commands that install it), or does not start */
@@ -78,7 +82,7 @@ export class PrivateRedis {
 
   /** Starts it again on its port; empty, unless its data is lasting. */
   async start(): Promise<void> {
-    const { folder, lasting, cluster } = this.#options;
+    const { folder, lasting, cluster, config: more = [] } = this.#options;
     // The servers' user where it can run the program; else as ourselves.
     const identity = canReach(this.#options.identity, this.#program, 'execute') ? this.#options.identity : undefined;
     const data = join(folder, 'redis');
@@ -101,6 +105,7 @@ export class PrivateRedis {
             'cluster-announce-ip 127.0.0.1',
             'cluster-node-timeout 2000',
           ]),
+      ...more,
     ];
     this.#child = await Child.start(this.#program, ['-'], {
       logFile: this.logFile,

@@ -25,4 +25,20 @@ export default [
     test: 'test/journal/immediate.test.ts',
     title: 'is given in order, before its commit, to a reader that has asked several times at once',
   },
+  {
+    name: 'follower-waits',
+    find: 'if (!isTransient(error) || this.#stopped) throw error;',
+    replace: 'throw error;',
+    mechanism: 'a follower waits while Postgres is unreachable',
+    test: 'test/journal/follower-faults.slow.test.ts',
+    title: 'a follower waits, is told everything once afterwards, and can still be stopped',
+  },
+  {
+    name: 'follower-continues',
+    find: 'open(this.#cursor)',
+    replace: 'open(this.#options.after)',
+    mechanism: 'a follower that has waited continues where it was',
+    test: 'test/db/failover.slow.test.ts',
+    title: 'a primary that dies under load loses nothing that it confirmed, where commits wait for the replica',
+  },
 ] satisfies readonly Change[];
