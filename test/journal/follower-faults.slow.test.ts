@@ -2,8 +2,9 @@
 import { Redis } from 'ioredis';
 import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { z } from 'zod';
 import { createDb } from '../../src/db/client.ts';
-import { type Cursor, fold, type StreamEvent } from '../../src/index.ts';
+import { type Cursor, defineJob, fold, type StreamEvent } from '../../src/index.ts';
 import { streamChannel } from '../../src/journal/channel.ts';
 import { Followers } from '../../src/journal/follower.ts';
 import { silentLogger } from '../../src/log.ts';
@@ -66,6 +67,32 @@ describe('while Postgres is unreachable', () => {
     await expect(aborted).rejects.toThrow('enough');
     proxy.set({ kind: 'open' });
     expect(await waiting).toEqual(whole);
+  });
+
+  it('a follower that has read something continues behind it', async () => {
+    const prefix = uniquePrefix();
+    const go = Promise.withResolvers<void>();
+    const job = defineJob({
+      name: 'held',
+      input: z.object({}),
+      async run(_input, ctx) {
+        await ctx.emit({ type: 'first' });
+        await go.promise;
+        await ctx.emit({ type: 'second' });
+      },
+    });
+    const worker = createTestFleet(file.url, [job], { prefix });
+    await worker.work();
+    const { id } = await worker.enqueue(job, {});
+    const { proxy, url } = await proxied(file.url);
+    const { events, done } = reading(createTestFleet(url, [], { prefix }), id);
+    await expect.poll(() => events.length, WAIT).toBe(1);
+    proxy.set({ kind: 'cut' });
+    await expect.poll(() => proxy.refused, WAIT).toBeGreaterThan(1);
+    proxy.set({ kind: 'open' });
+    go.resolve();
+    await done;
+    expect(events.map(({ event }) => event.type)).toEqual(['first', 'second', 'end']);
   });
 });
 

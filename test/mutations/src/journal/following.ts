@@ -38,7 +38,7 @@ export default [
     find: 'open(this.#cursor)',
     replace: 'open(this.#options.after)',
     mechanism: 'a follower that has waited continues where it was',
-    test: 'test/db/failover.slow.test.ts',
-    title: 'a primary that dies under load loses nothing that it confirmed, where commits wait for the replica',
+    test: 'test/journal/follower-faults.slow.test.ts',
+    title: 'a follower that has read something continues behind it',
   },
 ] satisfies readonly Change[];

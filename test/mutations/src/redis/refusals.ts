@@ -7,6 +7,6 @@ export default [
     replace: '',
     mechanism: 'a handshake that fails is a refusal',
     test: 'test/redis/tls.slow.test.ts',
-    title: 'is refused, with its reason, by %s',
+    title: 'is refused, with its reason, for %s',
   },
 ] satisfies readonly Change[];
