@@ -60,7 +60,9 @@ function logOutages(redis: RedisConnection, connection: string, log: Logger): vo
   const report = (err?: Error) => {
     if (reported) return;
     reported = true;
-    const remedy = refusalOf(err)?.remedy;
+    // Of a Cluster: what the last of its nodes said.
+    const { lastNodeError } = (err ?? {}) as { lastNodeError?: Error };
+    const remedy = (refusalOf(err) ?? refusalOf(lastNodeError))?.remedy;
     const what = remedy === undefined ? 'Redis is not reachable' : 'Redis refuses the connection';
     log.warn({ err, connection }, `${what}; trying again.${remedy === undefined ? '' : ` ${remedy}`}`);
   };

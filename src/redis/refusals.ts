@@ -66,6 +66,18 @@ const TABLE: readonly (Refusal & { pattern: RegExp })[] = [
     remedy: 'Redis has all the connections that its maxclients allows: raise it, or close some.',
   },
   {
+    kind: 'CLUSTER',
+    pattern: /(?:^|-|: )(?:MOVED|ASK|CROSSSLOT)\b/,
+    passes: false,
+    remedy: 'It is a node of a Cluster: set `redisCluster` (REDIS_CLUSTER=1).',
+  },
+  {
+    kind: 'NO CLUSTER',
+    pattern: /cluster support disabled/,
+    passes: false,
+    remedy: 'It is no node of a Cluster: leave `redisCluster` (REDIS_CLUSTER) out.',
+  },
+  {
     kind: 'DENIED',
     pattern: /(?:^|-|: )(?:NOAUTH|WRONGPASS|NOPERM)\b|ACL failure in script|^ERR (?:invalid password|AUTH )/,
     passes: false,

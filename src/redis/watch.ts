@@ -28,6 +28,7 @@ const MAX_DENIED = 100;
 
 export class RedisWatch {
   readonly #log: Logger;
+  readonly #cluster: boolean;
   /** Written, and gone after some seconds: no key of anybody's. */
   readonly #probeKey: string;
   readonly #connections = new Set<RedisConnection>();
@@ -39,8 +40,10 @@ export class RedisWatch {
   #reconnections = 0;
   #reconnectAt = Number.NEGATIVE_INFINITY;
 
-  constructor({ prefix, log }: { prefix: string; log: Logger }) {
+  /** @param options.cluster the connections are to a Cluster, whose nodes send commands on by an error */
+  constructor({ prefix, log, cluster }: { prefix: string; log: Logger; cluster: boolean }) {
     this.#log = log;
+    this.#cluster = cluster;
     this.#probeKey = `${prefix}:probe`;
   }
 
@@ -65,6 +68,7 @@ export class RedisWatch {
     const refusal = refusalOf(err);
     if (refusal === undefined) return false;
     const { kind, passes, remedy } = refusal;
+    if (kind === 'CLUSTER' && this.#cluster) return false;
     if (!passes) {
       this.#noteDenied(err, kind, remedy);
       return false;

@@ -183,7 +183,7 @@ export class Runtime {
     const { prefix } = this.settings;
     const { log, probes } = this;
     const db = this.db.kysely;
-    const watch = new RedisWatch({ prefix, log });
+    const watch = new RedisWatch({ prefix, log, cluster: this.settings.redisCluster });
     const connect = (name: string, overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean } = {}) =>
       connectRedis(options.redisUrl, { cluster: this.settings.redisCluster, name, log, watch, ...overrides });
     this.#redisUrl = options.redisUrl;

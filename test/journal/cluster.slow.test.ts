@@ -1,5 +1,6 @@
 /** On a Redis Cluster: BullMQ's keys in one slot a queue, the live bus by sharded pub/sub. */
 import { Redis } from 'ioredis';
+import pino from 'pino';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { createFleet, defineJob, type FleetOptions, type StreamEvent } from '../../src/index.ts';
@@ -64,6 +65,27 @@ async function ask(node: number, ...command: [string, ...string[]]): Promise<unk
 }
 
 const everyNode = [0, 1, 2];
+
+describe('a fleet that was not told of the Cluster', () => {
+  it('has no worker that starts, and is told which setting to change', async () => {
+    const { job } = heldJob('untold');
+    const fleet = clusterFleet([job], uniquePrefix(), { redisCluster: false });
+    await expect(fleet.work()).rejects.toMatchObject({
+      code: 'REDIS_UNUSABLE',
+      message: expect.stringMatching(/node of a Cluster: set `redisCluster` \(REDIS_CLUSTER=1\)/),
+    });
+  });
+
+  it('accepts jobs, and its log names the setting', async () => {
+    const lines: string[] = [];
+    const log = pino({ level: 'info' }, { write: (line: string) => lines.push(line) });
+    const { job } = heldJob('untold');
+    const fleet = clusterFleet([job], uniquePrefix(), { redisCluster: false, log });
+    // Some of their keys are of slots that the node has.
+    for (let n = 0; n < 20; n++) expect((await fleet.enqueue(job, {})).outcome).toBe('created');
+    await expect.poll(() => lines.join('')).toContain('set `redisCluster` (REDIS_CLUSTER=1)');
+  });
+});
 
 describe('on a Redis Cluster', () => {
   it('jobs of several queues run, each queue in a slot of its own', async () => {

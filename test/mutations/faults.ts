@@ -835,6 +835,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'own-tables',
     'migrate-locked',
     'migrate-timeout',
+    'cluster-untold',
     'health-disk',
     'health-rate',
     'health-write',

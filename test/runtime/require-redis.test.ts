@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { connect, createServer } from 'node:net';
 import { Redis } from 'ioredis';
+import pino from 'pino';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { defineJob } from '../../src/index.ts';
@@ -150,6 +151,17 @@ describe('a server', () => {
     await expect(
       requireRedis({ url: server.url.href, cluster: true, prefix: 'fleet', queuePrefixes: [] }),
     ).rejects.toThrow(/REDIS_CLUSTER/);
+  });
+
+  it('that is no Cluster is named by the setting, to a worker that starts and in the log', async () => {
+    const lines: string[] = [];
+    const log = pino({ level: 'info' }, { write: (line: string) => lines.push(line) });
+    const fleet = createTestFleet(file.url, [echo], { redisUrl: server.url.href, redisCluster: true, log });
+    await expect(fleet.work()).rejects.toMatchObject({
+      code: 'REDIS_UNUSABLE',
+      message: expect.stringContaining('leave `redisCluster` (REDIS_CLUSTER) out'),
+    });
+    await expect.poll(() => lines.join('')).toContain('leave `redisCluster` (REDIS_CLUSTER) out');
   });
 
   it('that is older than 6.2 is refused', async () => {

@@ -4,6 +4,14 @@ const TEST = 'test/runtime/require-redis.test.ts';
 
 export default [
   {
+    name: 'cluster-untold',
+    find: "if (mode === 'cluster' && !needs.cluster)",
+    replace: 'if (false)',
+    mechanism: 'a worker that was not told of a Cluster does not start',
+    test: 'test/journal/cluster.slow.test.ts',
+    title: 'has no worker that starts, and is told which setting to change',
+  },
+  {
     name: 'redis-rights',
     find: 'problems.push(...(await findDenied(redis, needs)));',
     replace: '',
