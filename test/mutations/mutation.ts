@@ -13,7 +13,7 @@ export interface Mutation {
   mechanism: string;
   /** The test file, from the root of the clone. */
   test: string;
-  /** The title of a test as its file has it, or a part of it; `%s`, like Vitest's other placeholders, stands for anything. */
+  /** The title of a test as its file has it, or a part of it; `%s`, like Vitest's other placeholders (`%j`, `$name`), stands for anything. */
   title: string;
 }
 
@@ -72,7 +72,7 @@ export function titlePattern(titles: readonly string[]): string {
   return titles
     .map((title) =>
       title
-        .split(/%[sdifjo#]/)
+        .split(/%[sdifjo#]|\$[\w.]+/)
         .map(escapePattern)
         .join('.*'),
     )

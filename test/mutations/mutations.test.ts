@@ -79,7 +79,11 @@ describe('the place of a mutation', () => {
 });
 
 it('a title is a pattern for itself and, with a placeholder, for anything in that place', () => {
-  const pattern = new RegExp(titlePattern(['a (b) [c]?', 'replays %s once', '%j: of %d']));
-  expect(['group a (b) [c]?', 'replays "x" once', '{"a":1}: of 2'].every((title) => pattern.test(title))).toBe(true);
+  const pattern = new RegExp(titlePattern(['a (b) [c]?', 'replays %s once', '%j: of %d', 'finds $kind.name after']));
+  expect(
+    ['group a (b) [c]?', 'replays "x" once', '{"a":1}: of 2', 'finds a job after'].every((title) =>
+      pattern.test(title),
+    ),
+  ).toBe(true);
   expect(['a b c', 'replays once'].some((title) => pattern.test(title))).toBe(false);
 });

@@ -6,8 +6,8 @@ export default [
     find: 'batch.skip(made.count);',
     replace: '',
     mechanism: 'a reader that is given shared frames has their events',
-    test: 'test/http/stream.test.ts',
-    title: 'brings its events once to each of its readers, wherever they began',
+    test: 'test/http/frames.test.ts',
+    title: 'are made once, and each reader is taken to have as many events as they hold',
   },
   {
     name: 'sse-dialect-cache',
