@@ -93,6 +93,10 @@ export const CONFIG_VARIABLES = {
       .transform((text) => text === 'true'),
     about: 'Without tokens: HOST may be another address than loopback, and requests may name any host.',
   },
+  ONCEFLEET_REDACT: {
+    schema: z.string().default('password,secret,token,authorization,apiKey'),
+    about: 'Names of fields of inputs, results and events whose values the console does not show, commas between.',
+  },
   ONCEFLEET_CORS_ORIGINS: {
     schema: origins.optional(),
     about: 'Origins of web pages that may call the API, commas between. Unset: any (*) with tokens, none without.',
@@ -251,6 +255,8 @@ export interface Config {
   readonly adminToken: string | undefined;
   /** Whoever reaches the web process may call it, though there are no tokens. */
   readonly allowAnyone: boolean;
+  /** Names of fields whose values the console does not show. */
+  readonly redactedFields: readonly string[];
   /** Absent: any with tokens, none without. */
   readonly corsOrigins: readonly string[] | undefined;
   readonly metricsToken: string | undefined;
@@ -326,6 +332,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     tokens: all.ONCEFLEET_TOKENS ?? (all.ONCEFLEET_REQUIRE_TOKENS ? new Map() : undefined),
     adminToken: all.ONCEFLEET_ADMIN_TOKEN,
     allowAnyone: all.ONCEFLEET_ALLOW_ANYONE,
+    redactedFields: all.ONCEFLEET_REDACT.split(',')
+      .map((name) => name.trim())
+      .filter((name) => name !== ''),
     corsOrigins: all.ONCEFLEET_CORS_ORIGINS,
     metricsToken: all.ONCEFLEET_METRICS_TOKEN,
     metricsPort: all.ONCEFLEET_METRICS_PORT,

@@ -62,6 +62,7 @@ export const ERROR_CODES = {
   UNAUTHORIZED: 'A valid token is needed.',
   SCOPE_MISSING: 'The token may not do this.',
   TOKEN_NOT_FOUND: 'No API token has that id.',
+  TOO_MANY_REQUESTS: 'This caller has asked more often than it may.',
   ORIGIN_REFUSED: 'A web page of another origin may not do this.',
   HOST_UNKNOWN: 'The server does not answer under this name.',
   SHUTTING_DOWN: 'This process is closing.',

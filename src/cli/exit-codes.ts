@@ -78,6 +78,7 @@ export const EXIT_CODE_BY_ERROR: Readonly<Record<ErrorCode, ExitCode>> = {
   UNAUTHORIZED: 2,
   SCOPE_MISSING: 2,
   TOKEN_NOT_FOUND: 3,
+  TOO_MANY_REQUESTS: 4,
   ORIGIN_REFUSED: 2,
   HOST_UNKNOWN: 2,
   SHUTTING_DOWN: 4,

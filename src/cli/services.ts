@@ -19,7 +19,7 @@ export async function startWeb(fleet: Fleet, config: Config, log: Logger, lifecy
   requireTokens(config);
   const { createApp } = await import('../http/app.ts');
   const metrics = hasMetrics(config) ? await openMetrics(fleet, config, lifecycle, { rows: true }) : undefined;
-  const app = createApp({ client: fleet, log, config, metrics });
+  const app = createApp({ client: fleet, log, config, metrics, doctor: () => fleet.doctor() });
   await lifecycle.add('http', () => app.close());
   // What fails from here on is the address's doing: its own lookup may fail as that of Postgres may.
   await app.ready();

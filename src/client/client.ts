@@ -16,6 +16,7 @@ import { type Collections, createCollections } from './collections.ts';
 import { enqueueJob } from './enqueue.ts';
 import { followJob, followJobBatches, readEvents } from './follow.ts';
 import { createHost } from './host.ts';
+import { createInspector, type Inspector } from './inspector.ts';
 import { createOperator, type Operator } from './operator/operator.ts';
 import { followSchema, pauseSchema } from './options.ts';
 import { findPage, getJob } from './read.ts';
@@ -95,6 +96,8 @@ export interface JobClient {
   readonly tokens: Tokens;
   /** What the web process asks of those who call. @internal */
   readonly access: Access;
+  /** What the console shows, of all tenants. @internal */
+  readonly inspector: Inspector;
   /** What Bull Board does to queues and jobs, of all tenants. */
   readonly operator: Operator;
   /**
@@ -155,6 +158,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     },
     collections: createCollections(host),
     ...createAccess(host),
+    inspector: createInspector(host, () => runtime.dispatcher.queues),
     operator,
     observe: (observer) => runtime.observers.observe(observer),
     health: () => runtime.health(),

@@ -99,7 +99,7 @@ function toTimeOrNull(value: Date | number | null): string | null {
   return value === null ? null : toTime(value);
 }
 
-function toSummary(row: JobSummaryRow): JobSummary {
+export function toSummary(row: JobSummaryRow): JobSummary {
   return {
     id: row.id,
     tenant: row.tenant,

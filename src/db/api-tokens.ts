@@ -54,6 +54,8 @@ export interface FoundToken {
   revoked: boolean;
   /** By the database's clock, in milliseconds; null: it has no end. */
   expires_in_ms: number | null;
+  /** It was granted by a token in Postgres. */
+  granted_here: boolean;
   /** Its last use is more than a minute ago. */
   used_due: boolean;
 }
@@ -63,6 +65,7 @@ export async function findToken(db: Kysely<Database>, hash: Buffer): Promise<Fou
   const { rows } = await sql<FoundToken>`
     select t.id, t.kind, t.tenant, t.name, t.scopes, t.granted_by,
       (t.revoked_at is not null or p.revoked_at is not null) as revoked,
+      p.id is not null as granted_here,
       extract(epoch from least(t.expires_at, p.expires_at) - clock_timestamp())::float8 * 1000 as expires_in_ms,
       coalesce(t.last_used_at < clock_timestamp() - ${USED_MS} * interval '1 ms', true) as used_due
     from oncefleet.api_tokens t left join oncefleet.api_tokens p on p.token_hash = t.granted_by

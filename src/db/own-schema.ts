@@ -77,6 +77,7 @@ export const RELATIONS = {
   write_probe: true,
   api_tokens: true,
   signing_keys: true,
+  audit_log: true,
 } as const satisfies Record<keyof Database, true>;
 
 /**

@@ -326,6 +326,19 @@ interface SigningKeysTable {
   created_at: Timestamp;
 }
 
+interface AuditLogTable {
+  id: GeneratedAlways<number>;
+  at: Timestamp;
+  actor: string;
+  session_id: string | null;
+  /** Null: all tenants. */
+  tenant: string | null;
+  action: string;
+  job_id: string | null;
+  details: JsonText;
+  outcome: string | null;
+}
+
 export interface Database {
   jobs: JobsTable;
   unfinished_jobs: UnfinishedJobsTable;
@@ -349,6 +362,7 @@ export interface Database {
   limit_keys: LimitKeysTable;
   limit_places: LimitPlacesTable;
   limit_waits: LimitWaitsTable;
+  audit_log: AuditLogTable;
   collections: CollectionsTable;
   documents: DocumentsTable;
   chunks: ChunksTable;

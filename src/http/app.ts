@@ -20,6 +20,8 @@ import { ByteBudget } from './byte-budget.ts';
 import { createClientErrorHandler } from './client-errors.ts';
 import { collectionRoutes } from './collections.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
+import type { ConsoleOptions } from './console/context.ts';
+import { consoleRoutes } from './console/routes.ts';
 import { createCors } from './cors.ts';
 import { countRequests, createRoomCheck } from './counted-bytes.ts';
 import { enqueueRoute } from './enqueue-route.ts';
@@ -54,20 +56,25 @@ export interface CreateAppOptions {
   client: JobClient;
   log: Logger;
   config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'> &
-    Partial<Pick<Config, 'metricsToken' | 'inFlightBytes' | 'uploadLimitBytes' | 'uploadStoreBytes'>> &
+    Partial<
+      Pick<Config, 'metricsToken' | 'inFlightBytes' | 'uploadLimitBytes' | 'uploadStoreBytes' | 'redactedFields'>
+    > &
     OriginConfig;
   /** Served at /metrics. */
   metrics?: MetricsRouteOptions['metrics'] | undefined;
   /** A stream that was quiet this long gets a comment, in milliseconds. Default 15 s. */
   keepaliveMs?: number;
-  /** Bull Board at /admin/queues. Default true. */
+  /** The console at `/`, and Bull Board at /admin/queues. Default true. */
   board?: boolean;
+  /** Looks for what is wrong, for the console. */
+  doctor?: ConsoleOptions['doctor'];
   /** For tests: other limits of connections, and of the time that a body may stall, in milliseconds. */
   limits?: Partial<ConnectionLimits & { bodyStallMs: number }>;
 }
 
 type Routes = Required<Pick<CreateAppOptions, 'client' | 'config' | 'keepaliveMs' | 'board'>> & {
   metrics: CreateAppOptions['metrics'];
+  doctor: CreateAppOptions['doctor'];
   stallMs: number;
   streams: OpenStreams;
   budget: ByteBudget;
@@ -80,6 +87,7 @@ export function createApp({
   metrics,
   keepaliveMs = KEEPALIVE_MS,
   board = true,
+  doctor,
   limits = {},
 }: CreateAppOptions): FastifyInstance {
   const streams = new OpenStreams();
@@ -120,7 +128,7 @@ export function createApp({
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
   answerUnknownRoutes(app);
   app.register(swagger, openApiOptions({ version: API_VERSION, secured: config.tokens !== undefined }));
-  const routes = { client, config, metrics, keepaliveMs, board, streams, budget, stallMs };
+  const routes = { client, config, metrics, doctor, keepaliveMs, board, streams, budget, stallMs };
   app.register((root) => registerRoutes(root, routes));
   return app;
 }
@@ -163,7 +171,7 @@ function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppO
 }
 
 async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<void> {
-  const { client, config, metrics, keepaliveMs, board, streams, budget, stallMs } = routes;
+  const { client, config, metrics, keepaliveMs, board, streams, budget, stallMs, doctor } = routes;
   let document: Buffer | undefined;
   root.get('/openapi.json', { schema: { hide: true } }, async (_request, reply) => {
     // One for all: a text of its own for each answer is what unread ones would hold.
@@ -172,7 +180,20 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
   });
   await root.register(healthRoutes, { client, streams });
   if (metrics !== undefined) await root.register(metricsRoute, { metrics, config, streams, budget });
-  if (board) await root.register(boardRoutes, { prefix: BOARD_PATH, client, config, budget });
+  if (board) {
+    await root.register(boardRoutes, { prefix: BOARD_PATH, client, config, budget });
+    const hasBoard = config.tokens === undefined || config.adminToken !== undefined;
+    await root.register(consoleRoutes, {
+      client,
+      config,
+      streams,
+      budget,
+      keepaliveMs,
+      stallMs,
+      doctor,
+      board: hasBoard,
+    });
+  }
   await root.register(
     async (api) => {
       if (config.tokens === undefined) api.addHook('onRequest', createOriginCheck(config.corsOrigins ?? []));

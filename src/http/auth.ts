@@ -1,6 +1,6 @@
 /** Who is calling: bearer tokens of the API, tickets of streams, basic auth of the board. */
 import { timingSafeEqual } from 'node:crypto';
-import type { FastifyReply, FastifyRequest, onRequestAsyncHookHandler, onRequestHookHandler } from 'fastify';
+import type { FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from 'fastify';
 import type { Scope } from '../client/access/access.ts';
 import { hashToken } from '../client/access/token-text.ts';
 import type { JobClient } from '../client/client.ts';
@@ -128,18 +128,25 @@ function refusal(reply: FastifyReply, message: string, invalid = false): Oncefle
 }
 
 /**
- * Basic auth with any user name and the admin token as password; else answers 401 itself,
- * because Bull Board's own error handler would make a 500 of an error.
+ * The session of an operator of all tenants, or basic auth with any user name and the admin token as password. A browser
+ * without either is led to the login; others are answered 401 here, because Bull Board's own error handler would make
+ * a 500 of an error.
  */
-export function createBoardAuth(adminToken: string): onRequestHookHandler {
+export function createBoardAuth(
+  adminToken: string,
+  isOperator: (request: FastifyRequest) => Promise<boolean>,
+): onRequestAsyncHookHandler {
   const expected = hashToken(adminToken);
-  return (request, reply, done) => {
-    const encoded = /^Basic +([A-Za-z0-9+/=]+)$/i.exec(request.headers.authorization ?? '')?.[1];
+  return async (request, reply) => {
+    const { authorization, accept } = request.headers;
+    const encoded = /^Basic +([A-Za-z0-9+/=]+)$/i.exec(authorization ?? '')?.[1];
     const pair = encoded === undefined ? '' : Buffer.from(encoded, 'base64').toString('utf8');
     const colon = pair.indexOf(':');
-    if (timingSafeEqual(hashToken(colon === -1 ? '' : pair.slice(colon + 1)), expected)) {
-      done();
-      return;
+    if (timingSafeEqual(hashToken(colon === -1 ? '' : pair.slice(colon + 1)), expected)) return undefined;
+    if (authorization === undefined) {
+      if (await isOperator(request)) return undefined;
+      if (request.method === 'GET' && accept?.includes('text/html') === true)
+        return reply.redirect(`/login?next=${encodeURIComponent(request.raw.url ?? '/')}`, 303);
     }
     reply.header('www-authenticate', 'Basic realm="oncefleet", charset="UTF-8"');
     sendProblem(
@@ -147,6 +154,7 @@ export function createBoardAuth(adminToken: string): onRequestHookHandler {
       request,
       reply,
     );
+    return reply;
   };
 }
 

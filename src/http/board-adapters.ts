@@ -205,7 +205,7 @@ function personOf({ headers }: BullBoardRequest): string {
 }
 
 /** Shows jobs with the data that they leave out, and has every button act on their rows. */
-export class QueueAdapter extends BullMQAdapter {
+class QueueAdapter extends BullMQAdapter {
   readonly #queue: Queue;
   readonly #client: Pick<JobClient, 'operator'>;
 
@@ -304,20 +304,18 @@ function notYetInBull(id: string, name: string): Job {
   return { toJSON: () => json, getState: async () => 'unknown' } as unknown as Job;
 }
 
-/** Links a job to its record in the API, if it has one: BullMQ also keeps what others add, and what a lost database knew. */
+/** Links a job to its page in the console, if it has a row: BullMQ also keeps what others add, and what a lost database knew. */
 export class LinkedQueueAdapter extends QueueAdapter {
-  readonly #client: Pick<JobClient, 'get'>;
-  readonly #tenant: string;
+  readonly #client: Pick<JobClient, 'inspector'>;
   readonly #known = new Set<string>();
 
   constructor(
     queue: Queue,
     options: ConstructorParameters<typeof BullMQAdapter>[1],
-    { client, tenant }: { client: Pick<JobClient, 'get' | 'operator'>; tenant: string },
+    client: Pick<JobClient, 'inspector' | 'operator'>,
   ) {
     super(queue, { ...options, externalJobUrl: (job) => this.#linkOf(job) as ExternalJobUrl }, client);
     this.#client = client;
-    this.#tenant = tenant;
   }
 
   override async getJob(id: string): Promise<Job | undefined> {
@@ -334,23 +332,19 @@ export class LinkedQueueAdapter extends QueueAdapter {
 
   /** `undefined` is no link, which the board's types do not say. */
   #linkOf(job: QueueJobJson): ExternalJobUrl | undefined {
-    const id = this.#recordIdOf(job);
-    return id !== undefined && this.#known.has(id) ? { displayText: 'Job record', href: `/v1/jobs/${id}` } : undefined;
-  }
-
-  #recordIdOf(job: { id?: string | number | null | undefined; data?: unknown }): string | undefined {
-    const row = readJobData(job);
-    return row?.tenant === this.#tenant ? row.jobId : undefined;
+    const id = readJobData(job)?.jobId;
+    return id !== undefined && this.#known.has(id) ? { displayText: 'Job record', href: `/jobs/${id}` } : undefined;
   }
 
   async #lookUp(jobs: readonly Job[]): Promise<void> {
     if (this.#known.size > MAX_KNOWN_IDS) this.#known.clear();
-    const ids = jobs.map((job) => this.#recordIdOf(job)).filter((id) => id !== undefined && !this.#known.has(id));
-    if (ids.length === 0) return;
+    const rows = jobs.map(readJobData).filter((row) => row !== undefined && !this.#known.has(row.jobId));
+    if (rows.length === 0) return;
     const looked = Promise.allSettled(
-      ids.map(async (id) => {
-        if ((await this.#client.get(id as string, { tenant: this.#tenant })) !== undefined)
-          this.#known.add(id as string);
+      rows.map(async (row) => {
+        if (row === undefined) return;
+        const tenant = await this.#client.inspector.tenantOf(row.jobId, row.tenant);
+        if (tenant !== undefined) this.#known.add(row.jobId);
       }),
     );
     await within(LOOKUP_LIMIT_MS, looked, () => undefined);

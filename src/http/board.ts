@@ -8,8 +8,9 @@ import type { Config } from '../config.ts';
 import type { AnyJobDefinition } from '../jobs/define-job.ts';
 import { within } from '../util/with-timeout.ts';
 import { createBoardAuth } from './auth.ts';
-import { GuardedServerAdapter, LinkedQueueAdapter, QueueAdapter } from './board-adapters.ts';
+import { GuardedServerAdapter, LinkedQueueAdapter } from './board-adapters.ts';
 import type { ByteBudget } from './byte-budget.ts';
+import { Sessions } from './console/session.ts';
 import { createRoomCheck } from './counted-bytes.ts';
 import { createOriginCheck } from './origins.ts';
 import { loggableError, sendProblem, toProblem } from './problem.ts';
@@ -37,7 +38,11 @@ export async function boardRoutes(app: FastifyInstance, { client, config, budget
   if (config.tokens !== undefined && config.adminToken === undefined) return;
   // A browser adds the password to whatever a page asks of it.
   app.addHook('onRequest', createOriginCheck([]));
-  if (config.adminToken !== undefined) app.addHook('onRequest', createBoardAuth(config.adminToken));
+  if (config.adminToken !== undefined) {
+    const sessions = new Sessions(config, client);
+    const isOperator = async (request: FastifyRequest) => (await sessions.find(request))?.tenant === null;
+    app.addHook('onRequest', createBoardAuth(config.adminToken, isOperator));
+  }
   app.addHook('onRequest', createRoomCheck(budget, { tenants: false }));
   app.addHook('onRequest', (_request, reply, done) => {
     reply.header('content-security-policy', CONTENT_SECURITY_POLICY).header('x-content-type-options', 'nosniff');
@@ -58,19 +63,22 @@ export async function boardRoutes(app: FastifyInstance, { client, config, budget
       const prefix = queue.opts.prefix === client.operator.prefixOf(queue.name) ? '' : `${queue.opts.prefix}:`;
       if (shown.has(`${prefix}${queue.name}`)) continue;
       shown.add(`${prefix}${queue.name}`);
-      board.addQueue(createAdapter(client, queue, config, prefix));
+      board.addQueue(createAdapter(client, queue, prefix));
     }
   };
   const serverAdapter = new GuardedServerAdapter(client, showOthers);
   serverAdapter.setBasePath(BOARD_PATH);
   const board = createBullBoard({
-    queues: client.queues.map((queue) => createAdapter(client, queue, config, '')),
+    queues: client.queues.map((queue) => createAdapter(client, queue, '')),
     serverAdapter,
     options: {
       uiConfig: {
         boardTitle: 'Oncefleet',
         hideDocsLink: true,
-        miscLinks: [{ text: 'API', url: '/openapi.json' }],
+        miscLinks: [
+          { text: 'Console', url: '/' },
+          { text: 'API', url: '/openapi.json' },
+        ],
       },
     },
   });
@@ -85,12 +93,7 @@ function sendBoardProblem(error: unknown, request: FastifyRequest, reply: Fastif
 }
 
 /** @param prefix before the name on the board, for a queue with other keys in Redis than the fleet's */
-function createAdapter(
-  client: JobClient,
-  queue: Queue,
-  { tokens, tenant }: BoardRoutesOptions['config'],
-  prefix: string,
-): BullMQAdapter {
+function createAdapter(client: JobClient, queue: Queue, prefix: string): BullMQAdapter {
   const jobs = prefix === '' ? [...client.jobs.values()].filter((job) => job.queue === queue.name) : [];
   const options = {
     // Retry in the board is a redrive, so the board must be able to write.
@@ -104,11 +107,8 @@ function createAdapter(
         ? 'No definition that this process has loaded works on this queue; jobs of it have rows in Postgres.'
         : jobs.map((job) => describe(job, jobs.length)).join(' '),
   };
-  // The row in Postgres: input, attempts, result. With tokens a plain link could not open it.
-  const adapter =
-    tokens === undefined
-      ? new LinkedQueueAdapter(queue, options, { client, tenant })
-      : new QueueAdapter(queue, options, client);
+  // The row in Postgres: input, attempts, result.
+  const adapter = new LinkedQueueAdapter(queue, options, client);
   adapter.setFormatter('name', (job: { name: string; data: unknown }) => titleOf(job));
   adapter.setFormatter('progress', withPercentage);
   return adapter;

@@ -12,7 +12,7 @@ export const hideHosts: preSerializationHookHandler = (_request, _reply, payload
   done(null, typeof payload === 'object' && payload !== null ? withoutHosts(payload) : payload);
 };
 
-function withoutHosts(shown: Shown): Shown {
+export function withoutHosts<T extends Shown>(shown: T): T {
   const { leaseOwner, attempts, jobs } = shown;
   return {
     ...shown,
@@ -25,6 +25,6 @@ function withoutHosts(shown: Shown): Shown {
 }
 
 /** Of `<host>:<pid>:<random>`, and of the owner of a lease, `…/<number>`: what comes after the last colon. */
-function bareName(worker: string): string {
+export function bareName(worker: string): string {
   return worker.slice(worker.lastIndexOf(':') + 1);
 }

@@ -31,7 +31,6 @@ describe('a request', () => {
   });
 
   it.each([
-    ['GET', '/'],
     ['GET', '/v1'],
     ['GET', '/v1/nothing'],
     ['POST', '/v1/jobs/a/b/c'],

@@ -577,6 +577,17 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'upload-sweep-unclaimed',
     'upload-tenant-room',
   ],
+  'the console: what a person sees and does there, and that texts of jobs stay texts (promise 10)': [
+    'audit-first',
+    'console-escaped',
+    'console-login',
+    'console-origin',
+    'console-redact-events',
+    'console-scope',
+    'inspector-tenant',
+    'session-settings',
+    'session-throttle',
+  ],
   'what a caller may do: of its tenant, within its scopes, until its token ends (promise 10)': [
     'ticket-expires',
     'ticket-routes',

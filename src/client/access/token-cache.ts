@@ -20,6 +20,8 @@ interface TokenHolder {
   scopes: readonly Scope[];
   /** Of a session: SHA-256 of the token that logged in. */
   grantedBy: Buffer | null;
+  /** That token is one in Postgres; else one of the settings. */
+  grantedHere: boolean;
 }
 
 export type Resolved =
@@ -143,7 +145,7 @@ export class TokenCache {
     if (found === undefined || found.kind !== kind) return { state: 'unknown' };
     if (found.revoked) return { state: 'revoked' };
     if (this.#now() >= expiresAt) return { state: 'expired' };
-    const { id, tenant, name, scopes, granted_by: grantedBy } = found;
-    return { state: 'active', holder: { id, kind, tenant, name, scopes, grantedBy } };
+    const { id, tenant, name, scopes, granted_by: grantedBy, granted_here: grantedHere } = found;
+    return { state: 'active', holder: { id, kind, tenant, name, scopes, grantedBy, grantedHere } };
   }
 }

@@ -37,6 +37,7 @@ const OWN_TABLES: Record<Exclude<keyof Database, BuiltinTable | 'job_attempts'> 
   write_probe: true,
   api_tokens: true,
   signing_keys: true,
+  audit_log: true,
   tenant_policies: true,
   retention_marks: true,
   retention_later: true,

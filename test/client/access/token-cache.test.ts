@@ -10,6 +10,7 @@ const GOOD: FoundToken = {
   name: 'n',
   scopes: ['read'],
   granted_by: null,
+  granted_here: false,
   revoked: false,
   expires_in_ms: null,
   used_due: false,
