@@ -4,8 +4,18 @@
  */
 import { z } from 'zod';
 import { accessIssues, bearerToken, origins, tokens } from './access-settings.ts';
-import { InputInvalidError, type Issue } from './errors.ts';
-import { MAX_OUTPUT_TOKENS, MODEL_RANGES, type ModelSettings } from './model-settings.ts';
+import { InputInvalidError } from './errors.ts';
+import {
+  EMBEDDING_RANGES,
+  EMBEDDING_REQUESTS_PER_MINUTE,
+  type EmbeddingSettings,
+  embeddingOf,
+  MAX_OUTPUT_TOKENS,
+  MODEL_RANGES,
+  type ModelSettings,
+  modelIssues,
+  modelOf,
+} from './model-settings.ts';
 import {
   ANSWER_PACE_MS,
   DEFAULT_SCHEMA,
@@ -233,6 +243,32 @@ export const CONFIG_VARIABLES = {
     about: 'Its server. Unset: the same.',
   },
   OPENAI_FALLBACK_API_KEY: { schema: z.string().optional(), about: 'Its key. Unset: the same.' },
+  EMBEDDING_MODEL: {
+    schema: z.string().optional(),
+    about: 'A model that makes vectors of texts, for searches by meaning. Unset: searches go by words.',
+  },
+  EMBEDDING_BASE_URL: {
+    schema: serviceUrl('http:', 'https:').optional(),
+    about: 'Its OpenAI-compatible server. Unset: OPENAI_BASE_URL.',
+  },
+  EMBEDDING_API_KEY: { schema: z.string().optional(), about: 'Its key. Unset: at the same server the same.' },
+  EMBEDDING_REQUEST_MS: {
+    schema: number(EMBEDDING_RANGES.requestMs),
+    about: 'Longest that one request to it may last.',
+  },
+  EMBEDDING_QUESTION_MS: {
+    schema: number(EMBEDDING_RANGES.questionMs),
+    about: 'Longest that a question waits for its vector; then it is answered by its words alone.',
+  },
+  EMBEDDING_PATIENCE_MS: {
+    schema: number(EMBEDDING_RANGES.patienceMs),
+    about: 'How long an ingest asks a busy or unreachable server again before the attempt fails.',
+  },
+  EMBEDDING_BATCH: { schema: number(EMBEDDING_RANGES.batch), about: 'Most chunks in one request.' },
+  EMBEDDING_REQUESTS_PER_MINUTE: {
+    schema: digits(EMBEDDING_REQUESTS_PER_MINUTE).optional(),
+    about: 'Most requests of this process in a minute. Unset: one after another.',
+  },
   ONCEFLEET_ANSWER_PACE_MS: {
     schema: number(ANSWER_PACE_MS),
     about: 'Pause between the words of the built-in extractive answerer.',
@@ -290,6 +326,8 @@ export interface Config {
   readonly logLevel: string;
   /** The model that answers, when one is configured. */
   readonly model: ModelSettings | undefined;
+  /** What makes vectors of texts, when one is configured. */
+  readonly embedding: EmbeddingSettings | undefined;
   readonly answerPaceMs: number;
 }
 
@@ -364,56 +402,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     uploadStoreBytes: all.UPLOAD_STORE_BYTES,
     logLevel: all.LOG_LEVEL,
     model: modelOf(all),
+    embedding: embeddingOf(all),
     answerPaceMs: all.ONCEFLEET_ANSWER_PACE_MS,
   });
-}
-
-/** What is wrong between the settings of the models. */
-function modelIssues(v: Partial<Variables>): Issue[] {
-  const issues: Issue[] = [];
-  if (v.OPENAI_MODEL !== undefined && v.OPENAI_BASE_URL === undefined) {
-    issues.push({
-      path: 'OPENAI_BASE_URL',
-      message: 'is required when OPENAI_MODEL is set (https://api.openai.com/v1 is OpenAI itself)',
-    });
-  }
-  if (v.OPENAI_BASE_URL !== undefined && v.OPENAI_MODEL === undefined) {
-    issues.push({ path: 'OPENAI_MODEL', message: 'is required when OPENAI_BASE_URL is set' });
-  }
-  for (const name of ['OPENAI_FALLBACK_BASE_URL', 'OPENAI_FALLBACK_API_KEY'] as const)
-    if (v[name] !== undefined && v.OPENAI_FALLBACK_MODEL === undefined)
-      issues.push({ path: 'OPENAI_FALLBACK_MODEL', message: `is required when ${name} is set` });
-  if (v.OPENAI_FALLBACK_MODEL !== undefined && v.OPENAI_MODEL === undefined)
-    issues.push({ path: 'OPENAI_MODEL', message: 'is required when OPENAI_FALLBACK_MODEL is set' });
-  return issues;
-}
-
-function modelOf(all: Variables): ModelSettings | undefined {
-  if (all.OPENAI_BASE_URL === undefined || all.OPENAI_MODEL === undefined) return undefined;
-  const isElsewhere = all.OPENAI_FALLBACK_BASE_URL !== undefined;
-  return {
-    baseUrl: all.OPENAI_BASE_URL,
-    apiKey: all.OPENAI_API_KEY,
-    name: all.OPENAI_MODEL,
-    limits: {
-      firstTokenMs: all.OPENAI_FIRST_TOKEN_MS,
-      idleMs: all.OPENAI_IDLE_MS,
-      totalMs: all.OPENAI_TOTAL_MS,
-      patienceMs: all.OPENAI_PATIENCE_MS,
-      promptTokens: all.OPENAI_PROMPT_TOKENS,
-      maxOutputTokens: all.OPENAI_MAX_OUTPUT_TOKENS,
-    },
-    ...(all.OPENAI_FALLBACK_MODEL === undefined
-      ? {}
-      : {
-          fallback: {
-            baseUrl: all.OPENAI_FALLBACK_BASE_URL ?? all.OPENAI_BASE_URL,
-            // The key of one server is not shown to another.
-            apiKey: all.OPENAI_FALLBACK_API_KEY ?? (isElsewhere ? undefined : all.OPENAI_API_KEY),
-            name: all.OPENAI_FALLBACK_MODEL,
-          },
-        }),
-  };
 }
 
 /** What of a configuration is a fleet's; the rest is the web process's, the log's and the answerer's. */

@@ -1,16 +1,25 @@
 /** A collection that is asked: its chunks, as `ingest` has made them. */
 import type { Db } from '../../src/db/client.ts';
+import type { Embedder } from '../../src/jobs/embeddings/embedder.ts';
 import type { Fleet } from '../../src/workers/fleet.ts';
+import type { Jobs } from './jobs.ts';
 import type { Language, Place, Question } from './question-set.ts';
 
-export interface Collection {
-  db: Db;
-  fleet: Fleet;
+export interface Collection extends Searcher {
   name: string;
   id: string;
   /** Of all its documents; `undefined` where they are of several. */
   language: Language | undefined;
   chunks: readonly Chunk[];
+}
+
+/** A fleet that ingests and answers. */
+export interface Searcher {
+  db: Db;
+  fleet: Fleet;
+  jobs: Jobs;
+  /** Makes vectors of chunks and questions, if anything does. */
+  embedder: Embedder | undefined;
 }
 
 export interface Chunk extends Place {
@@ -28,11 +37,11 @@ export interface Ranker {
 export const LIMIT = 6;
 
 export async function findCollection(
-  db: Db,
-  fleet: Fleet,
+  searcher: Searcher,
   name: string,
   language: Language | undefined,
 ): Promise<Collection> {
+  const { db } = searcher;
   const { id } = await db.kysely
     .selectFrom('collections')
     .select('id')
@@ -46,7 +55,7 @@ export async function findCollection(
     .orderBy('documents.path')
     .orderBy('chunks.ordinal')
     .execute();
-  return { db, fleet, name, id, language, chunks: rows.map((row) => ({ ...toPlace(row), content: row.content })) };
+  return { ...searcher, name, id, language, chunks: rows.map((row) => ({ ...toPlace(row), content: row.content })) };
 }
 
 /** Of a chunk's headings, its own is the last. */

@@ -4,7 +4,6 @@ import { sql } from 'kysely';
 import MiniSearch from 'minisearch';
 import { retrieve } from '../../src/jobs/answer/retrieval.ts';
 import { type Chunk, type Collection, LIMIT, type Ranker, toPlace } from './collection.ts';
-import { answer } from './jobs.ts';
 import type { Language, Place } from './question-set.ts';
 
 const CONFIGURATIONS: Record<Language, string> = {
@@ -16,26 +15,24 @@ const CONFIGURATIONS: Record<Language, string> = {
   ja: 'simple',
 };
 
-const oncefleet: Ranker = {
-  name: 'oncefleet',
-  open:
-    async ({ db, id }) =>
-    async ({ text }) => {
-      const { chunks } = await retrieve(db.kysely, { collectionId: id, question: text, limit: LIMIT });
-      return chunks.map(toPlace);
-    },
-};
+const sourcesOf: Ranker['open'] =
+  async ({ db, id, embedder }) =>
+  async ({ text }) => {
+    const embed =
+      embedder === undefined
+        ? undefined
+        : (question: string) => embedder.embedQuestion(question, new AbortController().signal);
+    const { chunks } = await retrieve(db.kysely, { collectionId: id, question: text, limit: LIMIT, embed });
+    return chunks.map(toPlace);
+  };
 
-const answerer: Ranker = {
-  name: "oncefleet's answers",
-  open:
-    async ({ fleet, name }) =>
-    async ({ text }) => {
-      const job = await fleet.enqueue(answer, { question: text, collection: name });
-      const { sources } = await job.result();
-      return sources.map(toPlace);
-    },
-};
+const answersOf: Ranker['open'] =
+  async ({ fleet, name, jobs }) =>
+  async ({ text }) => {
+    const job = await fleet.enqueue(jobs.answer, { question: text, collection: name });
+    const { sources } = await job.result();
+    return sources.map(toPlace);
+  };
 
 const bm25: Ranker = {
   name: 'BM25, words of Postgres',
@@ -140,7 +137,15 @@ const wink: Ranker = {
   },
 };
 
-export const OURS: readonly Ranker[] = [oncefleet, answerer];
+export const OURS: readonly Ranker[] = [
+  { name: 'oncefleet', open: sourcesOf },
+  { name: "oncefleet's answers", open: answersOf },
+];
+/** Of a collection with vectors. */
+export const OURS_BY_MEANING: readonly Ranker[] = [
+  { name: 'oncefleet with embeddings', open: sourcesOf },
+  { name: "oncefleet's answers with embeddings", open: answersOf },
+];
 export const OTHERS: readonly Ranker[] = [bm25, miniSearch, wink, tsRankCd];
 
 function configurationOf(language: Language | undefined): string {

@@ -197,6 +197,9 @@ async function followParts(
           const state = event as Extract<SystemEvent, { type: 'progress' }>;
           done[i] = state.done;
           show(state.message);
+        } else if (event.type === 'waiting') {
+          const { error, delayMs } = event as unknown as { error: { message: string }; delayMs: number };
+          progress.note(`${error.message}; asked again in ${(delayMs / 1_000).toFixed(1)} s`);
         } else if (event.type === 'retry') {
           const { error } = event as Extract<SystemEvent, { type: 'retry' }>;
           progress.note(`An attempt failed (${error.code}: ${error.message}) and will be repeated`);

@@ -58,6 +58,8 @@ async function runWork(context: CliContext, options: WorkOptions): Promise<void>
   const only = options.only.length > 0 ? options.only : undefined;
   if (config.model !== undefined && (only ?? ['answer']).includes('answer'))
     requirePackages('OPENAI_MODEL', MODEL_PACKAGES);
+  if (config.embedding !== undefined && (only ?? ['ingest']).some((name) => name === 'answer' || name === 'ingest'))
+    requirePackages('EMBEDDING_MODEL', MODEL_PACKAGES);
   await serve(config, log, async (lifecycle) => {
     const fleet = await openFleet(config, jobs, log);
     await lifecycle.add('fleet', () => fleet.close());

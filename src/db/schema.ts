@@ -215,6 +215,30 @@ interface SearchRemovalsTable {
   search_number: number;
 }
 
+interface EmbeddingModelsTable {
+  id: GeneratedAlways<number>;
+  name: string;
+  dimensions: number;
+}
+
+/** Embeddings of consecutive chunks of a version of a document. src/search/vectors.ts knows what is in the bytes. */
+interface ChunkVectorsTable {
+  document_id: string;
+  model_id: number;
+  search_number: number;
+  first_ordinal: number;
+  chunk_count: number;
+  collection_id: string;
+  hashes: Buffer;
+  vectors: Buffer;
+}
+
+interface EmbeddingTurnsTable {
+  collection_id: string;
+  job_id: string;
+  taken_at: Timestamp;
+}
+
 interface UploadsTable {
   id: string;
   tenant: string;
@@ -369,6 +393,9 @@ export interface Database {
   search_parts: SearchPartsTable;
   search_blocks: SearchBlocksTable;
   search_removals: SearchRemovalsTable;
+  embedding_models: EmbeddingModelsTable;
+  chunk_vectors: ChunkVectorsTable;
+  embedding_turns: EmbeddingTurnsTable;
   uploads: UploadsTable;
   upload_parts: UploadPartsTable;
   conversations: ConversationsTable;

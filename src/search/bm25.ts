@@ -136,7 +136,7 @@ interface Place {
 }
 
 /** A heap whose root is the worst of the best. */
-class BestPlaces {
+export class BestPlaces {
   readonly #limit: number;
   readonly #heap: Place[] = [];
 

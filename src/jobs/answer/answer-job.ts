@@ -5,7 +5,9 @@ import { findCollection, findCollections } from '../../db/documents.ts';
 import { asOwn } from '../../db/own-schema.ts';
 import { NonRetryableError } from '../../errors.ts';
 import { limitsOf, type ModelSettings } from '../../model-settings.ts';
+import type { QuestionVector } from '../../search/vectors.ts';
 import { defineJob, type JobContext, type JobDefinition } from '../define-job.ts';
+import type { Embedder } from '../embeddings/embedder.ts';
 import { checkText, collectionName } from '../ingest/input-text.ts';
 import { type Citations, checkCitations, citationsSchema } from './citations.ts';
 import { extractAnswer, missingWords, nothingFound } from './extract.ts';
@@ -77,6 +79,8 @@ export interface AnswerJobOptions {
   model: ModelSettings | undefined;
   /** Pause between the words of the built-in extractive answerer, in milliseconds. */
   answerPaceMs: number;
+  /** Makes vectors of questions, for searches by meaning. */
+  embedder?: Embedder | undefined;
   /** For tests and proxies; default the platform's. */
   fetch?: typeof globalThis.fetch | undefined;
 }
@@ -179,17 +183,16 @@ async function makePlan(input: AnswerInput, ctx: JobContext<AnswerEvent>, option
           exceptJobId: ctx.jobId,
           limit: HISTORY_MESSAGES,
         });
+  const { model, embedder } = options;
   const retrieval = await retrieve(db, {
     collectionId: collection.id,
     question,
     previousQuestion: history.findLast(({ role }) => role === 'user')?.content,
     limit: input.maxSources,
+    embed: embedder === undefined ? undefined : (text) => embedOrNot(text, embedder, ctx),
   });
-  const { model } = options;
-  ctx.log.info(
-    { chunks: retrieval.chunks.length, coverage: retrieval.coverage, model: model?.name ?? EXTRACTIVE },
-    'sources retrieved',
-  );
+  const { chunks, coverage, byMeaning } = retrieval;
+  ctx.log.info({ chunks: chunks.length, coverage, byMeaning, model: model?.name ?? EXTRACTIVE }, 'sources retrieved');
   if (model === undefined)
     return extractAnswer(db, { question, collection: input.collection, collectionId: collection.id, retrieval });
   if (retrieval.chunks.length === 0)
@@ -216,6 +219,21 @@ async function makePlan(input: AnswerInput, ctx: JobContext<AnswerEvent>, option
     contents: fitted.sources.map(({ content }) => content),
     history: fitted.history,
   };
+}
+
+/** A question whose vector does not come in time is answered by its words. */
+async function embedOrNot(
+  text: string,
+  embedder: Embedder,
+  ctx: JobContext<AnswerEvent>,
+): Promise<QuestionVector | undefined> {
+  try {
+    return await embedder.embedQuestion(text, ctx.signal);
+  } catch (err) {
+    ctx.signal.throwIfAborted();
+    ctx.log.warn({ err, model: embedder.model }, 'the question has no vector; its sources are found by words alone');
+    return undefined;
+  }
 }
 
 type Written = Omit<AnswerResult, 'sources'>;

@@ -10,6 +10,7 @@ import { scanForWords } from '../../db/chunks.ts';
 import type { Database } from '../../db/schema.ts';
 import type { QuestionWord } from '../../search/analysis.ts';
 import { builtInRetriever, type MeasuredTerm, type RetrievedChunk, type Retriever } from '../../search/retriever.ts';
+import { type QuestionVector, withVectors } from '../../search/vectors.ts';
 import { synonymsOf } from './synonyms.ts';
 
 /** Lexemes of words that frame a question rather than say what it is about. */
@@ -47,6 +48,8 @@ export interface Retrieval {
   terms: QueryTerm[];
   /** Words of the question that occur nowhere in its index, nor their synonyms, by their `standsFor`. */
   unknown: QuestionWord[];
+  /** Whether vectors were compared too; `undefined` where there is nothing to make them. */
+  byMeaning: boolean | undefined;
   /** Share of the question's weight that the three best chunks have between them, 0 to 1. */
   coverage: number;
 }
@@ -57,25 +60,37 @@ interface RetrievalOptions {
   /** In a conversation, the user's message before. */
   previousQuestion?: string | undefined;
   limit: number;
+  /** Makes the vector of a question; `undefined` where none comes. It does not throw. */
+  embed?: ((text: string) => Promise<QuestionVector | undefined>) | undefined;
   retriever?: Retriever;
 }
 
 export async function retrieve(db: Kysely<Database>, options: RetrievalOptions): Promise<Retrieval> {
-  const { collectionId, limit, retriever = builtInRetriever } = options;
+  const { collectionId, limit, question, previousQuestion: previously, embed, retriever = builtInRetriever } = options;
+  const isFollowUp = FOLLOW_UP.test(question);
+  const vector = embed?.(isFollowUp && previously !== undefined ? `${previously}\n${question}` : question);
   let words: QuestionWord[] = [];
   let origins: Omit<QueryTerm, 'matches' | 'weight'>[] = [];
-  const found = await retriever.find(db, {
+  const named = (terms: readonly MeasuredTerm[]) =>
+    terms.map((term, index): QueryTerm => ({ ...(origins[index] as QueryTerm), ...term }));
+  // Where a chunk has little of the question, its words say little about it.
+  const trust = (terms: readonly MeasuredTerm[]) => {
+    const all = named(terms);
+    const groups = groupWeights(all);
+    return ({ matched }: RetrievedChunk) => covered(matched, all, groups);
+  };
+  const found = await (vector === undefined ? retriever : withVectors(retriever, vector, { trust })).find(db, {
     collectionId,
     limit: CANDIDATES,
     terms: async (analyse) => {
-      words = (await analyse(options.question)).slice(0, MAX_WORDS);
-      const previous = options.previousQuestion === undefined ? [] : await analyse(options.previousQuestion);
-      origins = chooseTerms(words, previous.slice(0, MAX_WORDS), FOLLOW_UP.test(options.question));
+      words = (await analyse(question)).slice(0, MAX_WORDS);
+      const previous = previously === undefined ? [] : await analyse(previously);
+      origins = chooseTerms(words, previous.slice(0, MAX_WORDS), isFollowUp);
       return origins;
     },
   });
   if (words.length === 0 && found.chunks.length === 0) return scan(db, options);
-  const all = found.terms.map((term, index): QueryTerm => ({ ...(origins[index] as QueryTerm), ...term }));
+  const all = named(found.terms);
   const isKnown = (word: QuestionWord) => all.some(({ standsFor, matches }) => matches > 0 && standsFor === word.name);
   const unknown = words.filter((word) => !isKnown(word));
   const chunks = pickDiverse(found.chunks, limit);
@@ -84,6 +99,7 @@ export async function retrieve(db: Kysely<Database>, options: RetrievalOptions):
     chunks,
     terms: all.filter(({ matches }) => matches > 0),
     unknown,
+    byMeaning: vector === undefined ? undefined : (await vector) !== undefined,
     coverage: covered(best, all, groupWeights(all)),
   };
 }
@@ -109,7 +125,7 @@ function chooseTerms(
 /** For a question whose words are all dropped ("to be or not to be"). */
 async function scan(db: Kysely<Database>, { collectionId, question, limit }: RetrievalOptions): Promise<Retrieval> {
   const words = [...new Set(question.toLowerCase().match(/[\p{L}\p{N}]{1,100}/gu) ?? [])].slice(0, MAX_WORDS);
-  const nothing = { terms: [], unknown: [], coverage: 0 };
+  const nothing = { terms: [], unknown: [], byMeaning: undefined, coverage: 0 };
   if (words.length === 0) return { chunks: [], ...nothing };
   const found = await scanForWords(db, { collectionId, words, limit, limitMs: SCAN_LIMIT_MS });
   return {

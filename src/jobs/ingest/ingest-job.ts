@@ -14,6 +14,8 @@ import { ANALYSER_VERSION } from '../../search/analysis.ts';
 import { detectLanguage, type Language } from '../../search/language.ts';
 import { mergeParts } from '../../search/merge.ts';
 import { defineJob, type JobContext, type JobDefinition } from '../define-job.ts';
+import { type EmbeddingEvent, embedCollection } from '../embeddings/embed-collection.ts';
+import type { Embedder } from '../embeddings/embedder.ts';
 import { CHUNKER_VERSION, type Chunk, chunkDocument } from './chunker.ts';
 import { collectionName } from './input-text.ts';
 import { type DocumentInput, documentInput, openDocument } from './inputs.ts';
@@ -68,14 +70,21 @@ const counts = {
   warnings: z.array(documentRemark),
 };
 
-const ingestOutput = z.object({ collection: z.string(), removed: z.number(), ...counts });
+const ingestOutput = z.object({
+  collection: z.string(),
+  removed: z.number(),
+  ...counts,
+  /** Chunks that the model for embeddings was asked for; absent where there is no such model. */
+  embedded: z.number().optional(),
+});
 
 type IngestInput = z.output<typeof ingestInput>;
 type IngestResult = z.output<typeof ingestOutput>;
 type DocumentStatus = 'added' | 'updated' | 'unchanged';
 type IngestEvent =
   | { type: 'document'; path: string; status: DocumentStatus; chunks: number }
-  | ({ type: 'document'; status: 'failed' } & DocumentRemark);
+  | ({ type: 'document'; status: 'failed' } & DocumentRemark)
+  | EmbeddingEvent;
 
 /** Where an attempt stands: `next` is the first document not done. `removed` is there once removal has begun. */
 const checkpointSchema = z.object({
@@ -85,16 +94,20 @@ const checkpointSchema = z.object({
 });
 type Checkpoint = z.output<typeof checkpointSchema>;
 
-/** @param limits of each document, where they are not the defaults */
+/**
+ * @param limits of each document, where they are not the defaults
+ * @param embedder makes vectors of the chunks, once their texts are committed
+ */
 export function createIngestJob(
   limits: Partial<DocumentLimits> = {},
+  embedder?: Embedder,
 ): JobDefinition<IngestInput, IngestResult, IngestEvent> {
   return defineJob<typeof ingestInput, IngestResult, IngestEvent>({
     name: 'ingest',
     description: 'Puts documents into a searchable collection; unchanged ones are skipped.',
     input: ingestInput,
     output: ingestOutput,
-    run: (input, ctx) => ingest(input, limits, ctx),
+    run: (input, ctx) => ingest(input, limits, embedder, ctx),
   });
 }
 
@@ -105,6 +118,7 @@ export function createIngestJob(
 async function ingest(
   input: IngestInput,
   limits: Partial<DocumentLimits>,
+  embedder: Embedder | undefined,
   ctx: JobContext<IngestEvent>,
 ): Promise<IngestResult> {
   const collectionId = await ctx.transaction((trx) => upsertCollection(asOwn(trx), ctx.tenant, input.collection));
@@ -136,10 +150,19 @@ async function ingest(
   }
   if (state.failedCount === total) throw nothingRead(input.collection, state);
   const removed = input.removeMissing === true ? await removeMissing(collectionId, paths, state, ctx) : 0;
+  // An attempt that ends while it embeds reads no document again.
+  if (embedder !== undefined) await ctx.checkpoint({ ...state });
+  const embedded =
+    embedder === undefined
+      ? undefined
+      : await embedCollection(collectionId, embedder, ctx, (done, chunks) =>
+          ctx.progress({ done: total, total, message: `${done} of ${chunks} chunks embedded` }),
+        );
   const { added, updated, unchanged, failedCount, chunks, failed, warnings } = state;
   const { collection } = input;
-  ctx.log.info({ collection, added, updated, unchanged, failedCount, removed }, 'collection ingested');
-  return { collection, added, updated, unchanged, failedCount, removed, chunks, failed, warnings };
+  ctx.log.info({ collection, added, updated, unchanged, failedCount, removed, embedded }, 'collection ingested');
+  const result = { collection, added, updated, unchanged, failedCount, removed, chunks, failed, warnings };
+  return embedded === undefined ? result : { ...result, embedded };
 }
 
 function remark(list: DocumentRemark[], one: DocumentRemark): void {

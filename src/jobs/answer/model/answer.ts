@@ -5,19 +5,14 @@
  * of the answer has come: that costs no attempt of the job, and nothing at most servers. Once there is text, a fault
  * ends the attempt, and the next one continues after that text.
  */
-import { createHash } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { RetryAfterError } from '../../../errors.ts';
 import { limitsOf, type ModelSettings, type ModelTarget } from '../../../model-settings.ts';
 import { MODEL_PACKAGES, requirePackages } from '../../../optional.ts';
 import { Continuation } from './continuation.ts';
 import { ModelFault } from './errors.ts';
+import { delayAfter, digest, pause } from './patience.ts';
 import { type CountTokens, type ModelQuestion, toInstructions, toMessages } from './prompt.ts';
 import { type RequestPart, requestAnswer, type Usage } from './request.ts';
 import type { TextPart } from './think.ts';
-
-const FIRST_DELAY_MS = 500;
-const LONGEST_DELAY_MS = 30_000;
 
 export type AnswerPart =
   | TextPart
@@ -106,16 +101,6 @@ class Targets {
   }
 }
 
-/** Undefined: asking again would not help, or costs again. */
-function delayAfter(fault: ModelFault, tries: number): number | undefined {
-  if (!fault.isPassing) return undefined;
-  const doubled = 2 ** Math.min(tries - 1, 20);
-  // "Retry-After: 0" again and again is no reason to ask without a pause.
-  if (fault.error instanceof RetryAfterError) return Math.max(fault.error.retryAfterMs, Math.min(10 * doubled, 1_000));
-  const delay = Math.min(FIRST_DELAY_MS * doubled, LONGEST_DELAY_MS);
-  return Math.round(delay * (0.5 + Math.random() / 2));
-}
-
 interface Prompt {
   instructions: string;
   messages: readonly { content: unknown }[];
@@ -179,16 +164,4 @@ async function* continued(parts: AsyncIterable<TextPart>, begun: string): AsyncG
   }
   const rest = continuation.end();
   if (rest !== '') yield { type: 'delta', text: rest };
-}
-
-function digest(request: unknown): string {
-  return createHash('sha256').update(JSON.stringify(request)).digest('hex').slice(0, 32);
-}
-
-async function pause(delayMs: number, signal: AbortSignal): Promise<void> {
-  try {
-    await sleep(delayMs, undefined, { signal });
-  } catch {
-    signal.throwIfAborted();
-  }
 }

@@ -45,8 +45,9 @@ export function hopeless(message: string, details?: Record<string, unknown>): Mo
 /**
  * @param error what the AI SDK or `fetch` threw
  * @param target its key is kept out of the message
+ * @param server what the message calls it
  */
-export function toModelFault(error: unknown, target: ModelTarget): ModelFault {
+export function toModelFault(error: unknown, target: ModelTarget, server = 'model server'): ModelFault {
   const own = ownFault(error);
   if (own !== undefined) return own;
   const call = asCallError(error);
@@ -55,11 +56,11 @@ export function toModelFault(error: unknown, target: ModelTarget): ModelFault {
   if (status === undefined) {
     // `{"error": …}` in mid-stream: the server's own words, where a network error has only its own.
     if (!(error instanceof Error) || error.name === 'AI_StreamProviderError')
-      return passing(`The model server broke off${words === '' ? '' : `: ${words}`}`);
+      return passing(`The ${server} broke off${words === '' ? '' : `: ${words}`}`);
     const code = causeCode(error);
-    return passing(`The model server cannot be reached or broke off${code === undefined ? '' : ` (${code})`}`);
+    return passing(`The ${server} cannot be reached or broke off${code === undefined ? '' : ` (${code})`}`);
   }
-  const message = `The model server answered ${status}${words === '' ? '' : `: ${words}`}`;
+  const message = `The ${server} answered ${status}${words === '' ? '' : `: ${words}`}`;
   if (call.code !== undefined && QUOTA_CODES.has(call.code)) return hopeless(message, { status, reason: call.code });
   if (status < 500 && status >= 300 && !TRANSIENT_STATUSES.has(status)) return hopeless(message, { status });
   const options = { details: { status } };

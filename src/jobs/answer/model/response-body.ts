@@ -5,6 +5,7 @@
  * before them, leave it open for minutes. Whatever comes without end is cut.
  */
 import { createParser } from 'eventsource-parser';
+import { atMost } from './at-most.ts';
 import { brokenOff } from './errors.ts';
 
 /** How long the usage is waited for once the answer is whole. */
@@ -86,15 +87,4 @@ function parseChunk(data: string): Chunk | undefined {
     // The SDK says what is wrong with it.
     return undefined;
   }
-}
-
-function atMost(limit: number): Bytes {
-  let left = limit;
-  return new TransformStream({
-    transform(bytes, controller) {
-      controller.enqueue(bytes.subarray(0, left));
-      left -= bytes.length;
-      if (left <= 0) controller.terminate();
-    },
-  });
 }
