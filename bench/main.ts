@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { exitCodeOf, listenForStop } from '../scripts/entry.ts';
 import { startServices } from '../scripts/services.ts';
+import { abuseBench } from './abuse/bench.ts';
 import { fanoutBench } from './fanout/bench.ts';
 import { importBench } from './import/bench.ts';
 import { jobsBench } from './jobs/bench.ts';
@@ -34,6 +35,7 @@ const BENCHES: readonly Bench[] = [
   soakBench,
   importBench,
   retrievalBench,
+  abuseBench,
 ];
 
 const DOCS = fileURLToPath(new URL('../docs/benchmarks/', import.meta.url));

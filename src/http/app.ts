@@ -110,7 +110,9 @@ export function createApp({
     // Requests that come while it drains are answered by us: streams in their own way.
     return503OnClosing: false,
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
-    frameworkErrors: (error, request, reply) => sendProblem(error, request as FastifyRequest, reply),
+    // Such a request passes no hook.
+    frameworkErrors: (error, request, reply) =>
+      sendProblem(error, request as FastifyRequest, reply.header('x-request-id', request.id)),
     clientErrorHandler: createClientErrorHandler(connections),
   });
   app.setValidatorCompiler(compileValidator);
@@ -209,7 +211,7 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
       await api.register(redriveRoutes, { client, streams });
       await api.register(ticketRoute, { client });
       await api.register(streamRoutes, { client, streams, keepaliveMs, budget });
-      await api.register(collectionRoutes, { client });
+      await api.register(collectionRoutes, { client, budget });
       await api.register(uploadRoute, { client, config, stallMs });
       await api.register(multiStreamRoutes, { client, streams, keepaliveMs, budget });
     },

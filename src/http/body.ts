@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
 import { refuseInfinite } from '../enqueue/json-numbers.ts';
 import { OncefleetError } from '../errors.ts';
+import { FairTurns } from '../util/turns.ts';
 import type { Hold } from './byte-budget.ts';
 
 /** A body of which nothing came for this long is given up. */
@@ -20,6 +21,9 @@ const OBJECT_BYTES = 56;
 const VALUE_BYTES = 24;
 const [OBJECT, ARRAY, COMMA] = [...'{[,'].map((character) => character.charCodeAt(0));
 
+/** Larger ones are parsed one in a turn of the event loop: others are answered between two of them. */
+const LARGE_BYTES = 64 * 1024;
+
 /** Most bodies fit; the buffer of one that does not doubles. */
 const FIRST_BUFFER_BYTES = 16 * 1024;
 
@@ -28,6 +32,7 @@ const FIRST_BUFFER_BYTES = 16 * 1024;
  * are data like any other here.
  */
 export function createBodyParser(stallMs: number) {
+  const turns = new FairTurns();
   return async (request: FastifyRequest, payload: Readable): Promise<unknown> => {
     const encoding = request.headers['content-encoding'];
     if (encoding !== undefined && encoding !== 'identity')
@@ -36,6 +41,13 @@ export function createBodyParser(stallMs: number) {
     if (Number(request.headers['content-length']) > limit) throw tooLarge(limit);
     const { hold } = request;
     const body = await readBody(payload, { limit, stallMs, hold });
+    if (body.length <= LARGE_BYTES) {
+      hold?.grow(heldByJson(body));
+      return parseJson(body);
+    }
+    const endTurn = await turns.take(hold?.account ?? '');
+    // What is sent without waiting comes in the same turn of the event loop: above all the look at the input's schema.
+    setImmediate(endTurn);
     hold?.grow(heldByJson(body));
     return parseJson(body);
   };

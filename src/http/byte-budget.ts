@@ -19,8 +19,13 @@ const STREAM_SHARE = 0.5;
 /** What a read of the journal is counted as until its size is known: as much as one event may take. */
 const READ_BYTES = MAX_EVENT_LENGTH;
 
-/** Reads of whole jobs and of pages that an account has at once: what each brings is not known before. */
-const READS_AT_ONCE = 4;
+/**
+ * Reads that an account has at once: what each brings is not known before, and while large ones are made into
+ * answers, a request of another account comes between two of them.
+ */
+const READS_AT_ONCE = 2;
+/** The same of streams. */
+const STREAM_READS_AT_ONCE = 2;
 /** More of them that wait. */
 const MAX_WAITING_READS = 200;
 /** What such a read is counted as until its answer is made. */
@@ -32,6 +37,8 @@ interface Waiter {
 
 interface Account {
   bytes: number;
+  /** Reads of streams that have not come back. */
+  streamReads: number;
   /** Streams that wait for room, longest first. */
   waiting: Set<Waiter>;
   reads: Limiter | undefined;
@@ -71,7 +78,7 @@ export class ByteBudget {
     );
   }
 
-  /** Reads what may be large, few at once. @throws OncefleetError BUSY */
+  /** Reads what may be large or take long, few at once. @throws OncefleetError BUSY */
   read<T>(hold: Hold, task: () => Promise<T>): Promise<T> {
     const { account } = hold;
     const state = this.#of(account);
@@ -122,7 +129,7 @@ export class ByteBudget {
   async #takeTurn(account: string, signal: AbortSignal | undefined): Promise<Turn> {
     signal?.throwIfAborted();
     const state = this.#of(account);
-    if (state.waiting.size === 0 && this.hasRoom(account, STREAM_SHARE)) return this.#startTurn(account);
+    if (state.waiting.size === 0 && this.#mayRead(account, state)) return this.#startTurn(account, state);
     const { promise, resolve, reject } = Promise.withResolvers<Turn>();
     const waiter = { resolve };
     state.waiting.add(waiter);
@@ -136,11 +143,29 @@ export class ByteBudget {
     return promise.finally(() => signal?.removeEventListener('abort', onAbort));
   }
 
-  #startTurn(account: string): Turn {
+  #mayRead(account: string, { streamReads }: Account): boolean {
+    return streamReads < STREAM_READS_AT_ONCE && this.hasRoom(account, STREAM_SHARE);
+  }
+
+  #startTurn(account: string, state: Account): Turn {
     const hold = this.open(account);
     hold.set(READ_BYTES);
-    const end: Turn = () => hold.set(0);
-    end.brought = (length) => hold.set(heldFor(length));
+    state.streamReads++;
+    let reads = true;
+    const cameBack = () => {
+      if (!reads) return;
+      reads = false;
+      state.streamReads--;
+      this.#wake(account, state);
+    };
+    const end: Turn = () => {
+      cameBack();
+      hold.set(0);
+    };
+    end.brought = (length) => {
+      hold.set(heldFor(length));
+      cameBack();
+    };
     return end;
   }
 
@@ -154,9 +179,9 @@ export class ByteBudget {
 
   #wake(account: string, state: Account): void {
     for (const waiter of state.waiting) {
-      if (!this.hasRoom(account, STREAM_SHARE)) return;
+      if (!this.#mayRead(account, state)) return;
       state.waiting.delete(waiter);
-      waiter.resolve(this.#startTurn(account));
+      waiter.resolve(this.#startTurn(account, state));
     }
     this.#forget(account, state);
   }
@@ -164,7 +189,7 @@ export class ByteBudget {
   #of(account: string): Account {
     let state = this.#accounts.get(account);
     if (state === undefined) {
-      state = { bytes: 0, waiting: new Set(), reads: undefined };
+      state = { bytes: 0, streamReads: 0, waiting: new Set(), reads: undefined };
       this.#accounts.set(account, state);
     }
     return state;

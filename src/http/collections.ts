@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { JobClient } from '../client/client.ts';
 import { CONTROL_BODY_BYTES } from './body.ts';
+import type { ByteBudget } from './byte-budget.ts';
 import {
   chunkAnswer,
   chunkPage,
@@ -16,12 +17,21 @@ import {
   documentParams,
   pageQuery,
 } from './collection-schemas.ts';
+import { reading } from './counted-bytes.ts';
 import { problemResponses } from './problem.ts';
 
 const MISSING = ['COLLECTION_NOT_FOUND', 'DOCUMENT_NOT_FOUND'] as const;
 const COMMON = ['UNAUTHORIZED', 'SCOPE_MISSING', 'STORE_UNAVAILABLE', 'BUSY', 'SHUTTING_DOWN'] as const;
 
-export async function collectionRoutes(instance: FastifyInstance, { client }: { client: JobClient }): Promise<void> {
+interface CollectionRoutesOptions {
+  client: JobClient;
+  budget: ByteBudget;
+}
+
+export async function collectionRoutes(
+  instance: FastifyInstance,
+  { client, budget }: CollectionRoutesOptions,
+): Promise<void> {
   const app = instance.withTypeProvider<ZodTypeProvider>();
   const { collections } = client;
 
@@ -35,7 +45,8 @@ export async function collectionRoutes(instance: FastifyInstance, { client }: { 
         response: { 200: collectionPage, ...problemResponses('INPUT_INVALID', 'CURSOR_INVALID', ...COMMON) },
       },
     },
-    async ({ tenant, query }) => collections.list({ tenant, ...given(query) }),
+    async (request) =>
+      reading(budget, request, async ({ tenant, query }) => collections.list({ tenant, ...given(query) })),
   );
 
   app.get(
@@ -48,7 +59,8 @@ export async function collectionRoutes(instance: FastifyInstance, { client }: { 
         response: { 200: collectionAnswer, ...problemResponses('COLLECTION_NOT_FOUND', ...COMMON) },
       },
     },
-    async ({ tenant, params }) => collections.get(params.collection, { tenant }),
+    async (request) =>
+      reading(budget, request, async ({ tenant, params }) => collections.get(params.collection, { tenant })),
   );
 
   app.delete(
@@ -69,10 +81,10 @@ export async function collectionRoutes(instance: FastifyInstance, { client }: { 
       ...(await collections.delete(params.collection, { tenant })),
     }),
   );
-  await app.register(documentRoutes, { client });
+  await app.register(documentRoutes, { client, budget });
 }
 
-async function documentRoutes(instance: FastifyInstance, { client }: { client: JobClient }): Promise<void> {
+async function documentRoutes(instance: FastifyInstance, { client, budget }: CollectionRoutesOptions): Promise<void> {
   const app = instance.withTypeProvider<ZodTypeProvider>();
   const { collections } = client;
 
@@ -90,7 +102,10 @@ async function documentRoutes(instance: FastifyInstance, { client }: { client: J
         },
       },
     },
-    async ({ tenant, params, query }) => collections.documents(params.collection, { tenant, ...given(query) }),
+    async (request) =>
+      reading(budget, request, async ({ tenant, params, query }) =>
+        collections.documents(params.collection, { tenant, ...given(query) }),
+      ),
   );
 
   app.get(
@@ -103,7 +118,10 @@ async function documentRoutes(instance: FastifyInstance, { client }: { client: J
         response: { 200: documentAnswer, ...problemResponses(...MISSING, ...COMMON) },
       },
     },
-    async ({ tenant, params }) => collections.document(params.collection, params.document, { tenant }),
+    async (request) =>
+      reading(budget, request, async ({ tenant, params }) =>
+        collections.document(params.collection, params.document, { tenant }),
+      ),
   );
 
   app.delete(
@@ -117,13 +135,16 @@ async function documentRoutes(instance: FastifyInstance, { client }: { client: J
         response: { 200: documentAnswer, ...problemResponses(...MISSING, 'BODY_TOO_LARGE', ...COMMON) },
       },
     },
-    async ({ tenant, params }) => collections.deleteDocument(params.collection, params.document, { tenant }),
+    async (request) =>
+      reading(budget, request, async ({ tenant, params }) =>
+        collections.deleteDocument(params.collection, params.document, { tenant }),
+      ),
   );
 
-  await app.register(chunkRoutes, { client });
+  await app.register(chunkRoutes, { client, budget });
 }
 
-async function chunkRoutes(instance: FastifyInstance, { client }: { client: JobClient }): Promise<void> {
+async function chunkRoutes(instance: FastifyInstance, { client, budget }: CollectionRoutesOptions): Promise<void> {
   const app = instance.withTypeProvider<ZodTypeProvider>();
   const { collections } = client;
 
@@ -139,8 +160,10 @@ async function chunkRoutes(instance: FastifyInstance, { client }: { client: JobC
         response: { 200: chunkPage, ...problemResponses('INPUT_INVALID', 'CURSOR_INVALID', ...MISSING, ...COMMON) },
       },
     },
-    async ({ tenant, params, query }) =>
-      collections.chunks(params.collection, params.document, { tenant, ...given(query) }),
+    async (request) =>
+      reading(budget, request, async ({ tenant, params, query }) =>
+        collections.chunks(params.collection, params.document, { tenant, ...given(query) }),
+      ),
   );
 
   app.get(
@@ -153,7 +176,10 @@ async function chunkRoutes(instance: FastifyInstance, { client }: { client: JobC
         response: { 200: chunkAnswer, ...problemResponses('INPUT_INVALID', ...MISSING, ...COMMON) },
       },
     },
-    async ({ tenant, params }) => collections.chunk(params.collection, params.document, params.ordinal, { tenant }),
+    async (request) =>
+      reading(budget, request, async ({ tenant, params }) =>
+        collections.chunk(params.collection, params.document, params.ordinal, { tenant }),
+      ),
   );
 }
 

@@ -42,6 +42,15 @@ export function holdOf(request: FastifyRequest): Hold {
   return request.hold;
 }
 
+/** Reads from Postgres what may be large or take long: few at once of an account. @throws OncefleetError BUSY */
+export function reading<R extends FastifyRequest, T>(
+  budget: ByteBudget,
+  request: R,
+  task: (request: R) => Promise<T>,
+): Promise<T> {
+  return budget.read(holdOf(request), () => task(request));
+}
+
 declare module 'fastify' {
   interface FastifyRequest {
     /** What the request holds. Undefined before the first hook. */

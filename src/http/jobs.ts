@@ -49,7 +49,8 @@ export async function jobRoutes(instance: FastifyInstance, { client, budget }: J
     },
     async (request) => {
       const given = Object.entries(request.query).filter(([, value]) => value !== undefined);
-      return client.find({ tenant: request.tenant, ...Object.fromEntries(given) });
+      const { tenant } = request;
+      return budget.read(holdOf(request), () => client.find({ tenant, ...Object.fromEntries(given) }));
     },
   );
 

@@ -34,6 +34,39 @@ export class Turns {
   }
 }
 
+/** Turns at something of which there is one; those who ask for theirs by different keys take them by turns. */
+export class FairTurns {
+  readonly #queues = new Map<string, (() => void)[]>();
+  #taken = false;
+
+  /** Waits for a turn. The next one begins when the returned function is called, which is once. */
+  async take(key: string): Promise<() => void> {
+    if (this.#taken) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const queue = this.#queues.get(key);
+      if (queue === undefined) this.#queues.set(key, [resolve]);
+      else queue.push(resolve);
+      await promise;
+    }
+    this.#taken = true;
+    return () => this.#next();
+  }
+
+  #next(): void {
+    const [first] = this.#queues;
+    if (first === undefined) {
+      this.#taken = false;
+      return;
+    }
+    const [key, queue] = first;
+    const resolve = queue.shift();
+    // Behind those of other keys.
+    this.#queues.delete(key);
+    if (queue.length > 0) this.#queues.set(key, queue);
+    resolve?.();
+  }
+}
+
 /** Turns that are both of one and of another. */
 export function bothTurns(first: Pick<Turns, 'take'>, second: Pick<Turns, 'take'>): Pick<Turns, 'take'> {
   return {

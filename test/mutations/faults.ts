@@ -763,6 +763,9 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   'bounded in bytes and time': [
     'body-chunks',
     'body-json-counted',
+    'body-turns',
+    'budget-stream-reads',
+    'turns-fair',
     'budget-answers',
     'budget-closed',
     'budget-keeps',

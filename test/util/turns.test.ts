@@ -1,5 +1,5 @@
-import { expect, it } from 'vitest';
-import { Turns } from '../../src/util/turns.ts';
+import { describe, expect, it } from 'vitest';
+import { FairTurns, Turns } from '../../src/util/turns.ts';
 
 it('are taken in the order in which they were asked for, one at a time', async () => {
   const turns = new Turns();
@@ -30,4 +30,21 @@ it('pass to the next one where somebody gives up waiting', async () => {
   end();
   (await last)();
   (await turns.take(undefined))();
+});
+
+describe('fair turns', () => {
+  it('are taken by turns by those who ask by different keys, each in its own order', async () => {
+    const turns = new FairTurns();
+    const end = await turns.take('a');
+    const order: string[] = [];
+    const takers = ['a1', 'a2', 'a3', 'b1', 'c1', 'b2'].map(async (name) => {
+      const endTurn = await turns.take(name[0] as string);
+      order.push(name);
+      endTurn();
+    });
+    end();
+    await Promise.all(takers);
+    expect(order).toEqual(['a1', 'b1', 'c1', 'a2', 'b2', 'a3']);
+    (await turns.take('a'))();
+  });
 });

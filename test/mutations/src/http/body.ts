@@ -35,10 +35,18 @@ export default [
   },
   {
     name: 'body-json-counted',
-    find: 'hold?.grow(heldByJson(body));',
-    replace: '',
+    find: 'setImmediate(endTurn); hold?.grow(heldByJson(body));',
+    replace: 'setImmediate(endTurn);',
     mechanism: 'of a body is counted what its JSON takes in memory',
     test: 'test/http/byte-budget.test.ts',
     title: 'is of a body what its JSON takes in memory, until it is answered',
+  },
+  {
+    name: 'body-turns',
+    find: 'setImmediate(endTurn);',
+    replace: 'endTurn();',
+    mechanism: 'large bodies are parsed one in a turn of the event loop',
+    test: 'test/http/byte-budget.test.ts',
+    title: 'large bodies are parsed one in a turn of the event loop',
   },
 ] satisfies readonly Change[];

@@ -40,7 +40,7 @@ export default [
   },
   {
     name: 'budget-turns',
-    find: 'if (state.waiting.size === 0 && this.hasRoom(account, STREAM_SHARE)) return',
+    find: 'if (state.waiting.size === 0 && this.#mayRead(account, state)) return',
     replace: 'if (state.waiting.size >= 0) return',
     mechanism: 'a stream reads where there is room',
     test: TEST,
@@ -69,5 +69,13 @@ export default [
     mechanism: 'a read that has waited is refused where there is no room by then',
     test: TEST,
     title: 'reads few large things at once, and refuses where what waited finds no room',
+  },
+  {
+    name: 'budget-stream-reads',
+    find: 'return streamReads < STREAM_READS_AT_ONCE && this.hasRoom',
+    replace: 'return streamReads < 100 && this.hasRoom',
+    mechanism: 'few streams of an account read at once',
+    test: TEST,
+    title: 'lets two streams of an account read at once, and a third when one has come back',
   },
 ] satisfies readonly Change[];
