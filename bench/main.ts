@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { exitCodeOf, listenForStop } from '../scripts/entry.ts';
 import { startServices } from '../scripts/services.ts';
 import { abuseBench } from './abuse/bench.ts';
+import { fairnessBench } from './fairness/bench.ts';
 import { fanoutBench } from './fanout/bench.ts';
 import { importBench } from './import/bench.ts';
 import { jobsBench } from './jobs/bench.ts';
@@ -36,6 +37,7 @@ const BENCHES: readonly Bench[] = [
   importBench,
   retrievalBench,
   abuseBench,
+  fairnessBench,
 ];
 
 const DOCS = fileURLToPath(new URL('../docs/benchmarks/', import.meta.url));

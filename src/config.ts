@@ -178,6 +178,13 @@ export const CONFIG_VARIABLES = {
     schema: number(RANGES.shutdownMs),
     about: 'SIGTERM: how long running jobs may continue before they are interrupted.',
   },
+  ONCEFLEET_FAIR_TENANTS: {
+    schema: z
+      .enum(['true', 'false'], 'expected true or false')
+      .default('true')
+      .transform((text) => text === 'true'),
+    about: 'Jobs of several tenants that wait in one queue are started in turns, by weight.',
+  },
   ONCEFLEET_LINGER_MS: {
     schema: number(RANGES.lingerMs),
     about: 'How long the journal waits for company before it flushes.',
@@ -316,6 +323,7 @@ export interface Config {
   /** 0: no sweep in the background. */
   readonly sweepMs: number;
   readonly shutdownMs: number;
+  readonly fairTenants: boolean;
   readonly lingerMs: number;
   readonly host: string;
   readonly port: number;
@@ -393,6 +401,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     jobRetentionMs: all.ONCEFLEET_JOB_RETENTION_MS,
     sweepMs: all.ONCEFLEET_SWEEP_MS,
     shutdownMs: all.ONCEFLEET_SHUTDOWN_MS,
+    fairTenants: all.ONCEFLEET_FAIR_TENANTS,
     lingerMs: all.ONCEFLEET_LINGER_MS,
     host: all.HOST,
     port: all.PORT,
@@ -427,6 +436,7 @@ const FLEET_SETTINGS = [
   'jobRetentionMs',
   'sweepMs',
   'shutdownMs',
+  'fairTenants',
   'lingerMs',
 ] as const satisfies readonly (keyof Config)[];
 

@@ -14,6 +14,7 @@ export { CONFIG_VARIABLES, type Config, type FleetSettings, fleetSettings, loadC
 export { checkSchema, migrate } from './db/migrate.ts';
 export type { TenantPolicy } from './db/retention.ts';
 export type { Database } from './db/schema.ts';
+export type { TenantLimits } from './db/tenant-limits.ts';
 export type { CallerTransaction, PgTransaction } from './enqueue/caller-transaction.ts';
 export {
   CancelledError,

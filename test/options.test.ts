@@ -248,6 +248,18 @@ describe('a fleet', () => {
       (fleet) => fleet.setRetention('', { jobMs: 5, streamMs: 'never' } as Anything),
       ['tenant', 'streamMs', 'jobMs'],
     ],
+    [
+      'setTenantLimits',
+      (fleet) => fleet.setTenantLimits('', { concurrency: 0, weight: 0, rate: { max: 0, perMs: -1 } }),
+      ['tenant', 'concurrency', 'rate.max', 'rate.perMs', 'weight'],
+    ],
+    [
+      'setTenantLimits of no number',
+      (fleet) => fleet.setTenantLimits('a', { concurrency: Number.NaN, weight: Number.POSITIVE_INFINITY }),
+      ['concurrency', 'weight'],
+    ],
+    ['setTenantLimits misspelt', (fleet) => fleet.setTenantLimits('a', { wait: 1 } as Anything), ['wait']],
+    ['setTenantLimits of nothing', (fleet) => fleet.setTenantLimits('a', null as Anything), ['']],
     ['setRetention of nothing', (fleet) => fleet.setRetention('a', null as Anything), ['']],
     ['doctor', (fleet) => fleet.doctor({ fix: 'yes', lookAgainMs: -1 } as Anything), ['fix', 'lookAgainMs']],
     ['close of a worker', async (fleet) => (await fleet.work()).close({ timeoutMs: Number.NaN }), ['timeoutMs']],

@@ -10,6 +10,7 @@ import { enqueueCommand } from './enqueue.ts';
 import { formatExitCodes } from './exit-codes.ts';
 import { followCommand } from './follow.ts';
 import { ingestCommand } from './ingest.ts';
+import { limitsCommand } from './limits.ts';
 import { migrateCommand } from './migrate.ts';
 import { redriveCommand } from './redrive.ts';
 import { retentionCommand } from './retention.ts';
@@ -62,6 +63,7 @@ export function createProgram(context: CliContext, version: string): Command {
     redriveCommand,
     sweepCommand,
     retentionCommand,
+    limitsCommand,
     tokenCommand,
     doctorCommand,
   ];

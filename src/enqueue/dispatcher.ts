@@ -9,6 +9,7 @@ import type { DispatchRow } from '../db/jobs/unfinished.ts';
 import type { Logger } from '../log.ts';
 import type { RedisConnection } from '../redis/pubsub.ts';
 import { Batcher } from '../util/batcher.ts';
+import { FairOrder } from './fair-order.ts';
 import { idAgain, optionsAgain } from './foreign-job.ts';
 import { isAsDispatched, toJobData } from './job-data.ts';
 import { queueErrorLevel } from './queue-errors.ts';
@@ -31,6 +32,8 @@ interface DispatcherOptions {
   rows: RowAccess;
   /** BullMQ has taken a row's job. Must not throw. */
   dispatched(row: DispatchRow, by: TransitionMaker): void;
+  /** Of tenants, for the order of a queue in which several wait; undefined: the order of enqueues. */
+  findWeights: (() => Promise<ReadonlyMap<string, number>>) | undefined;
   log: Logger;
 }
 
@@ -56,8 +59,12 @@ export class Dispatcher {
   /** Queues of other BullMQ clients that have a prefix of their own, by prefix and name. */
   readonly #foreign = new Map<string, QueueEntry>();
 
+  readonly #order: FairOrder | undefined;
+
   constructor(options: DispatcherOptions) {
     this.#options = options;
+    const { findWeights, redis } = options;
+    if (findWeights !== undefined) this.#order = new FairOrder({ findWeights, redis });
   }
 
   /** Those of the fleet's own prefix. */
@@ -272,8 +279,13 @@ export class Dispatcher {
     const adds = new Batcher<DispatchRow, void>({
       run: async (rows) => {
         const [only] = rows;
-        if (rows.length === 1 && only !== undefined) await queue.add(only.name, toJobData(only), toOptions(only));
-        else await queue.addBulk(rows.map((row) => ({ name: row.name, data: toJobData(row), opts: toOptions(row) })));
+        const priorities = await this.#order?.prioritiesOf(queue, rows);
+        const optionsOf = (row: DispatchRow, i: number) => toOptions(row, priorities?.[i] ?? row.options.priority);
+        if (rows.length === 1 && only !== undefined) await queue.add(only.name, toJobData(only), optionsOf(only, 0));
+        else
+          await queue.addBulk(
+            rows.map((row, i) => ({ name: row.name, data: toJobData(row), opts: optionsOf(row, i) })),
+          );
         return rows.map(() => undefined);
       },
       maxBatch: MAX_BULK,
@@ -299,11 +311,11 @@ export function isAnother({ source }: Pick<DispatchRow, 'source'>, timestamp: nu
   return source !== undefined && source.timestamp !== timestamp;
 }
 
-function toOptions(row: DispatchRow): JobsOptions {
+function toOptions(row: DispatchRow, priority: number): JobsOptions {
   return {
     jobId: row.id,
     // Left out where they are BullMQ's defaults: see JobData.
-    ...(row.options.priority === 0 ? {} : { priority: row.options.priority }),
+    ...(priority === 0 ? {} : { priority }),
     ...(row.delayMs < 0.5 ? {} : { delay: Math.round(row.delayMs) }),
     // Shown in Bull Board; whether and when a job is retried, its row decides.
     attempts: row.options.attempts,

@@ -1,7 +1,7 @@
 /** Limits of a definition, and the keys of a job under them. */
 import { z } from 'zod';
 import { OncefleetError } from '../errors.ts';
-import { aFunction, wholeNumber } from '../options.ts';
+import { aFunction, tenantName, wholeNumber } from '../options.ts';
 
 /**
  * How many jobs of one key run at once, and how many start in a time. A job over a limit holds no slot: it waits in
@@ -33,13 +33,25 @@ const MAX_KEY_LENGTH = 255;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for.
 const CONTROL = /[\u0000-\u001f\u007f]/;
 
-/** Numbers of a limit, as definitions and policies of tenants have them. */
-const limitNumbers = {
-  concurrency: wholeNumber({ min: 1, max: 10_000 }).optional(),
-  rate: z
-    .strictObject({ max: wholeNumber({ min: 1, max: 10_000 }), perMs: wholeNumber({ min: 1, max: 86_400_000 }) })
+const concurrency = wholeNumber({ min: 1, max: 10_000 });
+const rate = z.strictObject({
+  max: wholeNumber({ min: 1, max: 10_000 }),
+  perMs: wholeNumber({ min: 1, max: 86_400_000 }),
+});
+
+/** What an operator grants a tenant; null takes it back. */
+export const tenantLimitsSchema = z.strictObject({
+  tenant: tenantName,
+  concurrency: concurrency.nullable().optional(),
+  rate: rate.nullable().optional(),
+  weight: z
+    .custom<number>(
+      (value) => typeof value === 'number' && value >= 0.01 && value <= 100,
+      'expected a weight from 0.01 to 100',
+    )
+    .nullable()
     .optional(),
-};
+});
 
 const limitSchema = z
   .strictObject({
@@ -50,7 +62,8 @@ const limitSchema = z
       )
       .optional(),
     key: aFunction,
-    ...limitNumbers,
+    concurrency: concurrency.optional(),
+    rate: rate.optional(),
   })
   .refine(
     ({ concurrency, rate }) => concurrency !== undefined || rate !== undefined,

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { createDb, type Db } from '../db/client.ts';
 import { findInput, setSource } from '../db/jobs/source.ts';
 import { requireSessionSoon } from '../db/session.ts';
+import { findWeights } from '../db/tenant-limits.ts';
 import { Acceptor } from '../enqueue/accept.ts';
 import { Dispatcher } from '../enqueue/dispatcher.ts';
 import { Outbox } from '../enqueue/outbox.ts';
@@ -70,6 +71,8 @@ export interface RuntimeOptions {
   resultTtlMs?: number;
   /** How long the journal waits for company, in milliseconds. Default 5. */
   lingerMs?: number;
+  /** Jobs of several tenants that wait in one queue are started in turns, by weight. Default true. */
+  fairTenants?: boolean;
 }
 
 interface RuntimeSettings {
@@ -106,6 +109,7 @@ export const runtimeShape = {
   maxCrashes: wholeNumber(RANGES.maxCrashes).default(RANGES.maxCrashes.default),
   resultTtlMs: wholeNumber(RANGES.resultTtlMs).default(RANGES.resultTtlMs.default),
   lingerMs: wholeNumber(RANGES.lingerMs).default(RANGES.lingerMs.default),
+  fairTenants: z.boolean().default(true),
 } satisfies Record<keyof RuntimeOptions, z.ZodType>;
 
 const runtimeSchema = z.object(runtimeShape);
@@ -220,6 +224,7 @@ export class Runtime {
       prefixOf: (queue) => this.queuePrefix(queue),
       rows: { findInput: (id) => findInput(db, id), setSource: (id, to) => setSource(db, id, to, 'pending') },
       dispatched: (row, by) => transitions.dispatched(row, by),
+      findWeights: options.fairTenants ? () => findWeights(db) : undefined,
       log,
     });
     const { dispatcher } = this;

@@ -2,10 +2,13 @@
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
 import { createJobClient, type JobClient } from '../client/client.ts';
+import { TENANT_KEY } from '../db/jobs/states.ts';
 import { findPolicies, setPolicy, type TenantPolicy } from '../db/retention.ts';
 import type { Database } from '../db/schema.ts';
+import { findTenantLimits, setTenantLimits, type TenantLimits } from '../db/tenant-limits.ts';
 import { type Issue, OncefleetError } from '../errors.ts';
 import { type AnyJobDefinition, definitionSchema } from '../jobs/define-job.ts';
+import { tenantLimitsSchema } from '../jobs/limits.ts';
 import type { Diagnosis } from '../maintenance/doctor/diagnosis.ts';
 import { type DoctorOptions, diagnose } from '../maintenance/doctor/doctor.ts';
 import { addReport, emptyReport, type SweepReport, sweepOnce } from '../maintenance/sweeper.ts';
@@ -55,6 +58,15 @@ export interface Fleet extends JobClient {
    */
   sweep(options?: { signal?: AbortSignal }): Promise<SweepReport & { busy: boolean }>;
   /** Tenants whose retention is not the fleet's. */
+  /** Tenants with limits or a weight of their own. */
+  tenantLimits(): Promise<TenantLimits[]>;
+  /**
+   * Sets how many jobs of a tenant run at once, how many start in a time, and its share of a queue in which others wait too;
+   * `null` takes it back, and what is left out stays. In force with the next claim; jobs that run already are not counted.
+   *
+   * @throws InputInvalidError
+   */
+  setTenantLimits(tenant: string, limits: Partial<Omit<TenantLimits, 'tenant'>>): Promise<void>;
   retentionPolicies(): Promise<TenantPolicy[]>;
   /**
    * Sets how long a tenant's finished jobs are kept, in milliseconds; Infinity: for good, null: as the fleet says.
@@ -119,6 +131,7 @@ export function createFleet(options: FleetOptions): Fleet {
   return {
     ...client,
     ...lendRuntime(runtime),
+    ...tenantLimitsOf(runtime),
     get queues() {
       return client.queues;
     },
@@ -190,4 +203,17 @@ function sameNames(jobs: unknown): Issue[] {
       ? [{ path: `jobs[${i}].name`, message: `another job is named "${name}"` }]
       : [],
   );
+}
+
+function tenantLimitsOf({ db: { kysely: db }, limits }: Runtime): Pick<Fleet, 'tenantLimits' | 'setTenantLimits'> {
+  return {
+    tenantLimits: () => findTenantLimits(db),
+    async setTenantLimits(tenant, given) {
+      const isObject = typeof given === 'object' && given !== null;
+      parseOptions('setTenantLimits', tenantLimitsSchema, isObject ? { ...given, tenant } : given);
+      await setTenantLimits(db, tenant, given);
+      // More may run now than before.
+      limits.wake([TENANT_KEY + tenant]);
+    },
+  };
 }

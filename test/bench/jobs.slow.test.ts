@@ -56,3 +56,13 @@ test('a mistake in the command ends it at once, with what there is to choose fro
     expect(out).not.toMatch(/\n\s+at /);
   }
 });
+
+test('a quick run of the fairness bench measures B alone and beside A, in turns, in order and with BullMQ alone', {
+  timeout: 300_000,
+}, async () => {
+  const { rows } = await runQuickly('fairness');
+  expect(rows.map((row) => `${row.subject}, ${row.case}`)).toEqual(
+    ['oncefleet', 'in-order', 'bullmq'].flatMap((subject) => [`${subject}, alone`, `${subject}, beside A`]),
+  );
+  for (const row of rows) expect(row.p95Ms).toBeGreaterThan(0);
+});

@@ -70,6 +70,8 @@ function callsOf(ids: { waiting: string; ended: string; failed: string }): Calls
     health: async (health) => expect(await health()).toEqual({ postgres: undefined, redis: undefined }),
     work: async (work) => (await work()).close(),
     sweep: (sweep) => sweep(),
+    tenantLimits: (tenantLimits) => tenantLimits(),
+    setTenantLimits: (setTenantLimits) => setTenantLimits('acme', { weight: null }),
     retentionPolicies: (retentionPolicies) => retentionPolicies(),
     setRetention: (setRetention) => setRetention('acme', { jobMs: null }),
     doctor: (doctor) => doctor({ lookAgainMs: 0 }),

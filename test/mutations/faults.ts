@@ -1165,6 +1165,15 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'torture-taken',
     'torture-takeover',
   ],
+  'tenants that wait in one queue are served in turns': [
+    'fair-newcomer',
+    'fair-weights',
+    'fair-history',
+    'fair-on-the-way',
+    'fair-priorities',
+    'fair-not-due',
+    'fair-unasked',
+  ],
   'no limit is exceeded, and whoever waits for a place is woken': [
     'limits-turn',
     'limits-live',

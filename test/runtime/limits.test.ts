@@ -146,6 +146,32 @@ describe('a job over its limit', () => {
   });
 });
 
+describe('limits of a tenant', () => {
+  it('hold for jobs without limits of their own, are raised for those that wait, and taken back', async () => {
+    const { job, running, seen, letGo } = heldJob([]);
+    const tenant = `tenant-${uuidV7()}`;
+    const fleet = createTestFleet(file.url, [job], { reconcileMs: HOUR });
+    await fleet.setTenantLimits(tenant, { concurrency: 1, weight: 2 });
+    expect(await fleet.tenantLimits()).toContainEqual({ tenant, concurrency: 1, rate: null, weight: 2 });
+    const handles = await Promise.all(Array.from({ length: 4 }, () => fleet.enqueue(job, { key: 'a' }, { tenant })));
+    await fleet.work();
+    await expect
+      .poll(
+        async () => (await Promise.all(handles.map(({ id }) => rowOf(file.db, id)))).map((row) => row.limited_count),
+        POLL,
+      )
+      .toEqual([0, 1, 1, 1]);
+    await fleet.setTenantLimits(tenant, { concurrency: 2 });
+    await expect.poll(() => running.size, POLL).toBe(2);
+    await fleet.setTenantLimits(tenant, { concurrency: null, weight: null });
+    await expect.poll(() => running.size, POLL).toBe(4);
+    expect(await fleet.tenantLimits()).not.toContainEqual(expect.objectContaining({ tenant }));
+    for (const { id } of handles) letGo(id);
+    await Promise.all(handles.map((handle) => handle.result({ timeoutMs: 20_000 })));
+    expect(seen.most).toBe(4);
+  });
+});
+
 describe('a handler that is told to come back later', () => {
   it.each(['key', 'queue'] as const)('has the jobs of its %s wait too', async (scope) => {
     const starts: string[] = [];
