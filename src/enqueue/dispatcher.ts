@@ -10,7 +10,7 @@ import type { Logger } from '../log.ts';
 import type { RedisConnection } from '../redis/pubsub.ts';
 import { Batcher } from '../util/batcher.ts';
 import { FairOrder } from './fair-order.ts';
-import { idAgain, optionsAgain } from './foreign-job.ts';
+import { idAgain, nameAgain, optionsAgain } from './foreign-job.ts';
 import { isAsDispatched, toJobData } from './job-data.ts';
 import { queueErrorLevel } from './queue-errors.ts';
 
@@ -242,12 +242,12 @@ export class Dispatcher {
     const { queue } = this.#entryOf(row);
     const options = optionsAgain(row, source);
     try {
-      await queue.add(row.name, JSON.parse(data), options);
+      await queue.add(nameAgain(row.name), JSON.parse(data), options);
     } catch (error) {
       // After a flush its flow is gone; the job itself must not be.
       if (options.parent === undefined || !/parent/i.test((error as Error).message)) throw error;
       const { parent: _gone, ...alone } = options;
-      await queue.add(row.name, JSON.parse(data), alone);
+      await queue.add(nameAgain(row.name), JSON.parse(data), alone);
     }
     const id = idAgain(row, source);
     if (id !== source.id) await rows.setSource(row.id, { ...source, id });

@@ -82,6 +82,26 @@ export function ownKey({ queue, id, timestamp }: JobSource): string {
         .digest('hex')}:${timestamp}`;
 }
 
+/** Begins a name that a row has escaped. */
+const ESCAPED = 'json:';
+
+/** A name as a row can have it: BullMQ takes any text for one, and Postgres has no NUL. */
+export function storedName(name: string): string {
+  return name.includes('\0') || !name.isWellFormed() || name.startsWith(ESCAPED)
+    ? ESCAPED + JSON.stringify(name)
+    : name;
+}
+
+/** The name that `storedName` was given. Of a row of an earlier build: the name itself. */
+export function nameAgain(stored: string): string {
+  if (!stored.startsWith(ESCAPED)) return stored;
+  try {
+    return String(JSON.parse(stored.slice(ESCAPED.length)));
+  } catch {
+    return stored;
+  }
+}
+
 /** What a job says, without its key: this is what makes two of them the same. */
 export function withoutKey(data: unknown): unknown {
   if (typeof data !== 'object' || data === null || Array.isArray(data)) return { value: data };

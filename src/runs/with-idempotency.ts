@@ -1,6 +1,7 @@
 import { DelayedError, type Job } from 'bullmq';
 import { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
+import { storedName } from '../enqueue/foreign-job.ts';
 import { InputInvalidError, type Issue } from '../errors.ts';
 import { type Backoff, type JobContext, type JobPolicy, policyShape, toPolicy } from '../jobs/define-job.ts';
 import { aFunction, parseOptions } from '../options.ts';
@@ -132,7 +133,7 @@ export function withIdempotency<R, J extends DeliveredJob = Job>(
     let spec = specs.get(id);
     if (spec === undefined) {
       spec = {
-        name: job.name,
+        name: storedName(job.name),
         queue: job.queueName,
         policy,
         transparent: true,

@@ -834,6 +834,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'log-lines',
     'log-line-bytes',
     'number-text',
+    'odd-name',
+    'odd-name-again',
     'odd-options',
     'odd-times',
     'input-depth',

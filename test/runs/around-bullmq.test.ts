@@ -139,6 +139,22 @@ const AGAIN: Record<string, { attempts: number; again(stage: Stage, job: Job): P
 };
 
 describe('whatever delivers a job again', () => {
+  it.each(['a\u0000b', 'json:"a"', 'json:{', 'plain'])('gives it the name it had: %j', async (name) => {
+    const names: string[] = [];
+    const s = await stage((job) => {
+      names.push(job.name);
+      if (names.length === 1) throw new Error('first');
+    });
+    const job = await s.queue.add(name, {}, { attempts: 2, backoff: { type: 'fixed', delay: HOUR } });
+    await expect.poll(async () => (await s.rows())[0]?.error_count, WAIT).toBe(1);
+    await expect.poll(() => job.getState(), WAIT).toBe('delayed');
+    await s.flush();
+    await s.makeDue();
+    await s.reconcile();
+    await expect.poll(async () => (await s.rows())[0]?.status, WAIT).toBe('completed');
+    expect(names).toEqual([name, name]);
+  });
+
   const cases = Object.keys(AGAIN).flatMap((way) =>
     Object.keys(DATA).flatMap((kind) => ['an own', 'the fleet’s'].map((prefix) => ({ way, kind, prefix }))),
   );

@@ -41,4 +41,20 @@ export default [
     test: 'test/runs/deliveries.test.ts',
     title: 'runs a key once, whichever BullMQ job carries it, and a job without a key under its own id',
   },
+  {
+    name: 'odd-name',
+    find: "name.includes('\\0') || !name.isWellFormed() || ",
+    replace: '',
+    mechanism: 'a job of another client whose name Postgres cannot hold runs',
+    test: 'test/runs/around-bullmq.test.ts',
+    title: 'gives it the name it had: %j',
+  },
+  {
+    name: 'odd-name-again',
+    find: 'if (!stored.startsWith(ESCAPED)) return stored;',
+    replace: 'return stored;',
+    mechanism: 'a job of another client is added again under the name it had',
+    test: 'test/runs/around-bullmq.test.ts',
+    title: 'gives it the name it had: %j',
+  },
 ] satisfies readonly Change[];
