@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import type { ChunkRecord, DocumentRecord, PageOptions } from '../client/collections.ts';
 import { OncefleetError } from '../errors.ts';
+import { LANGUAGES, type Language } from '../search/language.ts';
 import type { Fleet } from '../workers/fleet.ts';
 import { formatTable } from './columns.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
@@ -59,6 +60,15 @@ export function collectionsCommand(context: CliContext): Command {
     .action((name: string, document: string | undefined, options: ShowOptions) =>
       use(options, (fleet, terminal) => show(fleet, terminal, name, document, options)),
     );
+  sub(
+    'language',
+    'Sets the language that the documents of a collection are analysed in; makes the collection if need be.',
+  )
+    .argument('<collection>', 'its name')
+    .argument('<language>', `${LANGUAGES.join(', ')}; or auto: each document's is detected`)
+    .action((name: string, language: string, options: CommonOptions) =>
+      use(options, (fleet, terminal) => setLanguage(fleet, terminal, name, language)),
+    );
   sub('delete', 'Deletes a document with its chunks; without a document the whole collection.')
     .argument('<collection>', 'its name')
     .argument('[document]', 'its path or its id')
@@ -70,6 +80,7 @@ export function collectionsCommand(context: CliContext): Command {
     ['oncefleet collections', 'every collection with its counts'],
     ['oncefleet collections documents docs', 'the documents of one'],
     ['oncefleet collections show docs guide.md --chunk 3', 'the text that a source of an answer points to'],
+    ['oncefleet collections language docs de', 'its documents are German, whatever is detected'],
     ['oncefleet collections delete docs old.md', 'a document; without a path, and with --yes, all of it'],
   ]);
 }
@@ -119,6 +130,7 @@ async function show(
     const { documents, chunks, bytes, createdAt, updatedAt } = collection;
     return terminal.lines([
       `Collection  ${collection.name}`,
+      `Language    ${collection.language ?? 'of each document'}`,
       `Documents   ${documents}`,
       `Chunks      ${chunks}`,
       `Size        ${formatBytes(bytes)}`,
@@ -142,6 +154,17 @@ async function show(
 async function printChunk(terminal: Terminal, { ordinal, heading, content }: ChunkRecord): Promise<void> {
   await terminal.lines(['', terminal.style('bold', `[${ordinal}] ${heading}`)]);
   await terminal.text(`${content}\n`);
+}
+
+async function setLanguage(fleet: Fleet, terminal: Terminal, name: string, language: string): Promise<void> {
+  const wanted = language === 'auto' ? null : (language as Language);
+  const collection = await fleet.collections.set(name, { language: wanted });
+  if (terminal.json) return terminal.jsonLine(JSON.stringify(collection));
+  const about =
+    collection.documents === 0
+      ? ''
+      : `; ingest its ${counted(collection.documents, 'document')} again for it to take effect`;
+  return terminal.line(`${name}: language ${collection.language ?? 'of each document'}${about}`);
 }
 
 async function remove(

@@ -11,10 +11,12 @@ import {
   listCollections,
   listDocuments,
 } from '../db/catalog.ts';
-import { findCollection } from '../db/documents.ts';
-import { OncefleetError } from '../errors.ts';
+import { findCollection, setCollectionLanguage } from '../db/documents.ts';
+import { InputInvalidError, OncefleetError } from '../errors.ts';
+import { collectionName } from '../jobs/ingest/input-text.ts';
 import { MAX_INT } from '../numbers.ts';
 import { parseOptions, tenantName, wholeNumber } from '../options.ts';
+import { LANGUAGES, type Language } from '../search/language.ts';
 import { isUuid } from '../util/uuid.ts';
 import { type AddDocumentsOptions, createAddDocuments, type NewDocument } from './add-documents.ts';
 import { type ClientHost, tenantOf } from './host.ts';
@@ -37,6 +39,8 @@ type TenantOptions = Pick<PageOptions, 'tenant'>;
 
 export interface CollectionRecord {
   name: string;
+  /** ISO 639-1 code, or `none`; `null`: that of each document is detected. */
+  language: Language | null;
   documents: number;
   chunks: number;
   /** Of the documents as they were given. */
@@ -71,12 +75,24 @@ export interface ChunkRecord {
   content: string;
 }
 
+export interface CollectionSettings {
+  /** ISO 639-1 code of one that is known; `none`: words are found as they are written; `null`: each document's is detected. */
+  language: Language | null;
+}
+
 /** A tenant's collections. A document is named by its id or its path. */
 export interface Collections {
   /** By name. @throws InputInvalidError; OncefleetError CURSOR_INVALID, BUSY */
   list(options?: PageOptions): Promise<{ collections: CollectionRecord[]; nextCursor: string | null }>;
   /** @throws OncefleetError COLLECTION_NOT_FOUND, BUSY */
   get(name: string, options?: TenantOptions): Promise<CollectionRecord>;
+  /**
+   * Makes it if need be, and sets what language its documents are analysed in. Documents that it has are analysed anew when they are
+   * ingested next, changed or not.
+   *
+   * @throws InputInvalidError; OncefleetError COLLECTION_NOT_FOUND it was deleted meanwhile, BUSY
+   */
+  set(name: string, settings: CollectionSettings, options?: TenantOptions): Promise<CollectionRecord>;
   /**
    * Deletes it with all its documents, part by part; called again, it continues. An ingest that runs meanwhile may make it anew.
    *
@@ -128,6 +144,10 @@ const pageSchema = z.strictObject({
   limit: wholeNumber({ min: 1, max: MAX_PAGE }).optional(),
 } satisfies Record<keyof PageOptions, z.ZodType>);
 
+const settingsSchema = z.strictObject({
+  language: z.enum(LANGUAGES, { error: `expected null or one of ${LANGUAGES.join(', ')}` }).nullable(),
+} satisfies Record<keyof CollectionSettings, z.ZodType>);
+
 export function createCollections(host: ClientHost): Collections {
   const db = host.runtime.db.kysely;
   return {
@@ -144,6 +164,21 @@ export function createCollections(host: ClientHost): Collections {
       const { tenant } = parseOptions('get', tenantOnly, options);
       const wanted = { name: isText(name) ? name : '', limit: 1 };
       const [row] = await host.search((trx) => listCollections(trx, tenantOf(host, { tenant }), wanted));
+      if (row === undefined) throw collectionNotFound(name);
+      return toCollection(row);
+    },
+    async set(name, settings, options = {}) {
+      const { tenant } = parseOptions('set', tenantOnly, options);
+      const { language } = parseOptions('set', settingsSchema, settings);
+      const parsed = collectionName.safeParse(name);
+      if (!parsed.success)
+        throw new InputInvalidError(
+          'Collection',
+          parsed.error.issues.map(({ message }) => ({ path: 'name', message })),
+        );
+      const own = tenantOf(host, { tenant });
+      await db.transaction().execute((trx) => setCollectionLanguage(trx, own, parsed.data, language));
+      const [row] = await host.search((trx) => listCollections(trx, own, { name: parsed.data, limit: 1 }));
       if (row === undefined) throw collectionNotFound(name);
       return toCollection(row);
     },
@@ -276,6 +311,7 @@ function toCollection(row: CollectionRow): CollectionRecord {
   const { name, documents, chunks, bytes } = row;
   return {
     name,
+    language: row.language as Language | null,
     documents,
     chunks,
     bytes,

@@ -11,6 +11,8 @@ const REMOVAL_BATCH = 100;
 export interface CollectionRow {
   id: string;
   name: string;
+  /** Null: that of each document is detected. */
+  language: string | null;
   documents: number;
   chunks: number;
   /** Of the documents as they were given. */
@@ -44,7 +46,7 @@ export async function listCollections(
   { name, after, limit }: { name?: string; after?: string | undefined; limit: number },
 ): Promise<CollectionRow[]> {
   const { rows } = await sql<CollectionRow>`
-    select c.id, c.name, c.created_at, d.documents, d.chunks, d.bytes, d.updated_at
+    select c.id, c.name, c.language, c.created_at, d.documents, d.chunks, d.bytes, d.updated_at
     from (
       select * from oncefleet.collections
       where tenant = ${tenant}

@@ -15,9 +15,12 @@ export interface DocumentState {
   contentHash: string;
   chunkerVersion: number;
   analyserVersion: number;
+  /** The language it was analysed in. */
+  language: string;
   chunkCount: number;
   revision: number;
   jobId: string;
+  updatedAt: Date;
 }
 
 interface DocumentVersion {
@@ -94,6 +97,35 @@ export async function upsertCollection(trx: Transaction<Database>, tenant: strin
   return inserted.id;
 }
 
+/** What language its documents are analysed in, and since when. */
+export async function findCollectionLanguage(
+  db: Kysely<Database>,
+  collectionId: string,
+): Promise<{ language: string | null; since: Date | null }> {
+  const row = await db
+    .selectFrom('collections')
+    .select(['language', 'language_since as since'])
+    .where('id', '=', collectionId)
+    .executeTakeFirst();
+  return row ?? { language: null, since: null };
+}
+
+/** Makes the collection if need be. @param language null: that of each document is detected */
+export async function setCollectionLanguage(
+  trx: Transaction<Database>,
+  tenant: string,
+  name: string,
+  language: string | null,
+): Promise<void> {
+  const id = await upsertCollection(trx, tenant, name);
+  await trx
+    .updateTable('collections')
+    .set({ language, language_since: sql<Date>`clock_timestamp()` })
+    .where('id', '=', id)
+    .where('language', 'is distinct from', language)
+    .execute();
+}
+
 /** What the collection holds under these paths. */
 export async function findDocumentStates(
   db: Kysely<Database>,
@@ -102,7 +134,8 @@ export async function findDocumentStates(
 ): Promise<Map<string, DocumentState>> {
   const rows = await db
     .selectFrom('documents')
-    .select(['id', 'path', 'content_hash', 'chunker_version', 'analyser_version', 'chunk_count', 'revision', 'job_id'])
+    .select(['id', 'path', 'content_hash', 'chunker_version', 'analyser_version', 'language', 'chunk_count'])
+    .select(['revision', 'job_id', 'updated_at'])
     .where('collection_id', '=', collectionId)
     .where('path', '=', sql<string>`any(${sql.val([...paths])}::text[])`)
     .execute();
@@ -115,9 +148,11 @@ export async function findDocumentStates(
         contentHash: row.content_hash,
         chunkerVersion: row.chunker_version,
         analyserVersion: row.analyser_version,
+        language: row.language,
         chunkCount: row.chunk_count,
         revision: row.revision,
         jobId: row.job_id,
+        updatedAt: row.updated_at,
       },
     ]),
   );

@@ -156,6 +156,10 @@ interface CollectionsTable {
   id: Generated<string>;
   tenant: string;
   name: string;
+  /** Null: that of each document is detected. */
+  language: string | null;
+  /** When `language` was last changed. */
+  language_since: NullableTimestamp;
   created_at: Timestamp;
 }
 

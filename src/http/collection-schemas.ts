@@ -1,6 +1,7 @@
 /** What the routes of collections and documents take and give. */
 import { z } from 'zod';
-import type { ChunkRecord, CollectionRecord, DocumentRecord } from '../client/collections.ts';
+import type { ChunkRecord, CollectionRecord, CollectionSettings, DocumentRecord } from '../client/collections.ts';
+import { LANGUAGES } from '../search/language.ts';
 import { enqueueHeaders, queryInt } from './schemas.ts';
 
 const MAX_PAGE = 100;
@@ -39,8 +40,17 @@ export const uploadHeaders = enqueueHeaders.extend({
   'x-document-path': z.string().optional().describe('The same as `path`, in UTF-8.'),
 });
 
+const language = z.enum(LANGUAGES, { error: `expected null or one of ${LANGUAGES.join(', ')}` }).nullable();
+
+export const collectionSettings = z.strictObject({
+  language: language.describe(
+    'ISO 639-1 code; `none`: words as they are written; `null`: that of each document is detected.',
+  ),
+}) satisfies z.ZodType<CollectionSettings>;
+
 export const collectionAnswer = z.object({
   name: z.string(),
+  language: language.describe('`null`: that of each document is detected.'),
   documents: z.int(),
   chunks: z.int(),
   bytes: z.int().describe('Of the documents as they were given.'),

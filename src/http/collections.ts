@@ -11,6 +11,7 @@ import {
   collectionAnswer,
   collectionPage,
   collectionParams,
+  collectionSettings,
   deletedCollection,
   documentAnswer,
   documentPage,
@@ -81,7 +82,28 @@ export async function collectionRoutes(
       ...(await collections.delete(params.collection, { tenant })),
     }),
   );
+  await app.register(settingRoute, { client });
   await app.register(documentRoutes, { client, budget });
+}
+
+async function settingRoute(instance: FastifyInstance, { client }: { client: JobClient }): Promise<void> {
+  const app = instance.withTypeProvider<ZodTypeProvider>();
+
+  app.put(
+    '/collections/:collection',
+    {
+      bodyLimit: CONTROL_BODY_BYTES,
+      schema: {
+        summary: 'Make a collection, or set the language of its documents',
+        description: 'Documents that it has are analysed anew when they are ingested next.',
+        tags: ['documents'],
+        params: collectionParams,
+        body: collectionSettings,
+        response: { 200: collectionAnswer, ...problemResponses('INPUT_INVALID', 'BODY_TOO_LARGE', ...COMMON) },
+      },
+    },
+    async ({ tenant, params, body }) => client.collections.set(params.collection, body, { tenant }),
+  );
 }
 
 async function documentRoutes(instance: FastifyInstance, { client, budget }: CollectionRoutesOptions): Promise<void> {

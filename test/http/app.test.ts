@@ -149,6 +149,7 @@ describe('/openapi.json', () => {
       'POST /v1/jobs/{id}/ticket',
       'POST /v1/jobs/{name}',
       'POST /v1/redrive',
+      'PUT /v1/collections/{collection}',
     ]);
     const enqueue = document.paths['/v1/jobs/{name}'].post;
     expect(Object.keys(enqueue.responses)).toEqual([

@@ -182,6 +182,33 @@ it.each(['/a/documents/b/chunks', '/a/documents', ''])('a cursor that no page ga
   expectProblem(await get(`${path}?unknown=1`), 400, 'INPUT_INVALID');
 });
 
+describe('the language of a collection', () => {
+  const put = (path: string, payload: object) =>
+    inject(harness.app, { method: 'PUT', url: `/v1/collections${path}`, payload });
+
+  it('is set before there are documents, and used for them', async () => {
+    expect((await put('/german', { language: 'de' })).json()).toMatchObject({
+      name: 'german',
+      language: 'de',
+      documents: 0,
+    });
+    await ingest('german', { 'a.md': 'Häuser' });
+    expect((await get('/german')).json()).toMatchObject({ language: 'de', documents: 1 });
+    expect((await put('/german', { language: null })).json()).toMatchObject({ language: null, documents: 1 });
+  });
+
+  it.each<[string, object, string]>([
+    ['/german', { language: 'xx' }, 'language'],
+    ['/german', {}, 'language'],
+    ['/german', { language: 'de', more: 1 }, ''],
+    [`/${'x'.repeat(101)}`, { language: 'de' }, 'name'],
+  ])('%s %j is refused at its field', async (path, payload, field) => {
+    const response = await put(path, payload);
+    expectProblem(response, 400, 'INPUT_INVALID');
+    expect(JSON.stringify(response.json())).toContain(field);
+  });
+});
+
 it("another tenant's collections are not there", async () => {
   await ingest('private', { 'a.md': 'One text.' }, 'tenant-b');
   const { rows } = await sql<{ id: string }>`

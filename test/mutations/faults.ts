@@ -548,6 +548,8 @@ export const faults: readonly Fault[] = [
 export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   'words are found in every language, however they are typed': [
     'absent-stop-words',
+    'collection-language',
+    'collection-language-back',
     'language-among',
     'language-code',
     'language-sample',

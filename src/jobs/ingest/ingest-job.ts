@@ -5,6 +5,7 @@ import {
   countMissingDocuments,
   type DocumentState,
   deleteMissingDocuments,
+  findCollectionLanguage,
   findDocumentStates,
   upsertCollection,
 } from '../../db/documents.ts';
@@ -124,9 +125,11 @@ async function ingest(
   const collectionId = await ctx.transaction((trx) => upsertCollection(asOwn(trx), ctx.tenant, input.collection));
   const paths = input.documents.map(({ path }) => path);
   const states = await findDocumentStates(asOwn(ctx.db), collectionId, paths);
+  const { language, since } = await findCollectionLanguage(asOwn(ctx.db), collectionId);
+  const options = { limits, language: language as Language | null, since };
   const state = readCheckpoint(ctx.resumedFrom, input.documents.length);
   const total = input.documents.length;
-  for await (const batch of batchesOf(prepareAll(input, state.next, states, limits, ctx))) {
+  for await (const batch of batchesOf(prepareAll(input, state.next, states, options, ctx))) {
     ctx.signal.throwIfAborted();
     const statuses = await writeBatch(batch, collectionId, ctx);
     for (const [index, document] of batch.entries()) {
@@ -191,12 +194,26 @@ interface PreparedDocument {
   known: DocumentState | undefined;
 }
 
+interface ReadingOptions {
+  limits: Partial<DocumentLimits>;
+  /** Of all documents of the collection; null: each has its own. */
+  language: Language | null;
+  /** When that was last changed. */
+  since: Date | null;
+}
+
+/** Whether it was analysed in the language that the collection's setting wants. */
+function hasItsLanguage(known: DocumentState, { language, since }: Omit<ReadingOptions, 'limits'>): boolean {
+  if (language !== null) return known.language === language;
+  return since === null || known.updatedAt >= since;
+}
+
 /** In order. The next documents are read while the caller writes those before, as many as there are threads. */
 async function* prepareAll(
   input: IngestInput,
   from: number,
   states: ReadonlyMap<string, DocumentState>,
-  limits: Partial<DocumentLimits>,
+  options: ReadingOptions,
   ctx: JobContext<IngestEvent>,
 ): AsyncGenerator<PreparedDocument | DocumentRemark> {
   const ahead: Promise<PreparedDocument | DocumentRemark>[] = [];
@@ -205,7 +222,7 @@ async function* prepareAll(
     while (ahead.length < READ_AHEAD) {
       const next = documents.next();
       if (next.done === true) break;
-      const reading = prepare(next.value, states.get(next.value.path), limits, ctx);
+      const reading = prepare(next.value, states.get(next.value.path), options, ctx);
       // It is awaited in its turn; a job that ends before has no use for it.
       reading.catch(() => {});
       ahead.push(reading);
@@ -222,7 +239,7 @@ async function* prepareAll(
 async function prepare(
   given: DocumentInput,
   known: DocumentState | undefined,
-  limits: Partial<DocumentLimits>,
+  { limits, ...options }: ReadingOptions,
   ctx: JobContext<IngestEvent>,
 ): Promise<PreparedDocument | DocumentRemark> {
   const { path } = given;
@@ -233,7 +250,8 @@ async function prepare(
       known !== undefined &&
       known.contentHash === contentHash &&
       known.chunkerVersion === CHUNKER_VERSION &&
-      known.analyserVersion === ANALYSER_VERSION
+      known.analyserVersion === ANALYSER_VERSION &&
+      hasItsLanguage(known, options)
     ) {
       const { chunkCount } = known;
       return { ...about, title: '', titleOnly: false, language: undefined, chunkCount, chunks: undefined };
@@ -241,7 +259,7 @@ async function prepare(
     const document = await readDocument(await read(), limits, ctx.signal);
     const chunks = chunkDocument(document);
     const titleOnly = document.titleOnly === true;
-    const language = await detectLanguage(document.text);
+    const language = options.language ?? (await detectLanguage(document.text));
     return { ...about, title: document.title, titleOnly, language, chunkCount: chunks.length, chunks };
   } catch (error) {
     if (error instanceof DocumentError) return { path, code: error.code, message: error.message };

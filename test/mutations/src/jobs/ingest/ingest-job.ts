@@ -20,4 +20,20 @@ export default [
     test,
     title: 'fails the job where no other can be read',
   },
+  {
+    name: 'collection-language',
+    find: 'if (language !== null) return known.language === language;',
+    replace: 'if (language !== null) return true;',
+    mechanism: 'documents are analysed anew in the language that their collection was given',
+    test: 'test/jobs/ingest/collection-language.test.ts',
+    title: 'takes effect on documents that are there when they are ingested again, once',
+  },
+  {
+    name: 'collection-language-back',
+    find: 'return since === null || known.updatedAt >= since;',
+    replace: 'return true;',
+    mechanism: 'a language that is taken back is detected again',
+    test: 'test/jobs/ingest/collection-language.test.ts',
+    title: 'that is taken back is detected again',
+  },
 ] satisfies readonly Change[];
