@@ -51,7 +51,7 @@ const retention = (range: Range) =>
 const shortName = z.string().regex(SHORT_NAME, SHORT_NAME_MESSAGE);
 
 /** What requests in progress, and answers that are not read, may hold in memory. */
-export const IN_FLIGHT_BYTES = 134_217_728;
+export const IN_FLIGHT_BYTES = 67_108_864;
 
 /** One entry a variable: schema with its default and the text `.env.example` and the docs show. */
 export const CONFIG_VARIABLES = {

@@ -1,8 +1,9 @@
 /** `npm run bench -- abuse`: hostile requests of every kind, and what another tenant notices of them. */
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { createFleet } from '../../src/workers/fleet.ts';
-import type { Bench, BenchContext, BenchOptions, BenchResult } from '../lib/bench.ts';
+import { type Bench, type BenchContext, type BenchOptions, type BenchResult, UsageError } from '../lib/bench.ts';
 import { type Bed, withCase } from '../lib/case.ts';
 import { type Place, Places } from '../lib/databases.ts';
 import { prepareOncefleet } from '../lib/oncefleet.ts';
@@ -10,7 +11,7 @@ import { round as digits, percentile } from '../lib/stats.ts';
 import { formatNumber } from '../lib/table.ts';
 import type { Answers, commands as attackerCommands } from './attacker-process.ts';
 import { say as sayJob, textOf } from './jobs.ts';
-import { KINDS, type Stage } from './kinds.ts';
+import { KINDS, type Kind, type Stage } from './kinds.ts';
 import type { commands as neighbourCommands, Served } from './neighbour-process.ts';
 import type { commands as webCommands } from './web-process.ts';
 import type { commands as workerCommands } from './worker-process.ts';
@@ -27,6 +28,13 @@ const QUICK_SHARE = 0.02;
 /** What must hold. */
 const MOST_RSS_BYTES = 512 * MIB;
 const MOST_P99_MS = 250;
+
+interface Wanted {
+  kinds: readonly Kind[];
+  /** Of the requests of each. */
+  share: number;
+  profile: string | undefined;
+}
 
 interface Finding {
   kind: string;
@@ -50,15 +58,21 @@ export const abuseBench: Bench = {
     '',
     `The bench fails (exit code 1) where RSS reaches ${MOST_RSS_BYTES / MIB} MiB, where the p99 of all of the neighbour’s requests reaches ${MOST_P99_MS} ms, where one of them is refused or \`/healthz\` is not answered, or where a hostile request is answered with a 500.`,
   ].join('\n'),
-  options: {},
+  options: {
+    only: { about: 'only kinds whose names have this text' },
+    profile: { about: 'a folder for CPU profiles of the web process, one a kind (figures suffer)' },
+  },
   plan,
 };
 
-function plan({ quick }: BenchOptions): (context: BenchContext) => Promise<BenchResult> {
+function plan({ quick, own }: BenchOptions): (context: BenchContext) => Promise<BenchResult> {
+  const kinds = KINDS.filter(({ name }) => name.includes(own.only ?? ''));
+  if (kinds.length === 0) throw new UsageError(`--only: no kind has "${own.only}" in its name`);
+  const wanted = { kinds, share: quick ? QUICK_SHARE : 1, profile: own.profile };
   return async ({ services, signal, say }) => {
     const places = new Places(services);
     try {
-      const findings = await attack({ services, places, signal }, quick ? QUICK_SHARE : 1, say);
+      const findings = await attack({ services, places, signal }, wanted, say);
       const broken = faultsOf(findings);
       const result = report(findings, broken);
       for (const fault of broken) say(`MISSED: ${fault}`);
@@ -70,7 +84,7 @@ function plan({ quick }: BenchOptions): (context: BenchContext) => Promise<Bench
   };
 }
 
-async function attack(bed: Bed, share: number, say: BenchContext['say']): Promise<Finding[]> {
+async function attack(bed: Bed, { kinds, share, profile }: Wanted, say: BenchContext['say']): Promise<Finding[]> {
   return withCase(bed, { name: 'oncefleet', prepare: prepareOncefleet }, async ({ place, start }) => {
     const web = start<typeof webCommands>(file('web-process.ts'));
     const worker = start<typeof workerCommands>(file('worker-process.ts'));
@@ -113,9 +127,11 @@ async function attack(bed: Bed, share: number, say: BenchContext['say']): Promis
       );
     };
     await watch('nobody else', 0, () => sleep(QUIET_MS, {}, { signal: bed.signal }));
-    for (const kind of KINDS) {
+    for (const [n, kind] of kinds.entries()) {
       const requests = Math.round(kind.requests * share);
+      if (profile !== undefined) await web.call('meter', { profile: join(profile, `abuse-${n}.cpuprofile`) });
       await watch(kind.name, requests, () => attacker.call('attack', { kind: kind.name, port, stage, share }));
+      if (profile !== undefined) await web.call('used', null);
     }
     await watch('nobody else, after them', 0, () => sleep(QUIET_MS, {}, { signal: bed.signal }));
     await neighbour.call('stop', null);

@@ -6,7 +6,10 @@ import { silentLogger } from '../../src/log.ts';
 import { createFleet } from '../../src/workers/fleet.ts';
 import { serve } from '../lib/child.ts';
 import type { Place } from '../lib/databases.ts';
+import { Meter, type Usage } from '../lib/meter.ts';
 import { count, say } from './jobs.ts';
+
+const meter = new Meter();
 
 export const commands = {
   /** @param order.tokens as ONCEFLEET_TOKENS has them @returns its port on 127.0.0.1 */
@@ -20,6 +23,10 @@ export const commands = {
     await listening;
     return (app.server.address() as AddressInfo).port;
   },
+
+  meter: (order: { profile?: string | undefined }): Promise<void> => meter.start(order.profile),
+
+  used: (_: null): Promise<Usage> => meter.stop(),
 
   /** What the system counts now, and the most it has counted. No collection is forced. */
   rss: (_: null): { bytes: number; mostBytes: number } => ({

@@ -88,10 +88,14 @@ function lostInJson(input: unknown): Issue[] {
         if (issues.length >= MAX_ISSUES) break;
         if (item === undefined || typeof item === 'function' || typeof item === 'symbol')
           issues.push({ path: `${path}[${i}]`, message: `${typeof item} in an array would arrive as null` });
-        else look(item, `${path}[${i}]`);
+        // A path for each of many numbers would take longer than all else.
+        else if (typeof item === 'object') look(item, `${path}[${i}]`);
       }
     } else {
-      for (const [key, item] of Object.entries(value)) look(item, path === '' ? key : `${path}.${key}`);
+      for (const key of Object.keys(value)) {
+        const item = (value as Record<string, unknown>)[key];
+        if (typeof item === 'object') look(item, path === '' ? key : `${path}.${key}`);
+      }
     }
     seen.delete(value);
   };

@@ -236,6 +236,8 @@ describe('a tenant whose clients read nothing', () => {
       for (let n = 0; n < 12; n++) sockets.push(await unread(port, request(id).repeat(8)));
       await expectRefused(port, `/v1/jobs/${id}`);
       await expectRefused(port, '/v1/jobs/sized', { result: 1 });
+      // Also where nothing is read for it.
+      await expectRefused(port, '/v1/job-definitions');
       expect(await ask(port, 'b', `/v1/jobs/${other}`)).toMatchObject({ status: 200 });
       expect(await ask(port, 'b', '/v1/jobs/sized', { result: 1 })).toMatchObject({ status: 202 });
       for (const socket of sockets) socket.destroy();

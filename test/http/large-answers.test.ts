@@ -115,6 +115,21 @@ it('a job without events whose result is large ends its readers with the whole o
   );
 });
 
+it('a turn is told what it has brought, and ends when that has been taken', async () => {
+  const id = await done({ events: [1_000, 2_000] });
+  const brought: number[] = [];
+  let ended = 0;
+  const turns = {
+    take: async () => Object.assign(() => void ended++, { brought: (length: number) => void brought.push(length) }),
+  };
+  const reading = harness.fleet.followBatches(id, { turns });
+  await reading.next();
+  expect(ended).toBe(0);
+  for await (const batch of reading) for (const _event of batch);
+  expect(ended).toBe(brought.length);
+  expect(brought.reduce((sum, length) => sum + length)).toBeGreaterThan(3_000);
+});
+
 it('of streams that share their turns one reads from the journal at a time', async () => {
   const turns = new Turns();
   const [first, second] = [await done({ events: [10, 10] }), await done({ events: [10, 10] })];

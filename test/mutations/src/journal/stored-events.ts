@@ -46,7 +46,7 @@ export default [
     find: 'endTurn?.brought?.(segments.reduce((sum, { events }) => sum + events.length, 0));',
     replace: 'endTurn?.brought?.(0);',
     mechanism: 'what a stream has read is counted until it has been sent',
-    test: 'test/http/byte-budget.test.ts',
-    title: 'has streams that wait for their turn, and have all their events',
+    test: 'test/http/large-answers.test.ts',
+    title: 'a turn is told what it has brought, and ends when that has been taken',
   },
 ] satisfies readonly Change[];
