@@ -35,15 +35,15 @@ export default [
   },
   {
     name: 'body-json-counted',
-    find: 'setImmediate(endTurn); hold?.grow(heldByJson(body));',
-    replace: 'setImmediate(endTurn);',
+    find: 'performance.now() - begun)); hold?.grow(heldByJson(body));',
+    replace: 'performance.now() - begun));',
     mechanism: 'of a body is counted what its JSON takes in memory',
     test: 'test/http/byte-budget.test.ts',
     title: 'is of a body what its JSON takes in memory, until it is answered',
   },
   {
     name: 'body-turns',
-    find: 'setImmediate(endTurn);',
+    find: 'setImmediate(() => setTimeout(endTurn, performance.now() - begun));',
     replace: 'endTurn();',
     mechanism: 'large bodies are parsed one in a turn of the event loop',
     test: 'test/http/byte-budget.test.ts',
