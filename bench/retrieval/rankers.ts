@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { sql } from 'kysely';
 import MiniSearch from 'minisearch';
 import { retrieve } from '../../src/jobs/answer/retrieval.ts';
+import { analyseTexts } from '../../src/search/analysis.ts';
 import { type Chunk, type Collection, LIMIT, type Ranker, toPlace } from './collection.ts';
 import type { Language, Place } from './question-set.ts';
 
@@ -146,7 +147,24 @@ export const OURS_BY_MEANING: readonly Ranker[] = [
   { name: 'oncefleet with embeddings', open: sourcesOf },
   { name: "oncefleet's answers with embeddings", open: answersOf },
 ];
-export const OTHERS: readonly Ranker[] = [bm25, miniSearch, wink, tsRankCd];
+/** Knows the passage, and finds it where it shares a word with the question: no search by words alone finds more. */
+const mostByWords: Ranker = {
+  name: 'most that words can find',
+  open:
+    async ({ db, chunks, language }) =>
+    async ({ text, expected }) => {
+      const passages = chunks.filter(({ path, heading }) => path === expected.path && heading === expected.heading);
+      const texts = [text, ...passages.map(({ heading, content }) => `${heading}\n${content}`)];
+      const [asked, ...found] = await analyseTexts(
+        db.kysely,
+        texts.map((content) => ({ language: language ?? 'none', heading: '', content })),
+      );
+      const words = new Set(asked?.map(({ lexeme }) => lexeme));
+      return passages.filter((_, index) => found[index]?.some(({ lexeme }) => words.has(lexeme)));
+    },
+};
+
+export const OTHERS: readonly Ranker[] = [bm25, miniSearch, wink, tsRankCd, mostByWords];
 
 function configurationOf(language: Language | undefined): string {
   return language === undefined ? 'simple' : CONFIGURATIONS[language];
