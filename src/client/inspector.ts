@@ -44,6 +44,8 @@ export interface BullView {
 export interface JobDetails {
   leaseUntil: Date | null;
   leaseLeftMs: number | null;
+  /** As far as the lease of the process that looks is that of the worker. */
+  heartbeatAt: Date | null;
   deadlineAt: Date | null;
   attempts: number | undefined;
   lastEventAt: Date | null;
@@ -71,7 +73,7 @@ export interface Inspector {
 }
 
 export function createInspector(host: ClientHost, queues: () => readonly Queue[]): Inspector {
-  const { db } = host.runtime;
+  const { db, settings } = host.runtime;
   return {
     async search(filter, limit) {
       if (filter.before !== undefined && !isUuid(filter.before))
@@ -94,6 +96,8 @@ export function createInspector(host: ClientHost, queues: () => readonly Queue[]
       return {
         leaseUntil: row.lease_expires_at,
         leaseLeftMs: row.lease_left_ms,
+        heartbeatAt:
+          row.lease_expires_at === null ? null : new Date(row.lease_expires_at.getTime() - settings.leaseTtlMs),
         deadlineAt: row.deadline_at,
         attempts: options?.attempts,
         lastEventAt: row.last_event_at,

@@ -66,12 +66,13 @@ function actionsOf(job: JobRecord, viewer: Viewer): Html {
 ${job.status === 'failed' && can(viewer, 'admin') && html`<a class="button" href="/jobs/${job.id}/redrive">Redrive…</a>`}`;
 }
 
-function leaseOf(job: JobRecord, { leaseUntil, leaseLeftMs }: JobDetails): Html | false {
+function leaseOf(job: JobRecord, { leaseUntil, leaseLeftMs, heartbeatAt }: JobDetails): Html | false {
   if (job.status !== 'running') return false;
   const over = leaseLeftMs !== null && leaseLeftMs <= 0;
   return html`<h2>Lease</h2>${facts([
     ['Held by', job.leaseOwner ?? 'nobody'],
     ['Until', leaseUntil !== null && time(leaseUntil)],
+    ['Last heartbeat, about', heartbeatAt !== null && time(heartbeatAt)],
     [
       'State',
       over

@@ -102,7 +102,7 @@ function uploadForm(collections: readonly CollectionRecord[], tenant: string): H
   const name = collections[0]?.name ?? 'docs';
   return html`<h2>Put documents in</h2>
 <form class="panel" method="post" enctype="multipart/form-data" action="/playground/upload?collection=${name}&amp;tenant=${encodeURIComponent(tenant)}" data-upload="${encodeURIComponent(tenant)}">
-<p><label for="u-collection">Collection</label><input id="u-collection" value="${name}" required pattern="[A-Za-z0-9_.-]{1,100}"></p>
+<p><label for="u-collection">Collection</label><input id="u-collection" value="${name}" required maxlength="100"></p>
 <p><label for="u-files">Documents</label><input id="u-files" type="file" name="files" multiple required></p>
 <button>Upload</button></form>`;
 }

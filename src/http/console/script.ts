@@ -78,10 +78,11 @@ export const SCRIPT = `'use strict';
     let dirty = false;
     let total = 0;
     let queued = false;
-    const node = text === null ? undefined : text.appendChild(document.createTextNode(''));
+    let node;
     const paint = () => {
       queued = false;
-      if (node !== undefined && dirty) {
+      if (text !== null && dirty) {
+        node ??= text.appendChild(document.createTextNode(''));
         if (whole.startsWith(shown)) node.appendData(whole.slice(shown.length, MAX_TEXT));
         else node.data = whole.slice(0, MAX_TEXT);
         shown = whole.slice(0, MAX_TEXT);
@@ -100,7 +101,7 @@ export const SCRIPT = `'use strict';
         while (events.childElementCount > MAX_EVENTS) events.firstElementChild.remove();
         if (stick) events.scrollTop = events.scrollHeight;
       }
-      if (count !== null) count.textContent = total + (total > MAX_EVENTS ? ' events, the last ' + MAX_EVENTS + ' shown' : ' events');
+      if (count !== null) count.textContent = total + (total === 1 ? ' event' : ' events') + (total > MAX_EVENTS ? ', the last ' + MAX_EVENTS + ' shown' : '');
     };
     const show = () => {
       if (queued) return;

@@ -58,6 +58,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .counts { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 10px 0; padding: 0; list-style: none; }
 code, pre, .mono { font-family: ui-monospace, monospace; font-size: 13px; }
 pre { margin: 6px 0; padding: 10px; max-height: 420px; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; background: var(--panel); border: 1px solid var(--line); border-radius: 6px; }
+pre[data-part=text]:empty::before { content: 'none'; color: var(--soft); font-family: system-ui, sans-serif; }
 ol.events { list-style: none; margin: 6px 0; padding: 10px; max-height: 420px; overflow: auto; background: var(--panel); border: 1px solid var(--line); border-radius: 6px; }
 ol.events li { overflow-wrap: anywhere; padding: 1px 0; content-visibility: auto; contain-intrinsic-size: auto 20px; }
 .sources li { margin: 4px 0; overflow-wrap: anywhere; }
