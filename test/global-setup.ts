@@ -10,10 +10,19 @@ import { migrate } from '../src/db/migrate.ts';
 import { watchdog } from '../src/testing/services/child.ts';
 import { createDatabase, dropDatabase, execute, uniqueName } from '../src/testing/services/databases.ts';
 import { removeKeys } from '../src/testing/services/keys.ts';
+import { findProgram, startPgBouncer } from './helpers/pgbouncer.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
-    services: { serverUrl: string; template: string; redisUrl: string; run: string; folder: string };
+    services: {
+      serverUrl: string;
+      /** Where the fleets of tests reach their databases; absent where that is the server. */
+      poolerUrl: string | undefined;
+      template: string;
+      redisUrl: string;
+      run: string;
+      folder: string;
+    };
   }
 }
 
@@ -41,9 +50,18 @@ export default async function setup(project: TestProject): Promise<() => Promise
     await watchdog.removeNow(folder);
     throw error;
   }
-  project.provide('services', { serverUrl: services.databaseUrl, template, redisUrl: services.redisUrl, run, folder });
+  const pooler = await startPooler(services.databaseUrl);
+  project.provide('services', {
+    serverUrl: services.databaseUrl,
+    poolerUrl: pooler?.url,
+    template,
+    redisUrl: services.redisUrl,
+    run,
+    folder,
+  });
 
   return async () => {
+    await pooler?.stop();
     // Private servers go as a whole; on a given one, whatever this run made is removed.
     if (services.postgres === undefined) {
       const made = await execute(
@@ -56,6 +74,15 @@ export default async function setup(project: TestProject): Promise<() => Promise
     await services.stop();
     await watchdog.removeNow(folder);
   };
+}
+
+/** With ONCEFLEET_TEST_PGBOUNCER=1 the fleets of all tests go through PgBouncer in transaction mode. */
+async function startPooler(databaseUrl: string): Promise<{ url: string; stop(): Promise<void> } | undefined> {
+  if (process.env.ONCEFLEET_TEST_PGBOUNCER !== '1') return undefined;
+  const program = findProgram('pgbouncer');
+  if (program === undefined) throw new Error('ONCEFLEET_TEST_PGBOUNCER=1 needs PgBouncer: apt-get install pgbouncer');
+  // Tests hold transactions open, several at a time.
+  return startPgBouncer(program, databaseUrl, 30);
 }
 
 async function migrateInto(url: string): Promise<void> {

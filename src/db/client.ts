@@ -34,6 +34,8 @@ interface CreateDbOptions {
   applicationName: string;
   /** Gets errors of connections that run no statement; without a listener pg would end the process. */
   onError(error: Error): void;
+  /** Gets what is worth knowing about these connections, once. */
+  onNotice?(message: string): void;
   /** After this time without an answer to a statement its connection is checked; see half-open.ts. Default 10,000. */
   unansweredMs?: number;
 }
@@ -68,10 +70,8 @@ export function createDb(options: CreateDbOptions): Db {
   // own for a lost connection, which would end the process; its next statement fails.
   pool.on('connect', (client) => client.on('error', options.onError));
   prepareNamedStatements(pool, schema, () =>
-    options.onError(
-      new Error(
-        'prepared statements do not last on these connections (PgBouncer in transaction mode?); continuing without them',
-      ),
+    options.onNotice?.(
+      'Prepared statements do not last on these connections (PgBouncer in transaction mode?); continuing without them',
     ),
   );
   const watch = endHalfOpenConnections(pool, {

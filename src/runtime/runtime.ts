@@ -182,6 +182,7 @@ export class Runtime {
       maxConnections: options.databasePoolSize,
       applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
       onError: (err) => this.log.warn({ err }, 'Postgres connection lost'),
+      onNotice: (message) => this.log.info(message),
       unansweredMs: unansweredMsOf(options.leaseTtlMs),
     });
     const { prefix } = this.settings;

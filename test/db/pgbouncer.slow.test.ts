@@ -1,3 +1,4 @@
+import { pino } from 'pino';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { defineJob } from '../../src/index.ts';
@@ -32,7 +33,9 @@ describe.skipIf(program === undefined)('through PgBouncer in transaction mode', 
         await ctx.transaction(async (trx) => ctx.complete(trx, { n }));
       },
     });
-    const fleet = createTestFleet(bouncer.url, [job], { concurrency: 20 });
+    const said: string[] = [];
+    const log = pino({ level: 'info' }, { write: (line: string) => void said.push(JSON.parse(line).msg) });
+    const fleet = createTestFleet(bouncer.url, [job], { concurrency: 20, log });
     await fleet.work();
     const handles = await Promise.all(
       Array.from({ length: 60 }, (_, n) => fleet.enqueue(job, { n }, { key: `k${n}` })),
@@ -44,5 +47,7 @@ describe.skipIf(program === undefined)('through PgBouncer in transaction mode', 
     expect(results[2]).toMatchObject({ status: 'rejected', reason: { code: 'CANCELLED' } });
     for (const handle of handles) expect((await journalOf(file.db, handle.id)).length).toBeGreaterThanOrEqual(21);
     expect(await fleet.get(handles[1]?.id as string)).toMatchObject({ fence: 1, crashCount: 0 });
+    const prepared = said.filter((text) => text.startsWith('Prepared statements do not last'));
+    expect([prepared.length, said.includes('Postgres connection lost')]).toEqual([1, false]);
   });
 });

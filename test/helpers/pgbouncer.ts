@@ -5,7 +5,7 @@ import { chmod, chown, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /** PgBouncer refuses root; this is `nobody` nearly everywhere. */
 const UNPRIVILEGED_ID = 65_534;
@@ -29,6 +29,7 @@ export function findProgram(name: string): string | undefined {
 export async function startPgBouncer(
   program: string,
   databaseUrl: string,
+  poolSize = 4,
 ): Promise<{ url: string; stop(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), 'oncefleet-pgbouncer-'));
   const target = new URL(databaseUrl);
@@ -45,8 +46,9 @@ export async function startPgBouncer(
       'unix_socket_dir =',
       'auth_type = any',
       'pool_mode = transaction',
-      'default_pool_size = 4',
-      'max_client_conn = 200',
+      `default_pool_size = ${poolSize}`,
+      'server_idle_timeout = 5',
+      'max_client_conn = 1000',
       '',
     ].join('\n'),
   );
@@ -57,7 +59,9 @@ export async function startPgBouncer(
     stdio: 'ignore',
     ...(asRoot ? { uid: UNPRIVILEGED_ID, gid: UNPRIVILEGED_ID } : {}),
   });
-  await expect.poll(() => accepts(port), { timeout: 10_000 }).toBe(true);
+  for (const deadline = Date.now() + 10_000; !(await accepts(port)); await sleep(20)) {
+    if (Date.now() > deadline) throw new Error('PgBouncer does not listen after 10 s');
+  }
   const url = new URL(databaseUrl);
   url.host = `127.0.0.1:${port}`;
   return {

@@ -20,8 +20,10 @@ export interface TestDatabase {
 
 /** A fresh database with every migration applied; one a file. */
 export async function createTestDatabase(): Promise<TestDatabase> {
-  const { serverUrl, template, run } = inject('services');
-  return createOn(serverUrl, uniqueName(run), template);
+  const { serverUrl, poolerUrl, template, run } = inject('services');
+  const database = await createOn(serverUrl, uniqueName(run), template);
+  if (poolerUrl === undefined) return database;
+  return { ...database, url: Object.assign(new URL(poolerUrl), { pathname: new URL(database.url).pathname }).href };
 }
 
 /** A database without a single table, for tests of migrations. */
