@@ -185,12 +185,12 @@ export class Runtime {
       onNotice: (message) => this.log.info(message),
       unansweredMs: unansweredMsOf(options.leaseTtlMs),
     });
-    const { prefix } = this.settings;
+    const { prefix, redisCluster: cluster } = this.settings;
     const { log, probes } = this;
     const db = this.db.kysely;
-    const watch = new RedisWatch({ prefix, log, cluster: this.settings.redisCluster });
+    const watch = new RedisWatch({ prefix, log, cluster });
     const connect = (name: string, overrides: { enableOfflineQueue?: boolean; autoResubscribe?: boolean } = {}) =>
-      connectRedis(options.redisUrl, { cluster: this.settings.redisCluster, name, log, watch, ...overrides });
+      connectRedis(options.redisUrl, { cluster, name, log, watch, ...overrides });
     this.#redisUrl = options.redisUrl;
     this.#redis = connect('queue');
     this.#duplicates = trackDuplicates(this.#redis, watch);
@@ -228,8 +228,12 @@ export class Runtime {
       findWeights: options.fairTenants ? () => findWeights(db) : undefined,
       log,
     });
-    const { dispatcher } = this;
-    this.outbox = new Outbox({ db, dispatcher, committed: (rows) => transitions.committed(rows), log });
+    this.outbox = new Outbox({
+      db,
+      dispatcher: this.dispatcher,
+      committed: (rows) => transitions.committed(rows),
+      log,
+    });
     this.otherQueues = new OtherQueues({ db, redis: this.#redis, log, prefixOf: (queue) => this.queuePrefix(queue) });
     this.pauses = new Pauses({
       db,
