@@ -176,15 +176,7 @@ export class Runtime {
     this.settings = toSettings(options);
     this.workerId = `${hostname()}:${process.pid}:${uuidV7().slice(-8)}`;
     this.log = (options.log ?? silentLogger()).child({ worker: this.workerId }, { serializers: ERROR_SERIALIZERS });
-    this.db = createDb({
-      url: options.databaseUrl,
-      schema: options.databaseSchema,
-      maxConnections: options.databasePoolSize,
-      applicationName: `oncefleet ${this.workerId}`.slice(0, 63),
-      onError: (err) => this.log.warn({ err }, 'Postgres connection lost'),
-      onNotice: (message) => this.log.info(message),
-      unansweredMs: unansweredMsOf(options.leaseTtlMs),
-    });
+    this.db = openDb(options, this.workerId, this.log);
     const { prefix, redisCluster: cluster } = this.settings;
     const { log, probes } = this;
     const db = this.db.kysely;
@@ -312,6 +304,18 @@ export class Runtime {
     })();
     return this.#closed;
   }
+}
+
+function openDb(options: z.infer<typeof runtimeSchema>, workerId: string, log: Logger): Db {
+  return createDb({
+    url: options.databaseUrl,
+    schema: options.databaseSchema,
+    maxConnections: options.databasePoolSize,
+    applicationName: `oncefleet ${workerId}`.slice(0, 63),
+    onError: (err) => log.warn({ err }, 'Postgres connection lost'),
+    onNotice: (message) => log.info(message),
+    unansweredMs: unansweredMsOf(options.leaseTtlMs),
+  });
 }
 
 function toSettings(options: z.infer<typeof runtimeSchema>): RuntimeSettings {
