@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { exitCodeOf, listenForStop } from '../scripts/entry.ts';
 import { startServices } from '../scripts/services.ts';
 import { abuseBench } from './abuse/bench.ts';
+import { bulkBench } from './bulk/bench.ts';
 import { fairnessBench } from './fairness/bench.ts';
 import { fanoutBench } from './fanout/bench.ts';
 import { importBench } from './import/bench.ts';
@@ -35,6 +36,7 @@ const BENCHES: readonly Bench[] = [
   replayBench,
   soakBench,
   importBench,
+  bulkBench,
   retrievalBench,
   abuseBench,
   fairnessBench,

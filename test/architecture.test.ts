@@ -87,7 +87,7 @@ const STATUS_WRITERS: Readonly<Record<string, readonly string[]>> = {
   'src/db/jobs/redrive.ts': ['redriveJob'],
   'src/db/jobs/settle.ts': ['settleJobs'],
   'src/db/operator.ts': ['cancelWaiting'],
-  'src/db/outbox.ts': ['insertJobWithOutbox'],
+  'src/db/outbox.ts': ['insertJobsWithOutbox'],
   'src/db/retention.ts': ['sweepAlong', 'sweepLater'],
 };
 
@@ -101,7 +101,7 @@ const CALLERS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Of `accept.ts`, what calls them. */
-const ACCEPTORS = ['Acceptor', 'acceptInTransaction'];
+const ACCEPTORS = ['Acceptor', 'acceptorIn'];
 
 /** Whether a source has a statement that inserts or deletes jobs, or sets their status. */
 function writesStatus(text: string): boolean {

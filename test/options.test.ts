@@ -242,6 +242,20 @@ describe('a fleet', () => {
       ['name', 'code'],
     ],
     ['redriveMany misspelt', (fleet) => fleet.redriveMany({ names: 'x' } as Anything), ['names']],
+    ['enqueueMany', (fleet) => fleet.enqueueMany(job, 5 as Anything), ['items']],
+    ['enqueueMany of too much', (fleet) => fleet.enqueueMany(job, new Array(100_001) as Anything), ['items']],
+    [
+      'enqueueMany, its options',
+      (fleet) => fleet.enqueueMany(job, [], { tenant: '', signal: 1, onProgress: 1, key: 'k' } as Anything),
+      ['tenant', 'signal', 'onProgress', 'key'],
+    ],
+    [
+      'cancelMany',
+      (fleet) =>
+        fleet.cancelMany({ status: 'failed', name: 5, keyPrefix: 'a\u0000', olderThanMs: -1, limit: 0 } as Anything),
+      ['name', 'status', 'keyPrefix', 'olderThanMs', 'limit'],
+    ],
+    ['cancelMany misspelt', (fleet) => fleet.cancelMany({ names: 'x' } as Anything), ['names']],
     ['sweep', (fleet) => fleet.sweep({ signal: 1 } as Anything), ['signal']],
     [
       'setRetention',

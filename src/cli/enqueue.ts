@@ -24,6 +24,7 @@ interface EnqueueCliOptions extends CommonOptions {
   wait?: boolean;
   follow?: boolean;
   timeout?: number;
+  jsonl?: string;
 }
 
 export function enqueueCommand(context: CliContext): Command {
@@ -48,6 +49,10 @@ export function enqueueCommand(context: CliContext): Command {
       'with --wait or --follow: stop waiting after this (exit code 7); the job continues',
       parseDuration,
     )
+    .option(
+      '--jsonl <file>',
+      'many jobs, one a line: {"input": …, "key": …, "delayMs": …, "priority": …}; - for standard input',
+    )
     .addOption(jobsOption())
     .addOption(jsonOption())
     .action((name: string, input: string | undefined, options: EnqueueCliOptions) =>
@@ -65,6 +70,10 @@ export function enqueueCommand(context: CliContext): Command {
         'jq -c .order order.json | oncefleet enqueue bill - --key order-17 --follow --json',
         'input from a pipe, events as JSON lines',
       ],
+      [
+        'oncefleet enqueue bill --jsonl orders.jsonl',
+        'a job a line; lines that are refused are named, the others enqueued',
+      ],
     ],
     'With --json: {"id","outcome","status"}, with --wait also "result"; with --follow that object on the\n' +
       'first line, then {"seq","fence","event"} for each event.',
@@ -80,6 +89,7 @@ async function runEnqueue(
   if (options.timeout !== undefined && options.wait !== true && options.follow !== true) {
     throw new OncefleetError('INPUT_INVALID', '--timeout says how long to wait: give --wait or --follow with it');
   }
+  if (options.jsonl !== undefined) return runLines(context, name, options.jsonl, { inputArgument, options });
   const input = await readInput(inputArgument, context);
   const terminal = terminalOf(context, options);
   await withFleet(context, { jobs: options.jobs, needsJobs: true }, async (fleet) => {
@@ -114,6 +124,25 @@ async function runEnqueue(
       await printResult(terminal, { id, outcome, status: 'completed' }, result);
     }
   });
+}
+
+async function runLines(
+  context: CliContext,
+  name: string,
+  file: string,
+  { inputArgument, options }: { inputArgument: string | undefined; options: EnqueueCliOptions },
+): Promise<void> {
+  const { key, delay, priority, wait, follow } = options;
+  if ([inputArgument, key, delay, priority, wait, follow].some((given) => given !== undefined))
+    throw new OncefleetError(
+      'INPUT_INVALID',
+      'With --jsonl each line has its input, key, delay and priority; nothing is waited for',
+    );
+  const terminal = terminalOf(context, options);
+  const { enqueueLines } = await import('./enqueue-many.ts');
+  await withFleet(context, { jobs: options.jobs, needsJobs: true }, (fleet) =>
+    enqueueLines(fleet, name, { file, context, terminal }),
+  );
 }
 
 function toEnqueueOptions({ key, delay, priority }: EnqueueCliOptions): EnqueueOptions {

@@ -12,8 +12,10 @@ import type { JobObserver } from '../runtime/observers.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { type Access, createAccess, type Tokens } from './access/access.ts';
 import { cancelJob } from './cancel.ts';
+import { cancelMany } from './cancel-many.ts';
 import { type Collections, createCollections } from './collections.ts';
 import { enqueueJob } from './enqueue.ts';
+import { enqueueMany } from './enqueue-many.ts';
 import { followJob, followJobBatches, readEvents } from './follow.ts';
 import { createHost } from './host.ts';
 import { createInspector, type Inspector } from './inspector.ts';
@@ -23,7 +25,12 @@ import { findPage, getJob } from './read.ts';
 import { redriveJob, redriveMany } from './redrive.ts';
 import { resultOf } from './results.ts';
 import type {
+  BulkItem,
+  CancelManyOptions,
+  CancelManyResult,
   CancelResult,
+  EnqueueManyOptions,
+  EnqueueManyResult,
   EnqueueOptions,
   EventPage,
   FindOptions,
@@ -57,12 +64,37 @@ export interface JobClient {
     options?: EnqueueOptions,
   ): Promise<JobHandle<O, E>>;
   enqueue(job: string, input: unknown, options?: EnqueueOptions): Promise<JobHandle>;
+  /**
+   * Enqueues many jobs, up to 100,000, in chunks of 500 and 4 MiB: one insert each. An item that is refused keeps no other
+   * from being accepted. With `tx` all rows are part of the caller's transaction.
+   *
+   * @throws InputInvalidError the list or the options; TRANSACTION_INVALID; what Postgres says, when it fails before anything was
+   *   accepted or in the caller's transaction, which is then spoilt; the signal's reason
+   */
+  enqueueMany<I, O, E extends JobEvent, In>(
+    job: JobDefinition<I, O, E, In>,
+    items: readonly BulkItem<In>[],
+    options?: EnqueueManyOptions,
+  ): Promise<EnqueueManyResult<O, E>>;
+  enqueueMany(job: string, items: readonly BulkItem[], options?: EnqueueManyOptions): Promise<EnqueueManyResult>;
+  /** The same with jobs of several definitions in one list. */
+  enqueueMany(
+    items: readonly (BulkItem & { job: AnyJobDefinition | string })[],
+    options?: EnqueueManyOptions,
+  ): Promise<EnqueueManyResult>;
   /** `undefined`: no such job in this tenant. */
   get(id: string, options?: GetOptions): Promise<JobRecord | undefined>;
   /** Newest first, without inputs and results. @throws InputInvalidError; OncefleetError KEY_INVALID, CURSOR_INVALID */
   find(options?: FindOptions): Promise<JobPage>;
   /** @throws OncefleetError JOB_NOT_FOUND */
   cancel(id: string, options?: { tenant?: string }): Promise<CancelResult>;
+  /**
+   * Cancels unfinished jobs that match, in pages of 500: others are enqueued, claimed and finished meanwhile. With nothing
+   * given, all of the tenant's.
+   *
+   * @throws InputInvalidError; the signal's reason
+   */
+  cancelMany(options?: CancelManyOptions): Promise<CancelManyResult>;
   /** @throws OncefleetError JOB_NOT_FOUND, JOB_NOT_FAILED */
   redrive(id: string, options?: { tenant?: string }): Promise<void>;
   /** Redrives failed jobs that match, canaries first. @throws InputInvalidError; the signal's reason */
@@ -141,7 +173,12 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     enqueue,
     get: (id, options) => getJob(host, id, options),
     find: (options) => findPage(host, options),
+    enqueueMany: ((...given: unknown[]) => {
+      const [job, items, options] = Array.isArray(given[0]) ? [undefined, ...given] : given;
+      return enqueueMany(host, job as string, items as never, options as EnqueueManyOptions | undefined);
+    }) as JobClient['enqueueMany'],
     cancel: (id, options) => cancelJob(host, id, options),
+    cancelMany: (options) => cancelMany(host, options),
     redrive,
     redriveMany: (options) => redriveMany(host, options),
     follow: (id, options = {}) =>

@@ -2,6 +2,7 @@ import { crashPoint } from '../crash-points.ts';
 import type { NewJob, RowOptions } from '../db/jobs/insert.ts';
 import type { TransitionMaker } from '../db/jobs/states.ts';
 import type { DispatchRow } from '../db/jobs/unfinished.ts';
+import type { RunInTransaction } from '../db/outbox.ts';
 import { type Accepted, isKeyLocked } from '../enqueue/accept.ts';
 import { openCallerTransaction } from '../enqueue/caller-transaction.ts';
 import { checkKey, fingerprint } from '../enqueue/fingerprint.ts';
@@ -31,14 +32,15 @@ export async function enqueueJob(
   by: TransitionMaker = 'client',
 ): Promise<Handle> {
   const definition = definitionOf(host, job);
-  if (host.closed) throw new OncefleetError('SHUTTING_DOWN', 'This fleet is closed: enqueue through another');
+  if (host.closed) throw shutDown();
   parseOptions('Enqueue options', enqueueSchema, options);
   if (options.key !== undefined) checkKey(options.key);
   const { name, queue } = definition;
   const tenant = tenantOf(host, options);
-  const { xid, ...accepted } = await traceEnqueue({ name, queue, tenant }, (trace) =>
-    acceptPlanned(host, definition, plan(definition, input, options, { tenant, trace }), options.tx, by),
-  );
+  const { xid, ...accepted } = await traceEnqueue({ name, queue, tenant }, async (trace) => {
+    const checked = check(definition, input, tenant);
+    return acceptPlanned(host, definition, plan(definition, checked, options, { tenant, trace }), options.tx, by);
+  });
   return handleOf(host, tenant, accepted, xid);
 }
 
@@ -52,16 +54,24 @@ async function acceptPlanned(
 ): Promise<Accepted & { xid: string | undefined }> {
   if (tx === undefined) return { ...(await accept(host, definition, wanted, toDispatch, by)), xid: undefined };
   const { runtime } = host;
-  const home = await host.findHome();
-  const run = await openCallerTransaction(tx, { home, schema: runtime.db.schema });
-  const accepted = await runtime.transitions.createIn(run, wanted, definition.policy.onFailedKey);
+  const run = await openTransaction(host, tx);
+  const accepted = await runtime.transitions.createIn(run)(wanted, definition.policy.onFailedKey);
   if (accepted.xid !== undefined && accepted.outcome === 'created')
     runtime.outbox.watch(accepted.xid, toDispatch(accepted.id));
   return accepted;
 }
 
+export function shutDown(): OncefleetError {
+  return new OncefleetError('SHUTTING_DOWN', 'This fleet is closed: enqueue through another');
+}
+
+/** @throws OncefleetError TRANSACTION_INVALID */
+export async function openTransaction(host: ClientHost, tx: unknown): Promise<RunInTransaction> {
+  return openCallerTransaction(tx, { home: await host.findHome(), schema: host.runtime.db.schema });
+}
+
 /** @throws InputInvalidError; OncefleetError JOB_NAME_UNKNOWN */
-function definitionOf({ jobs }: ClientHost, job: AnyJobDefinition | string): AnyJobDefinition {
+export function definitionOf({ jobs }: ClientHost, job: AnyJobDefinition | string): AnyJobDefinition {
   const name = typeof job === 'string' ? job : (job as AnyJobDefinition | undefined)?.name;
   if (typeof name !== 'string')
     throw new InputInvalidError('enqueue', [{ path: 'job', message: 'expected a job definition or its name' }]);
@@ -74,16 +84,29 @@ function definitionOf({ jobs }: ClientHost, job: AnyJobDefinition | string): Any
   );
 }
 
-/** The row of a job, and what BullMQ is given once the row has an id. @throws InputInvalidError; OncefleetError LIMIT_KEY_INVALID */
-function plan(
+export interface CheckedInput {
+  text: string;
+  value: unknown;
+  /** Of what the caller sent, not of what the schema made of it: that may change with a release. */
+  fingerprint: string;
+  limitKeys: string | undefined;
+}
+
+/** @throws InputInvalidError; OncefleetError LIMIT_KEY_INVALID */
+export function check(definition: AnyJobDefinition, input: unknown, tenant: string): CheckedInput {
+  const { text, value, parsed } = checkedInput(definition, input);
+  const limitKeys = limitKeysOf(definition.name, definition.limits, { input: parsed, tenant });
+  return { text, value, fingerprint: fingerprint(value), limitKeys };
+}
+
+/** The row of a job, and what BullMQ is given once the row has an id. */
+export function plan(
   definition: AnyJobDefinition,
-  input: unknown,
-  options: EnqueueOptions,
+  checked: CheckedInput,
+  options: Pick<EnqueueOptions, 'key' | 'delayMs' | 'priority'>,
   { tenant, trace }: { tenant: string; trace: TraceCarrier | undefined },
 ): Planned {
-  const carried = checkedInput(definition, input);
   const { policy } = definition;
-  const limitKeys = limitKeysOf(definition.name, definition.limits, { input: carried.parsed, tenant });
   const rowOptions: RowOptions = {
     priority: options.priority ?? 0,
     attempts: policy.attempts,
@@ -102,16 +125,15 @@ function plan(
   return {
     wanted: {
       ...shared,
-      // What the caller sent, not what the schema made of it: that may change with a release.
-      fingerprint: fingerprint(carried.value),
-      input: carried.text,
+      fingerprint: checked.fingerprint,
+      input: checked.text,
       deadlineMs: policy.deadlineMs ?? null,
-      ...(limitKeys === undefined ? {} : { limitKeys }),
+      ...(checked.limitKeys === undefined ? {} : { limitKeys: checked.limitKeys }),
     },
     toDispatch: (id) => ({
       id,
       ...shared,
-      ...(policy.onStoreOutage === 'run' ? { input: carried.value } : {}),
+      ...(policy.onStoreOutage === 'run' ? { input: checked.value } : {}),
     }),
   };
 }
@@ -136,7 +158,7 @@ async function accept(
 }
 
 /** @param xid of the caller's transaction that the job may be a part of */
-function handleOf(host: ClientHost, tenant: string, { id, outcome, status }: Accepted, xid?: string): Handle {
+export function handleOf(host: ClientHost, tenant: string, { id, outcome, status }: Accepted, xid?: string): Handle {
   return {
     id,
     outcome,
@@ -150,7 +172,7 @@ function handleOf(host: ClientHost, tenant: string, { id, outcome, status }: Acc
   };
 }
 
-function keyLocked(name: string, cause: unknown): OncefleetError {
+export function keyLocked(name: string, cause: unknown): OncefleetError {
   return new OncefleetError(
     'STORE_UNAVAILABLE',
     `The key of this ${name} job is held by a transaction that has not ended; try again once it has`,

@@ -5,6 +5,8 @@ import { ERROR_CODES, type ErrorCode } from '../errors.ts';
 import { abortSignal, aFunction, searchText, tenantName, waitMs, wholeNumber } from '../options.ts';
 import type { Turns } from '../util/turns.ts';
 import type {
+  CancelManyOptions,
+  EnqueueManyOptions,
   EnqueueOptions,
   FindOptions,
   FollowBatchesOptions,
@@ -24,6 +26,9 @@ export const MAX_ATTEMPTS = 100;
 /** Failed jobs one call redrives. */
 export const MAX_REDRIVE = 10_000;
 
+/** Items of one bulk enqueue. */
+export const MAX_BULK = 100_000;
+
 /** BullMQ's own bound. */
 export const MAX_PRIORITY = 2_097_151;
 
@@ -36,15 +41,41 @@ const tenantShape = { tenant: tenantName.optional() };
 export const tenantSchema = z.strictObject(tenantShape);
 const waitShape = { signal: abortSignal.optional(), timeoutMs: waitMs.optional() };
 
-export const enqueueSchema = z.strictObject({
-  ...tenantShape,
+const itemShape = {
   // Its contents are KEY_INVALID's matter.
   key: z.string().optional(),
   delayMs: waitMs.refine((ms) => ms <= MAX_DELAY_MS, `expected at most ${MAX_DELAY_MS}`).optional(),
   priority: wholeNumber({ min: 0, max: MAX_PRIORITY }).optional(),
-  // What is no transaction is TRANSACTION_INVALID.
-  tx: z.unknown().optional(),
-} satisfies Record<keyof EnqueueOptions, z.ZodType>);
+};
+// What is no transaction is TRANSACTION_INVALID.
+const tx = z.unknown().optional();
+
+export const enqueueSchema = z.strictObject({ ...tenantShape, ...itemShape, tx } satisfies Record<
+  keyof EnqueueOptions,
+  z.ZodType
+>);
+
+/** An item of a bulk enqueue without its input; a job that is none is said as in `enqueue`. */
+export const bulkItemSchema = z.strictObject({ ...itemShape, job: z.unknown().optional() });
+
+export const enqueueManySchema = z.strictObject({
+  ...tenantShape,
+  tx,
+  signal: abortSignal.optional(),
+  onProgress: aFunction.optional(),
+} satisfies Record<keyof EnqueueManyOptions, z.ZodType>);
+
+export const cancelManySchema = z.strictObject({
+  ...tenantShape,
+  name: searchText.optional(),
+  queue: searchText.optional(),
+  status: z.enum(['pending', 'running']).optional(),
+  keyPrefix: searchText.optional(),
+  olderThanMs: waitMs.refine((ms) => ms <= MAX_DELAY_MS, `expected at most ${MAX_DELAY_MS}`).optional(),
+  limit: wholeNumber({ min: 1, max: Number.MAX_SAFE_INTEGER }).optional(),
+  signal: abortSignal.optional(),
+  onProgress: aFunction.optional(),
+} satisfies Record<keyof CancelManyOptions, z.ZodType>);
 
 const followShape = {
   after: cursor.optional(),

@@ -2,7 +2,7 @@
 import type { JobStatus } from '../db/jobs/states.ts';
 import type { EnqueueOutcome } from '../enqueue/accept.ts';
 import type { CallerTransaction } from '../enqueue/caller-transaction.ts';
-import type { ErrorCode } from '../errors.ts';
+import type { ErrorCode, OncefleetError } from '../errors.ts';
 import type { Cursor } from '../journal/cursor.ts';
 import type { JobEvent, StreamEvent } from '../journal/event.ts';
 import type { Following } from '../journal/following.ts';
@@ -127,6 +127,67 @@ export interface CancelResult {
   status: JobStatus;
   /** `cancelled`: done now. `requested`: its worker is told. `finished`: it had already ended. */
   outcome: 'cancelled' | 'requested' | 'finished';
+}
+
+/** A job of a bulk enqueue. */
+export interface BulkItem<In = unknown> extends Pick<EnqueueOptions, 'key' | 'delayMs' | 'priority'> {
+  input: In;
+}
+
+export interface EnqueueManyOptions extends Pick<EnqueueOptions, 'tenant' | 'tx'> {
+  /** Stops between two chunks: what was accepted by then stays so. */
+  signal?: AbortSignal;
+  /** After each chunk; `done` of the items were looked at. */
+  onProgress?(progress: { done: number }): void;
+}
+
+/** An item that was not accepted. */
+export interface BulkRefusal {
+  /** Of the item in the list. */
+  index: number;
+  /**
+   * `conflict`: its key was used with another input (KEY_MISMATCH). `invalid`: it is wrong in itself (INPUT_INVALID,
+   * KEY_INVALID, JOB_NAME_UNKNOWN). `error`: Postgres did not take it (STORE_UNAVAILABLE, INTERNAL); send it again.
+   */
+  outcome: 'conflict' | 'invalid' | 'error';
+  error: OncefleetError;
+}
+
+export type BulkOutcome<O = unknown, E extends JobEvent = JobEvent> =
+  | (JobHandle<O, E> & { index: number })
+  | BulkRefusal;
+
+export interface EnqueueManyResult<O = unknown, E extends JobEvent = JobEvent> {
+  /** One an item, in their order. */
+  outcomes: BulkOutcome<O, E>[];
+  counts: Record<EnqueueOutcome | BulkRefusal['outcome'], number>;
+}
+
+/** Which unfinished jobs to cancel; all that is given must be so. */
+export interface CancelManyOptions {
+  tenant?: string;
+  name?: string;
+  queue?: string;
+  /** `pending`: those that wait, which discards a backlog. Default: running ones too. */
+  status?: 'pending' | 'running';
+  /** What their key begins with. */
+  keyPrefix?: string;
+  /** Enqueued longer ago than this, in milliseconds. Default 0: all that there are when the call begins. */
+  olderThanMs?: number;
+  /** At most this many. Default: any number. */
+  limit?: number;
+  /** Stops between two pages: what was cancelled by then stays so. */
+  signal?: AbortSignal;
+  /** After each page of 500. */
+  onProgress?(progress: CancelManyResult): void;
+}
+
+export interface CancelManyResult {
+  matched: number;
+  /** Ended now. */
+  cancelled: number;
+  /** Running: their workers are told. */
+  requested: number;
 }
 
 /** Which failed jobs to redrive, and how carefully. */

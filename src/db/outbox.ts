@@ -60,16 +60,22 @@ export async function whyNotInTransaction(run: RunInTransaction, home: string | 
 }
 
 /**
- * Inserts a job and its place in the outbox.
+ * Inserts jobs and their places in the outbox, in one statement.
  *
- * @returns the transaction's id; undefined when the key is taken
+ * @returns those that are inserted, and the transaction's id; a job whose key is taken, also by one before it, is left out
  */
-export async function insertJobWithOutbox(run: RunInTransaction, job: NewJob): Promise<string | undefined> {
-  const [row] = await run(
+export async function insertJobsWithOutbox(
+  run: RunInTransaction,
+  jobs: readonly NewJob[],
+): Promise<{ ids: Set<string>; xid: string | undefined }> {
+  const rows = (await run(
     `with job as (
        insert into oncefleet.jobs (id, tenant, name, queue, idempotency_key, fingerprint, options, run_at, deadline_at, input, limit_keys)
-       values ($1::uuid, $2, $3, $4, $5, $6, $7::json, clock_timestamp() + $8::float8 * interval '1 ms',
-         clock_timestamp() + $9::float8 * interval '1 ms', $10::json, $11)
+       select id, tenant, name, queue, key, fingerprint, options::json, clock_timestamp() + delay_ms * interval '1 ms',
+         clock_timestamp() + deadline_ms * interval '1 ms', input::json, limit_keys
+       from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[],
+           $9::float8[], $10::text[], $11::text[])
+         as n (id, tenant, name, queue, key, fingerprint, options, delay_ms, deadline_ms, input, limit_keys)
        on conflict (tenant, name, idempotency_key, key_scope) where not key_released do nothing
        returning id, run_at, deadline_at
      ), unfinished as (
@@ -77,41 +83,43 @@ export async function insertJobWithOutbox(run: RunInTransaction, job: NewJob): P
      ), outbox as (
        insert into oncefleet.dispatch_outbox (job_id) select id from job
      )
-     select pg_current_xact_id()::text as xid from job`,
+     select id, pg_current_xact_id()::text as xid from job`,
     [
-      job.id,
-      job.tenant,
-      job.name,
-      job.queue,
-      job.key,
-      job.fingerprint,
-      JSON.stringify(job.options),
-      job.delayMs,
-      job.deadlineMs,
-      job.input,
-      job.limitKeys ?? null,
+      jobs.map((job) => job.id),
+      jobs.map((job) => job.tenant),
+      jobs.map((job) => job.name),
+      jobs.map((job) => job.queue),
+      jobs.map((job) => job.key),
+      jobs.map((job) => job.fingerprint),
+      jobs.map((job) => JSON.stringify(job.options)),
+      jobs.map((job) => job.delayMs),
+      jobs.map((job) => job.deadlineMs),
+      jobs.map((job) => job.input),
+      jobs.map((job) => job.limitKeys ?? null),
     ],
-  );
-  return row?.xid as string | undefined;
+  )) as unknown as { id: string; xid: string }[];
+  return { ids: new Set(rows.map(({ id }) => id)), xid: rows[0]?.xid };
 }
 
 /**
- * The job that holds a key, as this transaction sees it.
+ * The jobs that hold several keys, as this transaction sees them, in the order asked.
  *
- * @returns with `xid` of the transaction where it has written anything, which may be this very job
+ * @returns with `xid` of the transaction where it has written anything, which may be these very jobs
  */
-export async function findKeyInTransaction(
+export async function findKeysInTransaction(
   run: RunInTransaction,
-  { tenant, name, key, keyScope }: JobKey,
-): Promise<(KeyedJob & { xid: string | null }) | undefined> {
-  const [row] = await run(
-    `select id, fingerprint, status, source_ref as "sourceRef", ${EXPIRED} as expired,
+  keys: readonly JobKey[],
+): Promise<((KeyedJob & { xid: string | null }) | undefined)[]> {
+  const rows = (await run(
+    `select k.place::int as place, j.id, j.fingerprint, j.status, j.source_ref as "sourceRef", ${EXPIRED} as expired,
        pg_current_xact_id_if_assigned()::text as xid
-     from oncefleet.jobs
-     where tenant = $1 and name = $2 and idempotency_key = $3 and key_scope = $4 and not key_released`,
-    [tenant, name, key, keyScope ?? ''],
-  );
-  return row as unknown as (KeyedJob & { xid: string | null }) | undefined;
+     from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality as k (tenant, name, key, scope, place)
+     join oncefleet.jobs j on j.tenant = k.tenant and j.name = k.name and j.idempotency_key = k.key and j.key_scope = k.scope
+       and not j.key_released`,
+    [keys.map((k) => k.tenant), keys.map((k) => k.name), keys.map((k) => k.key), keys.map((k) => k.keyScope ?? '')],
+  )) as unknown as (KeyedJob & { xid: string | null; place: number })[];
+  const byPlace = new Map(rows.map(({ place, ...found }) => [place, found]));
+  return keys.map((_, i) => byPlace.get(i + 1));
 }
 
 /** Which of some jobs there are, finished or not. */

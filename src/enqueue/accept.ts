@@ -6,8 +6,8 @@ import { sourceRef } from '../db/jobs/source.ts';
 import type { JobStatus } from '../db/jobs/states.ts';
 import { isTerminalStatus } from '../db/jobs/states.ts';
 import {
-  findKeyInTransaction,
-  insertJobWithOutbox,
+  findKeysInTransaction,
+  insertJobsWithOutbox,
   type RunInTransaction,
   releaseKeyInTransaction,
 } from '../db/outbox.ts';
@@ -30,6 +30,9 @@ export interface Accepted {
 
 /** More attempts than two processes can race each other over one expired key. */
 const MAX_ROUNDS = 20;
+
+/** Jobs that one statement inserts. */
+export const MAX_INSERTED = 500;
 
 /** How long an enqueue waits for a transaction that has its key and has not ended. */
 const KEY_WAIT_MS = 10_000;
@@ -58,7 +61,7 @@ export class Acceptor {
           return this.#insertOneByOne(jobs);
         }),
       isolate: (error) => !isTransient(error),
-      maxBatch: 500,
+      maxBatch: MAX_INSERTED,
       maxInFlight: 2,
     });
     this.#lockedInserts = new Batcher({ run, maxBatch: 1, maxInFlight: 1 });
@@ -119,33 +122,46 @@ function scopeOf({ tenant, name, key, keyScope }: NewJob): string {
   return JSON.stringify([tenant, name, key, keyScope]);
 }
 
+/** @throws OncefleetError KEY_MISMATCH */
+export type AcceptInTransaction = (
+  wanted: Omit<NewJob, 'id'>,
+  onFailedKey: 'replay' | 'rerun',
+) => Promise<Accepted & { xid: string | undefined }>;
+
 /**
  * The same in a transaction of the caller's, which commits it or rolls it back. No answer here
  * is an error to Postgres, which would spoil the transaction; but at REPEATABLE READ and
  * SERIALIZABLE a duplicate that was committed after the snapshot is 40001, as any write is.
  *
- * @returns `xid` of the transaction, where the job may be a part of it
- * @throws OncefleetError KEY_MISMATCH
+ * @returns accepts jobs, those of one turn of the event loop in one statement; `xid` is of the transaction, where the
+ *   job may be a part of it
  */
-export async function acceptInTransaction(
-  run: RunInTransaction,
-  wanted: Omit<NewJob, 'id'>,
-  onFailedKey: 'replay' | 'rerun',
-): Promise<Accepted & { xid: string | undefined }> {
-  let xid: string | undefined;
-  const accepted = await acceptBy(wanted, onFailedKey, {
-    insert: async (job) => {
-      xid = await insertJobWithOutbox(run, job);
-      return xid !== undefined;
+export function acceptorIn(run: RunInTransaction): AcceptInTransaction {
+  const batch = { maxInFlight: 1, maxBatch: MAX_INSERTED };
+  const inserts = new Batcher<NewJob, string | undefined>({
+    run: async (jobs) => {
+      const { ids, xid } = await insertJobsWithOutbox(run, jobs);
+      return jobs.map(({ id }) => (ids.has(id) ? xid : undefined));
     },
-    async find(job, key) {
-      const found = await findKeyInTransaction(run, { ...job, key });
-      xid = found?.xid ?? undefined;
-      return found;
-    },
-    release: (jobId, failedToo) => releaseKeyInTransaction(run, jobId, failedToo),
+    ...batch,
   });
-  return { ...accepted, xid };
+  const lookups = new Batcher({ run: (keys: readonly JobKey[]) => findKeysInTransaction(run, keys), ...batch });
+  return async (wanted, onFailedKey) => {
+    let xid: string | undefined;
+    const accepted = await acceptBy(wanted, onFailedKey, {
+      insert: async (job) => {
+        xid = await inserts.call(job);
+        return xid !== undefined;
+      },
+      async find(job, key) {
+        const found = await lookups.call({ ...job, key });
+        xid = found?.xid ?? undefined;
+        return found;
+      },
+      release: (jobId, failedToo) => releaseKeyInTransaction(run, jobId, failedToo),
+    });
+    return { ...accepted, xid };
+  };
 }
 
 /** Whether an insert gave up on a key that an open transaction holds. */

@@ -16,6 +16,7 @@ import type { Logger } from '../log.ts';
 import { createTokenAuth } from './auth.ts';
 import { BOARD_PATH, boardRoutes } from './board.ts';
 import { BODY_STALL_MS, createBodyParser } from './body.ts';
+import { bulkRoutes } from './bulk.ts';
 import { ByteBudget } from './byte-budget.ts';
 import { createClientErrorHandler } from './client-errors.ts';
 import { collectionRoutes } from './collections.ts';
@@ -206,6 +207,7 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
       api.addHook('preHandler', createKeyHeader(client));
       if (config.tokens !== undefined) api.addHook('preSerialization', hideHosts);
       await api.register(enqueueRoute, { client });
+      await api.register(bulkRoutes, { client });
       await api.register(jobRoutes, { client, budget });
       await api.register(jobControlRoutes, { client });
       await api.register(redriveRoutes, { client, streams });

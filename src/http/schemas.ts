@@ -22,6 +22,10 @@ const MAX_REDRIVE = 10_000;
 const MAX_CANARIES = 100;
 const MAX_CANARY_MS = 600_000;
 const MAX_WITHIN_MS = 3_155_760_000_000;
+/** Items of one request. */
+export const MAX_BULK_ITEMS = 10_000;
+/** Jobs that one request cancels. */
+export const MAX_CANCEL = 10_000;
 
 const errorCode = z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]);
 const failure = z.object({ code: errorCode, message: z.string() });
@@ -141,6 +145,65 @@ const bodyInt = (min: number, max: number) => {
   const error = `expected a whole number from ${min} to ${max}`;
   return z.int(error).min(min, error).max(max, error).optional();
 };
+
+export const bulkBody = z.strictObject({
+  items: z
+    .array(
+      z.looseObject({
+        input: z.unknown().describe('As the body of POST /v1/jobs/{name}.'),
+        key: z.string().optional().describe('The idempotency key.'),
+        delayMs: bodyInt(0, MAX_DELAY_MS).describe('Not before this many ms from now.'),
+        priority: bodyInt(0, MAX_PRIORITY).describe('1 is first; 0, the default, is before all of those.'),
+      }),
+    )
+    .max(MAX_BULK_ITEMS, `expected at most ${MAX_BULK_ITEMS} items`),
+});
+
+export const bulkAnswer = z.object({
+  items: z
+    .array(
+      z.union([
+        z.object({
+          index: z.int(),
+          outcome: z.enum(['created', 'attached', 'replayed']),
+          id: z.uuid(),
+          status: jobStatus,
+        }),
+        z.object({
+          index: z.int(),
+          outcome: z.enum(['conflict', 'invalid', 'error']).describe('`error`: send it again.'),
+          error: failure,
+        }),
+      ]),
+    )
+    .describe('One an item, in their order.'),
+  counts: z.object({
+    created: z.int(),
+    attached: z.int(),
+    replayed: z.int(),
+    conflict: z.int(),
+    invalid: z.int(),
+    error: z.int(),
+  }),
+});
+
+export const cancelManyBody = z.strictObject({
+  name: searchText.max(100).optional().describe('Jobs of this name.'),
+  queue: searchText.max(100).optional().describe('Jobs of this queue.'),
+  status: z
+    .enum(['pending', 'running'])
+    .optional()
+    .describe('`pending`: those that wait; by default running ones too.'),
+  keyPrefix: searchText.max(255).optional().describe('Jobs whose key begins with this.'),
+  olderThanMs: bodyInt(0, MAX_WITHIN_MS).describe('Jobs that were enqueued longer ago than this.'),
+  limit: bodyInt(1, MAX_CANCEL).describe('At most this many; default 10,000.'),
+});
+
+export const cancelManyAnswer = z.object({
+  matched: z.int().describe('Unfinished jobs that fit the filter, up to the limit; 0: none is left.'),
+  cancelled: z.int().describe('Of those, the ones that have ended.'),
+  requested: z.int().describe('Of those, the ones whose worker is told.'),
+});
 
 export const redriveManyBody = z.strictObject({
   name: searchText.max(100).optional().describe('Jobs of this name.'),

@@ -23,7 +23,7 @@ import type { Database } from '../db/schema.ts';
 import type { EventBatch } from '../db/streams/segments.ts';
 import { rowTerminalJson } from '../db/streams/terminal.ts';
 import { isTransient } from '../db/transient.ts';
-import { type Accepted, type Acceptor, acceptInTransaction } from '../enqueue/accept.ts';
+import { type Accepted, type AcceptInTransaction, type Acceptor, acceptorIn } from '../enqueue/accept.ts';
 import { CancelledError, type StoredFailure, toStoredFailure } from '../errors.ts';
 import type { JobPolicy } from '../jobs/define-job.ts';
 import type { Publisher } from '../journal/publisher.ts';
@@ -110,13 +110,9 @@ export class Transitions {
     return accepted;
   }
 
-  /** As a part of the caller's transaction. Observers are told by `committed`. @throws as `acceptInTransaction` */
-  createIn(
-    run: RunInTransaction,
-    job: Omit<NewJob, 'id'>,
-    onFailedKey: OnFailedKey,
-  ): Promise<Accepted & { xid: string | undefined }> {
-    return acceptInTransaction(run, job, onFailedKey);
+  /** The same as a part of the caller's transaction. Observers are told by `committed`. */
+  createIn(run: RunInTransaction): AcceptInTransaction {
+    return acceptorIn(run);
   }
 
   /** Their transaction has committed. What a rollback to a savepoint undid was never there, and nobody is told of it. */

@@ -202,6 +202,37 @@ describe('enqueue', () => {
     expect(await runJson(['cancel', id])).toEqual({ id, outcome: 'cancelled', status: 'cancelled' });
   });
 
+  test('--jsonl enqueues a job a line, names the lines that are refused, and cancel --waiting discards what waits', async () => {
+    const lines = [
+      '{"input":{"value":1},"key":"lines/1","delayMs":3600000}',
+      '',
+      '{"input":',
+      '{"input":{"value":2},"key":"lines/1"}',
+      '{"input":{"value":1},"key":"lines/2","delayMs":3600000}',
+      '{"input":{"value":1},"key":""}',
+    ];
+    const input = `${lines.join('\n')}\n`;
+    const { code, stdout, stderr } = await run(['enqueue', 'echo', '--jsonl', '-'], { input });
+    expect(code).toBe(2);
+    expect(stdout).toBe('2 created, 1 conflict, 2 invalid\n');
+    expect(stderr).toMatch(/^Line 3: INPUT_INVALID: .*\nLine 4: KEY_MISMATCH: .*\nLine 6: KEY_INVALID: /);
+    expect(stderr).toContain('3 of 5 lines were not enqueued; the others were');
+    await writeFile(join(folder, 'again.jsonl'), [lines[0], lines[4]].join('\n'));
+    const again = await run(['enqueue', 'echo', '--jsonl', 'again.jsonl', '--json']);
+    expect(jsonLines(again.stdout)).toMatchObject([
+      { line: 1, outcome: 'attached', status: 'pending' },
+      { line: 2, outcome: 'attached', status: 'pending' },
+    ]);
+    expect(await runJson(['cancel', '--waiting', '--name', 'echo', '--key-prefix', 'lines/'])).toEqual({
+      matched: 2,
+      cancelled: 2,
+      requested: 0,
+    });
+    expect((await run(['enqueue', 'echo', '--jsonl', 'gone.jsonl'])).stderr).toMatch(
+      /FILE_UNREADABLE: gone.jsonl does not exist/,
+    );
+  });
+
   test('--timeout ends the waiting with 7, not the job', async () => {
     const gate = join(folder, 'gate-timeout');
     const { code, stderr } = await run(['enqueue', 'gated', JSON.stringify({ gate }), '--wait', '--timeout', '500ms']);

@@ -109,7 +109,9 @@ describe('wrong usage', () => {
     [['status', 'nope'], /^error INPUT_INVALID: 'nope' is not a valid id\. A job id is a UUID, as /],
     [['status', '--status', 'done'], /^error INPUT_INVALID: option '--status <status>' argument 'done' is invalid/],
     [['status', ID, '--name', 'x'], /^error INPUT_INVALID: An id names one job; leave out --name/],
-    [['cancel'], /^error INPUT_INVALID: missing required argument 'id'/],
+    [['cancel'], /^error INPUT_INVALID: Name one job by its id, or several with --waiting or --unfinished/],
+    [['cancel', ID, '--name', 'x'], /^error INPUT_INVALID: Name one job/],
+    [['enqueue', 'x', '{}', '--jsonl', '-'], /^error INPUT_INVALID: With --jsonl each line has its input/],
     [['redrive', 'x'], /^error INPUT_INVALID: .*A job id is a UUID/],
     [['enqueue', 'x', '--jobs', './gone.ts'], /^error CONFIG_INVALID: Job modules: \.\/gone\.ts: does not exist/],
     [

@@ -53,6 +53,8 @@ function callsOf(ids: { waiting: string; ended: string; failed: string }): Calls
   const { waiting, ended, failed } = ids;
   return {
     enqueue: (enqueue) => enqueue(echo, { n: 1 }),
+    enqueueMany: (enqueueMany) => enqueueMany(echo, [{ input: { n: 1 } }]),
+    cancelMany: async (cancelMany) => expect(await cancelMany({ name: 'none' })).toMatchObject({ matched: 0 }),
     get: async (get) => expect(await get(ended)).toMatchObject({ id: ended }),
     find: async (find) => expect((await find()).jobs.length).toBeGreaterThan(1),
     cancel: async (cancel) => expect((await cancel(waiting)).outcome).not.toBe('requested'),

@@ -6,7 +6,7 @@ import { beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import type { DispatchRow } from '../../src/db/jobs/unfinished.ts';
 import { findHome } from '../../src/db/outbox.ts';
-import { acceptInTransaction, isKeyLocked } from '../../src/enqueue/accept.ts';
+import { acceptorIn, isKeyLocked } from '../../src/enqueue/accept.ts';
 import { type CallerTransaction, openCallerTransaction } from '../../src/enqueue/caller-transaction.ts';
 import type { Dispatcher } from '../../src/enqueue/dispatcher.ts';
 import { fingerprint } from '../../src/enqueue/fingerprint.ts';
@@ -140,8 +140,7 @@ function countLockedKeys(): () => number {
 async function enqueueAndDie(tx: CallerTransaction, key: string): Promise<string> {
   const home = await findHome(async (text) => (await file.pool.query(text)).rows);
   const run = await openCallerTransaction(tx, { home, schema: 'oncefleet' });
-  const accepted = await acceptInTransaction(
-    run,
+  const accepted = await acceptorIn(run)(
     {
       tenant: 'default',
       name: job.name,

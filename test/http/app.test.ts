@@ -143,11 +143,13 @@ describe('/openapi.json', () => {
       'GET /v1/jobs',
       'GET /v1/jobs/{id}',
       'GET /v1/jobs/{id}/events',
+      'POST /v1/cancel',
       'POST /v1/collections/{collection}/documents',
       'POST /v1/jobs/{id}/cancel',
       'POST /v1/jobs/{id}/redrive',
       'POST /v1/jobs/{id}/ticket',
       'POST /v1/jobs/{name}',
+      'POST /v1/jobs/{name}/bulk',
       'POST /v1/redrive',
       'PUT /v1/collections/{collection}',
     ]);

@@ -10,6 +10,7 @@ import { RawRequest } from './sse-reader.ts';
 const ENV_TOKEN = 'token-of-the-settings';
 /** Everything else goes by the method. */
 const SCOPE_BY_ROUTE: Readonly<Record<string, Scope>> = {
+  'POST /v1/cancel': 'admin',
   'POST /v1/redrive': 'admin',
   'POST /v1/jobs/{id}/redrive': 'admin',
   'POST /v1/jobs/{id}/ticket': 'read',

@@ -1015,6 +1015,14 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'unread-logged',
     'unread-once',
   ],
+  'many jobs at once: each item has its outcome, in order and within bounds': [
+    'bulk-bytes',
+    'bulk-order',
+    'bulk-signal',
+    'bulk-spoilt',
+    'cancel-many-limit',
+    'cancel-many-running',
+  ],
   'Postgres that is there and refuses, and connections to it that are lost': [
     'checkpoint-again',
     'commit-elsewhere',

@@ -21,7 +21,7 @@ export const oncefleet: Subject = {
     const queue = new Queue(QUEUE, { connection, prefix: place.prefix });
     const enqueue = (n: number) => fleet.enqueue(QUEUE, { n }, { key: keyOf(n) });
     const ids = new Map<number, string>();
-    // There is no bulk call: many enqueues at once share statements and round trips by themselves.
+    // As callers do that enqueue one by one: many at once share statements and round trips by themselves. `bulk` measures enqueueMany.
     const addBulk = async (first: number, count: number) => {
       const numbers = range(first, count);
       const handles = await Promise.all(numbers.map(enqueue));

@@ -1,6 +1,7 @@
 import { type Kysely, sql } from 'kysely';
 import type { Database } from '../schema.ts';
 import { type JobStatus, leaseHeld, unfinished } from './states.ts';
+import { findUnfinishedIds, type UnfinishedCursor } from './unfinished.ts';
 
 /** Asks for a cancel. @returns the status before it, `live` while a worker runs it; undefined: no such job */
 export async function requestCancel(
@@ -21,4 +22,45 @@ export async function requestCancel(
     select status, false from oncefleet.jobs
     where id = ${id} and tenant = ${tenant} and not exists (select from asked)`.execute(db);
   return rows.rows[0];
+}
+
+interface UnfinishedFilter {
+  tenant: string;
+  name?: string | undefined;
+  queue?: string | undefined;
+  status?: 'pending' | 'running' | undefined;
+  keyPrefix?: string | undefined;
+  /** Enqueued before this time, as Postgres writes it. */
+  before: string;
+}
+
+/** A time of Postgres's, as text. */
+export async function timeBefore(db: Kysely<Database>, ms: number): Promise<string> {
+  const { rows } = await sql<{ at: string }>`
+    select (clock_timestamp() - ${ms}::float8 * interval '1 ms')::text as at`.execute(db);
+  return (rows[0] as { at: string }).at;
+}
+
+/** Of a page of unfinished jobs, in the order they become due, those that match. @returns `end`: undefined at the last page */
+export async function findUnfinishedMatches(
+  db: Kysely<Database>,
+  filter: UnfinishedFilter,
+  page: { after: UnfinishedCursor | undefined; limit: number },
+): Promise<{ jobs: { id: string; status: JobStatus }[]; end: UnfinishedCursor | undefined }> {
+  const { ids, end } = await findUnfinishedIds(db, page);
+  if (ids.length === 0) return { jobs: [], end };
+  const { tenant, name, queue, status, keyPrefix, before } = filter;
+  const conditions = [
+    sql`tenant = ${tenant}`,
+    sql`created_at <= ${before}::timestamptz`,
+    status === undefined ? sql.raw(unfinished('j')) : sql`status = ${status}`,
+    ...(name === undefined ? [] : [sql`name = ${name}`]),
+    ...(queue === undefined ? [] : [sql`queue = ${queue}`]),
+    ...(keyPrefix === undefined ? [] : [sql`starts_with(idempotency_key, ${keyPrefix})`]),
+  ];
+  const { rows } = await sql<{ id: string; status: JobStatus }>`
+    select id, status from oncefleet.jobs j where id = any(${ids}::uuid[]) and ${sql.join(conditions, sql` and `)}`.execute(
+    db,
+  );
+  return { jobs: rows, end };
 }

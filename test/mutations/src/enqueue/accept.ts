@@ -35,7 +35,7 @@ export default [
   },
   {
     name: 'enqueues-share',
-    find: 'maxBatch: 500,',
+    find: 'maxBatch: MAX_INSERTED,',
     replace: 'maxBatch: 1,',
     mechanism: 'concurrent enqueues share statements',
     test: 'test/client/waiting.test.ts',
