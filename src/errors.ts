@@ -15,6 +15,7 @@ export const ERROR_CODES = {
   JOB_NOT_FOUND: 'No job of that id in this tenant.',
   COLLECTION_NOT_FOUND: 'No collection of that name in this tenant.',
   DOCUMENT_NOT_FOUND: 'No document or chunk of that id or path in the collection.',
+  SCHEDULE_NOT_FOUND: 'No schedule of that name in this tenant.',
   JOB_NOT_FAILED: 'Only a failed job can be redriven.',
   ACTION_REFUSED: 'The state of the job or queue does not allow this.',
   KEY_INVALID: 'The idempotency key is empty, longer than 255 bytes or has control characters.',

@@ -9,6 +9,7 @@ export type {
   DocumentRecord,
   PageOptions,
 } from './client/collections.ts';
+export type { ScheduleOptions, ScheduleRecord, Schedules } from './client/schedules/types.ts';
 export type * from './client/types.ts';
 export { CONFIG_VARIABLES, type Config, type FleetSettings, fleetSettings, loadConfig } from './config.ts';
 export { checkSchema, migrate } from './db/migrate.ts';

@@ -14,6 +14,7 @@ import { limitsCommand } from './limits.ts';
 import { migrateCommand } from './migrate.ts';
 import { redriveCommand } from './redrive.ts';
 import { retentionCommand } from './retention.ts';
+import { schedulesCommand } from './schedules.ts';
 import { statusCommand } from './status.ts';
 import { sweepCommand } from './sweep.ts';
 import { say } from './terminal.ts';
@@ -61,6 +62,7 @@ export function createProgram(context: CliContext, version: string): Command {
     statusCommand,
     cancelCommand,
     redriveCommand,
+    schedulesCommand,
     sweepCommand,
     retentionCommand,
     limitsCommand,

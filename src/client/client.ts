@@ -24,6 +24,8 @@ import { followSchema, pauseSchema } from './options.ts';
 import { findPage, getJob } from './read.ts';
 import { redriveJob, redriveMany } from './redrive.ts';
 import { resultOf } from './results.ts';
+import { createSchedules } from './schedules/schedules.ts';
+import type { Schedules } from './schedules/types.ts';
 import type {
   BulkItem,
   CancelManyOptions,
@@ -124,6 +126,8 @@ export interface JobClient {
   resumeQueue(name: string): Promise<void>;
   /** What `ingest` has written: collections, their documents and chunks. */
   readonly collections: Collections;
+  /** Jobs at times. */
+  readonly schedules: Schedules;
   /** Tokens of the API. */
   readonly tokens: Tokens;
   /** What the web process asks of those who call. @internal */
@@ -194,6 +198,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
       await operator.resume(queueOf(runtime, byName, 'resumeQueue', name));
     },
     collections: createCollections(host),
+    schedules: createSchedules(host),
     ...createAccess(host),
     inspector: createInspector(host, () => runtime.dispatcher.queues),
     operator,

@@ -81,6 +81,7 @@ export const RELATIONS = {
   api_tokens: true,
   signing_keys: true,
   audit_log: true,
+  schedules: true,
 } as const satisfies Record<keyof Database, true>;
 
 /**

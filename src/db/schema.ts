@@ -320,6 +320,30 @@ interface LimitWaitsTable {
   woken_at: NullableTimestamp;
 }
 
+interface SchedulesTable {
+  tenant: string;
+  name: string;
+  job_name: string;
+  cron: string | null;
+  time_zone: string | null;
+  every_ms: number | null;
+  anchor_at: Timestamp;
+  start_at: NullableTimestamp;
+  end_at: NullableTimestamp;
+  input: JsonText;
+  priority: number;
+  catch_up: 'skip' | 'one' | 'all';
+  overlap: 'allow' | 'skip';
+  next_at: NullableTimestamp;
+  last_at: NullableTimestamp;
+  last_job_id: string | null;
+  tick_count: Generated<number>;
+  skipped_count: Generated<number>;
+  paused_at: NullableTimestamp;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+}
+
 interface LiveKeyTable {
   singleton: Generated<boolean>;
   secret: Buffer;
@@ -381,6 +405,7 @@ export interface Database {
   reconciler_rounds: ReconcilerRoundsTable;
   poison_alerts: PoisonAlertsTable;
   paused_queues: PausedQueuesTable;
+  schedules: SchedulesTable;
   live_key: LiveKeyTable;
   write_probe: WriteProbeTable;
   api_tokens: ApiTokensTable;

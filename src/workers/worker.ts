@@ -2,6 +2,7 @@
 import type { Job, Worker } from 'bullmq';
 import { z } from 'zod';
 import type { JobClient } from '../client/client.ts';
+import { Ticker } from '../client/schedules/ticker.ts';
 import type { Retention } from '../db/retention.ts';
 import { queueErrorLevel } from '../enqueue/queue-errors.ts';
 import { FinishedJobs } from '../maintenance/completed-job-trimmer.ts';
@@ -86,6 +87,8 @@ export async function startWorker(runtime: Runtime, client: JobClient, options: 
     hasRoom: () => guard.size < options.concurrency,
   });
   leftJobs.start();
+  const ticker = new Ticker({ runtime, jobs: client.jobs });
+  ticker.start();
   const forgetAlerts = runtime.poisonAlerts.know([...specs.values()], options.reconcileMs);
   const finished = new FinishedJobs({ redis: runtime.redis, workers, log: runtime.log });
   const sweeper = new Sweeper({
@@ -99,7 +102,7 @@ export async function startWorker(runtime: Runtime, client: JobClient, options: 
   runtime.log.info({ queues: [...options.queues], concurrency: options.concurrency }, 'worker started');
 
   let closing: Promise<void> | undefined;
-  const parts = { runtime, guard, workers, allSlots: started.map(({ slots }) => slots), reconciler, sweeper };
+  const parts = { runtime, guard, workers, allSlots: started.map(({ slots }) => slots), reconciler, sweeper, ticker };
   const close = async (timeoutMs: number): Promise<void> => {
     runtime.log.info({ running: guard.size, timeoutMs }, 'worker closing');
     finished.close();
@@ -158,11 +161,12 @@ interface Parts {
   allSlots: readonly HandlerSlots[];
   reconciler: Reconciler;
   sweeper: Sweeper;
+  ticker: Ticker;
 }
 
 /** Stops fetching, waits for running jobs, and interrupts them after `timeoutMs`. */
 async function closeParts(parts: Parts, timeoutMs: number): Promise<void> {
-  const { runtime, guard, workers, allSlots, reconciler, sweeper } = parts;
+  const { runtime, guard, workers, allSlots, reconciler, sweeper, ticker } = parts;
   let drained = false;
   // Before anything that takes time: a job that starts now has less of it than it was promised.
   const ended = workers.map((worker) => worker.close());
@@ -171,7 +175,7 @@ async function closeParts(parts: Parts, timeoutMs: number): Promise<void> {
   const closed = Promise.all(ended).then(() => {
     drained = true;
   });
-  const housekeeping = Promise.all([reconciler.close(), sweeper.close()]);
+  const housekeeping = Promise.all([reconciler.close(), sweeper.close(), ticker.close()]);
   const timers = [
     setTimeout(() => guard.interrupt({ forGood: true }), timeoutMs),
     setTimeout(() => guard.stopWaiting(), timeoutMs + INTERRUPT_WAIT_MS),

@@ -1015,6 +1015,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'unread-logged',
     'unread-once',
   ],
+  'schedules: a tick makes one job': ['tick-bound', 'tick-key', 'tick-late', 'tick-lock', 'tick-names'],
   'many jobs at once: each item has its outcome, in order and within bounds': [
     'bulk-bytes',
     'bulk-order',

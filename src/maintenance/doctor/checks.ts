@@ -3,6 +3,7 @@ import type { Queue } from 'bullmq';
 import { findClock, findUnknownNames, type ServerState } from '../../db/doctor.ts';
 import { findWaitingAlerts } from '../../db/poison-alerts.ts';
 import { findRoundAge } from '../../db/reconcile.ts';
+import { findBehind } from '../../db/schedules.ts';
 import { findSessionProblems } from '../../db/session.ts';
 import type { AnyJobDefinition } from '../../jobs/define-job.ts';
 import type { Runtime } from '../../runtime/runtime.ts';
@@ -51,7 +52,23 @@ export async function findTroubles(
   await checkReconciler(runtime, server.unfinished + listed, report);
   await checkNames(runtime, jobs, report);
   await checkAlerts(runtime, report);
+  await checkSchedules(runtime, report);
   return oneOfAKind(troubles);
+}
+
+/** A tick that is later than this has met no worker that knows its job. */
+const TICK_OVERDUE_MS = 60_000;
+
+async function checkSchedules({ db }: Runtime, report: Report): Promise<void> {
+  for (const { tenant, name, jobName, lateMs } of await findBehind(db.kysely, {
+    overdueMs: TICK_OVERDUE_MS,
+    limit: 100,
+  }))
+    report(
+      'schedules-behind',
+      `Schedule ${name} of ${tenant} is ${Math.round(lateMs / 1_000)} s late: no worker that runs knows its job ${jobName}.`,
+      'Start a worker that has the job, or pause or remove the schedule.',
+    );
 }
 
 /** In these, no character beyond ASCII is a letter with a capital, and all of them are letters to text search. */

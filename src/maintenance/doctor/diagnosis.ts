@@ -24,6 +24,7 @@ export type Trouble =
   | 'no-reconciler'
   | 'poison-alerts'
   | 'unknown-names'
+  | 'schedules-behind'
   | 'dead-rows'
   | 'long-transaction';
 

@@ -41,6 +41,7 @@ const OWN_TABLES: Record<Exclude<keyof Database, BuiltinTable | 'job_attempts'> 
   api_tokens: true,
   signing_keys: true,
   audit_log: true,
+  schedules: true,
   tenant_policies: true,
   retention_marks: true,
   retention_later: true,
