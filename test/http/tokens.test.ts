@@ -15,7 +15,13 @@ const SCOPE_BY_ROUTE: Readonly<Record<string, Scope>> = {
   'POST /v1/jobs/{id}/redrive': 'admin',
   'POST /v1/jobs/{id}/ticket': 'read',
 };
-const SCOPE_BY_METHOD: Readonly<Record<string, Scope>> = { GET: 'read', POST: 'enqueue', DELETE: 'admin' };
+const SCOPE_BY_METHOD: Readonly<Record<string, Scope>> = {
+  GET: 'read',
+  POST: 'enqueue',
+  PUT: 'admin',
+  PATCH: 'admin',
+  DELETE: 'admin',
+};
 
 let harness: Harness;
 let app: FastifyInstance;
