@@ -67,6 +67,28 @@ describe.skipIf(FAKETIME === undefined).each(['+2h', '-2h'])('where the clock of
     return createTestFleet(file.url, timedJobs, { prefix });
   }
 
+  it('a schedule ticks when Postgres says so, and each tick makes one job', async () => {
+    const fleet = await stage();
+    await fleet.work();
+    const name = `skewed${by}`.replace('+', '');
+    const { nextAt } = await fleet.schedules.upsert(name, 'timed', { everyMs: 1_000, catchUp: 'all', input: {} });
+    const ticks = async () => {
+      const { rows } = await sql<{ key: string; late: number }>`
+        select idempotency_key as key, extract(epoch from created_at - split_part(idempotency_key, '/', 3)::timestamptz)::float8 as late
+        from oncefleet.jobs where starts_with(idempotency_key, ${`schedule/${name}/`}) order by 1`.execute(file.db);
+      return rows;
+    };
+    await expect.poll(async () => (await ticks()).length, WAIT).toBeGreaterThan(4);
+    await fleet.schedules.remove(name);
+    const made = await ticks();
+    const expected = made.map((_, n) => new Date(Date.parse(nextAt as string) + n * 1_000).toISOString());
+    expect(made.map(({ key }) => key)).toEqual(expected.map((at) => `schedule/${name}/${at}`));
+    for (const { late } of made) {
+      expect(late).toBeGreaterThanOrEqual(0);
+      expect(late * 1_000).toBeLessThan(SLACK_MS);
+    }
+  });
+
   it('a delay is as long as it was asked for', async () => {
     const fleet = await stage();
     const { id } = await fleet.enqueue('timed', {}, { delayMs: 2_000 });
