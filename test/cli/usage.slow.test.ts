@@ -19,6 +19,7 @@ const COMMANDS = [
   'redrive',
   'sweep',
   'retention',
+  'schedules',
   'token',
   'doctor',
 ];
@@ -65,7 +66,7 @@ describe('help', () => {
     const { code, stdout } = await runCli(['--help']);
     expect(code).toBe(0);
     for (const command of COMMANDS) expect(stdout).toMatch(new RegExp(`^  ${command}\\b`, 'm'));
-    expect(stdout).toMatch(/^ {4}3 {2}No job, collection or document of that id or name,/m);
+    expect(stdout).toMatch(/^ {4}3 {2}No job, schedule, collection, document or token of that id or name,/m);
   });
 
   test('without a command is on standard error, and wrong usage', async () => {

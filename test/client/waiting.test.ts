@@ -70,7 +70,9 @@ it('a thousand enqueues of one key and a thousand waits share one run, one subsc
   const waitedMs = performance.now() - waitingSince;
   // One every two seconds, however many wait; nothing else is asked.
   expect(waitedMs).toBeGreaterThan(3_500);
-  expect(statements.length).toBeLessThanOrEqual(4 + Math.ceil(waitedMs / 2_000));
+  // Beside them the worker asks whether a schedule is due.
+  const asked = statements.filter((text) => !text.includes('.schedules'));
+  expect(asked.length).toBeLessThanOrEqual(4 + Math.ceil(waitedMs / 2_000));
 
   const redis = new Redis(testRedisUrl());
   onTestFinished(() => redis.disconnect());
