@@ -35,19 +35,21 @@ export interface Backlog {
   /** Poisoned jobs whose `onPoison` has not resolved. */
   alerts: number;
   pausedQueues: number;
+  /** Jobs that wait for a place, by limit: those with the most of them. */
+  limits: { limit: string; jobs: number; oldestS: number }[];
   /** Since the reconciler finished a round, in seconds; null where none is known. */
   roundAgeS: number | null;
 }
 
 /**
- * One transaction of two statements, each bounded in time.
+ * One transaction of three statements, each bounded in time.
  *
  * @throws Postgres's 57014 it took too long
  */
 export async function findBacklog(db: Kysely<Database>, limits: BacklogLimits): Promise<Backlog> {
   return db.transaction().execute(async (trx) => {
     await sql`select set_config('statement_timeout', ${String(limits.statementMs)}, true)`.execute(trx);
-    const totals = await sql<Omit<Backlog, 'groups' | 'uncounted'>>`
+    const totals = await sql<Omit<Backlog, 'groups' | 'limits' | 'uncounted'>>`
       select
         count(*) filter (where run_at <= statement_timestamp()) as due,
         count(*) filter (where run_at > statement_timestamp()) as delayed,
@@ -80,8 +82,12 @@ export async function findBacklog(db: Kysely<Database>, limits: BacklogLimits): 
       cross join lateral (select case when g.tenant in (select tenant from tenants) then g.tenant else 'other' end as name) t
       cross join lateral (select case when g.queue in (select queue from queues) then g.queue else 'other' end as name) q
       group by q.name, t.name, g.state`.execute(trx);
+    const { rows: waits } = await sql<Backlog['limits'][number]>`
+      select split_part(key, '/', 1) as limit, count(*)::bigint as jobs,
+        extract(epoch from statement_timestamp() - min(since))::float8 as "oldestS"
+      from oncefleet.limit_waits group by 1 order by 2 desc, 1 limit ${limits.queues}`.execute(trx);
     const [total] = totals.rows;
     if (total === undefined) throw new Error('an aggregate gave no row');
-    return { ...total, groups, uncounted: Math.max(0, total.due - limits.jobs) };
+    return { ...total, groups, limits: waits, uncounted: Math.max(0, total.due - limits.jobs) };
   });
 }

@@ -164,6 +164,18 @@ export const CATALOGUE = {
     help: 'Poisoned jobs whose onPoison has not resolved',
     ofRows: true,
   },
+  oncefleet_limited_jobs: {
+    kind: 'gauge',
+    labels: ['limit'],
+    help: 'Jobs that wait for a place, by the name of the limit; @tenant and @queue for those of tenants and pauses',
+    ofRows: true,
+  },
+  oncefleet_oldest_limited_seconds: {
+    kind: 'gauge',
+    labels: ['limit'],
+    help: 'Since the job that waits longest met this limit',
+    ofRows: true,
+  },
   oncefleet_paused_queues: { kind: 'gauge', labels: [], help: 'Queues that are paused', ofRows: true },
   oncefleet_reconciler_round_age_seconds: {
     kind: 'gauge',

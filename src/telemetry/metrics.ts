@@ -210,6 +210,10 @@ export class Metrics {
       this.#set('oncefleet_jobs', jobs, { queue, tenant, state });
       this.#set('oncefleet_oldest_job_seconds', Math.max(0, oldestS), { queue, tenant, state });
     }
+    for (const { limit, jobs, oldestS } of backlog.limits) {
+      this.#set('oncefleet_limited_jobs', jobs, { limit });
+      this.#set('oncefleet_oldest_limited_seconds', Math.max(0, oldestS), { limit });
+    }
     this.#set('oncefleet_due_jobs', backlog.due);
     this.#set('oncefleet_delayed_jobs', backlog.delayed);
     this.#set('oncefleet_uncounted_jobs', backlog.uncounted);

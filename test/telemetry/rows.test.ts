@@ -137,3 +137,24 @@ it('are read once for all who ask within some seconds', async () => {
   await waiting('acme', 1);
   expect((await eager.read())?.due).toBe(3);
 });
+
+it('count jobs that wait for a place by the name of the limit, without their keys', async () => {
+  await sql`
+    insert into oncefleet.limit_waits (job_id, key, priority, since) values
+      (gen_random_uuid(), 'api/customer 1', 0, clock_timestamp() - interval '1 hour'),
+      (gen_random_uuid(), 'api/customer 2', 0, clock_timestamp()),
+      (gen_random_uuid(), '@tenant/acme', 0, clock_timestamp())`.execute(file.db);
+  onTestFinished(async () => void (await file.db.deleteFrom('limit_waits').execute()));
+  const metrics = new Metrics({
+    runtime: shareOf('fleet', createTestFleet(file.url, [])).runtime,
+    rows: true,
+    freshMs: 0,
+  });
+  onTestFinished(() => metrics.close());
+  const text = await metrics.render();
+  const series = seriesOf(text);
+  expect(series.get('oncefleet_limited_jobs{limit="api"}')).toBe(2);
+  expect(series.get('oncefleet_limited_jobs{limit="@tenant"}')).toBe(1);
+  expect(series.get('oncefleet_oldest_limited_seconds{limit="api"}')).toBeGreaterThan(3_590);
+  expect(text).not.toContain('customer');
+});

@@ -102,13 +102,16 @@ export function limitOf(key: string): string {
   return key.slice(0, key.indexOf('/'));
 }
 
-/** SQL: a limit of its tenant holds for the job, whatever its definition says. */
-export const tenantLimited = (job: string) => `exists (select from oncefleet.tenant_limits l
-    where l.tenant = ${job}.tenant and coalesce(l.concurrency, l.rate_max) is not null)`;
+/** SQL: a limit of its tenant holds for the job, whatever its definition says. Where no tenant has one, that is asked once a statement. */
+export const tenantLimited = (
+  job: string,
+) => `((select exists (select from oncefleet.tenant_limits)) and exists (select from oncefleet.tenant_limits l
+    where l.tenant = ${job}.tenant and coalesce(l.concurrency, l.rate_max) is not null))`;
 
 /** SQL: a limit may hold for the job, so that its claim waits for its turn under the keys. */
 export const gated = (job: string) => `(${job}.limit_keys is not null or ${tenantLimited(job)}
-    or exists (select from oncefleet.limit_keys k where k.key = '${QUEUE_KEY}' || ${job}.queue and k.paused_until > clock_timestamp()))`;
+    or (select exists (select from oncefleet.limit_keys))
+      and exists (select from oncefleet.limit_keys k where k.key = '${QUEUE_KEY}' || ${job}.queue and k.paused_until > clock_timestamp()))`;
 
 /**
  * SQL: ms until a time, negative when it has passed, null for none. A century either way at most: before Postgres 17

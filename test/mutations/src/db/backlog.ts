@@ -25,4 +25,12 @@ export default [
     test: 'test/telemetry/rows.test.ts',
     title: 'name the tenants and queues with the most jobs; the others are "other", and none is left out',
   },
+  {
+    name: 'backlog-limit-names',
+    find: "select split_part(key, '/', 1) as limit,",
+    replace: 'select key as limit,',
+    mechanism: 'keys of limits, which may be names of customers, are no labels',
+    test: 'test/telemetry/rows.test.ts',
+    title: 'count jobs that wait for a place by the name of the limit, without their keys',
+  },
 ] satisfies readonly Change[];
