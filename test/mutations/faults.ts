@@ -870,6 +870,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'health-rate',
     'health-write',
     'session-asked',
+    'session-asked-web',
     'session-date-style',
     'session-encoding',
     'session-rules',

@@ -124,6 +124,9 @@ describe.each(ODD.map((value) => [printed(value), value]))('the number %s', (_pr
       ['lease.ttlMs', { attempts: 1, lease: { ttlMs: odd } }],
       ['maxCrashes', { attempts: 1, maxCrashes: odd }],
       ['resultTtlMs', { attempts: 1, resultTtlMs: odd }],
+      ['limits[0].concurrency', { attempts: 1, limits: [{ key: () => 'k', concurrency: odd }] }],
+      ['limits[0].rate.max', { attempts: 1, limits: [{ key: () => 'k', rate: { max: odd, perMs: 50 } }] }],
+      ['limits[0].rate.perMs', { attempts: 1, limits: [{ key: () => 'k', rate: { max: 5, perMs: odd } }] }],
     ];
     const jobs = policies.flatMap(([path, policy], n) => {
       try {
@@ -183,6 +186,7 @@ describe.each(ODD.map((value) => [printed(value), value]))('the number %s', (_pr
   it('of a handler leaves a job that ends within its attempts or waits, and can be read', async () => {
     const handlers: [string, (ctx: JobContext) => Promise<unknown>][] = [
       ['RetryAfterError', async () => Promise.reject(new RetryAfterError('429', odd))],
+      ['RetryAfterError of a queue', async () => Promise.reject(new RetryAfterError('429', odd, { scope: 'queue' }))],
       ['progress', async (ctx) => ctx.progress({ done: odd, total: odd })],
       ['result', async () => odd],
       ['result deep down', async () => ({ list: [odd] })],
@@ -193,9 +197,11 @@ describe.each(ODD.map((value) => [printed(value), value]))('the number %s', (_pr
       ['details of an error', async () => Promise.reject(Object.assign(new Error('x'), { code: odd, status: odd }))],
     ];
     const runs = new Map<string, number>();
+    // A queue that is held stays held.
+    const own = randomUUID().slice(0, 8);
     const jobs = handlers.map(([, run], n) =>
       defineJob({
-        name: `handled-${n}`,
+        name: `handled-${n}-${own}`,
         input: z.unknown(),
         attempts: 3,
         backoff: { type: 'fixed', delayMs: 0 },
