@@ -176,7 +176,7 @@ function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppO
 async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<void> {
   const { client, config, metrics, keepaliveMs, board, streams, budget, stallMs, doctor } = routes;
   let document: Buffer | undefined;
-  root.get('/openapi.json', { schema: { hide: true } }, async (_request, reply) => {
+  root.get('/openapi.json', { config: { sharedAnswer: true }, schema: { hide: true } }, async (_request, reply) => {
     // One for all: a text of its own for each answer is what unread ones would hold.
     document ??= Buffer.from(JSON.stringify(root.swagger()));
     return reply.type('application/json; charset=utf-8').send(document as never);
