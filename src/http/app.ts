@@ -140,7 +140,8 @@ export function createApp({
 function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppOptions['config']): void {
   const origins = config.corsOrigins ?? (config.tokens === undefined ? [] : ['*']);
   app.addHook('onRequest', (request, reply, done) => {
-    reply.header('x-request-id', request.id);
+    // What a browser is given is what its content type says, on every answer.
+    reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff');
     done();
   });
   app.addHook('onRequest', createHostCheck(config));

@@ -43,6 +43,13 @@ describe('a request', () => {
     expect(response.json()).toMatchObject({ code: 'ROUTE_NOT_FOUND', status: 404 });
   });
 
+  it.each(['/', '/healthz', '/openapi.json', '/v1/jobs', '/nowhere', '/console/style.css', '/admin/queues/'])(
+    'is answered as what its content type says: %s',
+    async (url) => {
+      expect((await inject(app, url)).headers['x-content-type-options']).toBe('nosniff');
+    },
+  );
+
   it('does not repeat its query in an error', async () => {
     expect((await inject(app, '/nowhere?token=secret')).body).not.toContain('secret');
   });
