@@ -233,6 +233,39 @@ describe('enqueue', () => {
     );
   });
 
+  test('schedules are set, shown, paused, resumed and removed', async () => {
+    const set = [
+      'schedules',
+      'set',
+      'nightly',
+      'echo',
+      '--cron',
+      '30 2 * * *',
+      '--time-zone',
+      'Europe/Berlin',
+      '--input',
+      '{"value":1}',
+    ];
+    expect(await runJson(set)).toMatchObject({
+      name: 'nightly',
+      job: 'echo',
+      input: { value: 1 },
+      timeZone: 'Europe/Berlin',
+    });
+    expect((await run(['schedules'])).stdout).toMatch(
+      /^NAME +JOB +WHEN .*\nnightly +echo +30 2 \* \* \* Europe\/Berlin +\d{4}-/,
+    );
+    expect((await run(['schedules', 'pause', 'nightly'])).stdout).toBe('nightly: paused\n');
+    expect(await runJson(['schedules', 'resume', 'nightly'])).toMatchObject({ pausedAt: null });
+    expect(await runJson(['schedules', 'remove', 'nightly'])).toEqual({ name: 'nightly', removed: true });
+    await refused(['schedules', 'remove', 'nightly'], 3, /^error SCHEDULE_NOT_FOUND/);
+    await refused(
+      ['schedules', 'set', 'n', 'echo', '--cron', '0 0 30 2 *'],
+      2,
+      /^error INPUT_INVALID: .*cron: never fires/,
+    );
+  });
+
   test('--timeout ends the waiting with 7, not the job', async () => {
     const gate = join(folder, 'gate-timeout');
     const { code, stderr } = await run(['enqueue', 'gated', JSON.stringify({ gate }), '--wait', '--timeout', '500ms']);
