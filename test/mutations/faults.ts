@@ -1189,6 +1189,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'fair-unasked',
   ],
   'no limit is exceeded, and whoever waits for a place is woken': [
+    'renew-limited',
     'limits-turn',
     'backlog-limit-names',
     'limits-live',

@@ -212,6 +212,22 @@ describe('a renewal', () => {
     expect(await rowOf(file.db, id)).toEqual(before);
   });
 
+  it('revives a lease that has run out, but not that of a job under a limit: its place is free', async () => {
+    const [free, limited] = [await claimed(), await claimed()];
+    await sql`update oncefleet.jobs set limit_keys = 'key' where id = ${limited}`.execute(file.db);
+    const renew = async () =>
+      (
+        await file.pool.query(RENEW_LEASES, [
+          [free, limited],
+          [1, 1],
+          [60_000, 60_000],
+        ])
+      ).rows.map(({ id }) => id);
+    expect(await renew()).toEqual(expect.arrayContaining([free, limited]));
+    for (const id of [free, limited]) await expireLease(file.db, id);
+    expect(await renew()).toEqual([free]);
+  });
+
   it('gives no lease to a job that was settled', async () => {
     const id = await claimed();
     await settleJobs(file.db, [settlement(id, 1, { status: 'pending', outcome: 'interruption', result: null })]);

@@ -17,4 +17,12 @@ export default [
     test: 'test/runs/fences.test.ts',
     title: 'gives no lease to a job that was settled',
   },
+  {
+    name: 'renew-limited',
+    find: 'and (j.limit_keys is null or j.lease_expires_at > clock_timestamp())',
+    replace: '',
+    mechanism: 'a lease that has run out does not come back where its place under a limit is free',
+    test: 'test/runs/fences.test.ts',
+    title: 'revives a lease that has run out, but not that of a job under a limit: its place is free',
+  },
 ] satisfies readonly Change[];
