@@ -379,7 +379,10 @@ describe('the doctor', () => {
     expect(looked.rows).toBe(2500);
     expect(seen).toContain('rows');
     expect(seen).toContain('repairing');
-    expect(await runtime.dispatcher.queue('job').getJobCounts('waiting', 'prioritized')).toEqual({ waiting: 0, prioritized: 2500 });
+    expect(await runtime.dispatcher.queue('job').getJobCounts('waiting', 'prioritized')).toEqual({
+      waiting: 0,
+      prioritized: 2500,
+    });
   });
 
   it('can be stopped', async () => {
