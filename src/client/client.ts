@@ -13,6 +13,7 @@ import type { Runtime } from '../runtime/runtime.ts';
 import { type Access, createAccess, type Tokens } from './access/access.ts';
 import { cancelJob } from './cancel.ts';
 import { cancelMany } from './cancel-many.ts';
+import { type Chats, createChats } from './chats.ts';
 import { type Collections, createCollections } from './collections.ts';
 import { enqueueJob } from './enqueue.ts';
 import { enqueueMany } from './enqueue-many.ts';
@@ -134,6 +135,8 @@ export interface JobClient {
   readonly access: Access;
   /** What the console shows, of all tenants. @internal */
   readonly inspector: Inspector;
+  /** What clients of chat APIs asked for. @internal */
+  readonly chats: Chats;
   /** What Bull Board does to queues and jobs, of all tenants. */
   readonly operator: Operator;
   /**
@@ -201,6 +204,7 @@ export function createJobClient(runtime: Runtime, jobs: readonly AnyJobDefinitio
     schedules: createSchedules(host),
     ...createAccess(host),
     inspector: createInspector(host, () => runtime.dispatcher.queues),
+    chats: createChats(host),
     operator,
     observe: (observer) => runtime.observers.observe(observer),
     health: () => runtime.health(),

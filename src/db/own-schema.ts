@@ -71,6 +71,7 @@ export const RELATIONS = {
   embedding_models: true,
   chunk_vectors: true,
   embedding_turns: true,
+  chat_requests: true,
   uploads: true,
   upload_parts: true,
   conversations: true,

@@ -255,6 +255,8 @@ async function remove(
             delete from oncefleet.ended_attempts a using victim v where a.job_id = v.id
           ), later as (
             delete from oncefleet.retention_later l using victim v where l.job_id = v.id
+          ), chat as (
+            delete from oncefleet.chat_requests c using victim v where c.job_id = v.id
           ), alerts as (
             delete from oncefleet.poison_alerts a using victim v where a.job_id = v.id
           )

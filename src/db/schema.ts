@@ -261,6 +261,17 @@ interface UploadPartsTable {
   bytes: Buffer;
 }
 
+interface ChatRequestsTable {
+  job_id: string;
+  tenant: string;
+  api: 'responses' | 'completions' | 'ui';
+  thread: string | null;
+  /** JSON text. */
+  request: string;
+  created_at: Timestamp;
+  hidden_at: NullableTimestamp;
+}
+
 interface ConversationsTable {
   tenant: string;
   id: string;
@@ -427,6 +438,7 @@ export interface Database {
   embedding_turns: EmbeddingTurnsTable;
   uploads: UploadsTable;
   upload_parts: UploadPartsTable;
+  chat_requests: ChatRequestsTable;
   conversations: ConversationsTable;
   messages: MessagesTable;
 }

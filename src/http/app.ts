@@ -18,6 +18,8 @@ import { BOARD_PATH, boardRoutes } from './board.ts';
 import { BODY_STALL_MS, createBodyParser } from './body.ts';
 import { bulkRoutes } from './bulk.ts';
 import { ByteBudget } from './byte-budget.ts';
+import { modelRoutes } from './chat/models-route.ts';
+import { responsesRoutes } from './chat/responses.ts';
 import { createClientErrorHandler } from './client-errors.ts';
 import { collectionRoutes } from './collections.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
@@ -216,6 +218,8 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
       await api.register(streamRoutes, { client, streams, keepaliveMs, budget });
       await api.register(collectionRoutes, { client, budget });
       await api.register(uploadRoute, { client, config, stallMs });
+      await api.register(modelRoutes, { client });
+      await api.register(responsesRoutes, { client, streams, keepaliveMs, budget });
       await api.register(multiStreamRoutes, { client, streams, keepaliveMs, budget });
     },
     { prefix: '/v1' },

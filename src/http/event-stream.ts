@@ -86,7 +86,7 @@ export async function streamEvents(
  */
 async function sendBatch(batch: FollowedBatch, stream: ResponseStream, dialect: Dialect): Promise<string | undefined> {
   const { source } = batch;
-  if (source !== undefined && dialect.shared) {
+  if (source !== undefined && (dialect.shared || dialect.common !== undefined)) {
     const frames = sharedFrames(dialect, source, batch);
     return (await stream.writeFrames(frames)) ? frames.lastType : undefined;
   }

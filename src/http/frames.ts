@@ -12,12 +12,15 @@ export interface Frames {
   readonly count: number;
   /** Of its last event; empty where there is none. */
   readonly lastType: string;
+  /** Of a dialect with state: what it is after them. */
+  readonly state?: unknown;
 }
 
 /** By dialect, then by the source of the batch: two dialects make different bytes of one batch. */
-const caches = new WeakMap<Dialect, WeakMap<object, Frames>>();
+const caches = new WeakMap<object, WeakMap<object, Frames>>();
 
-function cacheOf(dialect: Dialect): WeakMap<object, Frames> {
+/** @param dialect a shared one, or what dialects with state have in common */
+function cacheOf(dialect: object): WeakMap<object, Frames> {
   let cache = caches.get(dialect);
   if (cache === undefined) {
     cache = new WeakMap();
@@ -26,12 +29,13 @@ function cacheOf(dialect: Dialect): WeakMap<object, Frames> {
   return cache;
 }
 
-/** Takes the whole batch. @param dialect a shared one */
+/** Takes the whole batch. @param dialect a shared one, or one with state that has something in common with others now */
 export function sharedFrames(dialect: Dialect, source: object, batch: FollowedBatch): Frames {
-  const cache = cacheOf(dialect);
+  const cache = cacheOf(dialect.common ?? dialect);
   const made = cache.get(source);
   if (made !== undefined) {
     batch.skip(made.count);
+    dialect.load?.(made.state);
     return made;
   }
   let text = '';
@@ -42,7 +46,7 @@ export function sharedFrames(dialect: Dialect, source: object, batch: FollowedBa
     count++;
     lastType = event.event.type;
   }
-  const frames = { text, bytes: undefined, count, lastType };
+  const frames = { text, bytes: undefined, count, lastType, state: dialect.save?.() };
   cache.set(source, frames);
   return frames;
 }

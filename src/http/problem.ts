@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { isPoolTaken, isTransient } from '../db/transient.ts';
 import { ERROR_CODES, type ErrorCode, InputInvalidError, OncefleetError } from '../errors.ts';
+import { openAiStatus, toOpenAiError } from './chat/openai-errors.ts';
 
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json';
 
@@ -107,6 +108,15 @@ export function sendProblem(
   else if (problem.status >= 500 && problem.code !== 'SHUTTING_DOWN')
     request.log.warn({ code: problem.code, err: loggableError(error) }, 'request refused');
   if (problem.status === 503) reply.header('retry-after', RETRY_AFTER_S);
+  if (request.routeOptions.config.errors === 'openai') {
+    const status = openAiStatus(problem.code, problem.status);
+    const body = toOpenAiError(error, problem.code, problem.detail, status);
+    reply
+      .code(status)
+      .type('application/json')
+      .send(Buffer.from(JSON.stringify(body)));
+    return;
+  }
   // A string would get a charset parameter, which this media type does not have.
   reply
     .code(problem.status)
@@ -189,4 +199,11 @@ export function isStoreUnavailable(error: unknown): boolean {
     if ((at instanceof OncefleetError && at.code === 'STORE_UNAVAILABLE') || isTransient(at)) return true;
   }
   return false;
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** In whose shape errors are told; default: as problems. */
+    errors?: 'openai';
+  }
 }

@@ -10,6 +10,21 @@ import type { Logger } from '../log.ts';
 import { aFunction, MAX_TIMER_MS, parseOptions, RANGES, wholeNumber } from '../options.ts';
 import { type JobLimit, type JobLimitOptions, limitsSchema, namedLimits } from './limits.ts';
 
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant';
+  content: string;
+}
+
+/** A request of a chat client: of OpenAI's APIs, or of the AI SDK. */
+export interface ChatRequest {
+  /** The conversation so far, oldest first; the last one is the user's. */
+  messages: readonly ChatMessage[];
+  /** What the model's name has after the job's name and a slash. */
+  variant: string | undefined;
+  instructions: string | undefined;
+  metadata: Readonly<Record<string, string>>;
+}
+
 /** What a handler gets besides its input. */
 export interface JobContext<E extends JobEvent = JobEvent> {
   readonly jobId: string;
@@ -149,6 +164,8 @@ export interface JobDefinition<I = unknown, O = unknown, E extends JobEvent = Jo
   /** Method syntax keeps definitions of different inputs in one list. */
   run(input: I, ctx: JobContext<E>): Promise<O>;
   onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
+  /** The input that answers a chat client: with it, the job is a model of `/v1/models`. */
+  fromChat?(request: ChatRequest): In;
 }
 
 /** A definition in a list of several. */
@@ -165,6 +182,8 @@ export interface JobOptions<I extends Schema, O, E extends JobEvent> extends Par
   /** How many jobs of a key run at once, and start in a time. See docs/guides/limits.md. */
   limits?: readonly JobLimitOptions<z.output<I>>[];
   run(input: z.output<I>, ctx: JobContext<E>): Promise<O> | O;
+  /** The input that answers a chat client (docs/guides/clients.md): with it, the job is a model of `/v1/models`. */
+  fromChat?(request: ChatRequest): z.input<I>;
   /** Called at least once when a job is poisoned, by any process that works; a call that fails, or takes 20 s, is tried again. */
   onPoison?(job: { jobId: string; tenant: string; name: string; crashes: number }): void | Promise<void>;
 }
@@ -224,6 +243,7 @@ const definitionShape = {
   events: aSchema.optional(),
   limits: limitsSchema.optional(),
   run: aFunction,
+  fromChat: aFunction.optional(),
   onPoison: aFunction.optional(),
 };
 
@@ -263,6 +283,7 @@ export function defineJob<I extends Schema, O = unknown, E extends JobEvent = Jo
     policy: toPolicy(checked),
     ...(limits === undefined ? {} : { limits }),
     run: async (input, ctx) => options.run(input, ctx),
+    ...(options.fromChat === undefined ? {} : { fromChat: options.fromChat.bind(options) }),
     ...(options.onPoison === undefined ? {} : { onPoison: options.onPoison.bind(options) }),
   };
   return Object.freeze(definition);

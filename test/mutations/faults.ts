@@ -563,6 +563,14 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'segment-symbols',
     'segment-vowels',
   ],
+  'what chat clients are sent: one journal in their words, the same for each reader (promise 4)': [
+    'chat-key-request',
+    'responses-new-item',
+    'responses-redriven-ending',
+    'responses-shared-state',
+    'responses-starting-after',
+    'transcript-superseded',
+  ],
   'what is uploaded: of one tenant and one job (promise 10), within bounds (promise 13), and nothing left behind': [
     'upload-attach',
     'upload-cut-form',

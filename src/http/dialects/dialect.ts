@@ -22,6 +22,15 @@ export type Unavailability = 'SHUTTING_DOWN' | 'STORE_UNAVAILABLE';
 export interface Dialect {
   /** Each frame depends on its event alone, and this object is the dialect of all its readers. */
   readonly shared: boolean;
+  /**
+   * Of a dialect with state: readers whose dialects have the same object here, and have had the same events, are in the
+   * same state and are sent the same frames of a batch. These are made once, and the others take the state over.
+   * Undefined: this reader's frames are its own for now.
+   */
+  readonly common?: object | undefined;
+  /** The state, as `load` of another reader's dialect takes it. */
+  save?(): unknown;
+  load?(state: unknown): void;
   /** Headers besides those of every event stream. */
   readonly headers: Readonly<Record<string, string>>;
   /** Sent when the stream was quiet; no event to its client. */

@@ -6,7 +6,7 @@ import { asOwn } from '../../db/own-schema.ts';
 import { NonRetryableError } from '../../errors.ts';
 import { limitsOf, type ModelSettings } from '../../model-settings.ts';
 import type { QuestionVector } from '../../search/vectors.ts';
-import { defineJob, type JobContext, type JobDefinition } from '../define-job.ts';
+import { type ChatRequest, defineJob, type JobContext, type JobDefinition } from '../define-job.ts';
 import type { Embedder } from '../embeddings/embedder.ts';
 import { checkText, collectionName } from '../ingest/input-text.ts';
 import { type Citations, checkCitations, citationsSchema } from './citations.ts';
@@ -23,6 +23,9 @@ const EXTRACTIVE = 'extractive';
 /** Enough to understand a follow-up, little enough for a small model's context. */
 const HISTORY_MESSAGES = 10;
 
+/** Longest message of a history, in UTF-16 units: what is longer does not fit into a prompt. */
+const MAX_HISTORY_TEXT = 40_000;
+
 export const answerInput = z.object({
   question: z
     .string()
@@ -32,6 +35,11 @@ export const answerInput = z.object({
   collection: collectionName,
   /** Earlier questions and answers under this id are known to this one, and it is added to them. */
   conversationId: z.uuid().optional(),
+  /** The conversation so far, oldest first, where the caller keeps it: instead of a `conversationId`. */
+  history: z
+    .array(z.object({ role: z.enum(['user', 'assistant']), content: z.string().max(MAX_HISTORY_TEXT) }))
+    .max(HISTORY_MESSAGES)
+    .optional(),
   /** Most sources an answer may rest on. */
   maxSources: z.number().int().min(1).max(20).default(6),
 });
@@ -96,7 +104,21 @@ export function createAnswerJob(
     output: answerOutput,
     onRetry: 'continue',
     run: (input, ctx) => answer(input, ctx, options),
+    fromChat: questionOf,
   });
+}
+
+/** The last message is the question. The collection stands in the model, `answer/<collection>`, or in the metadata. */
+function questionOf({ messages, variant, metadata }: ChatRequest): z.input<typeof answerInput> {
+  const history = messages
+    .slice(0, -1)
+    .flatMap(({ role, content }) => (role === 'system' ? [] : [{ role, content: content.slice(0, MAX_HISTORY_TEXT) }]))
+    .slice(-HISTORY_MESSAGES);
+  return {
+    question: messages.at(-1)?.content ?? '',
+    collection: variant ?? metadata.collection ?? '',
+    ...(history.length === 0 ? {} : { history }),
+  };
 }
 
 /**
@@ -178,7 +200,7 @@ async function makePlan(input: AnswerInput, ctx: JobContext<AnswerEvent>, option
   if (collection === undefined) throw await unknownCollection(input.collection, ctx);
   const history =
     conversationId === undefined
-      ? []
+      ? (input.history ?? [])
       : await findNewestMessages(db, ctx.tenant, conversationId, {
           exceptJobId: ctx.jobId,
           limit: HISTORY_MESSAGES,

@@ -42,6 +42,7 @@ const OWN_TABLES: Record<Exclude<keyof Database, BuiltinTable | 'job_attempts'> 
   signing_keys: true,
   audit_log: true,
   schedules: true,
+  chat_requests: true,
   tenant_policies: true,
   retention_marks: true,
   retention_later: true,
