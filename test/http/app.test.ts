@@ -137,6 +137,7 @@ describe('/openapi.json', () => {
     expect(routes.toSorted()).toEqual([
       'DELETE /v1/collections/{collection}',
       'DELETE /v1/collections/{collection}/documents/{document}',
+      'DELETE /v1/responses/{id}',
       'GET /healthz',
       'GET /readyz',
       'GET /v1/collections',
@@ -150,6 +151,10 @@ describe('/openapi.json', () => {
       'GET /v1/jobs',
       'GET /v1/jobs/{id}',
       'GET /v1/jobs/{id}/events',
+      'GET /v1/models',
+      'GET /v1/models/{model}',
+      'GET /v1/responses/{id}',
+      'GET /v1/responses/{id}/input_items',
       'POST /v1/cancel',
       'POST /v1/collections/{collection}/documents',
       'POST /v1/jobs/{id}/cancel',
@@ -158,6 +163,8 @@ describe('/openapi.json', () => {
       'POST /v1/jobs/{name}',
       'POST /v1/jobs/{name}/bulk',
       'POST /v1/redrive',
+      'POST /v1/responses',
+      'POST /v1/responses/{id}/cancel',
       'PUT /v1/collections/{collection}',
     ]);
     const enqueue = document.paths['/v1/jobs/{name}'].post;

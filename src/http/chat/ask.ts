@@ -22,7 +22,7 @@ export interface AskedChat {
   own: Record<string, unknown>;
 }
 
-export interface Asking {
+interface Asking {
   api: ChatApi;
   asked: AskedChat;
   thread?: string | undefined;
@@ -32,7 +32,7 @@ export interface Asking {
   reply: FastifyReply;
 }
 
-export interface Asked {
+interface Asked {
   handle: JobHandle;
   record: ChatRequestRecord<AskedChat>;
 }

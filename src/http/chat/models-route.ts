@@ -23,13 +23,18 @@ export async function modelRoutes(app: FastifyInstance, { client }: { client: Jo
   );
 
   app.get(
-    '/models/*',
+    '/models/:model',
     {
       config: { errors },
-      schema: { summary: 'One of them', tags, params: z.object({ '*': z.string() }), response: { 200: model } },
+      schema: {
+        summary: 'One of them',
+        tags,
+        params: z.object({ model: z.string().describe('Its name, percent-encoded.') }),
+        response: { 200: model },
+      },
     },
     async (request) => {
-      const name = (request.params as { '*': string })['*'];
+      const name = (request.params as { model: string }).model;
       findModel(client, name);
       return describe(name);
     },

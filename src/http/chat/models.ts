@@ -9,7 +9,7 @@ import type { AnyJobDefinition, ChatRequest } from '../../jobs/define-job.ts';
 /** Collections that are listed as models. */
 const MAX_COLLECTIONS = 100;
 
-export interface ChatModel {
+interface ChatModel {
   job: AnyJobDefinition & { fromChat(request: ChatRequest): unknown };
   variant: string | undefined;
 }

@@ -12,7 +12,7 @@ import type { OpenStreams } from '../open-streams.ts';
 /** Events read at a time. */
 const PAGE_EVENTS = 1_000;
 
-export interface ProjectOptions {
+interface ProjectOptions {
   client: JobClient;
   streams: OpenStreams;
   budget: ByteBudget;

@@ -14,7 +14,7 @@ export interface Source {
   documentId: string;
 }
 
-export interface Usage {
+interface Usage {
   inputTokens: number;
   outputTokens: number;
   totalTokens: number;

@@ -11,7 +11,7 @@ export default [
   },
   {
     name: 'sse-dialect-cache',
-    find: 'const cache = cacheOf(dialect);',
+    find: 'const cache = cacheOf(dialect.common ?? dialect);',
     replace: 'const cache = cacheOf(frameOf as never);',
     mechanism: 'frames are shared within a dialect alone',
     test: 'test/http/dialects.test.ts',
