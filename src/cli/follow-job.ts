@@ -123,6 +123,8 @@ async function* followThroughOutages(
       for await (const event of client.follow(id, {
         signal,
         committed: true,
+        // A person is told, and decides.
+        throughOutages: false,
         ...(last === undefined ? {} : { after: last }),
       })) {
         last = event.seq;

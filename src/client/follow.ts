@@ -23,8 +23,8 @@ export function followJob(
   } catch (error) {
     return failedFollowing(error as Error, -1);
   }
-  const { after = -1, signal, types, committed } = options;
-  const wanted: FollowStreamOptions = { streamId: id, tenant, after, signal, types, committed };
+  const { after = -1, signal, types, committed, throughOutages } = options;
+  const wanted: FollowStreamOptions = { streamId: id, tenant, after, signal, types, committed, throughOutages };
   return isUuid(id) ? runtime.followers.follow(wanted) : failedFollowing(notFound(id), after);
 }
 

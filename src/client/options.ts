@@ -82,13 +82,14 @@ const followShape = {
   signal: abortSignal.optional(),
   types: z.array(z.string().min(1, 'expected the type of an event'), 'expected an array of types of events').optional(),
   committed: z.boolean().optional(),
+  throughOutages: z.boolean().optional(),
 };
 export const eventsSchema = z.strictObject(followShape);
 export const followSchema = z.strictObject({ ...tenantShape, ...followShape } satisfies Record<
   keyof FollowOptions,
   z.ZodType
 >);
-export const batchesSchema = followSchema.omit({ types: true }).extend({
+export const batchesSchema = followSchema.omit({ types: true, throughOutages: true }).extend({
   turns: z
     .custom<Turns>((value) => typeof (value as Turns | undefined)?.take === 'function', 'expected turns')
     .optional(),

@@ -83,9 +83,11 @@ export interface FollowOptions {
   types?: readonly string[];
   /** Of a job with `publish: 'immediate'`, give events only once they are committed. Default false. */
   committed?: boolean;
+  /** Wait while Postgres is unreachable. Default true; false: a `next()` throws what the connection met. */
+  throughOutages?: boolean;
 }
 
-export interface FollowBatchesOptions extends Omit<FollowOptions, 'types'> {
+export interface FollowBatchesOptions extends Omit<FollowOptions, 'types' | 'throughOutages'> {
   /**
    * Followers that share one read from the journal one at a time. What each has read is held until its reader takes
    * it, and a program that follows many jobs for one reader would hold that many reads.

@@ -53,7 +53,13 @@ async function firstEvent(
   streams.drainSignal.addEventListener('abort', stop);
   if (streams.draining) stop();
   try {
-    for await (const event of client.follow(id, { tenant, after, committed: true, signal: waiting.signal }))
+    for await (const event of client.follow(id, {
+      tenant,
+      after,
+      committed: true,
+      throughOutages: false,
+      signal: waiting.signal,
+    }))
       return event;
     return undefined;
   } catch (error) {

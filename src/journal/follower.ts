@@ -54,6 +54,8 @@ export interface FollowStreamOptions {
   types?: readonly string[] | undefined;
   /** Of an `immediate` stream give events only once they are committed. */
   committed?: boolean | undefined;
+  /** False: throw while Postgres is unreachable. `follow` alone waits by default; batches never do. */
+  throughOutages?: boolean | undefined;
   /** Followers that share these read from the journal one at a time. */
   turns?: Pick<Turns, 'take'> | undefined;
   /** As the option of all followers (`maxInboxLength`), for this one. */
@@ -102,13 +104,13 @@ export class Followers {
    * @throws OncefleetError JOB_NOT_FOUND, CURSOR_INVALID, STREAM_EXPIRED on a `next()`; the signal's reason
    */
   follow(options: FollowStreamOptions): Following {
-    const { after, signal } = options;
+    const { after, signal, throughOutages } = options;
     const types = options.types === undefined ? undefined : new Set([...options.types, 'rewind']);
     const open = (from: Cursor): OpenedBatches => {
       const inbox = this.#inbox(options);
       return { batches: this.#start({ ...options, after: from }, inbox), inbox };
     };
-    return new StoppableFollowing({ open, after, types, signal });
+    return new StoppableFollowing({ open, after, types, signal, throughOutages });
   }
 
   /** The same, as batches of all types; its signal alone ends a `next()` that waits. */

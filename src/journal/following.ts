@@ -35,6 +35,8 @@ interface FollowingOptions {
   after: Cursor;
   types?: ReadonlySet<string> | undefined;
   signal?: AbortSignal | undefined;
+  /** False: what the connection to Postgres met is thrown. */
+  throughOutages?: boolean | undefined;
 }
 
 /**
@@ -106,7 +108,7 @@ export class StoppableFollowing implements Following {
         this.#failures = 0;
         return batch;
       } catch (error) {
-        if (!isTransient(error) || this.#stopped) throw error;
+        if (!isTransient(error) || this.#stopped || this.#options.throughOutages === false) throw error;
         await this.#reopen();
         if (this.#stopped) return { done: true, value: undefined };
       }

@@ -341,7 +341,7 @@ describe('follow, status, cancel and redrive', () => {
     expect(one.stdout).toMatch(/^Status {6}completed$/m);
     expect(one.stdout).toMatch(/^Result {6}"shown"$/m);
     expect(one.stdout).toMatch(/^1 +1 +completed /m);
-    expect(one.stdout).toMatch(/^Counts {6}0 crashes, 0 errors, 0 deferrals, 0 interruptions$/m);
+    expect(one.stdout).toMatch(/^Counts {6}0 crashes, 0 errors, 0 deferrals, 0 interruptions, 0 met limits$/m);
     expect((await run(['status', await failedJob()])).stdout).toMatch(/^Counts {6}0 crashes, 1 error, 0 deferrals, /m);
     const table = await run(['status', '--name', 'echo', '--key', 'a key']);
     expect(table.stdout.split('\n')[0]).toMatch(/^ID +NAME +STATUS +KEY +CREATED +TOOK +ERROR$/);

@@ -27,7 +27,7 @@ export default [
   },
   {
     name: 'follower-waits',
-    find: 'if (!isTransient(error) || this.#stopped) throw error;',
+    find: 'if (!isTransient(error) || this.#stopped || this.#options.throughOutages === false) throw error;',
     replace: 'throw error;',
     mechanism: 'a follower waits while Postgres is unreachable',
     test: 'test/journal/follower-faults.slow.test.ts',
