@@ -20,6 +20,7 @@ import { bulkRoutes } from './bulk.ts';
 import { ByteBudget } from './byte-budget.ts';
 import { modelRoutes } from './chat/models-route.ts';
 import { responsesRoutes } from './chat/responses.ts';
+import { uiChatRoutes } from './chat/ui-chat.ts';
 import { createClientErrorHandler } from './client-errors.ts';
 import { collectionRoutes } from './collections.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
@@ -147,7 +148,7 @@ function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppO
     done();
   });
   app.addHook('onRequest', createHostCheck(config));
-  app.addHook('onRequest', createCors(['/v1/', '/openapi.json', '/healthz', '/readyz'], origins));
+  app.addHook('onRequest', createCors(['/v1/', '/api/chat', '/openapi.json', '/healthz', '/readyz'], origins));
   app.addHook('onRequest', (request, reply, done) => {
     if (!streams.draining || request.routeOptions.config.duringDrain === true) done();
     else sendProblem(new OncefleetError('SHUTTING_DOWN', 'This process is closing; try again'), request, reply);
@@ -200,15 +201,10 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
       board: hasBoard,
     });
   }
+  const guard = createGuard(root, routes);
   await root.register(
     async (api) => {
-      if (config.tokens === undefined) api.addHook('onRequest', createOriginCheck(config.corsOrigins ?? []));
-      const auth = createTokenAuth(config, client);
-      api.addHook('onRequest', auth.hook);
-      api.addHook('onClose', async () => auth.close());
-      api.addHook('onRequest', createRoomCheck(budget, { tenants: config.tokens !== undefined }));
-      api.addHook('preHandler', createKeyHeader(client));
-      if (config.tokens !== undefined) api.addHook('preSerialization', hideHosts);
+      guard(api);
       await api.register(enqueueRoute, { client });
       await api.register(bulkRoutes, { client });
       await api.register(jobRoutes, { client, budget });
@@ -224,6 +220,27 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
     },
     { prefix: '/v1' },
   );
+  await root.register(
+    async (api) => {
+      guard(api);
+      await api.register(uiChatRoutes, { client, streams, keepaliveMs, budget, stallMs });
+    },
+    // Where the AI SDK looks for it unless it is told.
+    { prefix: '/api/chat' },
+  );
+}
+
+/** What a request of the API passes, before its route. */
+function createGuard(root: FastifyInstance, { client, config, budget }: Routes): (api: FastifyInstance) => void {
+  const auth = createTokenAuth(config, client);
+  root.addHook('onClose', async () => auth.close());
+  return (api) => {
+    if (config.tokens === undefined) api.addHook('onRequest', createOriginCheck(config.corsOrigins ?? []));
+    api.addHook('onRequest', auth.hook);
+    api.addHook('onRequest', createRoomCheck(budget, { tenants: config.tokens !== undefined }));
+    api.addHook('preHandler', createKeyHeader(client));
+    if (config.tokens !== undefined) api.addHook('preSerialization', hideHosts);
+  };
 }
 
 const PART_NAMES: Record<string, string> = { querystring: 'Query', params: 'Path', headers: 'Headers' };

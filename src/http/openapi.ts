@@ -47,7 +47,8 @@ function describeRoute(
   url: string,
 ): Record<string, unknown> {
   if (schema === undefined || schema.hide === true) return { hide: true };
-  const described: Record<string, unknown> = secured && url.startsWith('/v1/') ? { security: [{ token: [] }] } : {};
+  const described: Record<string, unknown> =
+    secured && /^\/(v1|api\/chat)\b/.test(url) ? { security: [{ token: [] }] } : {};
   for (const [part, value] of Object.entries(schema)) {
     if (part === 'response') described.response = describeResponses(value as Record<string, unknown>);
     else described[part] = value instanceof z.ZodType ? toJsonSchema(value, 'input') : value;

@@ -570,6 +570,13 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'responses-shared-state',
     'responses-starting-after',
     'transcript-superseded',
+    'ui-cut-off',
+    'ui-key-edited',
+    'ui-late-start',
+    'ui-redriven-ending',
+    'ui-reset-shown',
+    'ui-resume-ended',
+    'ui-start-index',
   ],
   'what is uploaded: of one tenant and one job (promise 10), within bounds (promise 13), and nothing left behind': [
     'upload-attach',

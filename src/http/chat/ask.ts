@@ -26,6 +26,8 @@ interface Asking {
   api: ChatApi;
   asked: AskedChat;
   thread?: string | undefined;
+  /** Where the request's headers have none. */
+  key?: string | undefined;
   /** The field of the body where the messages stand, for errors. */
   field: string;
   request: FastifyRequest;
@@ -42,11 +44,14 @@ interface Asked {
  *
  * @throws InputInvalidError; OncefleetError JOB_NAME_UNKNOWN, KEY_MISMATCH, JOB_NOT_FOUND what has the key was deleted
  */
-export async function ask(client: JobClient, { api, asked, thread, field, request, reply }: Asking): Promise<Asked> {
+export async function ask(
+  client: JobClient,
+  { api, asked, thread, key: own, field, request, reply }: Asking,
+): Promise<Asked> {
   const { tenant } = request;
   const { job, variant } = findModel(client, asked.model);
   const header = request.headers['idempotency-key'];
-  const key = readKey(typeof header === 'string' ? header : undefined);
+  const key = readKey(typeof header === 'string' ? header : undefined) ?? own;
   const { messages, instructions, metadata } = asked;
   const input = job.fromChat({ messages, variant, instructions: instructions ?? undefined, metadata });
   let handle: JobHandle;

@@ -26,6 +26,34 @@ const chatMessages = z
   .transform((messages) => messages.map(toMessage))
   .refine((messages) => messages.at(-1)?.role === 'user', "expected the last message to be the user's");
 
+const uiPart = z.looseObject({ type: z.string('expected the type of a part'), text: z.string().optional() });
+
+/** Messages as the AI SDK keeps them: parts, of which the text counts. Files are not understood, and said to be so. */
+export const uiMessages = z
+  .array(
+    z.looseObject({
+      id: z.string('expected the id of the message').max(200).optional(),
+      role: z.enum(['system', 'user', 'assistant'], 'expected system, user or assistant'),
+      parts: z
+        .array(uiPart, 'expected a list of parts')
+        .refine((parts) => parts.every(({ type }) => type !== 'file'), 'only text is understood, no files'),
+    }),
+    'expected a list of messages',
+  )
+  .min(1, 'expected at least one message')
+  .max(MAX_MESSAGES, `expected at most ${MAX_MESSAGES} messages`)
+  .refine((messages) => messages.at(-1)?.role === 'user', "expected the last message to be the user's")
+  .transform((messages) =>
+    messages
+      .map(({ id, role: by, parts }) => ({
+        id,
+        role: by as ChatMessage['role'],
+        content: parts.map(({ type, text = '' }) => (type === 'text' ? text : '')).join(''),
+      }))
+      // An answer that was cut off before its first word.
+      .filter(({ role: by, content: text }) => by !== 'assistant' || text !== ''),
+  );
+
 /** `input` of a response: a text, or items of which those that are no messages of a conversation are left out. */
 export const responseInput = z.union(
   [

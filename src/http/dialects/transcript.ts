@@ -91,7 +91,7 @@ function marked(said: Transcript, seq: number): Transcript {
 }
 
 /** Handlers of users emit what they like: what is no source is left out. */
-function readSources(given: unknown): readonly Source[] {
+export function readSources(given: unknown): readonly Source[] {
   if (!Array.isArray(given)) return [];
   return given.flatMap((value: unknown, index) => {
     if (typeof value !== 'object' || value === null) return [];
