@@ -16,8 +16,13 @@ import { projectJournal } from './project.ts';
 /** The model of a request that names none. */
 const DEFAULT_MODEL = 'answer';
 
+/** Postgres takes no NUL, and no half of a pair. */
+const chatId = z
+  .string('expected the id of the chat')
+  .regex(/^[^\p{Cc}\p{Cs}]{1,200}$/u, 'expected 1 to 200 characters, and no control characters');
+
 const chatBody = z.looseObject({
-  id: z.string('expected the id of the chat').min(1).max(200),
+  id: chatId,
   messages: uiMessages,
   trigger: z
     .enum(['submit-message', 'regenerate-message'], 'expected submit-message or regenerate-message')
@@ -25,7 +30,7 @@ const chatBody = z.looseObject({
   model: z.string('expected the name of a model, as GET /v1/models lists them').min(1).max(200).default(DEFAULT_MODEL),
 });
 
-const idParams = z.object({ id: z.string().describe("The chat's id, or the run's that `x-workflow-run-id` has.") });
+const idParams = z.object({ id: chatId.describe("The chat's id, or the run's that `x-workflow-run-id` has.") });
 const resetStep = z
   .enum(['true', 'false'])
   .optional()
@@ -82,7 +87,7 @@ function askRoute(app: FastifyInstance, options: UiChatOptions): void {
       },
     },
     async (request, reply) => {
-      const { id: chatId, messages, trigger, model } = readBody(chatBody, request.body);
+      const { id, messages, trigger, model } = readBody(chatBody, request.body);
       const messageId = messages.at(-1)?.id ?? null;
       const asked: AskedChat = {
         model,
@@ -90,13 +95,13 @@ function askRoute(app: FastifyInstance, options: UiChatOptions): void {
         earlier: 0,
         instructions: null,
         metadata: {},
-        own: { chatId, messageId, trigger },
+        own: { chatId: id, messageId, trigger },
       };
       const key = trigger === 'regenerate-message' || messageId === null ? undefined : keyOf(asked);
       const { handle } = await ask(options.client, {
         api: 'ui',
         asked,
-        thread: chatId,
+        thread: id,
         key,
         field: 'messages',
         request,

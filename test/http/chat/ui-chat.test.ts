@@ -226,6 +226,14 @@ describe('A client that counts chunks', () => {
     }
   });
 
+  it.each([
+    ['GET', 'stream'],
+    ['POST', 'stop'],
+  ] as const)('is refused an id with a NUL: %s …/%s', async (method, path) => {
+    const bad = await inject(harness.app, { method, url: `/api/chat/a%00/${path}` });
+    expect([bad.statusCode, bad.json().code]).toEqual([400, 'INPUT_INVALID']);
+  });
+
   it.each(['-1', 'x', '1.5'])('is refused startIndex=%s, and a run that is not there is 404', async (from) => {
     const bad = await inject(harness.app, `/api/chat/x/stream?startIndex=${from}`);
     expect([bad.statusCode, bad.json().code]).toEqual([400, 'INPUT_INVALID']);
@@ -241,6 +249,10 @@ describe('A bad request is refused with its place', () => {
     [undefined, undefined, 400],
     [[], '', 400],
     [{ ...good, id: 7 }, 'id', 400],
+    [{ ...good, id: '' }, 'id', 400],
+    [{ ...good, id: 'a\0' }, 'id', 400],
+    [{ ...good, id: '\ud83d' }, 'id', 400],
+    [{ ...good, id: 'x'.repeat(201) }, 'id', 400],
     [{ ...good, messages: [] }, 'messages', 400],
     [{ ...good, messages: 'x' }, 'messages', 400],
     [{ ...good, messages: [{ ...message, role: 'assistant' }] }, 'messages', 400],
