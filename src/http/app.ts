@@ -18,6 +18,7 @@ import { BOARD_PATH, boardRoutes } from './board.ts';
 import { BODY_STALL_MS, createBodyParser } from './body.ts';
 import { bulkRoutes } from './bulk.ts';
 import { ByteBudget } from './byte-budget.ts';
+import { completionsRoutes } from './chat/completions.ts';
 import { modelRoutes } from './chat/models-route.ts';
 import { responsesRoutes } from './chat/responses.ts';
 import { uiChatRoutes } from './chat/ui-chat.ts';
@@ -215,6 +216,7 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
       await api.register(collectionRoutes, { client, budget });
       await api.register(uploadRoute, { client, config, stallMs });
       await api.register(modelRoutes, { client });
+      await api.register(completionsRoutes, { client, streams, keepaliveMs, budget });
       await api.register(responsesRoutes, { client, streams, keepaliveMs, budget });
       await api.register(multiStreamRoutes, { client, streams, keepaliveMs, budget });
     },

@@ -159,6 +159,7 @@ describe('/openapi.json', () => {
       'POST /api/chat',
       'POST /api/chat/{id}/stop',
       'POST /v1/cancel',
+      'POST /v1/chat/completions',
       'POST /v1/collections/{collection}/documents',
       'POST /v1/jobs/{id}/cancel',
       'POST /v1/jobs/{id}/redrive',

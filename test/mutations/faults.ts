@@ -565,6 +565,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
   ],
   'what chat clients are sent: one journal in their words, the same for each reader (promise 4)': [
     'chat-key-request',
+    'completions-cut-off',
+    'completions-late-start',
     'responses-new-item',
     'responses-redriven-ending',
     'responses-shared-state',

@@ -19,7 +19,7 @@ const content = z.union(
 );
 
 /** Messages of a conversation, the last of which asks something. */
-const chatMessages = z
+export const chatMessages = z
   .array(z.looseObject({ role, content }), 'expected a list of messages')
   .min(1, 'expected at least one message')
   .max(MAX_MESSAGES, `expected at most ${MAX_MESSAGES} messages`)
