@@ -102,7 +102,7 @@ export class ChatCompletionDialect implements Dialect {
     const ending = this.#ending;
     if (ending === undefined || ending.type === 'end') return undefined;
     const { code, message } =
-      ending.type === 'error' ? ending.error : { code: 'JOB_CANCELLED', message: 'The job was cancelled' };
+      ending.type === 'error' ? ending.error : { code: 'CANCELLED', message: 'The job was cancelled' };
     return { error: { message, type: 'server_error', code, param: null } };
   }
 
