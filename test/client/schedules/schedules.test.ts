@@ -1,6 +1,6 @@
 /** Schedules: each tick makes one job, whoever looks. */
 import { sql } from 'kysely';
-import { describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { tickDue } from '../../../src/client/schedules/ticker.ts';
 import type { ScheduleOptions, Schedules } from '../../../src/client/schedules/types.ts';
@@ -12,6 +12,9 @@ import { createTestFleet } from '../../helpers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from '../../helpers/services.ts';
 
 const file = useDatabase();
+
+// A tick is of all that are due, whichever test has made them.
+beforeEach(() => sql`delete from oncefleet.schedules`.execute(file.db));
 
 const job = defineJob({ name: 'job', input: z.object({ n: z.number() }), run: async ({ n }) => n });
 const jobs = new Map([[job.name, job]]);
