@@ -5,7 +5,7 @@ import { ChatCompletionDialect } from '../dialects/chat-completions.ts';
 import { type StreamRoutesOptions, streamEvents } from '../event-stream.ts';
 import { type AskedChat, ask, readBody } from './ask.ts';
 import { chatMessages, flag, metadata } from './messages.ts';
-import { projectJournal, projectToEnd } from './project.ts';
+import { projectToEnd, scanJournal } from './project.ts';
 
 const body = z.looseObject({
   model: z.string('expected the name of a model, as GET /v1/models lists them').min(1).max(200),
@@ -56,7 +56,7 @@ export async function completionsRoutes(app: FastifyInstance, options: StreamRou
       if (stream) {
         // What was taken back before this reader came is not sent to it: it would be cut off each time it comes.
         const before = whole();
-        await projectJournal(options, handle.id, before, request);
+        await scanJournal(options, handle.id, before, request);
         const dialect = new ChatCompletionDialect({ ...head, from: before.startedOver });
         return streamEvents(options, { id: handle.id, after: -1, dialect, request, reply });
       }

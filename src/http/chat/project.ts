@@ -39,7 +39,18 @@ export async function projectJournal(
   }
 }
 
-/** The same, once the job has ended. @throws OncefleetError SHUTTING_DOWN; nothing where the client has gone */
+/** The same, for what the dialect notes alone: none of what was read is kept, and the stream that follows counts anew. */
+export async function scanJournal(
+  options: ProjectOptions,
+  jobId: string,
+  dialect: Dialect,
+  request: FastifyRequest,
+): Promise<void> {
+  await projectJournal(options, jobId, dialect, request);
+  holdOf(request).set(0);
+}
+
+/** What the journal comes to once the job has ended. @throws OncefleetError SHUTTING_DOWN; nothing where the client has gone */
 export async function projectToEnd(
   options: ProjectOptions,
   jobId: string,

@@ -11,7 +11,7 @@ import { type StreamRoutesOptions, streamEvents } from '../event-stream.ts';
 import { problemResponses } from '../problem.ts';
 import { type AskedChat, ask, readBody } from './ask.ts';
 import { uiMessages } from './messages.ts';
-import { projectJournal } from './project.ts';
+import { scanJournal } from './project.ts';
 
 /** The model of a request that names none. */
 const DEFAULT_MODEL = 'answer';
@@ -195,7 +195,7 @@ async function findChat(
 /** Where the attempt begins that counts. */
 async function startOf(options: UiChatOptions, jobId: string, request: FastifyRequest): Promise<number> {
   const read = new UiMessageDialect({ jobId, from: Infinity });
-  await projectJournal(options, jobId, read, request);
+  await scanJournal(options, jobId, read, request);
   return read.startedOver;
 }
 
