@@ -12,6 +12,9 @@ export interface TimedProcessOptions {
 
 const input = z.object({});
 
+/** Longer than a loaded machine stalls; far shorter than the minute that the tests wait. */
+export const LEASE_TTL_MS = 15_000;
+
 export const timedJobs = [
   defineJob({ name: 'timed', input, run: async () => 'done' }),
   defineJob({
@@ -31,11 +34,25 @@ export const timedJobs = [
       if (ctx.attempt === 1) throw new RetryAfterError('later', 1_500);
     },
   }),
+  defineJob({
+    name: 'held',
+    input,
+    // Only the first worker to have it holds it until it is killed.
+    run: async (_input, ctx) => {
+      if (ctx.fence === 1) await new Promise(() => {});
+    },
+  }),
 ];
 
 if (import.meta.main) {
   const { role, ...options } = JSON.parse(process.argv[2] as string) as TimedProcessOptions;
-  const fleet = createFleet({ ...options, jobs: timedJobs, databasePoolSize: 3, reconcileMs: 300 });
+  const fleet = createFleet({
+    ...options,
+    jobs: timedJobs,
+    databasePoolSize: 3,
+    leaseTtlMs: LEASE_TTL_MS,
+    reconcileMs: 300,
+  });
   if (role === 'work') await fleet.work();
   process.on('message', ({ name, delayMs }: { name: string; delayMs: number }) => {
     void fleet.enqueue(name, {}, { delayMs }).then(({ id }) => process.send?.({ type: 'enqueued', id }));

@@ -8,7 +8,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { rowOf, useDatabase } from '../helpers/fixtures.ts';
 import { createTestFleet } from '../helpers/fleet.ts';
 import { testRedisUrl, uniquePrefix } from '../helpers/services.ts';
-import { type TimedProcessOptions, timedJobs } from '../helpers/timed-process.ts';
+import { LEASE_TTL_MS, type TimedProcessOptions, timedJobs } from '../helpers/timed-process.ts';
 
 const file = useDatabase();
 const WAIT = { timeout: 60_000, interval: 20 };
@@ -129,6 +129,23 @@ describe.skipIf(FAKETIME === undefined).each(['+2h', '-2h'])('where the clock of
     const { row, starts } = await ended(id);
     expect(row.status).toBe('completed');
     expect((starts[1] as number) - (starts[0] as number)).toBeGreaterThanOrEqual(1_490);
+  });
+
+  it('a job that it held when it was killed is taken over once its lease has run out', async () => {
+    const prefix = uniquePrefix();
+    const fleet = createTestFleet(file.url, timedJobs, { prefix });
+    const wrong = await start({ prefix, role: 'work' }, by);
+    const { id } = await fleet.enqueue('held', {});
+    await expect.poll(async () => (await rowOf(file.db, id)).fence, WAIT).toBe(1);
+    const gone = once(wrong, 'exit');
+    wrong.kill('SIGKILL');
+    await gone;
+    await start({ prefix, role: 'work' });
+    const { row, starts } = await ended(id);
+    expect(row).toMatchObject({ status: 'completed', fence: 2, crash_count: 1 });
+    const pause = (starts[1] as number) - (starts[0] as number);
+    expect(pause).toBeGreaterThanOrEqual(LEASE_TTL_MS - 10);
+    expect(pause).toBeLessThan(2 * LEASE_TTL_MS + SLACK_MS);
   });
 });
 
