@@ -13,6 +13,7 @@ import { OncefleetError } from '../errors.ts';
 import { MAX_EVENT_LENGTH } from '../journal/event.ts';
 import { Limiter } from '../util/limiter.ts';
 import type { Turn } from '../util/turns.ts';
+import { Uncollected } from './uncollected.ts';
 
 /** Streams leave room to the requests of their own account: they begin to read while it has this share of what it may have. */
 const STREAM_SHARE = 0.5;
@@ -28,6 +29,8 @@ const READS_AT_ONCE = 2;
 const STREAM_READS_AT_ONCE = 2;
 /** More of them that wait. */
 const MAX_WAITING_READS = 200;
+/** Bytes outside of the heap, garbage among them, above which those that read much wait: so many times the budget. */
+const UNCOLLECTED_SHARE = 1;
 /** What such a read is counted as until its answer is made. */
 const ANSWER_BYTES = 1024 * 1024;
 
@@ -51,10 +54,12 @@ export class ByteBudget {
   readonly #queues = new Map<string, Account>();
   /** Bytes that several answers share are counted once. */
   readonly #shared = new Map<object, { answers: number; hold: Hold }>();
+  readonly #uncollected: Uncollected;
   #held = 0;
 
-  constructor(bytes: number) {
+  constructor(bytes: number, uncollected: Uncollected = new Uncollected(UNCOLLECTED_SHARE * bytes)) {
     this.#bytes = bytes;
+    this.#uncollected = uncollected;
   }
 
   /** Bytes held for all requests. */
@@ -87,8 +92,14 @@ export class ByteBudget {
       // It may have waited.
       hold.requireRoom();
       hold.set(ANSWER_BYTES);
+      await this.#uncollected.collected(account);
       return task();
     });
+  }
+
+  /** An answer of this size was made: garbage, once it has been sent. */
+  made(account: string, bytes: number): void {
+    this.#uncollected.add(account, bytes);
   }
 
   /** Counts bytes that other answers may share. @returns ends it for this answer */
@@ -116,7 +127,13 @@ export class ByteBudget {
     const inbox = this.open(account);
     let kept = 0;
     return {
-      turns: { take: (signal) => this.#takeTurn(account, signal) },
+      turns: {
+        take: async (signal) => {
+          const turn = await this.#takeTurn(account, signal);
+          await this.#uncollected.collected(account);
+          return turn;
+        },
+      },
       keep: (length) => {
         if (length > kept && !this.hasRoom(account, STREAM_SHARE)) return false;
         kept = length;
@@ -163,6 +180,7 @@ export class ByteBudget {
       hold.set(0);
     };
     end.brought = (length) => {
+      this.#uncollected.add(account, length);
       hold.set(heldFor(length));
       cameBack();
     };

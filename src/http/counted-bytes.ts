@@ -11,11 +11,16 @@ export function countRequests(app: FastifyInstance, budget: ByteBudget): void {
     reply.raw.once('close', () => request.hold?.close());
     done();
   });
+  const count = (hold: Hold | undefined, bytes: number) => {
+    if (hold === undefined) return;
+    hold.set(bytes);
+    budget.made(hold.account, bytes);
+  };
   app.addHook('onSend', (request, _reply, payload, done) => {
     // Shared ones are made once for all.
     if (request.routeOptions.config.sharedAnswer === true) request.hold?.set(0);
-    else if (typeof payload === 'string') request.hold?.set(Buffer.byteLength(payload));
-    else if (Buffer.isBuffer(payload)) request.hold?.set(payload.length);
+    else if (typeof payload === 'string') count(request.hold, Buffer.byteLength(payload));
+    else if (Buffer.isBuffer(payload)) count(request.hold, payload.length);
     done(null, payload);
   });
 }

@@ -2,11 +2,12 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { Readable } from 'node:stream';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { createBodyParser } from '../../src/http/body.ts';
 import { ByteBudget } from '../../src/http/byte-budget.ts';
 import { HTTP_STATUS } from '../../src/http/problem.ts';
+import { Uncollected } from '../../src/http/uncollected.ts';
 import { defineJob } from '../../src/jobs/define-job.ts';
 import type { Turn } from '../../src/util/turns.ts';
 import { createFakeClient, type FakeClient } from './fake-client.ts';
@@ -130,6 +131,73 @@ describe('a budget', () => {
       ...Array(2).fill('fulfilled'),
       ...Array(4).fill('rejected'),
     ]);
+  });
+
+  describe('where what was read before still waits for the collector', () => {
+    const LIMIT = 100;
+    let outside: number;
+    let asked: number;
+    let budget: ByteBudget;
+
+    beforeEach(() => {
+      outside = LIMIT + 1;
+      asked = 0;
+      const bytesOutside = () => {
+        asked++;
+        return outside;
+      };
+      budget = new ByteBudget(64 * MIB, new Uncollected(LIMIT, bytesOutside));
+    });
+
+    const ways: [string, (length: number) => Promise<unknown>][] = [
+      [
+        'a stream',
+        async (length) => {
+          const end = await budget.streamBounds('a').turns.take(undefined);
+          end.brought?.(length);
+          end();
+        },
+      ],
+      [
+        'an answer',
+        async (length) => {
+          const hold = budget.open('a');
+          await budget.read(hold, async () => budget.made('a', length));
+          hold.close();
+        },
+      ],
+    ];
+
+    it.each(ways)('%s that follows a large one waits until it is collected', async (_name, read) => {
+      await read(MIB);
+      expect(asked).toBe(0);
+      let over = false;
+      const next = read(10).then(() => {
+        over = true;
+      });
+      await expect.poll(() => asked).toBeGreaterThan(2);
+      expect(over).toBe(false);
+      outside = LIMIT;
+      await next;
+      // Only after a large one.
+      const before = asked;
+      outside = LIMIT + 1;
+      await read(10);
+      expect(asked).toBe(before);
+    });
+
+    it.each(ways)('%s of an account that reads little does not wait', async (_name, read) => {
+      await read(255 * KIB);
+      budget.made('b', MIB);
+      await read(10);
+      expect(asked).toBe(0);
+    });
+
+    it.each(ways)('%s goes on after half a second of waiting', async (_name, read) => {
+      await read(MIB);
+      await read(10);
+      expect(asked).toBe(50);
+    });
   });
 });
 

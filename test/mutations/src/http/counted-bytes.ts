@@ -14,8 +14,8 @@ export default [
   },
   {
     name: 'budget-answers',
-    find: "else if (typeof payload === 'string') request.hold?.set(Buffer.byteLength(payload));",
-    replace: "else if (typeof payload === 'string') request.hold?.set(0);",
+    find: "else if (typeof payload === 'string') count(request.hold, Buffer.byteLength(payload));",
+    replace: "else if (typeof payload === 'string') count(request.hold, 0);",
     mechanism: 'an answer is counted until its client has read it',
     test: TEST,
     title: REFUSED,
