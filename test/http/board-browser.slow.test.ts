@@ -250,7 +250,7 @@ describe.skipIf(program === undefined)('in a browser', { timeout: 60_000 }, () =
     await pressMenu('Resume');
     await confirm();
     await expect.poll(() => stage.queue.isPaused(), WAIT).toBe(false);
-    expect(await stage.db.selectFrom('paused_queues').selectAll().execute()).toEqual([]);
+    await expect.poll(() => stage.db.selectFrom('paused_queues').selectAll().execute(), WAIT).toEqual([]);
   });
 
   it('Obliterate of a queue that runs is refused with a sentence', async () => {
@@ -337,7 +337,7 @@ describe.skipIf(program === undefined)('in a browser', { timeout: 60_000 }, () =
     await press('delayed', 'Clean', foreign.shown);
     await confirm();
     await expect.poll(() => statusOf(rowId), WAIT).toBe('cancelled');
-    expect(await foreign.queue.getJobState(bullId)).toBe('unknown');
+    await expect.poll(() => foreign.queue.getJobState(bullId), WAIT).toBe('unknown');
     await foreign.close();
   });
 });
