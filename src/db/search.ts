@@ -110,6 +110,69 @@ export async function findBlocks(
   return rows;
 }
 
+/** Terms from one up to another, which is not among them. */
+export interface TermRange {
+  from: Buffer;
+  to: Buffer;
+  /** Blocks of this term alone are left out. */
+  except: Buffer;
+}
+
+interface FoundRangeBlock {
+  partId: number;
+  /** Index of the range that was asked for. */
+  range: number;
+  data: Buffer;
+}
+
+/**
+ * Every block of these parts that may have a term of one of these ranges. None of a range that has more than `most`: they
+ * are counted in the index, before any is read.
+ */
+export async function findRanges(
+  db: Kysely<Database>,
+  partIds: readonly number[],
+  ranges: readonly TermRange[],
+  most: number,
+): Promise<FoundRangeBlock[]> {
+  const { rows } = await sql<FoundRangeBlock>`
+    with r as (
+      select * from unnest(
+        ${ranges.map(({ from }) => from)}::bytea[], ${ranges.map(({ to }) => to)}::bytea[],
+        ${ranges.map(({ except }) => except)}::bytea[]
+      ) with ordinality as r (low, high, own, place)
+    ), bounds as (
+      select r.*, p.id as part_id, coalesce((
+        select first_term from oncefleet.search_blocks where part_id = p.id and first_term <= r.low
+        order by first_term desc limit 1
+      ), r.low) as least
+      from r cross join unnest(${[...partIds]}::bigint[]) as p (id)
+    ), counted as (
+      select bounds.place, sum(blocks.count) as count
+      from bounds cross join lateral (
+        select count(*) from (
+          select from oncefleet.search_blocks b
+          where b.part_id = bounds.part_id and b.first_term >= bounds.least and b.first_term < bounds.high
+            and b.first_term <> bounds.own
+          limit ${most + 1}
+        ) as few
+      ) as blocks
+      group by bounds.place
+    )
+    select bounds.part_id as "partId", bounds.place::integer - 1 as range, found.data
+    from counted join bounds using (place)
+    -- The limit is there to have each range read by the index.
+    cross join lateral (
+      select b.data from oncefleet.search_blocks b
+      where b.part_id = bounds.part_id and b.first_term >= bounds.least and b.first_term < bounds.high
+        and b.last_term >= bounds.low and not (b.first_term = bounds.own and b.last_term = bounds.own)
+      order by b.first_term, b.place limit ${most + 2}
+    ) as found
+    where counted.count <= ${most}
+    order by bounds.place, bounds.part_id`.execute(db);
+  return rows;
+}
+
 /** How many bytes `findBlocks` would give for each term. */
 export async function measureTerms(
   db: Kysely<Database>,

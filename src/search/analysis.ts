@@ -7,10 +7,11 @@ import type { Database } from '../db/schema.ts';
 import { makeVectors } from '../db/search.ts';
 import { configurationOf, detectLanguage, type Language } from './language.ts';
 import { termOf } from './postings.ts';
+import { backwardsTerm } from './related.ts';
 import { segment } from './segment.ts';
 
 /** Raise it with every change that makes other terms of the same text: documents are then indexed anew by their next ingest. */
-export const ANALYSER_VERSION = 4;
+export const ANALYSER_VERSION = 5;
 
 /** How much a word of a heading counts as one of the text. */
 const HEADING_FREQUENCY = 2;
@@ -41,13 +42,17 @@ interface Lexeme {
 export async function analyseChunks(db: Kysely<Database>, chunks: readonly ChunkText[]): Promise<AnalysedChunk[]> {
   const analysed: AnalysedChunk[] = [];
   for (const batch of batches(chunks)) {
-    for (const lexemes of await analyseTexts(db, batch)) {
+    for (const [index, lexemes] of (await analyseTexts(db, batch)).entries()) {
+      const { language } = batch[index] as ChunkText;
       const terms = new Map<string, number>();
       let words = 0;
       for (const { lexeme, positions, inHeading } of lexemes) {
         const term = termOf(lexeme);
         words += positions.length;
-        terms.set(term, (terms.get(term) ?? 0) + positions.length + (HEADING_FREQUENCY - 1) * inHeading);
+        const frequency = positions.length + (HEADING_FREQUENCY - 1) * inHeading;
+        terms.set(term, (terms.get(term) ?? 0) + frequency);
+        const backwards = backwardsTerm(lexeme, language);
+        if (backwards !== undefined) terms.set(backwards, frequency);
       }
       analysed.push({ terms, words });
     }

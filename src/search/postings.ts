@@ -143,8 +143,8 @@ export class BlockWriter {
   }
 }
 
-/** All entries of a block, in order. */
-export function readEntries(data: Buffer): BlockEntry[] {
+/** The entries of a block, in order; all, or those of some terms. */
+export function readEntries(data: Buffer, accepts: (term: string) => boolean = () => true): BlockEntry[] {
   const entries: BlockEntry[] = [];
   let term = '';
   for (let at = 0; at < data.length; ) {
@@ -152,7 +152,7 @@ export function readEntries(data: Buffer): BlockEntry[] {
     const suffix = data[at + 1] as number;
     term = term.slice(0, shared) + data.toString('latin1', at + 2, at + 2 + suffix);
     const head = readHead(data, at + 2 + suffix);
-    entries.push({ term, ...decodePostings(data, head.at, head.count) });
+    if (accepts(term)) entries.push({ term, ...decodePostings(data, head.at, head.count) });
     at = head.at + head.bytes;
   }
   return entries;

@@ -11,6 +11,7 @@ import { countMatches, inverseFrequency, type LoadedPart, loadParts, rankByBm25 
 import type { Language } from './language.ts';
 import { concatenate } from './part.ts';
 import { findPostings, type PostingList, termBytes, termOf } from './postings.ts';
+import { type Family, findFamilies, RELATED_WEIGHT } from './related.ts';
 
 /** Postings that one question reads, in bytes as they are stored: about three million of them. */
 const MAX_POSTING_BYTES = 8 * 1024 * 1024;
@@ -22,6 +23,8 @@ interface SearchTerm {
   lexeme: string;
   /** Multiplies what the ranking gives for it. */
   importance: number;
+  /** Whether words that are written alike are searched for as well. */
+  related?: boolean;
 }
 
 export interface MeasuredTerm extends SearchTerm {
@@ -29,6 +32,8 @@ export interface MeasuredTerm extends SearchTerm {
   matches: number;
   /** Its inverse document frequency in the collection, times its importance. */
   weight: number;
+  /** These are words of the collection that are written like the term of this index. */
+  family?: { of: number; lexemes: string[] };
 }
 
 export interface RetrievedChunk extends FoundChunk {
@@ -36,6 +41,9 @@ export interface RetrievedChunk extends FoundChunk {
   /** Which of the terms it has, as indexes. */
   matched: number[];
 }
+
+/** A term's postings, of each part. */
+type Lists = readonly (PostingList | undefined)[];
 
 interface Search {
   collectionId: string;
@@ -52,7 +60,7 @@ interface Search {
 export interface Found {
   /** Best first. */
   chunks: RetrievedChunk[];
-  /** What was searched for, also what does not occur. */
+  /** What was searched for, also what does not occur; behind it, the words that are written alike. */
   terms: MeasuredTerm[];
 }
 
@@ -78,15 +86,22 @@ async function find(trx: Kysely<Database>, { collectionId, terms, limit }: Searc
   if (asked.length === 0 || parts.length === 0)
     return { chunks: [], terms: asked.map((term) => ({ ...term, matches: 0, weight: 0 })) };
 
-  const lists = await readLists(trx, parts, asked);
-  const measured = asked.map((term, index): MeasuredTerm => {
-    const matches = countMatches(parts, lists[index] as readonly (PostingList | undefined)[]);
+  const lists: Lists[] = await readLists(trx, parts, asked);
+  const measure = (term: Omit<MeasuredTerm, 'matches' | 'weight'>, own: Lists): MeasuredTerm => {
+    const matches = countMatches(parts, own);
     return { ...term, matches, weight: inverseFrequency(matches, statistics.chunks) * term.importance };
-  });
+  };
+  const measured = asked.map((term, index) => measure(term, lists[index] as Lists));
+  for (const { of, family } of await readFamilies(trx, parts, measured, languages)) {
+    const { lexeme, importance } = measured[of] as MeasuredTerm;
+    const term = { lexeme, importance: RELATED_WEIGHT * importance, family: { of, lexemes: family.lexemes } };
+    measured.push(measure(term, family.lists));
+    lists.push(family.lists);
+  }
   const places = rankByBm25(
     parts,
     statistics,
-    measured.map(({ weight }, index) => ({ weight, lists: lists[index] as readonly (PostingList | undefined)[] })),
+    measured.map(({ weight }, index) => ({ weight, lists: lists[index] as Lists })),
     limit,
   );
   const chunks = await findChunksAt(trx, collectionId, places);
@@ -99,12 +114,34 @@ async function find(trx: Kysely<Database>, { collectionId, terms, limit }: Searc
   };
 }
 
+/** Of the terms that are searched for with them, the words that are written alike; rare terms first. */
+async function readFamilies(
+  trx: Kysely<Database>,
+  parts: readonly LoadedPart[],
+  terms: readonly MeasuredTerm[],
+  languages: readonly Language[],
+): Promise<{ of: number; family: Family }[]> {
+  const wanted = [...terms.keys()]
+    .filter((index) => terms[index]?.related === true)
+    .sort((a, b) => (terms[b] as MeasuredTerm).weight - (terms[a] as MeasuredTerm).weight);
+  const families = await findFamilies(
+    trx,
+    parts.map(({ id }) => id),
+    wanted.map((index) => (terms[index] as MeasuredTerm).lexeme),
+    languages,
+  );
+  return wanted.flatMap((of, place) => {
+    const family = families[place];
+    return family === undefined ? [] : [{ of, family }];
+  });
+}
+
 /** Of each term, its postings in each part. */
 async function readLists(
   trx: Kysely<Database>,
   parts: readonly LoadedPart[],
   terms: readonly SearchTerm[],
-): Promise<(PostingList | undefined)[][]> {
+): Promise<Lists[]> {
   const places = new Map(parts.map(({ id }, index) => [id, index]));
   const wanted = terms.map(({ lexeme }) => termBytes(termOf(lexeme)));
   const chunks = parts.reduce((sum, { chunkCount }) => sum + chunkCount, 0);

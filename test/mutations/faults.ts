@@ -690,6 +690,13 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'search-removal-replaced',
     'search-removed',
     'search-snapshot',
+    'related-start',
+    'related-end',
+    'related-parts',
+    'related-once',
+    'related-bounded',
+    'related-letters',
+    'related-less',
   ],
   'what a model server may do to an answer, and what it may cost': [
     'answer-begun',

@@ -9,6 +9,7 @@ import type { Kysely } from 'kysely';
 import { scanForWords } from '../../db/chunks.ts';
 import type { Database } from '../../db/schema.ts';
 import type { QuestionWord } from '../../search/analysis.ts';
+import type { Language } from '../../search/language.ts';
 import { builtInRetriever, type MeasuredTerm, type RetrievedChunk, type Retriever } from '../../search/retriever.ts';
 import { type QuestionVector, withVectors } from '../../search/vectors.ts';
 import { synonymsOf } from './synonyms.ts';
@@ -27,6 +28,8 @@ const PREVIOUS_WEIGHT = 0.3;
 const PREVIOUS_WEIGHT_OF_FOLLOW_UP = 0.9;
 const FOLLOW_UP =
   /^\s*(?:and|but|or|also|so|why|(?:what|how) about)\b|\b(?:its?|they|them|their|this|that|these|those|ones?|there)\b/i;
+/** "fast" has nothing to do with Fastify: beginnings that English words share found no more passages, and misled answers. */
+const WITHOUT_RELATED: ReadonlySet<Language> = new Set<Language>(['en', 'none']);
 /** A longer question still finds by its first words. */
 const MAX_WORDS = 64;
 /** Of each ranking: enough that one document does not fill the list, and that a chunk low in both may come up. */
@@ -35,8 +38,8 @@ const CANDIDATES = 60;
 const SCAN_LIMIT_MS = 500;
 
 export interface QueryTerm extends MeasuredTerm {
-  /** A word of the question itself, a synonym of one, or a word of the question before. */
-  origin: 'question' | 'synonym' | 'previous';
+  /** A word of the question itself, a synonym of one, words written like one, or a word of the question before. */
+  origin: 'question' | 'synonym' | 'related' | 'previous';
   /** The question's word that it stands for. */
   standsFor: string;
 }
@@ -72,7 +75,10 @@ export async function retrieve(db: Kysely<Database>, options: RetrievalOptions):
   let words: QuestionWord[] = [];
   let origins: Omit<QueryTerm, 'matches' | 'weight'>[] = [];
   const named = (terms: readonly MeasuredTerm[]) =>
-    terms.map((term, index): QueryTerm => ({ ...(origins[index] as QueryTerm), ...term }));
+    terms.map((term, index): QueryTerm => {
+      const { standsFor, origin } = origins[term.family?.of ?? index] as QueryTerm;
+      return { ...term, standsFor, origin: term.family === undefined ? origin : 'related' };
+    });
   // Where a chunk has little of the question, its words say little about it.
   const trust = (terms: readonly MeasuredTerm[]) => {
     const all = named(terms);
@@ -91,13 +97,14 @@ export async function retrieve(db: Kysely<Database>, options: RetrievalOptions):
   });
   if (words.length === 0 && found.chunks.length === 0) return scan(db, options);
   const all = named(found.terms);
-  const isKnown = (word: QuestionWord) => all.some(({ standsFor, matches }) => matches > 0 && standsFor === word.name);
+  const isKnown = (word: QuestionWord) =>
+    all.some(({ standsFor, matches, origin }) => matches > 0 && origin !== 'related' && standsFor === word.name);
   const unknown = words.filter((word) => !isKnown(word));
   const chunks = pickDiverse(found.chunks, limit);
   const best = [...new Set(chunks.slice(0, 3).flatMap(({ matched }) => matched))];
   return {
     chunks,
-    terms: all.filter(({ matches }) => matches > 0),
+    terms: all.filter(({ matches }) => matches > 0).flatMap(byLexeme),
     unknown,
     byMeaning: vector === undefined ? undefined : (await vector) !== undefined,
     coverage: covered(best, all, groupWeights(all)),
@@ -111,15 +118,21 @@ function chooseTerms(
   isFollowUp: boolean,
 ): Omit<QueryTerm, 'matches' | 'weight'>[] {
   const terms = new Map<string, Omit<QueryTerm, 'matches' | 'weight'>>();
-  const add = (lexeme: string, origin: QueryTerm['origin'], standsFor: string): void => {
+  const add = (lexeme: string, origin: QueryTerm['origin'], standsFor: string, related = false): void => {
     if (terms.has(lexeme)) return;
-    terms.set(lexeme, { lexeme, origin, standsFor, importance: importance(lexeme, origin, isFollowUp) });
+    terms.set(lexeme, { lexeme, origin, standsFor, importance: importance(lexeme, origin, isFollowUp), related });
   };
-  for (const { name, lexemes } of words) for (const lexeme of lexemes) add(lexeme, 'question', name);
+  for (const { name, lexemes, language } of words)
+    for (const lexeme of lexemes) add(lexeme, 'question', name, !WITHOUT_RELATED.has(language));
   for (const { name } of words)
     if (!FRAMING.has(name)) for (const synonym of synonymsOf(name)) add(synonym, 'synonym', name);
   for (const { name, lexemes } of previous) for (const lexeme of lexemes) add(lexeme, 'previous', name);
   return [...terms.values()];
+}
+
+/** Words that are written alike were searched for as one. */
+function byLexeme(term: QueryTerm): QueryTerm[] {
+  return term.family === undefined ? [term] : term.family.lexemes.map((lexeme) => ({ ...term, lexeme }));
 }
 
 /** For a question whose words are all dropped ("to be or not to be"). */
@@ -162,13 +175,16 @@ function groupWeights(all: readonly QueryTerm[]): Map<string, number> {
   return weights;
 }
 
-/** Share of the question's weight that matched terms have; a synonym counts for less. */
+/** What a term says about the word that it stands for. */
+const SHARES: Record<Exclude<QueryTerm['origin'], 'previous'>, number> = { question: 1, synonym: 0.7, related: 0.5 };
+
+/** Share of the question's weight that matched terms have; synonyms and words written alike count for less. */
 function covered(matched: readonly number[], terms: readonly QueryTerm[], groups: ReadonlyMap<string, number>): number {
   const shares = new Map<string, number>();
   for (const index of matched) {
     const term = terms[index];
     if (term === undefined || term.origin === 'previous') continue;
-    shares.set(term.standsFor, Math.max(shares.get(term.standsFor) ?? 0, term.origin === 'question' ? 1 : 0.7));
+    shares.set(term.standsFor, Math.max(shares.get(term.standsFor) ?? 0, SHARES[term.origin]));
   }
   let have = 0;
   let whole = 0;
