@@ -177,7 +177,11 @@ async function ingest({ api, broken }: Processes): Promise<void> {
   screen.section(`Ingest the documentation of pino (${DOCS})`);
   const started = performance.now();
   const { documents } = await collectDocuments([DOCS], { cwd: ROOT, root: DOCS });
-  const input = { collection: COLLECTION, documents: documents.map(({ path, content }) => ({ path, content })) };
+  const texts = documents.map(async ({ path, read }) => ({
+    path,
+    content: Buffer.concat(await Array.fromAsync(read(), (piece) => Buffer.from(piece))).toString(),
+  }));
+  const input = { collection: COLLECTION, documents: await Promise.all(texts) };
   await within(
     'Ingesting',
     40_000,

@@ -36,6 +36,8 @@ export const RANGES = {
 } as const satisfies Record<string, Range>;
 
 /** All documents of one upload, and what of a tenant may be stored, bytes. */
+/** What one document may have. */
+export const MAX_DOCUMENT_BYTES = 64 * 1024 * 1024;
 export const UPLOAD_BYTES = { min: 1_024, max: 2 ** 40, default: 2 ** 30 } satisfies Range;
 export const STORED_BYTES = { min: 1_024, max: 2 ** 50, default: 2 ** 33 } satisfies Range;
 

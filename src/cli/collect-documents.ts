@@ -1,21 +1,28 @@
 /**
- * Files and folders as documents to ingest. The CLI reads them and sends their text, so
+ * Files and folders as documents to ingest. The CLI reads them and sends their bytes, so
  * that no worker ever opens a path that a request names.
+ *
+ * Each is read twice, a piece at a time: for the hash that tells whether it has been ingested before, and to send it.
  */
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { open, readdir, realpath, stat } from 'node:fs/promises';
+import { type FileHandle, glob, open, readdir, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, join, relative, resolve, sep } from 'node:path';
-import { DocumentError, type DocumentErrorCode, OncefleetError } from '../errors.ts';
-import { decodeText } from '../jobs/ingest/parse/encoding.ts';
+import { type DocumentErrorCode, OncefleetError } from '../errors.ts';
 import { extensionOf, kindOfName } from '../jobs/ingest/parse/kinds.ts';
+import { MAX_DOCUMENT_BYTES } from '../options.ts';
 import { describeFileError } from './text.ts';
 
-/** A job's input is one row and one message; its documents are sent in parts of about this size, in bytes of content. */
-export const MAX_PART_BYTES = 4 * 1024 * 1024;
+/** Documents of one job: so many bytes, and so many of them. Jobs run beside each other. */
+const MAX_PART_BYTES = 16 * 1024 * 1024;
+const MAX_PART_DOCUMENTS = 1_000;
 
-/** What the ingest job takes at most; a dump that is named .txt should not fill the memory first. */
-const MAX_FILE_BYTES = 16 * 1024 * 1024;
+/** The argument that means standard input. */
+export const STDIN = '-';
+
+/** A larger file is not looked at for blanks. */
+const MAX_BLANK_BYTES = 4_096;
+const READ_BYTES = 256 * 1024;
 
 /** How many problems an error names; the rest are counted. */
 const MAX_NAMED_PROBLEMS = 5;
@@ -25,8 +32,11 @@ const MAX_NAMED_KINDS = 10;
 export interface CollectedDocument {
   /** Relative to the root with `/` between, or absolute when it lies outside. */
   path: string;
-  content: string;
   bytes: number;
+  /** SHA-256, hexadecimal. */
+  sha256: string;
+  /** Its bytes, a piece at a time. @throws OncefleetError FILE_UNREADABLE */
+  read(): AsyncIterable<Uint8Array>;
 }
 
 interface FileProblem {
@@ -36,6 +46,8 @@ interface FileProblem {
 }
 
 interface CollectOptions {
+  /** Stands for `-`. */
+  stdin?: { name: string; bytes: AsyncIterable<Uint8Array> };
   /** What relative paths start from. */
   cwd: string;
   /** What document paths are relative to; default `cwd`. */
@@ -51,28 +63,35 @@ interface Collected {
   documents: CollectedDocument[];
   /** Links out of the named folders, and what `skipBad` left out. */
   skipped: FileProblem[];
-  /** Files that could be opened and are no documents: empty, or not text. */
+  /** Files that could be opened and are empty. */
   failed: FileProblem[];
   /** How many files of named folders are of no kind that is taken, by extension (or name, without one). */
   leftOut: ReadonlyMap<string, number>;
 }
 
 /**
- * Reads every document below `paths`: named files, and in folders, at any depth, files of a kind that is taken.
- * Source code is taken where it is named. Dot files, dot folders and `node_modules` are left out unless named, and so
- * is what a link in a named folder leads to outside of all that was named.
+ * Finds every document of `paths`: named files, files that a pattern (`docs/*.pdf`) matches, and in folders, at any depth,
+ * files of a kind that is taken. Source code is taken where it is named or matched. Dot files, dot folders and `node_modules` are
+ * left out unless named, and so is what a link in a named folder leads to outside of all that was named.
  *
  * @throws OncefleetError FILE_UNREADABLE a file cannot be opened (each is named); NOTHING_TO_INGEST; where no file is a
  *   document, the code of the first
  */
 export async function collectDocuments(paths: readonly string[], options: CollectOptions): Promise<Collected> {
-  const named = paths.map((path) => resolve(options.cwd, path));
+  const files = paths.filter((path) => path !== STDIN);
+  const named = await Promise.all(files.map((path) => readArgument(path, options.cwd)));
   // One that is not there is told of when it is visited.
-  const real = await Promise.all(named.map((path) => realpath(path).catch(() => path)));
+  const real = await Promise.all(named.map(({ path }) => realpath(path).catch(() => path)));
   const walk = new Walk(resolve(options.cwd, options.root ?? '.'), options.followLinks === true ? undefined : real);
-  for (const path of named) await walk.visitNamed(path);
+  for (const { path, pattern } of named)
+    await (pattern === undefined ? walk.visitNamed(path) : walk.visitMatched(path, pattern));
   const documents: CollectedDocument[] = [];
   const failed: FileProblem[] = [];
+  if (files.length < paths.length && options.stdin !== undefined) {
+    const read = await readStdin(options.stdin);
+    if ('code' in read) failed.push(read);
+    else documents.push(read);
+  }
   for (const { path, real } of walk.files) {
     const read = await readDocument(real, walk.nameOf(path));
     if (!('code' in read)) documents.push(read);
@@ -102,15 +121,15 @@ export function describeLeftOut(leftOut: ReadonlyMap<string, number>): string {
   return `${[...named, ...(total === 0 ? [] : [`${total} other`])].join(', ')}: of no kind that is taken from a folder`;
 }
 
-/** Documents in parts of at most `MAX_PART_BYTES`; a larger document is a part by itself. */
+/** Documents in parts of at most `maxBytes` and `maxDocuments`; a larger document is a part by itself. */
 export function splitIntoParts(
   documents: readonly CollectedDocument[],
-  maxBytes = MAX_PART_BYTES,
+  { maxBytes = MAX_PART_BYTES, maxDocuments = MAX_PART_DOCUMENTS } = {},
 ): CollectedDocument[][] {
   const parts: CollectedDocument[][] = [];
   let bytes = Number.POSITIVE_INFINITY;
   for (const document of documents) {
-    if (bytes + document.bytes > maxBytes) {
+    if (bytes + document.bytes > maxBytes || parts.at(-1)?.length === maxDocuments) {
       parts.push([]);
       bytes = 0;
     }
@@ -127,10 +146,34 @@ export function splitIntoParts(
 export function ingestKey(collection: string, documents: readonly CollectedDocument[], settings: unknown = {}): string {
   const hash = createHash('sha256');
   hash.update(JSON.stringify([collection, settings]));
-  for (const { path, content } of documents) {
-    hash.update(JSON.stringify([path, createHash('sha256').update(content).digest('hex')]));
-  }
+  for (const { path, sha256 } of documents) hash.update(JSON.stringify([path, sha256]));
   return `ingest:${hash.digest('hex')}`;
+}
+
+interface Argument {
+  /** Absolute; of a pattern the folder before its first part that matches. */
+  path: string;
+  /** Relative to that folder. */
+  pattern?: string;
+}
+
+/** What exists is named, whatever characters are in it. */
+async function readArgument(given: string, cwd: string): Promise<Argument> {
+  const path = resolve(cwd, given);
+  const parts = given.split(/[\\/]/);
+  const first = parts.findIndex((part) => /[*?[{]/.test(part));
+  if (
+    first === -1 ||
+    (await stat(path).then(
+      () => true,
+      () => false,
+    ))
+  )
+    return { path };
+  return {
+    path: resolve(cwd, parts.slice(0, first).join('/') || (isAbsolute(given) ? '/' : '.')),
+    pattern: parts.slice(first).join('/'),
+  };
 }
 
 /** A document's file: what it is named by, and what it is once every link is resolved. */
@@ -167,6 +210,20 @@ class Walk {
     if (found.kind === 'folder') await this.#visitFolder(path);
     else if (found.kind === 'other') this.#refuse(path, 'is neither a file nor a folder');
     else this.files.push({ path, real: found.real });
+  }
+
+  /** @param pattern relative to the folder, whose links lead no further than those of a named one */
+  async visitMatched(folder: string, pattern: string): Promise<void> {
+    const matches: string[] = [];
+    for await (const match of glob(pattern, { cwd: folder }))
+      if (!match.split(sep).some(isLeftOut)) matches.push(match);
+    if (matches.length === 0) this.#refuse(join(folder, pattern), 'matches no file');
+    for (const match of matches.sort()) {
+      const path = join(folder, match);
+      const found = await this.#look(path, true, true);
+      if (found?.kind === 'folder') await this.#visitFolder(path);
+      else if (found?.kind === 'file') this.files.push({ path, real: found.real });
+    }
   }
 
   async #visitFolder(folder: string): Promise<void> {
@@ -236,31 +293,88 @@ class Walk {
 
 async function readDocument(real: string, path: string): Promise<CollectedDocument | FileProblem> {
   const unreadable = (message: string): FileProblem => ({ code: 'FILE_UNREADABLE', path, message });
-  let bytes: Uint8Array;
+  const hash = createHash('sha256');
+  let bytes = 0;
+  let start = Buffer.alloc(0);
   try {
-    // It may have become something else since it was found.
-    await using file = await open(real, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0));
-    const stats = await file.stat();
-    if (!stats.isFile()) return unreadable('is no file any more');
-    if (stats.size > MAX_FILE_BYTES) return unreadable(`has ${stats.size} bytes; the limit is ${MAX_FILE_BYTES}`);
-    bytes = await file.readFile();
+    for await (const piece of readFile(real)) {
+      bytes += piece.length;
+      if (bytes > MAX_DOCUMENT_BYTES) return unreadable(tooLarge());
+      hash.update(piece);
+      if (start.length <= MAX_BLANK_BYTES) start = Buffer.concat([start, piece.subarray(0, MAX_BLANK_BYTES + 1)]);
+    }
   } catch (error) {
-    return unreadable(describeFileError(error));
+    return unreadable(error instanceof NoFileError ? error.message : describeFileError(error));
   }
+  if (isBlank(start)) return { code: 'FILE_EMPTY', path, message: 'has no text in it' };
+  return { path, bytes, sha256: hash.digest('hex'), read: () => readAgain(real, path) };
+}
+
+function isBlank(start: Buffer): boolean {
+  return start.length <= MAX_BLANK_BYTES && /^[\s\uFEFF]*$/.test(start.toString());
+}
+
+/** Kept in memory: it cannot be read again. */
+async function readStdin({
+  name: path,
+  bytes,
+}: NonNullable<CollectOptions['stdin']>): Promise<CollectedDocument | FileProblem> {
+  const pieces: Uint8Array[] = [];
+  let length = 0;
+  for await (const piece of bytes) {
+    length += piece.length;
+    if (length > MAX_DOCUMENT_BYTES) throw new OncefleetError('FILE_UNREADABLE', `Standard input ${tooLarge()}`);
+    pieces.push(piece);
+  }
+  const whole = Buffer.concat(pieces);
+  if (isBlank(whole)) return { code: 'FILE_EMPTY', path, message: 'has no text in it' };
+  const sha256 = createHash('sha256').update(whole).digest('hex');
+  return {
+    path,
+    bytes: length,
+    sha256,
+    read: () =>
+      (async function* () {
+        yield whole;
+      })(),
+  };
+}
+
+function tooLarge(): string {
+  return `has more than ${MAX_DOCUMENT_BYTES} bytes, the limit of a document`;
+}
+
+class NoFileError extends Error {}
+
+/** It may have become something else since it was found. */
+async function* readFile(real: string): AsyncGenerator<Buffer, void, undefined> {
+  await using file: FileHandle = await open(
+    real,
+    constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0),
+  );
+  if (!(await file.stat()).isFile()) throw new NoFileError('is no file any more');
+  const buffer = Buffer.allocUnsafe(READ_BYTES);
+  for (;;) {
+    const { bytesRead } = await file.read(buffer, 0, READ_BYTES);
+    if (bytesRead === 0) return;
+    // Whoever takes it is done with it before the next is read.
+    yield buffer.subarray(0, bytesRead);
+  }
+}
+
+async function* readAgain(real: string, path: string): AsyncGenerator<Buffer, void, undefined> {
   try {
-    const { text } = await decodeText(bytes);
-    if (text.trim() === '') return { code: 'FILE_EMPTY', path, message: 'has no text in it' };
-    return { path, content: text, bytes: bytes.length };
+    yield* readFile(real);
   } catch (error) {
-    if (error instanceof DocumentError) return { code: error.code, path, message: error.message };
-    throw error;
+    const message = error instanceof NoFileError ? error.message : describeFileError(error);
+    throw new OncefleetError('FILE_UNREADABLE', `${path} ${message}`, { cause: error });
   }
 }
 
 /** Source code is more often what builds a manual than what it says. */
 function isTakenFromFolders(name: string): boolean {
   const kind = kindOfName(name);
-  return kind !== undefined && kind !== 'code' && kind !== 'pdf' && kind !== 'docx';
+  return kind !== undefined && kind !== 'code';
 }
 
 function sentenceOf({ path, message }: FileProblem): string {

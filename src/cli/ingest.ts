@@ -2,13 +2,14 @@ import { Command } from 'commander';
 import type { JobHandle } from '../client/types.ts';
 import { type DocumentErrorCode, inputInvalid, OncefleetError } from '../errors.ts';
 import type { JobEvent, SystemEvent } from '../journal/event.ts';
+import { UPLOAD_BYTES } from '../options.ts';
 import type { Fleet } from '../workers/fleet.ts';
 import {
   type CollectedDocument,
   collectDocuments,
   describeLeftOut,
   ingestKey,
-  MAX_PART_BYTES,
+  STDIN,
   splitIntoParts,
 } from './collect-documents.ts';
 import { type CliContext, type CommonOptions, terminalOf } from './context.ts';
@@ -20,13 +21,17 @@ import { CommandInterruptedError } from './report.ts';
 import { type Interrupt, listenForInterrupt } from './signals.ts';
 import { counted, type Terminal } from './terminal.ts';
 
-/** One job must see all documents to know which are missing; this much still fits one. In bytes of content. */
-const MAX_WHOLE_BYTES = 16 * MAX_PART_BYTES;
+/** One job must see all documents to know which are missing; it takes no more. */
+const MAX_WHOLE_DOCUMENTS = 10_000;
+
+/** Sending less needs no bar. In bytes. */
+const QUICKLY_SENT_BYTES = 8 * 1024 * 1024;
 
 interface IngestOptions extends CommonOptions {
   collection: string;
   key?: string;
   root?: string;
+  name?: string;
   again?: boolean;
   removeMissing?: boolean;
   skipBad?: boolean;
@@ -54,7 +59,7 @@ interface Failure {
 
 interface Part {
   documents: CollectedDocument[];
-  input: { collection: string; documents: { path: string; content: string }[]; removeMissing?: true };
+  input: { collection: string; documents: { path: string; upload: string }[]; removeMissing?: true };
   key: string | undefined;
 }
 
@@ -62,15 +67,17 @@ export function ingestCommand(context: CliContext): Command {
   const command = new Command('ingest')
     .summary('put files and folders into a collection')
     .description(
-      'Reads text of any kind (Markdown, HTML, CSV, JSON, plain text, …) in any encoding, folders at any depth, and ingests\n' +
-        'it into a collection. Dot files, dot folders, node_modules, source code in folders and links out of the folders named\n' +
-        'are left out. If any file cannot be opened, nothing is ingested; one that is no document fails alone and is named.',
+      'Reads PDF, DOCX, and text of any kind (Markdown, HTML, CSV, JSON, plain text, …) in any encoding, folders at any depth,\n' +
+        'and ingests it into a collection. Dot files, dot folders, node_modules, source code in folders and links out of the\n' +
+        'folders named are left out. If any file cannot be opened, nothing is ingested; one that is no document fails alone and\n' +
+        'is named. A document has at most 64 MiB.',
     )
-    .argument('<paths...>', 'files and folders')
+    .argument('<paths...>', 'files, folders, patterns ("docs/**/*.pdf"), or - for standard input')
     .addOption(collectionOption())
     .option('-k, --key <key>', 'idempotency key instead of the one made from collection, paths and contents')
     .option('--again', 'ingest also what this command has ingested before')
     .option('--root <folder>', 'what document paths are relative to; the working directory unless given')
+    .option('--name <path>', 'what the document of standard input is called')
     .option('--remove-missing', 'also remove documents of the collection that are not among these')
     .option('--skip-bad', 'leave out files that cannot be opened, and say so')
     .option('--follow-links', 'also read what links lead to outside of the folders named')
@@ -82,19 +89,24 @@ export function ingestCommand(context: CliContext): Command {
     [
       ['oncefleet ingest docs/ README.md --collection docs', 'with a progress bar; unchanged documents are skipped'],
       ['oncefleet ingest docs/ -c docs --remove-missing', 'the collection is then exactly this folder'],
+      ["oncefleet ingest 'manuals/**/*.pdf' -c manuals", 'the files that a pattern matches, folders at any depth'],
+      ['pandoc -t markdown book.odt | oncefleet ingest - --name book.md -c books', 'what another program writes'],
       ['oncefleet ingest docs/ -c docs --detach --json', '{"collection","documents","jobs":[…]} and no waiting'],
     ],
-    'Repeating the command attaches to the running job, or shows the outcome of the finished one. More than\n' +
-      '4 MiB become several jobs. Ctrl-C stops following; the jobs continue.',
+    'Repeating the command attaches to the running job, or shows the outcome of the finished one: nothing is sent again.\n' +
+      'More than 16 MiB or 1,000 documents become several jobs. Ctrl-C stops sending and following; the jobs continue.',
   );
 }
 
 async function runIngest(context: CliContext, paths: string[], options: IngestOptions): Promise<void> {
+  if (paths.includes(STDIN) !== (options.name !== undefined))
+    throw new OncefleetError('INPUT_INVALID', '--name belongs to -: it names the document that standard input has');
   const { documents, skipped, failed, leftOut } = await collectDocuments(paths, {
     cwd: context.cwd,
     skipBad: options.skipBad === true,
     followLinks: options.followLinks === true,
     ...(options.root === undefined ? {} : { root: options.root }),
+    ...(options.name === undefined ? {} : { stdin: { name: options.name, bytes: context.stdin } }),
   });
   const terminal = terminalOf(context, options);
   for (const { path, message } of skipped) terminal.note(`Left out: ${path} ${message}`);
@@ -109,13 +121,11 @@ async function runIngest(context: CliContext, paths: string[], options: IngestOp
     ...(failed.length === 0 ? {} : { failed }),
   };
   const parts = makeParts(documents, options);
-  await withFleet(context, {}, async (fleet) => {
+  await withFleet(context, {}, async (fleet, { uploadStoreBytes }) => {
     // Every part before the first is enqueued, so that one bad path means nothing half done.
     for (const part of parts) checkInput(fleet, part);
     using interrupt = listenForInterrupt();
-    const handles: JobHandle[] = [];
-    for (const part of parts)
-      handles.push(await fleet.enqueue('ingest', part.input, part.key === undefined ? {} : { key: part.key }));
+    const handles = await sendParts(fleet, parts, { interrupt, terminal, uploadStoreBytes });
     const replayed = handles.filter(({ outcome }) => outcome === 'replayed').length;
     if (replayed > 0)
       terminal.note(`${replayed} of ${counted(handles.length, 'job')} had been done before (--again does them again)`);
@@ -142,20 +152,22 @@ async function runIngest(context: CliContext, paths: string[], options: IngestOp
 function makeParts(documents: readonly CollectedDocument[], options: IngestOptions): Part[] {
   const { collection } = options;
   const removeMissing = options.removeMissing === true;
-  const parts = splitIntoParts(documents, removeMissing ? MAX_WHOLE_BYTES : MAX_PART_BYTES);
-  if (removeMissing && parts.length > 1) {
+  const parts = splitIntoParts(
+    documents,
+    removeMissing ? { maxBytes: Infinity, maxDocuments: MAX_WHOLE_DOCUMENTS } : {},
+  );
+  if (removeMissing && parts.length > 1)
     throw new OncefleetError(
       'INPUT_INVALID',
-      `--remove-missing takes at most ${MAX_WHOLE_BYTES / 1_048_576} MiB of documents at once`,
+      `--remove-missing takes at most ${MAX_WHOLE_DOCUMENTS} documents at once`,
     );
-  }
   return parts.map((part, i) => {
     const given = parts.length === 1 ? options.key : `${options.key}:${i + 1}/${parts.length}`;
     return {
       documents: part,
       input: {
         collection,
-        documents: part.map(({ path, content }) => ({ path, content })),
+        documents: part.map(({ path, sha256 }) => ({ path, upload: sha256 })),
         ...(removeMissing ? { removeMissing: true as const } : {}),
       },
       key:
@@ -171,6 +183,53 @@ function makeParts(documents: readonly CollectedDocument[], options: IngestOptio
 function checkInput(fleet: Fleet, { input }: Part): void {
   const parsed = fleet.jobs.get('ingest')?.input.safeParse(input);
   if (parsed?.success === false) throw inputInvalid('Input of ingest', parsed.error.issues);
+}
+
+/** Stores each part's documents and enqueues its job, part by part: workers begin with the first meanwhile. */
+async function sendParts(
+  fleet: Fleet,
+  parts: readonly Part[],
+  { interrupt, terminal, uploadStoreBytes }: { interrupt: Interrupt; terminal: Terminal; uploadStoreBytes: number },
+): Promise<JobHandle[]> {
+  const documents = parts.flatMap((part) => part.documents);
+  const bytes = documents.reduce((sum, document) => sum + document.bytes, 0);
+  const progress = bytes > QUICKLY_SENT_BYTES ? new Progress(terminal, 'send') : undefined;
+  let done = 0;
+  const handles: JobHandle[] = [];
+  try {
+    for (const { documents, input, key } of parts) {
+      if (interrupt.signal.aborted) throw stoppedSending(interrupt, handles);
+      const sent = documents.map(({ path, sha256, read }) => ({
+        path,
+        sha256,
+        body: (async function* () {
+          progress?.update({ done, total: bytes, message: path });
+          for await (const piece of read()) {
+            if (interrupt.signal.aborted) throw stoppedSending(interrupt, handles);
+            done += piece.length;
+            yield piece;
+          }
+        })(),
+      }));
+      const { collection, removeMissing } = input;
+      const options = { ...(key === undefined ? {} : { key }), ...(removeMissing === true ? { removeMissing } : {}) };
+      handles.push(
+        await fleet.collections.add(collection, sent, {
+          ...options,
+          maxBytes: UPLOAD_BYTES.max,
+          maxStoredBytes: uploadStoreBytes,
+        }),
+      );
+    }
+  } finally {
+    progress?.finish();
+  }
+  return handles;
+}
+
+function stoppedSending({ by = 'SIGINT' }: Interrupt, handles: readonly JobHandle[]): CommandInterruptedError {
+  const jobs = handles.length === 0 ? '' : `; these jobs continue: ${handles.map(({ id }) => id).join(', ')}`;
+  return new CommandInterruptedError(by, `Stopped sending${jobs}. The same command sends the rest.`);
 }
 
 /** Follows all jobs at once, showing them as one. @returns their results, in order */

@@ -17,7 +17,7 @@ import {
 import { checkKey } from '../enqueue/fingerprint.ts';
 import { InputInvalidError, OncefleetError } from '../errors.ts';
 import { checkPath, collectionName } from '../jobs/ingest/input-text.ts';
-import { parseOptions, STORED_BYTES, tenantName, UPLOAD_BYTES, wholeNumber } from '../options.ts';
+import { MAX_DOCUMENT_BYTES, parseOptions, STORED_BYTES, tenantName, UPLOAD_BYTES, wholeNumber } from '../options.ts';
 import { uuidV7 } from '../util/uuid.ts';
 import { enqueueJob } from './enqueue.ts';
 import { type ClientHost, tenantOf } from './host.ts';
@@ -25,8 +25,6 @@ import type { JobHandle } from './types.ts';
 
 /** A row of Postgres, and what a request holds at a time. */
 export const PART_BYTES = 512 * 1024;
-/** What one document may have. */
-const MAX_DOCUMENT_BYTES = 64 * 1024 * 1024;
 /** As many as an ingest job takes. */
 const MAX_DOCUMENTS = 10_000;
 /** Requests that a process stores at once, of all tenants and of one: each holds a part and what its socket has. */
@@ -37,6 +35,11 @@ export interface NewDocument {
   /** What it is called in its collection. */
   path: string;
   contentType?: string;
+  /**
+   * SHA-256 of the body, hexadecimal, where it is known before. An array of documents that all have one, added under a key that
+   * exists, is not read.
+   */
+  sha256?: string;
   body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }
 
@@ -60,11 +63,16 @@ const optionsSchema = z.strictObject({
   maxStoredBytes: wholeNumber(STORED_BYTES).default(STORED_BYTES.default),
 } satisfies Record<keyof AddDocumentsOptions, z.ZodType>);
 
-interface Stored {
-  id: string;
+type Options = z.output<typeof optionsSchema>;
+
+interface Known {
   path: string;
   sha256: string;
   contentType: string | undefined;
+}
+
+interface Stored extends Known {
+  id: string;
 }
 
 interface Room {
@@ -108,14 +116,16 @@ async function add(
   tenant: string,
   collection: string,
   documents: AsyncIterable<NewDocument> | Iterable<NewDocument>,
-  options: z.output<typeof optionsSchema>,
+  options: Options,
 ): Promise<JobHandle> {
   const db = host.runtime.db.kysely;
   const begun: string[] = [];
   let kept = false;
   try {
+    const earlier = await findEarlier(host, tenant, collection, documents, options);
+    if (earlier !== undefined) return earlier;
     const stored = await storeAll(host, tenant, documents, options, begun);
-    const handle = await enqueueStored(host, tenant, collection, stored, options);
+    const handle = await enqueueStored(host, tenant, inputOf(collection, stored, options), stored, options);
     kept = handle.outcome === 'created';
     return handle;
   } finally {
@@ -124,18 +134,47 @@ async function add(
   }
 }
 
+/** The job of the key, if it exists: what it needs is stored, or was. @throws OncefleetError KEY_MISMATCH */
+async function findEarlier(
+  host: ClientHost,
+  tenant: string,
+  collection: string,
+  documents: AsyncIterable<NewDocument> | Iterable<NewDocument>,
+  options: Options,
+): Promise<JobHandle | undefined> {
+  if (options.key === undefined || !Array.isArray(documents)) return undefined;
+  const known = (documents as readonly NewDocument[]).flatMap(({ path, sha256, contentType }) =>
+    sha256 === undefined ? [] : [{ path, sha256, contentType }],
+  );
+  if (known.length === 0 || known.length < documents.length) return undefined;
+  const input = inputOf(collection, known, options);
+  const { key } = options;
+  // Whether it exists is what an enqueue finds out. One that makes a job is taken back: its documents are not there yet.
+  const taken = host.runtime.db.plain.transaction().execute(async (tx) => {
+    const handle = await enqueueJob(host, 'ingest', input, { tenant, tx, key });
+    if (handle.outcome === 'created') throw new NotThere();
+    return handle;
+  });
+  return taken.catch((error: unknown) => {
+    if (error instanceof NotThere) return undefined;
+    throw error;
+  });
+}
+
+class NotThere extends Error {}
+
 async function storeAll(
   host: ClientHost,
   tenant: string,
   documents: AsyncIterable<NewDocument> | Iterable<NewDocument>,
-  { maxBytes, maxStoredBytes }: z.output<typeof optionsSchema>,
+  { maxBytes, maxStoredBytes }: Options,
   begun: string[],
 ): Promise<Stored[]> {
   const db = host.runtime.db.kysely;
   const stored: Stored[] = [];
   const paths = new Set<string>();
   const request: Room = { left: maxBytes, refusal: () => tooLarge(`the documents together, at most ${maxBytes}`) };
-  for await (const { path, contentType, body } of documents) {
+  for await (const { path, contentType, body, sha256: expected } of documents) {
     const at = `documents[${stored.length}]`;
     checkDocument(path, paths, at);
     const free = maxStoredBytes - (await countUploadBytes(db, tenant));
@@ -149,6 +188,10 @@ async function storeAll(
     begun.push(id);
     await insertUpload(db, { id, tenant, path, contentType });
     const sha256 = await storeParts(host, id, body, rooms);
+    if (expected !== undefined && expected !== sha256) {
+      const message = 'is not that of the bytes that came: the document has changed meanwhile';
+      throw new InputInvalidError('Documents', [{ path: `${at}.sha256`, message }]);
+    }
     await finishUpload(db, id, sha256);
     stored.push({ id, path, sha256, contentType });
   }
@@ -185,23 +228,27 @@ async function storeParts(host: ClientHost, id: string, body: NewDocument['body'
   return hash.digest('hex');
 }
 
-/** The job, and its documents with it: both are committed, or neither. */
-async function enqueueStored(
-  host: ClientHost,
-  tenant: string,
-  collection: string,
-  stored: readonly Stored[],
-  { key, removeMissing }: z.output<typeof optionsSchema>,
-): Promise<JobHandle> {
-  const input = {
+/** What the job is given: the same for the same documents. */
+function inputOf(collection: string, documents: readonly Known[], { removeMissing }: Options) {
+  return {
     collection,
-    documents: stored.map(({ path, sha256, contentType }) => ({
+    documents: documents.map(({ path, sha256, contentType }) => ({
       path,
       upload: sha256,
       ...(contentType === undefined ? {} : { contentType }),
     })),
     ...(removeMissing === true ? { removeMissing } : {}),
   };
+}
+
+/** The job, and its documents with it: both are committed, or neither. */
+async function enqueueStored(
+  host: ClientHost,
+  tenant: string,
+  input: ReturnType<typeof inputOf>,
+  stored: readonly Stored[],
+  { key }: Options,
+): Promise<JobHandle> {
   return host.runtime.db.plain.transaction().execute(async (tx) => {
     const handle = await enqueueJob(host, 'ingest', input, { tenant, tx, ...(key === undefined ? {} : { key }) });
     if (handle.outcome !== 'created') return handle;

@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
-import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeEach, describe, expect, test } from 'vitest';
@@ -28,6 +29,10 @@ async function pathsOf(...paths: string[]): Promise<string[]> {
   return documents.map(({ path }) => path);
 }
 
+async function bytesOf({ read }: CollectedDocument): Promise<Buffer> {
+  return Buffer.concat(await Array.fromAsync(read(), (piece) => Buffer.from(piece)));
+}
+
 describe('collectDocuments', () => {
   test('finds text of any kind at any depth, sorted, whatever the case of the extension', async () => {
     for (const path of ['b.md', 'a/z.TXT', 'a/b/c.html', 'a/t.csv', 'a/j.json', 'a/x.rst', 'B.mdx', 'a/l.log'])
@@ -45,13 +50,12 @@ describe('collectDocuments', () => {
   });
 
   test('counts the files of a folder that it leaves out, by kind', async () => {
-    for (const path of ['a.md', 'x/1.png', 'x/2.PNG', 'x/a.zip', 'x/LICENSE', 'x/a.ts', 'x/a.pdf', '.hidden'])
-      await put(path);
+    for (const path of ['a.md', 'x/1.png', 'x/2.PNG', 'x/a.zip', 'x/LICENSE', 'x/a.ts', '.hidden']) await put(path);
     const { documents, leftOut } = await collectDocuments(['.'], { cwd: folder });
     expect(documents.map(({ path }) => path)).toEqual(['a.md']);
-    expect(Object.fromEntries(leftOut)).toEqual({ '.png': 2, '.zip': 1, LICENSE: 1, '.ts': 1, '.pdf': 1 });
+    expect(Object.fromEntries(leftOut)).toEqual({ '.png': 2, '.zip': 1, LICENSE: 1, '.ts': 1 });
     expect(describeLeftOut(leftOut)).toMatch(
-      /^2 \.png, (?:1 [.\w]+(?:, )?){4}: of no kind that is taken from a folder$/,
+      /^2 \.png, (?:1 [.\w]+(?:, )?){3}: of no kind that is taken from a folder$/,
     );
   });
 
@@ -61,11 +65,16 @@ describe('collectDocuments', () => {
     expect(await pathsOf('x/a.ts', 'LICENSE')).toEqual(['LICENSE', 'x/a.ts']);
   });
 
-  test('decodes what is not UTF-8', async () => {
-    await put('utf16.txt', Buffer.from('\ufeffgrün', 'utf16le'));
-    await put('latin.txt', Buffer.from('Größe und Höhe', 'latin1'));
+  test('PDF and DOCX are taken from folders, and no file is read as text', async () => {
+    const bytes = Buffer.from([0x25, 0x50, 0x44, 0x46, 0, 0xff]);
+    await put('a.pdf', bytes);
+    await put('b.docx', bytes);
     const { documents } = await collectDocuments(['.'], { cwd: folder });
-    expect(documents.map(({ content }) => content)).toEqual(['Größe und Höhe', 'grün']);
+    expect(documents.map(({ path }) => path)).toEqual(['a.pdf', 'b.docx']);
+    for (const document of documents) {
+      expect(await bytesOf(document)).toEqual(bytes);
+      expect(document).toMatchObject({ bytes: 6, sha256: createHash('sha256').update(bytes).digest('hex') });
+    }
   });
 
   test('leaves out dot files, dot folders and node_modules, unless they are named', async () => {
@@ -93,10 +102,87 @@ describe('collectDocuments', () => {
     expect(outside.documents.map(({ path }) => path)).toEqual([join(folder, 'docs/a.md')]);
   });
 
-  test('a byte order mark is not part of the text', async () => {
-    await put('a.md', '\uFEFF# Title');
-    const { documents } = await collectDocuments(['a.md'], { cwd: folder });
-    expect(documents[0]?.content).toBe('# Title');
+  test('a file that has gone, or is another thing, when it is read again is an error that names it', async () => {
+    await put('a.md');
+    await put('b.md');
+    const { documents } = await collectDocuments(['.'], { cwd: folder });
+    await rm(join(folder, 'a.md'));
+    await rm(join(folder, 'b.md'));
+    await symlink('/etc/hostname', join(folder, 'b.md'));
+    for (const document of documents)
+      await expect(bytesOf(document)).rejects.toMatchObject({
+        code: 'FILE_UNREADABLE',
+        message: expect.stringContaining(document.path),
+      });
+  });
+
+  describe('a pattern', () => {
+    beforeEach(async () => {
+      for (const path of [
+        'docs/a.pdf',
+        'docs/x/b.pdf',
+        'docs/x/c.md',
+        'docs/x/d.ts',
+        'docs/.git/e.pdf',
+        'docs/node_modules/f.pdf',
+      ])
+        await put(path);
+    });
+
+    test.each([
+      ['docs/*.pdf', ['docs/a.pdf']],
+      ['docs/**/*.pdf', ['docs/a.pdf', 'docs/x/b.pdf']],
+      ['**/[bc].{pdf,md}', ['docs/x/b.pdf', 'docs/x/c.md']],
+      ['docs/x/?.ts', ['docs/x/d.ts']],
+      ['docs/.git/*', ['docs/.git/e.pdf']],
+      ['docs/*', ['docs/a.pdf', 'docs/x/b.pdf', 'docs/x/c.md']],
+    ])('finds what it matches, but for what folders leave out: %s', async (pattern, paths) => {
+      const { documents, skipped } = await collectDocuments([pattern], { cwd: folder });
+      expect([documents.map(({ path }) => path), skipped]).toEqual([paths, []]);
+      expect(await pathsOf(join(folder, pattern))).toEqual(paths);
+    });
+
+    test('that matches nothing is an error that names it', async () => {
+      await expect(pathsOf('docs/*.epub')).rejects.toMatchObject({
+        code: 'FILE_UNREADABLE',
+        message: expect.stringContaining('docs/*.epub matches no file'),
+      });
+    });
+
+    test('follows no link out of its folder', async () => {
+      await put('elsewhere/secret.pdf');
+      await symlink('../elsewhere/secret.pdf', join(folder, 'docs/link.pdf'));
+      const { documents, skipped } = await collectDocuments(['docs/*.pdf'], { cwd: folder });
+      expect(documents.map(({ path }) => path)).toEqual(['docs/a.pdf']);
+      expect(skipped).toMatchObject([{ path: 'docs/link.pdf' }]);
+    });
+
+    test('is the name of a file where there is such a file', async () => {
+      await put('docs/[a].md');
+      expect(await pathsOf('docs/[a].md')).toEqual(['docs/[a].md']);
+    });
+  });
+
+  describe('standard input', () => {
+    const stdin = (...pieces: string[]) => ({
+      name: 'said.md',
+      bytes: (async function* () {
+        for (const piece of pieces) yield Buffer.from(piece);
+      })(),
+    });
+
+    test('is a document beside others', async () => {
+      await put('a.md');
+      const { documents } = await collectDocuments(['-', 'a.md'], { cwd: folder, stdin: stdin('# Sa', 'id\n') });
+      expect(documents.map(({ path }) => path)).toEqual(['a.md', 'said.md']);
+      expect((await bytesOf(documents[1] as CollectedDocument)).toString()).toBe('# Said\n');
+    });
+
+    test('without text is no document', async () => {
+      await expect(collectDocuments(['-'], { cwd: folder, stdin: stdin(' \n') })).rejects.toMatchObject({
+        code: 'FILE_EMPTY',
+      });
+    });
   });
 
   test.each<[string, () => Promise<string>, string, RegExp]>([
@@ -111,12 +197,6 @@ describe('collectDocuments', () => {
   });
 
   test.each<[string, () => Promise<string>, string, RegExp]>([
-    [
-      'a binary file',
-      () => withFile('bin.md', Buffer.from([0x50, 0, 0x51])),
-      'DOCUMENT_KIND_UNSUPPORTED',
-      /^is binary/,
-    ],
     ['an empty file', () => withFile('empty.md', ''), 'FILE_EMPTY', /^has no text/],
     ['a file of blanks', () => withFile('blank.md', '\uFEFF \n\t'), 'FILE_EMPTY', /^has no text/],
   ])('%s fails alone, and is the error where it is all there is', async (_, make, code, message) => {
@@ -221,7 +301,8 @@ describe('collectDocuments', () => {
     test.each(outside.slice(0, 3))('%s is read when it is asked for', async (_what, plant) => {
       await make(plant);
       const { documents, skipped } = await collectDocuments(['docs'], { cwd: folder, followLinks: true });
-      expect(documents.map(({ content }) => content)).toContain('secret');
+      const texts = await Promise.all(documents.map(async (document) => (await bytesOf(document)).toString()));
+      expect(texts).toContain('secret');
       expect(skipped).toEqual([]);
     });
 
@@ -259,14 +340,24 @@ describe('collectDocuments', () => {
 });
 
 describe('parts and keys', () => {
-  const document = (path: string, bytes: number): CollectedDocument => ({ path, content: path, bytes });
+  const document = (path: string, bytes: number): CollectedDocument => ({
+    path,
+    bytes,
+    sha256: createHash('sha256').update(path).digest('hex'),
+    async *read() {},
+  });
 
   test('documents are split below the limit; one above it is a part by itself', () => {
     const parts = splitIntoParts(
       [document('a', 6), document('b', 4), document('c', 1), document('d', 30), document('e', 1)],
-      10,
+      { maxBytes: 10 },
     );
     expect(parts.map((part) => part.map(({ path }) => path))).toEqual([['a', 'b'], ['c'], ['d'], ['e']]);
+    const few = splitIntoParts(
+      ['a', 'b', 'c'].map((path) => document(path, 1)),
+      { maxDocuments: 2 },
+    );
+    expect(few.map((part) => part.length)).toEqual([2, 1]);
   });
 
   test('the key follows collection, paths, contents and settings', () => {
@@ -276,7 +367,7 @@ describe('parts and keys', () => {
     const others = [
       ingestKey('other', [document('a', 1)]),
       ingestKey('docs', [document('b', 1)]),
-      ingestKey('docs', [{ path: 'a', content: 'changed', bytes: 7 }]),
+      ingestKey('docs', [{ ...document('a', 1), sha256: 'changed' }]),
       ingestKey('docs', [document('a', 1)], { removeMissing: true }),
     ];
     expect(new Set([key, ...others]).size).toBe(5);

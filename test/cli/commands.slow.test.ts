@@ -13,6 +13,7 @@ import {
   testRedisUrl,
   uniquePrefix,
 } from '../helpers/services.ts';
+import { makeDocx, makePdf } from '../jobs/ingest/parse/documents.ts';
 import { Cli, type CliResult, runCli } from './run-cli.ts';
 
 const JOBS = fileURLToPath(new URL('fixtures/jobs.ts', import.meta.url));
@@ -428,17 +429,40 @@ describe('ingest and ask', () => {
     expect(ingested.stderr).toContain('Failed: mixed/c.md has no text in it');
   });
 
+  test('PDF and DOCX go in with the rest, by a pattern too, and what another program writes', async () => {
+    await mkdir(join(folder, 'office'), { recursive: true });
+    await writeFile(
+      join(folder, 'office/a.pdf'),
+      await makePdf([{ paragraphs: ['The cellar is kept at four degrees.'] }]),
+    );
+    await writeFile(join(folder, 'office/b.docx'), await makeDocx('Machine'));
+    await writeFile(join(folder, 'office/c.md'), '# Plums\n\nPlums are dried.\n');
+    const all = await run(['ingest', 'office', '-c', 'office']);
+    expect(all.stdout).toMatch(/^office: 3 documents: 3 added/);
+    const pattern = await runJson(['ingest', 'office/*.pdf', '-c', 'office']);
+    expect(pattern).toMatchObject({ documents: 1, jobs: [{ result: { unchanged: 1 } }] });
+    const piped = await run(['ingest', '-', '--name', 'said.md', '-c', 'office'], {
+      input: '# Quinces\n\nQuinces are cooked.\n',
+    });
+    expect(piped.stdout).toMatch(/^office: 1 document: 1 added/);
+    expect((await run(['ask', 'How cold is the cellar?', '-c', 'office'])).stdout).toContain('office/a.pdf');
+    await refused(['ingest', '-', '-c', 'office'], 2, /^error INPUT_INVALID: --name belongs to -/);
+  }, 60_000);
+
   test('a bad collection name is refused and nothing is enqueued', () =>
     refused(['ingest', 'docs', '-c', 'x'.repeat(101)], 2, /^error INPUT_INVALID: Input of ingest: collection: /));
 
   test('a folder over the limit becomes several jobs, shown as one', async () => {
     await mkdir(join(folder, 'large'), { recursive: true });
     const paragraph = 'Sentences about orchards, repeated until there are many of them.\n\n';
-    for (let i = 0; i < 3; i++) await writeFile(join(folder, `large/${i}.txt`), paragraph.repeat(25_000));
+    await writeFile(join(folder, 'large/0.txt'), paragraph);
+    // Read in a moment: it is no text.
+    await writeFile(join(folder, 'large/1.txt'), Buffer.alloc(16 * 1024 * 1024 - 1_000));
+    await writeFile(join(folder, 'large/2.txt'), paragraph.repeat(20));
     const result = await runJson(['ingest', 'large', '-c', 'large', '--detach']);
     expect(result).toMatchObject({ documents: 3, jobs: [{ outcome: 'created' }, { outcome: 'created' }] });
     const attached = await runJson(['ingest', 'large', '-c', 'large']);
-    expect(attached.jobs).toMatchObject([{ result: { added: 2 } }, { result: { added: 1 } }]);
+    expect(attached.jobs).toMatchObject([{ result: { added: 1, failedCount: 1 } }, { result: { added: 1 } }]);
   }, 60_000);
 
   test('Ctrl-C stops following, says how to go on, and leaves the job alone', async () => {

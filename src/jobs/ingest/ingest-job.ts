@@ -22,6 +22,7 @@ import { collectionName } from './input-text.ts';
 import { type DocumentInput, documentInput, openDocument } from './inputs.ts';
 import type { DocumentLimits } from './parse/limits.ts';
 import { readDocument } from './parse/read-document.ts';
+import { reading } from './room.ts';
 import { batchesOf, type DocumentToWrite, writeDocuments } from './write.ts';
 
 const MAX_DOCUMENTS = 10_000;
@@ -216,24 +217,39 @@ async function* prepareAll(
   options: ReadingOptions,
   ctx: JobContext<IngestEvent>,
 ): AsyncGenerator<PreparedDocument | DocumentRemark> {
-  const ahead: Promise<PreparedDocument | DocumentRemark>[] = [];
+  const ahead: Promise<Prepared>[] = [];
   const documents = input.documents.values().drop(from);
-  for (;;) {
-    while (ahead.length < READ_AHEAD) {
-      const next = documents.next();
-      if (next.done === true) break;
-      const reading = prepare(next.value, states.get(next.value.path), options, ctx);
-      // It is awaited in its turn; a job that ends before has no use for it.
-      reading.catch(() => {});
-      ahead.push(reading);
+  try {
+    for (;;) {
+      while (ahead.length < READ_AHEAD) {
+        const next = documents.next();
+        if (next.done === true) break;
+        const one = prepare(next.value, states.get(next.value.path), options, ctx);
+        // It is awaited in its turn; a job that ends before has no use for it.
+        one.catch(() => {});
+        ahead.push(one);
+      }
+      const first = await ahead.shift();
+      if (first === undefined) return;
+      first.leave();
+      yield first.document;
+      // Chunking is work of the CPU: other jobs' timers and heartbeats get their turn in between.
+      await setImmediate();
+      ctx.signal.throwIfAborted();
     }
-    const first = ahead.shift();
-    if (first === undefined) return;
-    yield await first;
-    // Chunking is work of the CPU: other jobs' timers and heartbeats get their turn in between.
-    await setImmediate();
-    ctx.signal.throwIfAborted();
+  } finally {
+    for (const one of ahead)
+      one.then(
+        ({ leave }) => leave(),
+        () => {},
+      );
   }
+}
+
+interface Prepared {
+  document: PreparedDocument | DocumentRemark;
+  /** It is somebody else's to count. */
+  leave(): void;
 }
 
 async function prepare(
@@ -241,8 +257,9 @@ async function prepare(
   known: DocumentState | undefined,
   { limits, ...options }: ReadingOptions,
   ctx: JobContext<IngestEvent>,
-): Promise<PreparedDocument | DocumentRemark> {
+): Promise<Prepared> {
   const { path } = given;
+  let leave = () => {};
   try {
     const { contentHash, byteLength, read } = await openDocument(given, ctx);
     const about = { path, contentHash, byteLength, known };
@@ -254,15 +271,19 @@ async function prepare(
       hasItsLanguage(known, options)
     ) {
       const { chunkCount } = known;
-      return { ...about, title: '', titleOnly: false, language: undefined, chunkCount, chunks: undefined };
+      const document = { ...about, title: '', titleOnly: false, language: undefined, chunkCount, chunks: undefined };
+      return { document, leave };
     }
-    const document = await readDocument(await read(), limits, ctx.signal);
-    const chunks = chunkDocument(document);
-    const titleOnly = document.titleOnly === true;
-    const language = options.language ?? (await detectLanguage(document.text));
-    return { ...about, title: document.title, titleOnly, language, chunkCount: chunks.length, chunks };
+    leave = await reading.enter(byteLength, ctx.signal);
+    const parsed = await readDocument(await read(), limits, ctx.signal);
+    const { title } = parsed;
+    const chunks = chunkDocument(parsed);
+    const titleOnly = parsed.titleOnly === true;
+    const language = options.language ?? (await detectLanguage(parsed.text));
+    return { document: { ...about, title, titleOnly, language, chunkCount: chunks.length, chunks }, leave };
   } catch (error) {
-    if (error instanceof DocumentError) return { path, code: error.code, message: error.message };
+    if (error instanceof DocumentError) return { document: { path, code: error.code, message: error.message }, leave };
+    leave();
     throw error;
   }
 }

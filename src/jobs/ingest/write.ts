@@ -8,6 +8,7 @@ import type { Language } from '../../search/language.ts';
 import { buildPart } from '../../search/part.ts';
 import type { JobContext } from '../define-job.ts';
 import { CHUNKER_VERSION, type Chunk } from './chunker.ts';
+import { writing } from './room.ts';
 
 /** A commit, a part of the index and a checkpoint are paid once for so many. */
 const MAX_DOCUMENTS = 50;
@@ -47,6 +48,26 @@ export async function* batchesOf<T extends object>(
  * @returns the revision of each that was written, by path; the others were there already
  */
 export async function writeDocuments(
+  documents: readonly DocumentToWrite[],
+  collectionId: string,
+  ctx: Pick<JobContext, 'db' | 'jobId' | 'signal' | 'transaction'>,
+): Promise<Map<string, number>> {
+  const leave = await writing.enter(lengthOf(documents), ctx.signal);
+  try {
+    return await write(documents, collectionId, ctx);
+  } finally {
+    leave();
+  }
+}
+
+function lengthOf(documents: readonly DocumentToWrite[]): number {
+  return documents.reduce(
+    (sum, { chunks }) => chunks.reduce((length, { content, heading }) => length + content.length + heading.length, sum),
+    0,
+  );
+}
+
+async function write(
   documents: readonly DocumentToWrite[],
   collectionId: string,
   ctx: Pick<JobContext, 'db' | 'jobId' | 'transaction'>,

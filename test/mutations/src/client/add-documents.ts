@@ -2,7 +2,33 @@ import type { Change } from '../../mutation.ts';
 
 const TEST = 'test/http/uploads.test.ts';
 
+const KNOWN = 'test/client/add-documents.test.ts';
+
 export default [
+  {
+    name: 'upload-known',
+    find: 'if (earlier !== undefined) return earlier;',
+    replace: '',
+    mechanism: 'documents whose hashes are known are not read under a key that exists',
+    test: KNOWN,
+    title: 'are not read again under a key that exists, running or done',
+  },
+  {
+    name: 'upload-not-there',
+    find: "if (handle.outcome === 'created') throw new NotThere();",
+    replace: '',
+    mechanism: 'a job that was made to look for its key is taken back',
+    test: KNOWN,
+    title: 'leave no job behind where none exists and the documents do not come',
+  },
+  {
+    name: 'upload-changed',
+    find: 'expected !== undefined && expected !== sha256',
+    replace: 'expected !== undefined && expected === ""',
+    mechanism: 'bytes that are not those of the hash are refused',
+    test: KNOWN,
+    title: 'are refused, with their path, where other bytes come',
+  },
   {
     name: 'upload-kept',
     find: "kept = handle.outcome === 'created';",

@@ -5,9 +5,17 @@ const test = 'test/jobs/ingest/ingest-job.test.ts';
 
 export default [
   {
+    name: 'ingest-room-left',
+    find: 'for (const one of ahead)',
+    replace: 'for (const one of ahead.slice(0, 0))',
+    mechanism: 'an ingest that ends early holds nothing of what it had read ahead',
+    test: 'test/jobs/ingest/room.test.ts',
+    title: 'that ends early holds nothing of what it had read ahead',
+  },
+  {
     name: 'ingest-bad-alone',
-    find: 'if (error instanceof DocumentError) return { path, code: error.code, message: error.message };',
-    replace: '',
+    find: 'if (error instanceof DocumentError)',
+    replace: 'if (error instanceof RangeError && error instanceof DocumentError)',
     mechanism: 'a document that cannot be read fails alone',
     test,
     title: 'fails alone: the others are ingested, and stream and result name it',
