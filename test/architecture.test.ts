@@ -18,7 +18,7 @@ const ROOMS = [
   'client|maintenance',
   'runs',
   'workers|http',
-  'cli|testing',
+  'cli|testing|web-client',
 ];
 
 /** Composition: the library's face joins all rooms. */

@@ -8,7 +8,13 @@ import { parseAst } from 'vitest/node';
 const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** Entry points of package.json, and the library behind the first. */
-const PUBLIC = ['src/index.ts', 'src/library.ts', 'src/journal/fold.ts', 'src/testing/index.ts'];
+const PUBLIC = [
+  'src/index.ts',
+  'src/library.ts',
+  'src/journal/fold.ts',
+  'src/testing/index.ts',
+  'src/web-client/index.ts',
+];
 
 interface Node {
   type: string;

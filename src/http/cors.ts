@@ -1,7 +1,7 @@
 /** Cross-origin access to the API. The board is left out: its pages are for its own origin alone. */
 import type { onRequestHookHandler } from 'fastify';
 
-const ALLOWED_METHODS = 'GET, HEAD, POST, DELETE, OPTIONS';
+const ALLOWED_METHODS = 'GET, HEAD, POST, PUT, DELETE, OPTIONS';
 const ALLOWED_HEADERS = 'authorization, last-event-id, idempotency-key, content-type';
 const EXPOSED_HEADERS = 'x-request-id, x-workflow-run-id, etag, idempotency-replayed, location, retry-after';
 /** How long a browser keeps a preflight's answer, in seconds. */

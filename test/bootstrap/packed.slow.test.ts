@@ -109,6 +109,7 @@ const MODULES = {
 /** What a worker, an enqueue and a result have for types. */
 const DATA = `import { type Job, Worker } from 'bullmq';
 import { createFleet, defineJob, withIdempotency } from 'oncefleet';
+import { createClient } from 'oncefleet/client';
 import { z } from 'zod';
 const options = { databaseUrl: '', redisUrl: '' };
 const connection = { url: '' };
@@ -124,7 +125,11 @@ const handle = await createFleet({ ...options, jobs: [job] }).enqueue(job, {});
 const result: { m: string } = await handle.result();
 // @ts-expect-error what the output schema says
 const wrong: { m: number } = await handle.result();
-export { result, wrong };
+const client = createClient<{ j: typeof job }>({ url: '' });
+const far: { m: string } = await client.result(await client.enqueue('j', {}));
+// @ts-expect-error an input of another type
+await client.enqueue('j', { n: '1' });
+export { far, result, wrong };
 `;
 
 /** Adds jobs under one key, waits until all are done, and asks for their results. */

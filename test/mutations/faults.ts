@@ -791,6 +791,18 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'result-tenant',
     'search-tenant',
   ],
+  'a client of the HTTP API: each event once, each job once': [
+    'client-again',
+    'client-passing',
+    'client-refusal',
+    'client-cursor',
+    'client-terminal',
+    'client-idle',
+    'client-expired',
+    'client-ticket',
+    'client-whole-frame',
+    'client-utf8',
+  ],
   'bounded in bytes and time': [
     'body-chunks',
     'body-json-counted',
