@@ -567,6 +567,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'chat-key-request',
     'completions-cut-off',
     'completions-late-start',
+    'completions-shared-state',
+    'completions-shared-waits',
     'responses-new-item',
     'responses-redriven-ending',
     'responses-shared-state',

@@ -24,25 +24,50 @@ interface CompletionError {
   error: { message: string; type: 'server_error'; code: string; param: null };
 }
 
+/** What depends on the events so far, and not on who reads them. */
+interface State {
+  said: Transcript;
+  ending: TerminalEvent | undefined;
+  /** The seq of the last attempt that took something back; -1: none did. */
+  startedOver: number;
+}
+
+const COMMON = { plain: {}, withUsage: {} };
+
 export class ChatCompletionDialect implements Dialect {
   readonly shared = false;
   readonly headers = {};
   readonly keepalive = KEEPALIVE_FRAME;
   readonly #options: CompletionOptions;
-  #said: Transcript = NOTHING_SAID;
-  #ending: TerminalEvent | undefined;
+  #state: State = { said: NOTHING_SAID, ending: undefined, startedOver: -1 };
   /** Nothing is sent before the attempt `from`. */
   #waits: boolean;
-  #startedOver = -1;
+  /** JSON of a chunk up to its choices, the same in each. */
+  readonly #chunkHead: string;
 
   constructor(options: CompletionOptions) {
     this.#options = options;
     this.#waits = (options.from ?? -1) >= 0;
+    this.#chunkHead = JSON.stringify(this.#head('chat.completion.chunk')).slice(0, -1);
   }
 
   /** The seq of the last attempt that took something back; -1: none did. */
   get startedOver(): number {
-    return this.#startedOver;
+    return this.#state.startedOver;
+  }
+
+  /** One that waits is sent less than others. */
+  get common(): object | undefined {
+    if (this.#waits) return undefined;
+    return this.#options.includeUsage === true ? COMMON.withUsage : COMMON.plain;
+  }
+
+  save(): unknown {
+    return { ...this.#state };
+  }
+
+  load(state: unknown): void {
+    this.#state = { ...(state as State) };
   }
 
   open(): string {
@@ -50,7 +75,8 @@ export class ChatCompletionDialect implements Dialect {
   }
 
   event(event: StreamEvent): string {
-    this.#said = say(this.#said, event);
+    const state = this.#state;
+    state.said = say(state.said, event);
     if (this.#waits) return '';
     const { type } = event.event;
     if (type === 'delta') return this.#text('content', textOf(event.event));
@@ -58,11 +84,12 @@ export class ChatCompletionDialect implements Dialect {
   }
 
   attempt({ seq, event }: Placed<AttemptEvent>): string {
-    const said = this.#said;
+    const state = this.#state;
+    const { said } = state;
     const kept = startOver(said, event, seq);
     const takesBack = kept.text.length < said.text.length || kept.reasoning.length < said.reasoning.length;
-    this.#said = kept;
-    if (takesBack) this.#startedOver = seq;
+    state.said = kept;
+    if (takesBack) state.startedOver = seq;
     if (this.#waits) {
       this.#waits = seq < (this.#options.from ?? -1);
       return this.#waits ? '' : this.#text('reasoning_content', kept.reasoning) + this.#text('content', kept.text);
@@ -73,15 +100,16 @@ export class ChatCompletionDialect implements Dialect {
 
   end({ event }: Placed<TerminalEvent>): string {
     // A later one takes its place: a job that failed may have been redriven.
-    this.#ending = event;
+    this.#state.ending = event;
     return '';
   }
 
   close(): string {
     const { error } = this;
-    // Without a finish_reason and [DONE]: the SDK throws what it is told.
+    // Without a finish_reason and [DONE]: the SDK throws what it is told. The body ends cleanly, for a socket that is
+    // destroyed may take the last frame with it, and the SDK would then throw that the connection broke.
     if (error !== undefined) return `data: ${JSON.stringify(error)}\n\n`;
-    const whole = this.#said.text === '' ? this.#text('content', this.text) : '';
+    const whole = this.#state.said.text === '' ? this.#text('content', this.text) : '';
     const usage = this.#options.includeUsage === true ? this.#frame([], this.#usage() ?? null) : '';
     return `${whole}${this.#chunk({}, 'stop')}${usage}data: [DONE]\n\n`;
   }
@@ -93,13 +121,13 @@ export class ChatCompletionDialect implements Dialect {
 
   /** The text that counts. */
   get text(): string {
-    const ending = this.#ending;
-    return this.#said.text === '' && ending?.type === 'end' ? textOfResult(ending.result) : this.#said.text;
+    const { said, ending } = this.#state;
+    return said.text === '' && ending?.type === 'end' ? textOfResult(ending.result) : said.text;
   }
 
   /** Why there is no completion; undefined: there is, or will be. */
   get error(): CompletionError | undefined {
-    const ending = this.#ending;
+    const { ending } = this.#state;
     if (ending === undefined || ending.type === 'end') return undefined;
     const { code, message } =
       ending.type === 'error' ? ending.error : { code: 'CANCELLED', message: 'The job was cancelled' };
@@ -108,7 +136,7 @@ export class ChatCompletionDialect implements Dialect {
 
   /** The whole, once the job has ended well. */
   completion(): Record<string, unknown> {
-    const { reasoning } = this.#said;
+    const { reasoning } = this.#state.said;
     const message = {
       role: 'assistant',
       content: this.text,
@@ -132,8 +160,8 @@ export class ChatCompletionDialect implements Dialect {
   }
 
   #frame(choices: readonly object[], usage: object | null): string {
-    const withUsage = this.#options.includeUsage === true ? { usage } : {};
-    return `data: ${JSON.stringify({ ...this.#head('chat.completion.chunk'), choices, ...withUsage })}\n\n`;
+    const withUsage = this.#options.includeUsage === true ? `,"usage":${JSON.stringify(usage)}` : '';
+    return `data: ${this.#chunkHead},"choices":${JSON.stringify(choices)}${withUsage}}\n\n`;
   }
 
   #head(object: string) {
@@ -142,7 +170,7 @@ export class ChatCompletionDialect implements Dialect {
   }
 
   #usage(): object | undefined {
-    const { usage } = this.#said;
+    const { usage } = this.#state.said;
     if (usage === undefined) return undefined;
     return {
       prompt_tokens: usage.inputTokens,

@@ -1,3 +1,4 @@
+import { sql } from 'kysely';
 import OpenAI from 'openai';
 import OpenAI6 from 'openai6';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -92,10 +93,72 @@ describe.each([
     await expect(whole).rejects.toMatchObject({ status: 500, type: 'server_error' });
   });
 
-  it('needs a token where there are some', async () => {
+  it('throws a failure in the middle by its code, with the text before it, by the helper too', async () => {
+    let text = '';
+    const reading = async () => {
+      for await (const chunk of await stream(`half fail ${newGate()}`)) text += chunk.choices[0]?.delta.content ?? '';
+    };
+    await expect(reading()).rejects.toMatchObject({ code: 'NON_RETRYABLE', type: 'server_error' });
+    expect(text).toBe('half ');
+    const helped = connect().chat.completions.stream({ model: 'scripted', messages: messages('half fail') });
+    await expect(helped.finalChatCompletion()).rejects.toThrow('the script says so');
+    const whole = connect().chat.completions.stream({ model: 'scripted', messages: messages(`a b ${newGate()}`) });
+    expect((await whole.finalChatCompletion()).choices[0]?.message.content).toMatch(/^a b completions-\d+ $/);
+  });
+
+  it('takes no clean end of a connection that breaks in the middle for an answer', async () => {
+    const app = harness.another({}, { board: false });
+    const port = await listenLocally(app);
+    const name = newGate();
+    const reading = async () => {
+      const begun = await connect(port).chat.completions.create({
+        model: 'scripted',
+        messages: messages(`begun gate:${name}`),
+        stream: true,
+      });
+      for await (const chunk of begun) if (chunk.choices[0]?.delta.content === 'begun ') void app.close();
+    };
+    await expect(reading()).rejects.toThrow();
+    gate.open(name);
+  });
+
+  it('needs a token where there are some: none, a stranger, one that is over and one of another tenant', async () => {
+    const { tokens, db } = harness.fleet;
     const port = await listenLocally(harness.another({ tokens: new Map([['one', 'a']]) }, { board: false }));
-    const refused = connect(port, 'two').chat.completions.create({ model: 'scripted', messages: messages('x') });
-    await expect(refused).rejects.toMatchObject({ status: 401, code: 'invalid_api_key' });
+    const create = (apiKey: string, headers = {}) =>
+      connect(port, apiKey).chat.completions.create({ model: 'scripted', messages: messages('x') }, { headers });
+    const unauthorized = { status: 401, code: 'invalid_api_key', type: 'invalid_request_error' };
+    const { token, id } = await tokens.create({ name: `over-${newGate()}`, scopes: ['enqueue'], tenant: 'a' });
+    const { token: reads } = await tokens.create({ name: `reads-${newGate()}`, scopes: ['read'], tenant: 'a' });
+    await sql`update oncefleet.api_tokens set expires_at = clock_timestamp() - interval '1 second' where id = ${id}`.execute(
+      db,
+    );
+    for (const ask of [() => create('stranger'), () => create(token), () => create('one', { authorization: null })])
+      await expect(ask()).rejects.toMatchObject(unauthorized);
+    await expect(create(reads)).rejects.toMatchObject({ status: 403, code: 'SCOPE_MISSING' });
+    // Of two tenants under one key: two answers, and neither is told of the other.
+    const { token: foreign } = await tokens.create({ name: `b-${newGate()}`, scopes: ['enqueue'], tenant: 'b' });
+    const headers = { 'Idempotency-Key': newGate() };
+    const [mine, theirs] = await Promise.all([create('one', headers), create(foreign, headers)]);
+    expect(theirs.id).not.toBe(mine.id);
+  });
+
+  it('waits as long as it is told where there is no room', async () => {
+    const port = await listenLocally(harness.another({ inFlightBytes: 1 }, { board: false }));
+    const client = new Client({ apiKey: 'unused', baseURL: `http://127.0.0.1:${port}/v1`, maxRetries: 0 });
+    for (const streamed of [false, true]) {
+      const refused = client.chat.completions.create({
+        model: 'scripted',
+        messages: messages('x'),
+        stream: streamed,
+      });
+      await expect(refused).rejects.toMatchObject({
+        status: 429,
+        code: 'rate_limit_exceeded',
+        type: 'rate_limit_error',
+      });
+      await refused.catch((error: { headers: Headers }) => expect(error.headers.get('retry-after')).toBe('5'));
+    }
   });
 });
 

@@ -43,3 +43,30 @@ it('is cut off where something that was sent is taken back, and nowhere else', (
     }),
   );
 });
+
+it('is shared by readers that have had the same, and then is the same; one that waits shares nothing', () => {
+  fc.assert(
+    fc.property(journals, fc.nat(), fc.boolean(), (journal, cut, includeUsage) => {
+      const options = { ...HEAD, includeUsage };
+      const { startedOver } = project(journal, Number.POSITIVE_INFINITY).dialect;
+      const at = cut % (journal.length + 1);
+      const [one, other] = [0, 1].map(() => new ChatCompletionDialect({ ...options, from: startedOver }));
+      if (one === undefined || other === undefined) return;
+      let text = one.open();
+      other.open();
+      for (const event of journal.slice(0, at)) text += frameOf(one, event);
+      const waits = startedOver >= (journal[at]?.seq ?? journal.length);
+      expect(one.common === undefined).toBe(waits);
+      if (waits) return;
+      // The other has had them as well, if only as frames that were made for the first.
+      for (const event of journal.slice(0, startedOver + 1)) frameOf(other, event);
+      expect(other.common).toBe(one.common);
+      other.load(one.save());
+      for (const event of journal.slice(at)) text += frameOf(other, event);
+      const alone = new ChatCompletionDialect({ ...options, from: startedOver });
+      const expected = alone.open() + journal.map((event) => frameOf(alone, event)).join('') + alone.close();
+      expect(text + other.close()).toBe(expected);
+      expect(new ChatCompletionDialect({ ...options, includeUsage: !includeUsage }).common).not.toBe(one.common);
+    }),
+  );
+});

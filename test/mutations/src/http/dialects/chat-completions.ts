@@ -3,6 +3,8 @@ import type { Change } from '../../../mutation.ts';
 const TEST = 'test/http/dialects/chat-completions.test.ts';
 const LATE = 'sends a reader that comes after the last start over the text that counts, and one ending';
 
+const SHARED = 'is shared by readers that have had the same, and then is the same; one that waits shares nothing';
+
 export default [
   {
     name: 'completions-cut-off',
@@ -19,5 +21,21 @@ export default [
     mechanism: 'a reader of a completion that comes after an attempt has started over is sent what counts alone',
     test: TEST,
     title: LATE,
+  },
+  {
+    name: 'completions-shared-state',
+    find: 'this.#state = { ...(state as State) };',
+    replace: '',
+    mechanism: 'a reader of a completion that is given shared frames takes their state over',
+    test: TEST,
+    title: SHARED,
+  },
+  {
+    name: 'completions-shared-waits',
+    find: 'if (this.#waits) return undefined;',
+    replace: '',
+    mechanism: 'a reader that is sent less than others shares no frames with them',
+    test: TEST,
+    title: SHARED,
   },
 ] satisfies readonly Change[];
