@@ -13,6 +13,7 @@ import { exitCodeOf, listenForStop } from '../scripts/entry.ts';
 import { startServices } from '../scripts/services.ts';
 import { abuseBench } from './abuse/bench.ts';
 import { bulkBench } from './bulk/bench.ts';
+import { dialectsBench } from './dialects/bench.ts';
 import { fairnessBench } from './fairness/bench.ts';
 import { fanoutBench } from './fanout/bench.ts';
 import { importBench } from './import/bench.ts';
@@ -40,6 +41,7 @@ const BENCHES: readonly Bench[] = [
   retrievalBench,
   abuseBench,
   fairnessBench,
+  dialectsBench,
 ];
 
 const DOCS = fileURLToPath(new URL('../docs/benchmarks/', import.meta.url));

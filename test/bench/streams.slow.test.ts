@@ -41,6 +41,14 @@ test('a quick run of the fanout bench delivers one stream to all and a stream to
   }
 });
 
+test('a quick run of the dialects bench has every reader of every dialect get every event', LIMIT, async () => {
+  const { rows } = await runQuickly('dialects');
+  expect(rows.map((row) => [row.case, row.streams])).toEqual(
+    [1, 5].flatMap((streams) => ['native', 'responses', 'completions', 'ui-messages'].map((name) => [name, streams])),
+  );
+  for (const row of rows) expect(row.ofNativeRatio).toBeGreaterThan(0);
+});
+
 test('a quick run of the replay bench reads a finished stream in every way', LIMIT, async () => {
   const { rows } = await runQuickly('replay');
   expect(rows[0]).toMatchObject({ case: 'as written', events: 200, eventsPerSegmentWritten: 16 });
