@@ -71,6 +71,7 @@ export const ERROR_CODES = {
   REDIS_UNUSABLE: 'Redis is there and refuses what is needed: rights, role, version or mode.',
   SERVICE_MISSING: 'A service this command needs is not installed or not reachable.',
   MODEL_FAILED: 'The model server refused the request or broke off.',
+  EVAL_FAILED: 'Questions found less than was asked for (oncefleet eval).',
   TORTURE_FAILED: 'A handler broke an invariant under torture (oncefleet/testing).',
   INTERNAL: 'An error nobody planned for; the log has it.',
 } as const;

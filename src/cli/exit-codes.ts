@@ -5,7 +5,7 @@ import type { ErrorCode } from '../errors.ts';
 
 export const EXIT_CODES = {
   0: 'Done. A job that was waited for or followed has completed.',
-  1: 'The job failed; its error is printed.',
+  1: 'The job failed, or a check did (eval); its error is printed.',
   2: 'Wrong usage, input, file or configuration. Nothing was enqueued.',
   3: 'No job, schedule, collection, document or token of that id or name, or events that are no longer kept.',
   4: 'Postgres, Redis or the schema is not there, or not what this build needs.',
@@ -53,6 +53,7 @@ export const EXIT_CODE_BY_ERROR: Readonly<Record<ErrorCode, ExitCode>> = {
   NON_RETRYABLE: 1,
   HANDLER_ERROR: 1,
   WAIT_TIMEOUT: 7,
+  EVAL_FAILED: 1,
   TORTURE_FAILED: 1,
   STORE_UNAVAILABLE: 4,
   BUSY: 4,

@@ -7,6 +7,7 @@ import type { CliContext } from './context.ts';
 import { devCommand } from './dev.ts';
 import { doctorCommand } from './doctor.ts';
 import { enqueueCommand } from './enqueue.ts';
+import { evalCommand } from './eval.ts';
 import { formatExitCodes } from './exit-codes.ts';
 import { followCommand } from './follow.ts';
 import { ingestCommand } from './ingest.ts';
@@ -57,6 +58,7 @@ export function createProgram(context: CliContext, version: string): Command {
     enqueueCommand,
     ingestCommand,
     askCommand,
+    evalCommand,
     collectionsCommand,
     followCommand,
     statusCommand,

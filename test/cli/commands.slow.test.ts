@@ -449,6 +449,101 @@ describe('ingest and ask', () => {
     await refused(['ingest', '-', '-c', 'office'], 2, /^error INPUT_INVALID: --name belongs to -/);
   }, 60_000);
 
+  describe('eval', () => {
+    const SET = [
+      { question: 'Where are apples stored?', path: 'docs/apples.md', heading: 'apples', words: ['cellar'] },
+      { question: 'When do pears ripen?', path: 'docs/more/pears.txt', words: 'harvest' },
+      { question: 'When do pears ripen?', path: 'docs/apples.md', words: 'a submarine' },
+    ];
+    beforeAll(async () => {
+      await run(['ingest', 'docs', '-c', 'measured']);
+      await writeFile(join(folder, 'set.jsonl'), SET.map((line) => JSON.stringify(line)).join('\n'));
+      await writeFile(join(folder, 'set.json'), JSON.stringify(SET.slice(0, 2)));
+    });
+
+    test('asks and counts, and names what missed', async () => {
+      const all = await run(['eval', 'set.jsonl', '-c', 'measured']);
+      expect(all.code).toBe(0);
+      expect(all.stdout).toMatch(/^3 questions\namong the first source +66\.7 % +of 3\n/);
+      expect(all.stdout).toMatch(
+        /among the first 5 +66\.7 % +MRR 0\.67\nanswers with their words +66\.7 % +of 3\ncitations that hold +100\.0 % +of 3\n$/,
+      );
+      expect(all.stderr).toContain('3: When do pears ripen?: its passage is not among the sources');
+      const json = await runJson([
+        'eval',
+        'set.json',
+        '-c',
+        'measured',
+        '--min-recall',
+        '1',
+        '--min-words',
+        '1',
+        '--min-citations',
+        '1',
+      ]);
+      expect(json).toEqual({
+        questions: 2,
+        failed: 0,
+        recall: { of: 2, hit1: 1, hit3: 1, hit5: 1, mrr: 1 },
+        words: { of: 2, share: 1 },
+        citations: { total: 2, invalid: 0, share: 1 },
+        misses: [],
+      });
+    }, 60_000);
+
+    test('searches alone, without a job', async () => {
+      const before = await count();
+      const json = await runJson(['eval', 'set.jsonl', '-c', 'measured', '--retrieve-only']);
+      expect(json).toMatchObject({
+        recall: { of: 3, hit1: 0.6667 },
+        words: { of: 0, share: null },
+        misses: [{ line: 3, found: [{ path: 'docs/more/pears.txt' }] }],
+      });
+      expect(await count()).toBe(before);
+      async function count() {
+        const { rows } = await sql<{ n: number }>`select count(*)::int as n from oncefleet.jobs`.execute(db.kysely);
+        return rows[0]?.n;
+      }
+    });
+
+    test.each<[string, string[], number, RegExp]>([
+      [
+        'a share that is not reached',
+        ['set.jsonl', '-c', 'measured', '--retrieve-only', '--min-recall', '0.7'],
+        1,
+        /error EVAL_FAILED: recall \(first five\): 0\.6667, less than 0\.7\n$/,
+      ],
+      [
+        'a share of nothing',
+        ['set.jsonl', '-c', 'measured', '--retrieve-only', '--min-words', '0.1'],
+        1,
+        /error EVAL_FAILED: words: nothing to count/,
+      ],
+      [
+        'a collection that is not there',
+        ['set.jsonl', '-c', 'nowhere', '--retrieve-only'],
+        3,
+        /error COLLECTION_NOT_FOUND/,
+      ],
+      [
+        'a file that is not there',
+        ['gone.jsonl', '-c', 'measured'],
+        2,
+        /^error FILE_UNREADABLE: gone\.jsonl does not exist/,
+      ],
+      [
+        'a share that is none',
+        ['set.jsonl', '-c', 'measured', '--min-recall', '80'],
+        2,
+        /^error INPUT_INVALID: .*Expected a number from 0 to 1/,
+      ],
+      ['no collection', ['set.jsonl'], 2, /^error INPUT_INVALID: set\.jsonl: line 1\.collection: is missing/],
+    ])('%s', async (_name, args, code, message) => {
+      const ended = await run(['eval', ...args]);
+      expect(ended).toMatchObject({ code, stderr: expect.stringMatching(message) });
+    });
+  });
+
   test('a bad collection name is refused and nothing is enqueued', () =>
     refused(['ingest', 'docs', '-c', 'x'.repeat(101)], 2, /^error INPUT_INVALID: Input of ingest: collection: /));
 

@@ -13,6 +13,7 @@ const COMMANDS = [
   'enqueue',
   'ingest',
   'ask',
+  'eval',
   'follow',
   'status',
   'cancel',
