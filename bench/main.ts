@@ -17,6 +17,7 @@ import { dialectsBench } from './dialects/bench.ts';
 import { fairnessBench } from './fairness/bench.ts';
 import { fanoutBench } from './fanout/bench.ts';
 import { importBench } from './import/bench.ts';
+import { jobSearchBench } from './job-search/bench.ts';
 import { jobsBench } from './jobs/bench.ts';
 import { journalBench } from './journal/bench.ts';
 import { latencyBench } from './latency/bench.ts';
@@ -42,6 +43,7 @@ const BENCHES: readonly Bench[] = [
   abuseBench,
   fairnessBench,
   dialectsBench,
+  jobSearchBench,
 ];
 
 const DOCS = fileURLToPath(new URL('../docs/benchmarks/', import.meta.url));

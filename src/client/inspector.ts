@@ -8,11 +8,11 @@ import {
   findJobDetails,
   findLastRound,
   findTenantOf,
-  INSPECTED_ROWS,
   type InspectFilter,
   type Inspection,
   inspectJobs,
 } from '../db/jobs/inspect.ts';
+import { INSPECTED_ROWS } from '../db/jobs/inspect-failed.ts';
 import { checkKey } from '../enqueue/fingerprint.ts';
 import { OncefleetError } from '../errors.ts';
 import { isUuid } from '../util/uuid.ts';

@@ -47,6 +47,7 @@ export function qualify(text: string, schema: string): string {
 export const RELATIONS = {
   jobs: true,
   unfinished_jobs: true,
+  failed_jobs: true,
   ended_attempts: true,
   job_attempts: true,
   stream_heads: true,

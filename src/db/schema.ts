@@ -294,6 +294,10 @@ interface UnfinishedJobsTable {
   end_by: Timestamp | null;
 }
 
+/** Kept by triggers of `jobs`. */
+type FailedJobsTable = Pick<JobsTable, 'tenant' | 'name' | 'queue' | 'status'> &
+  Record<'job_id' | 'words', string> & { code: string | null };
+
 interface LimitsTable {
   name: string;
   concurrency: number | null;
@@ -405,6 +409,7 @@ interface AuditLogTable {
 export interface Database {
   jobs: JobsTable;
   unfinished_jobs: UnfinishedJobsTable;
+  failed_jobs: FailedJobsTable;
   ended_attempts: EndedAttemptsTable;
   job_attempts: JobAttemptsView;
   stream_heads: StreamHeadsTable;

@@ -24,6 +24,7 @@ type BuiltinTable =
 const OWN_TABLES: Record<Exclude<keyof Database, BuiltinTable | 'job_attempts'> | 'applied_migrations', true> = {
   jobs: true,
   unfinished_jobs: true,
+  failed_jobs: true,
   ended_attempts: true,
   stream_heads: true,
   journal_segments: true,
