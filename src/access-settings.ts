@@ -1,7 +1,8 @@
 /** The settings that say who may call a process, and what must hold between them. */
+import { isIP } from 'node:net';
 import { z } from 'zod';
 import type { Issue } from './errors.ts';
-import { isLoopback, SHORT_NAME } from './options.ts';
+import { isLoopback, number, SHORT_NAME } from './options.ts';
 
 /** What `Authorization: Bearer` can carry. */
 const SENDABLE = /^[\x21-\x7e]+$/;
@@ -18,6 +19,27 @@ export const origins = z.string().transform((text, ctx) => {
   }
   return list;
 });
+
+/** Addresses and networks (`10.0.0.0/8`); `loopback` stands for those of this machine. */
+const proxies = z.string().transform((text, ctx) => {
+  const list = text.split(',').map((one) => one.trim());
+  for (const one of list) {
+    const [address = '', bits, more] = one.split('/');
+    const size = isIP(address) === 6 ? 128 : 32;
+    const valid = isIP(address) !== 0 && more === undefined && (bits === undefined || isBits(bits, size));
+    if (one === 'loopback' || valid) continue;
+    ctx.addIssue({
+      code: 'custom',
+      message: `expected addresses or networks of proxies (10.0.0.7, 10.0.0.0/8, loopback) with commas between, not ${one.slice(0, 100)}`,
+    });
+  }
+  return list;
+});
+
+/** 0 would be every address there is: then whoever asks says where it comes from. */
+function isBits(text: string, size: number): boolean {
+  return /^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= size;
+}
 
 /** One token that is sent as `Authorization: Bearer`. */
 export const bearerToken = z
@@ -55,6 +77,44 @@ export const tokens = z.string().transform((text, ctx) => {
   }
   return byToken;
 });
+
+/** How much a caller may ask for, and which proxies say where it comes from. */
+export const CALLER_VARIABLES = {
+  REQUESTS_PER_SECOND: {
+    schema: number({ min: 0, max: 1_000_000, default: 200 }),
+    about:
+      'Requests of one token, or of one address without a good one, in each process; five seconds of them at once. 0: any number.',
+  },
+  STREAMS_PER_CALLER: {
+    schema: number({ min: 0, max: 1_000_000, default: 1_000 }),
+    about: 'Streams that one token, or one address without, may have open in each process. 0: any number.',
+  },
+  TRUSTED_PROXIES: {
+    schema: proxies.optional(),
+    about: 'Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, commas between.',
+  },
+} as const satisfies Record<string, { schema: z.ZodType; about: string }>;
+
+export interface CallerSettings {
+  /** Of a caller in a process; 0: any number. */
+  readonly requestsPerSecond: number;
+  /** Of a caller in a process; 0: any number. */
+  readonly streamsPerCaller: number;
+  /** Absent: no proxy is believed. */
+  readonly trustedProxies: readonly string[] | undefined;
+}
+
+export function callerSettings(v: {
+  REQUESTS_PER_SECOND: number;
+  STREAMS_PER_CALLER: number;
+  TRUSTED_PROXIES?: string[] | undefined;
+}): CallerSettings {
+  return {
+    requestsPerSecond: v.REQUESTS_PER_SECOND,
+    streamsPerCaller: v.STREAMS_PER_CALLER,
+    trustedProxies: v.TRUSTED_PROXIES,
+  };
+}
 
 interface AccessVariables {
   ONCEFLEET_TOKENS?: ReadonlyMap<string, string> | undefined;

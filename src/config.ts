@@ -3,7 +3,15 @@
  * an environment; everything else gets the frozen object.
  */
 import { z } from 'zod';
-import { accessIssues, bearerToken, origins, tokens } from './access-settings.ts';
+import {
+  accessIssues,
+  bearerToken,
+  CALLER_VARIABLES,
+  type CallerSettings,
+  callerSettings,
+  origins,
+  tokens,
+} from './access-settings.ts';
 import { InputInvalidError } from './errors.ts';
 import {
   EMBEDDING_RANGES,
@@ -21,10 +29,12 @@ import {
   DEFAULT_SCHEMA,
   databaseSchema,
   databaseUrl,
+  digits,
   heartbeatMessage,
+  number,
   RANGES,
-  type Range,
   redisUrl,
+  retentionVariable,
   SHORT_NAME,
   SHORT_NAME_MESSAGE,
   STORED_BYTES,
@@ -33,21 +43,6 @@ import {
   unknownMessage,
 } from './options.ts';
 
-const digits = ({ min, max }: Pick<Range, 'min' | 'max'>) =>
-  z
-    .string()
-    .refine((text) => /^\d+$/.test(text) && Number(text) >= min && Number(text) <= max, {
-      message: `expected a whole number from ${min} to ${max}`,
-    })
-    .transform(Number);
-const number = (range: Range) => digits(range).default(range.default);
-/** `never` is Infinity. */
-const retention = (range: Range) =>
-  z
-    .union([z.literal('never').transform(() => Number.POSITIVE_INFINITY), digits(range)], {
-      error: `expected a whole number from ${range.min} to ${range.max}, or never`,
-    })
-    .default(range.default);
 const shortName = z.string().regex(SHORT_NAME, SHORT_NAME_MESSAGE);
 
 /** What requests in progress, and answers that are not read, may hold in memory. */
@@ -163,11 +158,11 @@ export const CONFIG_VARIABLES = {
     about: 'How often the reconciler looks for lost work.',
   },
   ONCEFLEET_STREAM_RETENTION_MS: {
-    schema: retention(RANGES.streamRetentionMs),
+    schema: retentionVariable(RANGES.streamRetentionMs),
     about: 'How long after its end a job keeps its events; never: as long as the job. A tenant may have its own.',
   },
   ONCEFLEET_JOB_RETENTION_MS: {
-    schema: retention(RANGES.jobRetentionMs),
+    schema: retentionVariable(RANGES.jobRetentionMs),
     about: 'How long after its end a job is kept, with its outcome; never: for good. A tenant may have its own.',
   },
   ONCEFLEET_SWEEP_MS: {
@@ -202,6 +197,7 @@ export const CONFIG_VARIABLES = {
     schema: number({ min: 16_777_216, max: 17_179_869_184, default: IN_FLIGHT_BYTES }),
     about: 'What requests in progress and unread answers may hold in memory; one tenant alone, half of it.',
   },
+  ...CALLER_VARIABLES,
   UPLOAD_LIMIT_BYTES: {
     schema: number(UPLOAD_BYTES),
     about: 'Largest upload: all documents of one request.',
@@ -284,7 +280,7 @@ export const CONFIG_VARIABLES = {
 
 type Variables = { [K in keyof typeof CONFIG_VARIABLES]: z.output<(typeof CONFIG_VARIABLES)[K]['schema']> };
 
-export interface Config {
+export interface Config extends CallerSettings {
   readonly databaseUrl: string;
   readonly redisUrl: string;
   readonly redisCluster: boolean;
@@ -407,6 +403,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     port: all.PORT,
     bodyLimitBytes: all.BODY_LIMIT_BYTES,
     inFlightBytes: all.IN_FLIGHT_BYTES,
+    ...callerSettings(all),
     uploadLimitBytes: all.UPLOAD_LIMIT_BYTES,
     uploadStoreBytes: all.UPLOAD_STORE_BYTES,
     logLevel: all.LOG_LEVEL,

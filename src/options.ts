@@ -255,3 +255,22 @@ function editDistance(a: string, b: string): number {
   }
   return previous[b.length] as number;
 }
+
+/** A whole number in a variable. */
+export const digits = ({ min, max }: Pick<Range, 'min' | 'max'>) =>
+  z
+    .string()
+    .refine((text) => /^\d+$/.test(text) && Number(text) >= min && Number(text) <= max, {
+      message: `expected a whole number from ${min} to ${max}`,
+    })
+    .transform(Number);
+/** The same, with its default. */
+export const number = (range: Range) => digits(range).default(range.default);
+
+/** As `number`; `never` is Infinity. */
+export const retentionVariable = (range: Range) =>
+  z
+    .union([z.literal('never').transform(() => Number.POSITIVE_INFINITY), digits(range)], {
+      error: `expected a whole number from ${range.min} to ${range.max}, or never`,
+    })
+    .default(range.default);

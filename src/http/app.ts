@@ -42,7 +42,9 @@ import { openApiOptions } from './openapi.ts';
 import { createHostCheck, createOriginCheck, type OriginConfig } from './origins.ts';
 import { sendProblem } from './problem.ts';
 import { redriveRoutes } from './redrive.ts';
+import { addressCaller, RequestLimits } from './request-limits.ts';
 import { answerUnknownRoutes } from './route-table.ts';
+import { securityHeaders } from './security-headers.ts';
 import { streamRoutes } from './stream-routes.ts';
 import { ticketRoute } from './ticket-route.ts';
 import { uploadRoute } from './uploads.ts';
@@ -62,7 +64,17 @@ export interface CreateAppOptions {
   log: Logger;
   config: Pick<Config, 'tokens' | 'adminToken' | 'tenant' | 'bodyLimitBytes'> &
     Partial<
-      Pick<Config, 'metricsToken' | 'inFlightBytes' | 'uploadLimitBytes' | 'uploadStoreBytes' | 'redactedFields'>
+      Pick<
+        Config,
+        | 'metricsToken'
+        | 'inFlightBytes'
+        | 'uploadLimitBytes'
+        | 'uploadStoreBytes'
+        | 'redactedFields'
+        | 'requestsPerSecond'
+        | 'streamsPerCaller'
+        | 'trustedProxies'
+      >
     > &
     OriginConfig;
   /** Served at /metrics. */
@@ -83,6 +95,7 @@ type Routes = Required<Pick<CreateAppOptions, 'client' | 'config' | 'keepaliveMs
   stallMs: number;
   streams: OpenStreams;
   budget: ByteBudget;
+  requestLimits: RequestLimits;
 };
 
 export function createApp({
@@ -95,7 +108,8 @@ export function createApp({
   doctor,
   limits = {},
 }: CreateAppOptions): FastifyInstance {
-  const streams = new OpenStreams();
+  const requestLimits = new RequestLimits(config);
+  const streams = new OpenStreams(requestLimits);
   const budget = new ByteBudget(config.inFlightBytes ?? IN_FLIGHT_BYTES);
   const stallMs = limits.bodyStallMs ?? BODY_STALL_MS;
   // The largest request decides: Node has one limit for all. Bodies of other routes have limits of their own.
@@ -112,6 +126,8 @@ export function createApp({
     },
     serverFactory: (handler) => connections.createServer(handler),
     bodyLimit: config.bodyLimitBytes,
+    // Of others `x-forwarded-for` says what its sender likes.
+    trustProxy: config.trustedProxies === undefined ? false : [...config.trustedProxies],
     // Requests that come while it drains are answered by us: streams in their own way.
     return503OnClosing: false,
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
@@ -126,8 +142,9 @@ export function createApp({
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', createBodyParser(stallMs));
   app.decorateRequest('tenant', '');
+  app.decorateRequest('caller', '');
   countRequests(app, budget);
-  addHooks(app, streams, config);
+  addHooks(app, streams, config, requestLimits);
   app.addHook('preClose', async () => {
     await streams.drain();
     connections.drain();
@@ -135,21 +152,33 @@ export function createApp({
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
   answerUnknownRoutes(app);
   app.register(swagger, openApiOptions({ version: API_VERSION, secured: config.tokens !== undefined }));
-  const routes = { client, config, metrics, doctor, keepaliveMs, board, streams, budget, stallMs };
+  const routes = { client, config, metrics, doctor, keepaliveMs, board, streams, budget, stallMs, requestLimits };
   app.register((root) => registerRoutes(root, routes));
   return app;
 }
 
 /** What every request passes. */
-function addHooks(app: FastifyInstance, streams: OpenStreams, config: CreateAppOptions['config']): void {
+function addHooks(
+  app: FastifyInstance,
+  streams: OpenStreams,
+  config: CreateAppOptions['config'],
+  limits: RequestLimits,
+): void {
   const origins = config.corsOrigins ?? (config.tokens === undefined ? [] : ['*']);
   app.addHook('onRequest', (request, reply, done) => {
-    // What a browser is given is what its content type says, on every answer.
-    reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff');
+    request.caller = addressCaller(request.ip);
+    reply.header('x-request-id', request.id);
     done();
   });
+  app.addHook('onRequest', securityHeaders);
   app.addHook('onRequest', createHostCheck(config));
   app.addHook('onRequest', createCors(['/v1/', '/api/chat', '/openapi.json', '/healthz', '/readyz'], origins));
+  app.addHook('onRequest', (request, reply, done) => {
+    // What needs a token is counted once it is known whose it is; probes of a balancer must not be told to wait.
+    const { anyHost = false, countedLater = false } = request.routeOptions.config;
+    if (!anyHost && !countedLater) limits.count(request, reply);
+    done();
+  });
   app.addHook('onRequest', (request, reply, done) => {
     if (!streams.draining || request.routeOptions.config.duringDrain === true) done();
     else sendProblem(new OncefleetError('SHUTTING_DOWN', 'This process is closing; try again'), request, reply);
@@ -233,10 +262,16 @@ async function registerRoutes(root: FastifyInstance, routes: Routes): Promise<vo
 }
 
 /** What a request of the API passes, before its route. */
-function createGuard(root: FastifyInstance, { client, config, budget }: Routes): (api: FastifyInstance) => void {
-  const auth = createTokenAuth(config, client);
+function createGuard(
+  root: FastifyInstance,
+  { client, config, budget, requestLimits }: Routes,
+): (api: FastifyInstance) => void {
+  const auth = createTokenAuth(config, client, requestLimits);
   root.addHook('onClose', async () => auth.close());
   return (api) => {
+    api.addHook('onRoute', (route) => {
+      route.config = { ...route.config, countedLater: true };
+    });
     if (config.tokens === undefined) api.addHook('onRequest', createOriginCheck(config.corsOrigins ?? []));
     api.addHook('onRequest', auth.hook);
     api.addHook('onRequest', createRoomCheck(budget, { tenants: config.tokens !== undefined }));
@@ -261,6 +296,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Answers by itself while the process drains. */
     duringDrain?: boolean;
+    /** Its guard counts it for its caller. */
+    countedLater?: boolean;
     /** Logged at debug level only. */
     quiet?: boolean;
   }

@@ -7,6 +7,7 @@ import type { JobClient } from '../client/client.ts';
 import type { Config } from '../config.ts';
 import { OncefleetError } from '../errors.ts';
 import { sendProblem } from './problem.ts';
+import type { RequestLimits } from './request-limits.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -43,15 +44,17 @@ interface Watched {
  * Tokens of the settings have every scope. Those in Postgres are confirmed every 2 s, also for a response that is still
  * under way: one whose token is revoked is cut off.
  *
- * @returns the hook, which throws OncefleetError UNAUTHORIZED, SCOPE_MISSING, STORE_UNAVAILABLE; and what ends its watch
+ * @returns the hook, which throws OncefleetError UNAUTHORIZED, SCOPE_MISSING, TOO_MANY_REQUESTS, STORE_UNAVAILABLE; and what ends its watch
  */
 export function createTokenAuth(
   config: Pick<Config, 'tokens' | 'tenant'>,
   client: Pick<JobClient, 'access'>,
+  limits: RequestLimits,
 ): { hook: onRequestAsyncHookHandler; close(): void } {
   if (config.tokens === undefined) {
-    const hook: onRequestAsyncHookHandler = async (request) => {
+    const hook: onRequestAsyncHookHandler = async (request, reply) => {
       request.tenant = config.tenant;
+      limits.count(request, reply);
     };
     return { hook, close() {} };
   }
@@ -61,10 +64,11 @@ export function createTokenAuth(
     for (const one of watched) void cutOffRevoked(client, one);
   }, LOOK_AGAIN_MS);
   timer.unref();
-  const hook: onRequestAsyncHookHandler = async (request, reply) => {
+  const authenticate = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
     const ticket = presentedTicket(request);
     if (ticket !== undefined) {
       request.tenant = await readTicket(client, ticket, request);
+      request.caller = `stream ${String((request.params as { id?: unknown }).id).toLowerCase()}`;
       return;
     }
     const token = presentedToken(request);
@@ -72,18 +76,33 @@ export function createTokenAuth(
     const known = findTenant(digests, token);
     if (known !== undefined) {
       request.tenant = known;
+      request.caller = callerOf(token);
       return;
     }
     const { state, holder } = await client.access.resolve('token', token);
     if (holder === undefined || holder.tenant === null)
       throw refusal(reply, state === 'unknown' ? 'The token is not known' : `The token is ${state}`, true);
+    request.caller = callerOf(token);
     requireScope(holder.scopes, scopeOf(request.routeOptions.config, request.method));
     request.tenant = holder.tenant;
     const one = { token, reply };
     watched.add(one);
     reply.raw.once('close', () => watched.delete(one));
   };
+  const hook: onRequestAsyncHookHandler = async (request, reply) => {
+    // Also where it is refused: by its address, unless the token was good for something.
+    let refused: { error: unknown } | undefined;
+    await authenticate(request, reply).catch((error: unknown) => {
+      refused = { error };
+    });
+    limits.count(request, reply);
+    if (refused !== undefined) throw refused.error;
+  };
   return { hook, close: () => clearInterval(timer) };
+}
+
+function callerOf(token: string): string {
+  return `token ${hashToken(token).toString('base64url')}`;
 }
 
 /** What a token must be for, to call a route. */

@@ -40,6 +40,7 @@ export async function boardRoutes(app: FastifyInstance, { client, config, budget
   app.addHook('onRequest', createOriginCheck([]));
   if (config.adminToken !== undefined) {
     const sessions = new Sessions(config, client);
+    app.addHook('onClose', async () => sessions.stop());
     const isOperator = async (request: FastifyRequest) => (await sessions.find(request))?.tenant === null;
     app.addHook('onRequest', createBoardAuth(config.adminToken, isOperator));
   }

@@ -48,6 +48,7 @@ export async function streamEvents(
   }
   if (page.finished && page.events.length === 0) return reply.code(204).send();
   if (streams.draining) return refuseForNow(request, reply, { dialect, code: 'SHUTTING_DOWN' });
+  streams.admit(request, reply);
   const { account } = holdOf(request);
   const stream = startResponse(request, reply, { dialect, keepaliveMs, budget, account });
   if (stream === undefined) return reply;

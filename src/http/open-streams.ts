@@ -1,3 +1,5 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { RequestLimits } from './request-limits.ts';
 import type { ResponseStream } from './response-stream.ts';
 
 /** How long a drain waits for a reader that takes nothing before its socket is destroyed. */
@@ -9,6 +11,11 @@ const DRAIN_GRACE_MS = 2_000;
 export class OpenStreams {
   readonly #open = new Map<ResponseStream, Promise<void>>();
   readonly #drain = new AbortController();
+  readonly #limits: RequestLimits;
+
+  constructor(limits = new RequestLimits({})) {
+    this.#limits = limits;
+  }
 
   get draining(): boolean {
     return this.#drain.signal.aborted;
@@ -21,6 +28,11 @@ export class OpenStreams {
 
   get size(): number {
     return this.#open.size;
+  }
+
+  /** Before the response of a stream begins. @throws OncefleetError TOO_MANY_REQUESTS its caller has too many */
+  admit(request: FastifyRequest, reply: FastifyReply): void {
+    this.#limits.openStream(request, reply);
   }
 
   /** Runs a pump for a stream; whatever way it ends, the response is ended or destroyed. */

@@ -126,7 +126,10 @@ export function sendProblem(
 
 /** Response schemas of a route: each status with the codes it stands for. */
 export function problemResponses(...codes: HttpErrorCode[]): Record<number, unknown> {
-  const byStatus = Map.groupBy([...new Set<HttpErrorCode>([...codes, 'INTERNAL'])], (code) => HTTP_STATUS[code]);
+  const byStatus = Map.groupBy(
+    [...new Set<HttpErrorCode>([...codes, 'TOO_MANY_REQUESTS', 'INTERNAL'])],
+    (code) => HTTP_STATUS[code],
+  );
   return Object.fromEntries(
     [...byStatus].map(([status, group]) => [
       status,

@@ -608,6 +608,12 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'inspector-tenant',
     'session-settings',
     'session-throttle',
+    'session-cut-off',
+    'requests-counted',
+    'requests-by-address',
+    'streams-counted',
+    'streams-given-back',
+    'headers-not-framed',
   ],
   'what a caller may do: of its tenant, within its scopes, until its token ends (promise 10)': [
     'ticket-expires',

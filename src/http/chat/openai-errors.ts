@@ -6,6 +6,7 @@ const CODES: Partial<Record<ErrorCode, string>> = {
   UNAUTHORIZED: 'invalid_api_key',
   JOB_NAME_UNKNOWN: 'model_not_found',
   BUSY: 'rate_limit_exceeded',
+  TOO_MANY_REQUESTS: 'rate_limit_exceeded',
 };
 
 interface OpenAiError {

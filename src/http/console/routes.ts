@@ -28,6 +28,7 @@ export async function consoleRoutes(app: FastifyInstance, options: ConsoleOption
     return reply.type('text/html; charset=utf-8').send(Buffer.from(text));
   };
   const context = { ...options, sessions, show };
+  app.addHook('onClose', async () => sessions.stop());
   app.decorateRequest('viewer', undefined);
   // A browser adds the cookie to whatever a page asks of it.
   app.addHook('onRequest', createOriginCheck([]));
@@ -51,6 +52,10 @@ export async function consoleRoutes(app: FastifyInstance, options: ConsoleOption
       request.viewer = await sessions.find(request);
       if (request.viewer === undefined) return askToLogIn(request, reply);
       request.tenant = request.viewer.tenant ?? '';
+      if (request.viewer.sessionId === null) return undefined;
+      request.caller = `session ${request.viewer.sessionId}`;
+      sessions.watch(request, reply);
+      return undefined;
     });
     pages.addHook('onRequest', createRoomCheck(options.budget, { tenants: false }));
     await jobRoutes(pages, context);

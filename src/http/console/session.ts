@@ -19,6 +19,9 @@ export interface Viewer {
 
 type SessionConfig = Pick<Config, 'tokens' | 'adminToken' | 'tenant'>;
 
+/** How often requests in progress are asked again whether their session is still good. */
+const LOOK_AGAIN_MS = 2_000;
+
 const COOKIE = 'oncefleet_session';
 const SESSION_S = 12 * 3_600;
 /** Wrong tokens that an address may try in a minute. */
@@ -32,15 +35,40 @@ export class Sessions {
   readonly #access: JobClient['access'];
   readonly #failures = new Map<string, number>();
   #since = performance.now();
+  /** Requests in progress, which end with their sessions. */
+  readonly #watched = new Map<FastifyReply, FastifyRequest>();
+  readonly #watch: NodeJS.Timeout;
 
   constructor(config: SessionConfig, client: Pick<JobClient, 'access'>) {
     this.#config = config;
     this.#access = client.access;
+    this.#watch = setInterval(() => {
+      for (const [reply, request] of this.#watched) void this.#endIfOver(request, reply);
+    }, LOOK_AGAIN_MS);
+    this.#watch.unref();
   }
 
   /** Whether anybody has to log in. */
   get needed(): boolean {
     return this.#config.tokens !== undefined;
+  }
+
+  /** Ends a response that is under way when its session ends: by a logout, or with the token that opened it. */
+  watch(request: FastifyRequest, reply: FastifyReply): void {
+    this.#watched.set(reply, request);
+    reply.raw.once('close', () => this.#watched.delete(reply));
+  }
+
+  stop(): void {
+    clearInterval(this.#watch);
+  }
+
+  async #endIfOver(request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    try {
+      if ((await this.find(request)) === undefined) reply.raw.destroy();
+    } catch {
+      // Postgres does not answer: the session was good before.
+    }
   }
 
   /** @returns undefined: not logged in, or not any more @throws what Postgres throws: the session is not known here */

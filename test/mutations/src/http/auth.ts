@@ -12,6 +12,14 @@ export default [
     title: 'with a token of the scope %s is refused where it needs another',
   },
   {
+    name: 'requests-by-address',
+    find: 'await authenticate(request, reply).catch((error: unknown) => {\n      refused = { error };\n    });',
+    replace: 'await authenticate(request, reply);',
+    mechanism: 'requests with wrong tokens are counted too',
+    test: 'test/http/request-limits.test.ts',
+    title: 'is told so by the pages and what needs no token, by its address',
+  },
+  {
     name: 'token-cut-off',
     find: "if (state !== 'active') reply.raw.destroy();",
     replace: 'void state;',

@@ -19,4 +19,12 @@ export default [
     test: CONSOLE,
     title: 'is not opened by a wrong token, and after some of them not at all for a while',
   },
+  {
+    name: 'session-cut-off',
+    find: 'if ((await this.find(request)) === undefined) reply.raw.destroy();',
+    replace: 'await this.find(request);',
+    mechanism: 'a stream of the console ends with its session',
+    test: 'test/http/console/sessions.test.ts',
+    title: 'ends with %s',
+  },
 ] satisfies readonly Change[];
