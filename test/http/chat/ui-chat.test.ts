@@ -1,8 +1,9 @@
-import { AbstractChat, type ChatInit, type ChatState, type ChatStatus, DefaultChatTransport, type UIMessage } from 'ai';
-import { AbstractChat as AbstractChat6, DefaultChatTransport as DefaultChatTransport6 } from 'ai6';
+import { DefaultChatTransport, type UIMessage } from 'ai';
+import { DefaultChatTransport as DefaultChatTransport6 } from 'ai6';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { gate, type Harness, startHarness } from '../harness.ts';
 import { inject, listenLocally } from '../requests.ts';
+import { Chat6, Chat7, textOf } from './chats.ts';
 import { runs, scripted } from './scripted.ts';
 
 let harness: Harness;
@@ -14,39 +15,6 @@ afterAll(() => harness?.close());
 let names = 0;
 /** A gate of the test's own, which is also what makes its script unlike others. */
 const newGate = () => `ui-${++names}`;
-
-class State implements ChatState<UIMessage> {
-  status: ChatStatus = 'ready';
-  error: Error | undefined;
-  messages: UIMessage[];
-  constructor(messages: UIMessage[]) {
-    this.messages = messages;
-  }
-  pushMessage = (message: UIMessage) => {
-    this.messages = [...this.messages, message];
-  };
-  popMessage = () => {
-    this.messages = this.messages.slice(0, -1);
-  };
-  replaceMessage = (index: number, message: UIMessage) => {
-    this.messages = this.messages.with(index, message);
-  };
-  snapshot = <T>(value: T): T => structuredClone(value);
-}
-
-class Chat7 extends AbstractChat<UIMessage> {
-  constructor({ messages = [], ...init }: ChatInit<UIMessage>) {
-    super({ ...init, state: new State(messages) });
-  }
-}
-class Chat6 extends (AbstractChat6 as unknown as typeof AbstractChat)<UIMessage> {
-  constructor({ messages = [], ...init }: ChatInit<UIMessage>) {
-    super({ ...init, state: new State(messages) });
-  }
-}
-
-const textOf = (message: UIMessage | undefined) =>
-  (message?.parts ?? []).map((part) => (part.type === 'text' ? part.text : '')).join('');
 
 const post = (path: string, headers: Record<string, string> = {}) =>
   fetch(harness.url(path), { method: 'POST', headers });
