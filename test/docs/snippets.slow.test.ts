@@ -26,6 +26,12 @@ declare global {
 }
 `;
 
+/** The job that the guide of clients asks for. */
+const SUMMARIZE = `import { defineJob } from 'oncefleet';
+import { z } from 'zod';
+export const summarize = defineJob({ name: 'summarize', input: z.object({ text: z.string() }), run: async () => 'short' });
+`;
+
 /** Packages that this repository does not have: packed.slow.test.ts checks what pages do with them. */
 const OTHERS = /from '(@nestjs\/|express')/;
 
@@ -43,6 +49,7 @@ async function compile(blocks: readonly Block[]): Promise<string> {
   await symlink(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
   await write('package.json', '{ "type": "module" }');
   await write('src/readers-own.d.ts', READERS_OWN);
+  await write('pages/jobs.ts', SUMMARIZE);
   await write('src/jobs.ts', "export { repairedCharge as chargeJob } from 'examples/charge-job';\n");
   const source = (path: string) => [join(ROOT, path)];
   await write(
@@ -55,6 +62,7 @@ async function compile(blocks: readonly Block[]): Promise<string> {
         allowJs: true,
         paths: {
           oncefleet: source('src/index.ts'),
+          'oncefleet/client': source('src/web-client/index.ts'),
           'oncefleet/testing': source('src/testing/index.ts'),
           'oncefleet/fold': source('src/journal/fold.ts'),
           'examples/charge-job': source('examples/charge-job.ts'),
