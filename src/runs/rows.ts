@@ -18,6 +18,9 @@ import { toUnrecoverable } from './verdict.ts';
 /** How long Redis may take to say what data a job has now. Then the next delivery brings them. */
 const KEEP_DATA_WAIT_MS = 500;
 
+/** Of a queue's name and of a prefix, bytes: both are in indexes, whose entries have less than 2.7 KB. */
+const MAX_NAME_BYTES = 512;
+
 /** Schedules that were warned of; what is forgotten is warned of again. */
 const MAX_WARNED = 1_000;
 
@@ -55,6 +58,7 @@ export class Rows {
   async #findOrAccept(delivery: Delivery): Promise<DeliveredRow> {
     const { job, spec } = delivery;
     const source = sourceOf(job);
+    requireStorable(source);
     const keyScope = spec.transparent ? `${source.prefix}:${source.queue}` : '';
     const rowId = namedRow(job);
     // A processor may change its job's data, also the key in them: a job that comes again is found by what it is.
@@ -197,4 +201,16 @@ function foreignBackoff(job: Job): Backoff | undefined {
   if (backoff?.type !== 'fixed' && backoff?.type !== 'exponential') return undefined;
   const type = backoff.type as Backoff['type'];
   return { type, delayMs: backoff.delay ?? 0, jitter: backoff.jitter ?? 0 };
+}
+
+/** BullMQ takes any text for the name of a queue and for a prefix. @throws UnrecoverableError INPUT_INVALID with the path */
+function requireStorable({ queue, prefix }: JobSource): void {
+  const issues = Object.entries({ queue, prefix }).flatMap(([path, text]) => {
+    const bytes = Buffer.byteLength(text);
+    if (bytes > MAX_NAME_BYTES) return [{ path, message: `expected at most ${MAX_NAME_BYTES} bytes, got ${bytes}` }];
+    if (text.includes('\0') || !text.isWellFormed())
+      return [{ path, message: 'expected a text without NUL and without lone surrogates' }];
+    return [];
+  });
+  if (issues.length > 0) throw toUnrecoverable(toStoredFailure(new InputInvalidError('Guarded worker', issues)));
 }

@@ -769,6 +769,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'hosts-hidden',
     'board-problems',
     'search-bounded',
+    'queue-names-stored',
     'inspect-words-indexed',
     'inspect-failed-tenant',
     'failed-jobs-noted',

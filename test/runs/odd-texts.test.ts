@@ -185,3 +185,37 @@ describe.each(ODD)('the text %j', (text) => {
     expect(names.filter((name) => name !== 'plain')).toEqual(expect.arrayContaining([expected, expected]));
   });
 });
+
+describe('around a processor of a queue', () => {
+  it.each<[what: string, queue: string, prefix: string, path: RegExp]>([
+    ['with NUL in its name', 'a\u0000b', '', /queue: expected a text without NUL/],
+    ['with a name of 600 bytes', 'q'.repeat(600), '', /queue: expected at most 512 bytes, got 600/],
+    ['with NUL in its prefix', 'plain', '\u0000', /prefix: expected a text without NUL/],
+    ['with a prefix of 3,000 bytes', 'plain', 'p'.repeat(3_000), /prefix: expected at most 512 bytes/],
+  ])(
+    '%s, a job fails with the path, and is not run',
+    async (_what, name, odd, path) => {
+      const prefix = `${uniquePrefix()}${odd}`;
+      let runs = 0;
+      const guarded = withIdempotency(async () => ++runs, {
+        databaseUrl: file.url,
+        redisUrl: testRedisUrl(),
+        prefix: uniquePrefix(),
+      });
+      const worker = new Worker(name, guarded, { connection: connection.duplicate(), prefix });
+      const queue = new Queue(name, { connection, prefix });
+      onTestFinished(async () => {
+        await worker.close();
+        await guarded.close();
+        await queue.obliterate({ force: true });
+        await queue.close();
+      });
+      const { id } = await queue.add('work', {});
+      const failedReason = async () => (await queue.getJob(id as string))?.failedReason;
+      await expect.poll(failedReason, { timeout: 60_000 }).toMatch(path);
+      expect(await failedReason()).toContain('INPUT_INVALID');
+      expect(runs).toBe(0);
+    },
+    120_000,
+  );
+});

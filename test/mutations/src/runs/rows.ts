@@ -49,4 +49,12 @@ export default [
     test: 'test/runtime/limits.test.ts',
     title: 'that another BullMQ client added has the same limit',
   },
+  {
+    name: 'queue-names-stored',
+    find: 'requireStorable(source);',
+    replace: '',
+    mechanism: 'a queue whose name no row can have is refused with the path',
+    test: 'test/runs/odd-texts.test.ts',
+    title: '%s, a job fails with the path, and is not run',
+  },
 ] satisfies readonly Change[];
