@@ -35,7 +35,7 @@ ${facts([
   ['Queue', job.queue],
   ['Key', job.key],
   ['Created', time(job.createdAt)],
-  ['Runs at', job.status === 'pending' && time(job.runAt)],
+  ['Runs at', job.status === 'pending' && runsAt(job)],
   ['Started', job.startedAt !== null && time(job.startedAt)],
   [
     'Finished',
@@ -82,9 +82,16 @@ function leaseOf(job: JobRecord, { leaseUntil, leaseLeftMs, heartbeatAt }: JobDe
   ])}`;
 }
 
+/** A job over its limit is parked far ahead, and woken when a place is free. */
+function runsAt({ limitedCount, runAt }: JobRecord): Html {
+  if (limitedCount === 0) return time(runAt);
+  return html`when a place under its limit is free, and looked at again ${time(runAt)}`;
+}
+
 function countersOf(job: JobRecord, { attempts }: JobDetails): string {
   const errors = attempts === undefined ? `${job.errorCount} errors` : `${job.errorCount} of ${attempts} errors`;
-  return `${errors}, ${job.crashCount} crashes, ${job.deferralCount} deferrals, ${job.interruptionCount} interruptions`;
+  const limited = job.limitedCount === 0 ? '' : `, met limits ${job.limitedCount} times`;
+  return `${errors}, ${job.crashCount} crashes, ${job.deferralCount} deferrals, ${job.interruptionCount} interruptions${limited}`;
 }
 
 function progressOf({ progress }: JobRecord): string | null {

@@ -92,6 +92,14 @@ describe('a page', () => {
     }
   });
 
+  it('of a job that waits for a place under its limit says so', async () => {
+    const { id } = await harness.fleet.enqueue('echo', { text: 'x' }, { tenant: 'acme', delayMs: 3_600_000 });
+    const shown = async () => (await as(await cookieOf(ADMIN), { url: `/jobs/${id}` })).body;
+    expect(await shown()).not.toContain('limit');
+    await sql`update oncefleet.jobs set limited_count = 2 where id = ${id}`.execute(harness.fleet.db);
+    expect(await shown()).toMatch(/when a place under its limit is free(.|\n)*met limits 2 times/);
+  });
+
   it('of a tenant has that tenant alone', async () => {
     const cookie = await cookieOf(ACME);
     const list = await as(cookie, { url: '/?tenant=other' });
