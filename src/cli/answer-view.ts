@@ -14,6 +14,7 @@ interface Source {
   n: number;
   path: string;
   heading?: string;
+  page?: number;
 }
 
 const HIGH_SURROGATE_AT_END = /[\ud800-\udbff]$/;
@@ -128,8 +129,13 @@ export class AnswerView {
   }
 }
 
-function formatSource({ n, path, heading }: Source): string {
-  return `  [${n}] ${path}${heading === undefined || heading === '' ? '' : ` · ${heading}`}`;
+function formatSource({ n, path, heading, page }: Source): string {
+  const where = [
+    path,
+    ...(page === undefined ? [] : [`page ${page}`]),
+    ...(heading === undefined || heading === '' ? [] : [heading]),
+  ];
+  return `  [${n}] ${where.join(' · ')}`;
 }
 
 /** The job's result if it is the answer's; what the stream said otherwise. */

@@ -141,7 +141,10 @@ async function show(
   if (options.chunk !== undefined) {
     const chunk = await fleet.collections.chunk(name, document, options.chunk);
     if (terminal.json) return terminal.jsonLine(JSON.stringify(chunk));
-    await terminal.lines([terminal.style('bold', `${chunk.path} [${chunk.ordinal}] ${chunk.heading}`), '']);
+    await terminal.lines([
+      terminal.style('bold', `${chunk.path} [${chunk.ordinal}]${placeOf(chunk)} ${chunk.heading}`),
+      '',
+    ]);
     return terminal.text(`${chunk.content}\n`);
   }
   const page = await fleet.collections.chunks(name, document, pageOf(options));
@@ -151,9 +154,13 @@ async function show(
   noteMore(terminal, `show ${quote(name)} ${quote(document)}`, page.nextCursor);
 }
 
-async function printChunk(terminal: Terminal, { ordinal, heading, content }: ChunkRecord): Promise<void> {
-  await terminal.lines(['', terminal.style('bold', `[${ordinal}] ${heading}`)]);
-  await terminal.text(`${content}\n`);
+function placeOf({ page }: ChunkRecord): string {
+  return page === null ? '' : ` page ${page}`;
+}
+
+async function printChunk(terminal: Terminal, chunk: ChunkRecord): Promise<void> {
+  await terminal.lines(['', terminal.style('bold', `[${chunk.ordinal}]${placeOf(chunk)} ${chunk.heading}`)]);
+  await terminal.text(`${chunk.content}\n`);
 }
 
 async function setLanguage(fleet: Fleet, terminal: Terminal, name: string, language: string): Promise<void> {

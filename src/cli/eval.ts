@@ -143,7 +143,12 @@ async function createSearch(
     const found = await findCollection(db, tenant, collection);
     if (found === undefined)
       throw new OncefleetError('COLLECTION_NOT_FOUND', `No collection ${JSON.stringify(collection)}`);
-    const embed = embedder === undefined ? undefined : (text: string) => embedder.embedQuestion(text, signal);
+    // Without its vector a question measures another search than answers have.
+    const vector = await embedder?.embedQuestion(question, signal).catch((error: Error) => {
+      signal.throwIfAborted();
+      throw new OncefleetError('MODEL_FAILED', `No vector: ${error.message}`, { cause: error });
+    });
+    const embed = vector === undefined ? undefined : async () => vector;
     const { chunks } = await retrieve(db, { collectionId: found.id, question, limit: SOURCES, embed });
     return { passages: chunks.map(({ path, heading, content }) => ({ path, heading, content })) };
   };

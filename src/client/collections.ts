@@ -73,6 +73,14 @@ export interface ChunkRecord {
   /** The title and the headings above it, outermost first, ` > ` between. */
   heading: string;
   content: string;
+  /**
+   * Where it stands in the document's text, in UTF-16 units, `end` exclusive: of the file, where that is text (without a byte order mark,
+   * lines ended by LF), else of what was made of it. `null`: an earlier build has written it.
+   */
+  start: number | null;
+  end: number | null;
+  /** The page on which it begins, from 1; `null` where there are none. */
+  page: number | null;
 }
 
 export interface CollectionSettings {
@@ -334,6 +342,6 @@ function toDocument(row: DocumentRow): DocumentRecord {
   };
 }
 
-function toChunk(document: DocumentRow, { ordinal, heading, content }: ChunkRow): ChunkRecord {
-  return { documentId: document.id, ordinal, heading, content };
+function toChunk(document: DocumentRow, chunk: ChunkRow): ChunkRecord {
+  return { documentId: document.id, ...chunk };
 }

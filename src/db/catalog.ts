@@ -37,6 +37,9 @@ export interface ChunkRow {
   ordinal: number;
   heading: string;
   content: string;
+  start: number | null;
+  end: number | null;
+  page: number | null;
 }
 
 /** Collections with these names, or those after a name, by name. */
@@ -106,9 +109,9 @@ export async function listChunks(
   { after, limit, maxBytes }: { after: number; limit: number; maxBytes: number },
 ): Promise<ChunkRow[]> {
   const { rows } = await sql<ChunkRow>`
-    select ordinal, heading, content
+    select ordinal, heading, content, start_offset as start, end_offset as "end", page
     from (
-      select ordinal, heading, content,
+      select ordinal, heading, content, start_offset, end_offset, next.page,
         sum(octet_length(content) + octet_length(heading)) over (order by ordinal) as bytes, row_number() over (order by ordinal) as n
       from (
         select * from oncefleet.chunks where document_id = ${documentId} and ordinal > ${after} order by ordinal limit ${limit}

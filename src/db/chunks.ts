@@ -13,22 +13,36 @@ export interface FoundChunk {
   ordinal: number;
   heading: string;
   content: string;
+  /** Of the document's text, in UTF-16 units, the end exclusive; null: an earlier build has written it. */
+  start: number | null;
+  end: number | null;
+  /** On which it begins, from 1; null where there are no pages. */
+  page: number | null;
+}
+
+interface ChunkToWrite {
+  documentId: string;
+  ordinal: number;
+  heading: string;
+  content: string;
+  start: number;
+  end: number;
+  page?: number;
 }
 
 /** Writes chunks of documents that have none, or whose chunks `deleteChunks` has taken away. The caller holds the locks on their rows. */
-export async function insertChunks(
-  trx: Transaction<Database>,
-  chunks: readonly { documentId: string; ordinal: number; heading: string; content: string }[],
-): Promise<void> {
+export async function insertChunks(trx: Transaction<Database>, chunks: readonly ChunkToWrite[]): Promise<void> {
   for (let from = 0; from < chunks.length; from += INSERT_BATCH) {
     const batch = chunks.slice(from, from + INSERT_BATCH);
     await sql`
-      insert into oncefleet.chunks (document_id, ordinal, heading, content)
-      select document_id, ordinal, heading, content
+      insert into oncefleet.chunks (document_id, ordinal, heading, content, start_offset, end_offset, page)
+      select document_id, ordinal, heading, content, start_offset, end_offset, page
       from unnest(
         ${batch.map(({ documentId }) => documentId)}::uuid[], ${batch.map(({ ordinal }) => ordinal)}::integer[],
-        ${batch.map(({ heading }) => heading)}::text[], ${batch.map(({ content }) => content)}::text[]
-      ) as c (document_id, ordinal, heading, content)`.execute(trx);
+        ${batch.map(({ heading }) => heading)}::text[], ${batch.map(({ content }) => content)}::text[],
+        ${batch.map(({ start }) => start)}::integer[], ${batch.map(({ end }) => end)}::integer[],
+        ${batch.map(({ page }) => page ?? null)}::integer[]
+      ) as c (document_id, ordinal, heading, content, start_offset, end_offset, page)`.execute(trx);
   }
 }
 
@@ -47,7 +61,8 @@ export async function findChunksAt(
   places: readonly { documentNumber: number; ordinal: number }[],
 ): Promise<(FoundChunk | undefined)[]> {
   const { rows } = await sql<FoundChunk & { place: number }>`
-    select d.id as "documentId", d.path, d.title, d.language, c.ordinal, c.heading, c.content, p.place::integer as place
+    select d.id as "documentId", d.path, d.title, d.language, c.ordinal, c.heading, c.content,
+      c.start_offset as start, c.end_offset as "end", c.page, p.place::integer as place
     from unnest(
       ${places.map(({ documentNumber }) => documentNumber)}::bigint[], ${places.map(({ ordinal }) => ordinal)}::integer[]
     ) with ordinality as p (number, ordinal, place)
@@ -72,6 +87,7 @@ export async function scanForWords(
   return inTime(db, search.limitMs, [], async (trx) => {
     const { rows } = await sql<FoundChunk & { score: number }>`
       select d.id as "documentId", d.path, d.title, d.language, c.ordinal, c.heading, c.content,
+        c.start_offset as start, c.end_offset as "end", c.page,
         ts_rank_cd(${vector}, ${query}, 1)::float8 as score
       from oncefleet.documents d join oncefleet.chunks c on c.document_id = d.id
       where d.collection_id = ${search.collectionId} and ${vector} @@ ${query}

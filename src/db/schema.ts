@@ -2,13 +2,22 @@
  * The tables as Kysely sees them. `json` columns come back as the text they hold
  * (see db/client.ts), timestamps as Date, bigints as number.
  */
-import type { ColumnType, Generated, GeneratedAlways } from 'kysely';
+import type { Generated, GeneratedAlways } from 'kysely';
+import type { JsonText, NullableTimestamp, Timestamp } from './column-types.ts';
+import type {
+  ChunksTable,
+  ChunkVectorsTable,
+  CollectionsTable,
+  DocumentsTable,
+  EmbeddingModelsTable,
+  EmbeddingTurnsTable,
+  SearchBlocksTable,
+  SearchPartsTable,
+  SearchRemovalsTable,
+  UploadPartsTable,
+  UploadsTable,
+} from './document-tables.ts';
 import type { AttemptOutcome, JobStatus, LastOutcome } from './jobs/states.ts';
-
-/** Exact JSON text; written from a string, never parsed on the way. */
-type JsonText = string;
-type Timestamp = ColumnType<Date, Date | string | undefined, Date | string>;
-type NullableTimestamp = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>;
 
 export interface JobsTable {
   id: string;
@@ -150,115 +159,6 @@ interface PausedQueuesTable {
   paused_at: Timestamp;
   /** What paused it. */
   paused_by: string;
-}
-
-interface CollectionsTable {
-  id: Generated<string>;
-  tenant: string;
-  name: string;
-  /** Null: that of each document is detected. */
-  language: string | null;
-  /** When `language` was last changed. */
-  language_since: NullableTimestamp;
-  created_at: Timestamp;
-}
-
-interface DocumentsTable {
-  id: Generated<string>;
-  collection_id: string;
-  /** What the caller calls it, usually relative to the ingested root; unique in its collection. */
-  path: string;
-  title: string;
-  /** SHA-256 of the content, hexadecimal. */
-  content_hash: string;
-  chunker_version: number;
-  /** Of the code that took its chunks apart into terms; 0 where none has. */
-  analyser_version: Generated<number>;
-  language: Generated<string>;
-  /** What the search index calls this version; another with each. */
-  search_number: Generated<number>;
-  byte_length: number;
-  chunk_count: number;
-  /** 1 when added, +1 on every change. */
-  revision: Generated<number>;
-  /** The job that wrote this revision. */
-  job_id: string;
-  updated_at: Timestamp;
-}
-
-interface ChunksTable {
-  document_id: string;
-  ordinal: number;
-  /** The title and the headings above it, outermost first, ` > ` between. */
-  heading: string;
-  content: string;
-}
-
-/** Some documents' posting lists; never changes. src/search knows what is in the bytes. */
-interface SearchPartsTable {
-  id: GeneratedAlways<number>;
-  collection_id: string;
-  document_count: number;
-  chunk_count: number;
-  word_count: number;
-  languages: string[];
-  documents: Buffer;
-}
-
-interface SearchBlocksTable {
-  part_id: number;
-  first_term: Buffer;
-  place: number;
-  last_term: Buffer;
-  data: Buffer;
-}
-
-/** Versions of documents that are gone, and that a part still has. Triggers of `documents` write it. */
-interface SearchRemovalsTable {
-  collection_id: string;
-  search_number: number;
-}
-
-interface EmbeddingModelsTable {
-  id: GeneratedAlways<number>;
-  name: string;
-  dimensions: number;
-}
-
-/** Embeddings of consecutive chunks of a version of a document. src/search/vectors.ts knows what is in the bytes. */
-interface ChunkVectorsTable {
-  document_id: string;
-  model_id: number;
-  search_number: number;
-  first_ordinal: number;
-  chunk_count: number;
-  collection_id: string;
-  hashes: Buffer;
-  vectors: Buffer;
-}
-
-interface EmbeddingTurnsTable {
-  collection_id: string;
-  job_id: string;
-  taken_at: Timestamp;
-}
-
-interface UploadsTable {
-  id: string;
-  tenant: string;
-  path: string;
-  content_type: string | null;
-  byte_length: Generated<number>;
-  sha256: string | null;
-  job_id: string | null;
-  created_at: Timestamp;
-  touched_at: Timestamp;
-}
-
-interface UploadPartsTable {
-  upload_id: string;
-  ordinal: number;
-  bytes: Buffer;
 }
 
 interface ChatRequestsTable {

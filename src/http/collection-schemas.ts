@@ -73,6 +73,12 @@ export const documentAnswer = z.object({
 const chunk = z.object({
   documentId: z.uuid(),
   ordinal: z.int().describe('Its place in the document, from 0.'),
+  start: z
+    .int()
+    .nullable()
+    .describe("Where it begins in the document's text, in UTF-16 units; null: written by an earlier build."),
+  end: z.int().nullable().describe('Where it ends there, exclusive.'),
+  page: z.int().nullable().describe('The page on which it begins, from 1; null: there are none.'),
   heading: z.string().describe('The title and the headings above it, outermost first, ` > ` between.'),
   content: z.string(),
 }) satisfies z.ZodType<ChunkRecord>;

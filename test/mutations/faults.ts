@@ -706,6 +706,8 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'eval-heading',
     'eval-failed',
     'eval-threshold',
+    'chunk-place',
+    'chunk-page',
     'related-start',
     'related-end',
     'related-parts',

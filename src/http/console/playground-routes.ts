@@ -130,6 +130,7 @@ function answerOf(id: string, input: unknown, tenant: string): Html {
 <pre data-part="text" tabindex="0" aria-live="polite"></pre><ol class="sources" data-part="sources" aria-label="Sources"></ol></div>`;
 }
 
-function chunkOf({ ordinal, heading, content }: ChunkRecord): Html {
-  return html`<section class="chunk" id="chunk-${ordinal}"><p class="soft">[${ordinal}] ${heading}</p><pre>${content}</pre></section>`;
+function chunkOf({ ordinal, heading, content, page }: ChunkRecord): Html {
+  const place = page === null ? '' : ` page ${page}`;
+  return html`<section class="chunk" id="chunk-${ordinal}"><p class="soft">[${ordinal}]${place} ${heading}</p><pre>${content}</pre></section>`;
 }

@@ -14,7 +14,7 @@ import { extractAnswer, missingWords, nothingFound } from './extract.ts';
 import { type AnswerPart, loadTokenCounter, streamModelAnswer } from './model/answer.ts';
 import { fitPrompt } from './model/prompt.ts';
 import { retrieve } from './retrieval.ts';
-import { type Source, sourceSchema } from './sources.ts';
+import { type Source, sourceSchema, toSource } from './sources.ts';
 import { paceText } from './stream-text.ts';
 
 /** `model` of an answer that no model wrote. */
@@ -231,13 +231,7 @@ async function makePlan(input: AnswerInput, ctx: JobContext<AnswerEvent>, option
     await loadTokenCounter(),
   );
   return {
-    sources: fitted.sources.map(({ path, heading, documentId, ordinal }, index) => ({
-      n: index + 1,
-      path,
-      heading,
-      documentId,
-      ordinal,
-    })),
+    sources: fitted.sources.map((chunk, index) => toSource(index + 1, chunk)),
     contents: fitted.sources.map(({ content }) => content),
     history: fitted.history,
   };

@@ -15,7 +15,7 @@ import type { RetrievedChunk } from '../../search/retriever.ts';
 import { readBlocks } from '../ingest/markdown.ts';
 import { splitSentences } from '../ingest/sentences.ts';
 import type { QueryTerm, Retrieval } from './retrieval.ts';
-import type { Source } from './sources.ts';
+import { type Source, toSource } from './sources.ts';
 
 /** A longer paragraph is quoted by sentences, a longer list by items. In UTF-16 units. */
 const MAX_PASSAGE_LENGTH = 480;
@@ -295,7 +295,7 @@ function writeExtract(
   for (const index of quotingOrder(picked)) {
     const chunk = chunks[index] as RetrievedChunk;
     const n = sources.length + 1;
-    sources.push({ n, path: chunk.path, heading: chunk.heading, documentId: chunk.documentId, ordinal: chunk.ordinal });
+    sources.push(toSource(n, chunk));
     const title = `**${chunk.heading.replaceAll('**', '')}** (${chunk.path})`;
     if (title !== heading) parts.push(title);
     heading = title;

@@ -7,6 +7,16 @@ export const sourceSchema = z.object({
   heading: z.string(),
   documentId: z.string(),
   ordinal: z.number().int(),
+  /** On which it begins, from 1; absent where there are no pages. */
+  page: z.number().int().optional(),
 });
+
+/** Of a chunk that was found. */
+export function toSource(
+  n: number,
+  { path, heading, documentId, ordinal, page }: Omit<Source, 'n' | 'page'> & { page: number | null },
+): Source {
+  return { n, path, heading, documentId, ordinal, ...(page === null ? {} : { page }) };
+}
 
 export type Source = z.output<typeof sourceSchema>;

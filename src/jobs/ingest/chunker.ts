@@ -6,7 +6,7 @@ import type { Block, ContentBlock, ParsedDocument, Place } from './blocks.ts';
 import { fenced, MAX_CHUNK_LENGTH, splitBlock, TARGET_CHUNK_LENGTH } from './split.ts';
 
 /** Raise it with every change that makes other chunks of the same content: documents are then chunked anew. */
-export const CHUNKER_VERSION = 2;
+export const CHUNKER_VERSION = 3;
 
 const HEADING_SEPARATOR = ' > ';
 /** Headings are indexed with every chunk below them; a path longer than this loses its middle. */
