@@ -1,5 +1,5 @@
 /** The events of a job: server-sent events when the client accepts them, otherwise a JSON page. */
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { OncefleetError } from '../errors.ts';
@@ -9,7 +9,7 @@ import { NATIVE } from './dialects/native.ts';
 import { type StreamRoutesOptions, streamEvents } from './event-stream.ts';
 import { readJobId } from './job-id.ts';
 import { formatPage, readPage } from './page.ts';
-import { problemResponses } from './problem.ts';
+import { isStoreUnavailable, problemResponses, sendProblem } from './problem.ts';
 import { refuseForNow } from './response-stream.ts';
 import { eventPage, eventsHeaders, eventsQuery, jobIdParams } from './schemas.ts';
 
@@ -23,6 +23,7 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
     '/jobs/:id/events',
     {
       config: { queryToken: true, ticket: true, duringDrain: true, waitsForRoom: true },
+      errorHandler: sendProblemOrRetry,
       schema: {
         summary: 'Follow the events of a job',
         description:
@@ -69,6 +70,13 @@ export async function streamRoutes(instance: FastifyInstance, options: StreamRou
       return reply.send(formatPage(page) as never);
     },
   );
+}
+
+/** Whose token it is may not be known while Postgres is unreachable, and an EventSource never comes back after a 503. */
+function sendProblemOrRetry(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  if (wantsEventStream(request) && isStoreUnavailable(error))
+    refuseForNow(request, reply, { dialect: NATIVE, code: 'STORE_UNAVAILABLE', cause: error });
+  else sendProblem(error, request, reply);
 }
 
 function wantsEventStream(request: FastifyRequest): boolean {

@@ -100,6 +100,30 @@ describe('a stream of events', () => {
     expect(reader.body.complete).toBe(false);
   });
 
+  it.each([
+    ['a token', '?token=one-of-postgres'],
+    ['a ticket', '?ticket=one-of-this-stream'],
+  ])(
+    'with %s that cannot be checked, as Postgres is unreachable, is asked to connect again later',
+    async (_, query) => {
+      const away = async () => {
+        throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
+      };
+      const client = createFakeClient();
+      const id = await client.newJob();
+      Object.assign(client, { access: { resolve: away, tickets: { check: away } } });
+      const tokens = new Map([['one-of-the-settings', 'default']]);
+      const app = createApp({ client, log: silentLogger(), config: { ...config, tokens }, board: false });
+      running.push(app);
+      const port = await listenLocally(app);
+      const reader = await new RawRequest(port, path(id, query), SSE).closed();
+      expect(reader.status).toBe(200);
+      expect(reader.body).toEqual({ text: 'retry: 5000\n: STORE_UNAVAILABLE\n\n', complete: true });
+      const page = await inject(app, path(id, query));
+      expect([page.statusCode, page.json().code]).toEqual([503, 'STORE_UNAVAILABLE']);
+    },
+  );
+
   it('is asked to connect again later, with a 200, while Postgres is unreachable', async () => {
     const client = createFakeClient();
     const { port } = await listen(client);

@@ -1166,6 +1166,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'sse-room-shared',
     'sse-shared-skip',
     'sse-store-away',
+    'sse-token-outage',
   ],
   'reading documents': [
     'docx-expansion',

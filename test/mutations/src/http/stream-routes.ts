@@ -25,4 +25,12 @@ export default [
     test: 'test/http/stream-faults.test.ts',
     title: 'answers what comes meanwhile: streams with retry, pages and enqueues with 503, health with 200',
   },
+  {
+    name: 'sse-token-outage',
+    find: 'if (wantsEventStream(request) && isStoreUnavailable(error))',
+    replace: 'if (wantsEventStream(request) && error === undefined)',
+    mechanism: 'an EventSource whose token cannot be checked for now is asked to connect again later',
+    test: 'test/http/stream-faults.test.ts',
+    title: 'with %s that cannot be checked, as Postgres is unreachable, is asked to connect again later',
+  },
 ] satisfies readonly Change[];
