@@ -15,7 +15,7 @@ import { holdOf } from './counted-bytes.ts';
 import { NATIVE } from './dialects/native.ts';
 import type { StreamRoutesOptions } from './event-stream.ts';
 import { Cursors, readStreamIds } from './multi-cursors.ts';
-import { isStoreUnavailable, loggableError, problemResponses } from './problem.ts';
+import { isStoreUnavailable, loggableError, problemResponses, sendProblem } from './problem.ts';
 import { type ResponseStream, refuseForNow, startResponse } from './response-stream.ts';
 import { eventsHeaders, multiEventsQuery } from './schemas.ts';
 import { formatFrame } from './sse.ts';
@@ -30,6 +30,7 @@ export async function multiStreamRoutes(instance: FastifyInstance, options: Stre
     '/events',
     {
       config: { queryToken: true, duringDrain: true, waitsForRoom: true },
+      errorHandler: sendProblemOrRetry,
       schema: {
         summary: 'Follow the events of several jobs',
         description:
@@ -64,6 +65,13 @@ export async function multiStreamRoutes(instance: FastifyInstance, options: Stre
       return openStreams(options, request, reply, new Cursors(ids, cursor));
     },
   );
+}
+
+/** It is always server-sent events, and an EventSource never comes back after a 503: not even before its token is known. */
+function sendProblemOrRetry(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  if (isStoreUnavailable(error))
+    refuseForNow(request, reply, { dialect: NATIVE, code: 'STORE_UNAVAILABLE', cause: error });
+  else sendProblem(error, request, reply);
 }
 
 /** Decides the status while it still can, then streams. */

@@ -121,6 +121,9 @@ describe('a stream of events', () => {
       expect(reader.body).toEqual({ text: 'retry: 5000\n: STORE_UNAVAILABLE\n\n', complete: true });
       const page = await inject(app, path(id, query));
       expect([page.statusCode, page.json().code]).toEqual([503, 'STORE_UNAVAILABLE']);
+      if (query.startsWith('?ticket')) return;
+      const several = await new RawRequest(port, `/v1/events${query}&streams=${id}`, SSE).closed();
+      expect([several.status, several.body]).toEqual([200, reader.body]);
     },
   );
 

@@ -1167,6 +1167,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'sse-shared-skip',
     'sse-store-away',
     'sse-token-outage',
+    'multi-token-outage',
   ],
   'reading documents': [
     'docx-expansion',

@@ -25,4 +25,12 @@ export default [
     test: 'test/http/multi-stream.test.ts',
     title: 'are cut off, not ended, when the follower of one stops before its terminal event',
   },
+  {
+    name: 'multi-token-outage',
+    find: 'errorHandler: sendProblemOrRetry,',
+    replace: '',
+    mechanism: 'a reader of several streams whose token cannot be checked for now is asked to connect again later',
+    test: 'test/http/stream-faults.test.ts',
+    title: 'with %s that cannot be checked, as Postgres is unreachable, is asked to connect again later',
+  },
 ] satisfies readonly Change[];
