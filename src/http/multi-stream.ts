@@ -95,7 +95,7 @@ async function openStreams(
   }
   if (unfinished.length === 0) return reply.code(204).send();
   if (streams.draining) return refuseForNow(request, reply, { dialect: NATIVE, code: 'SHUTTING_DOWN' });
-  streams.admit(request, reply);
+  streams.admit(request, reply, unfinished.length);
   const { account } = holdOf(request);
   const stream = startResponse(request, reply, { dialect: NATIVE, keepaliveMs, budget, account });
   if (stream === undefined) return reply;

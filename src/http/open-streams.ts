@@ -30,9 +30,9 @@ export class OpenStreams {
     return this.#open.size;
   }
 
-  /** Before the response of a stream begins. @throws OncefleetError TOO_MANY_REQUESTS its caller has too many */
-  admit(request: FastifyRequest, reply: FastifyReply): void {
-    this.#limits.openStream(request, reply);
+  /** Before the response of so many streams begins. @throws OncefleetError TOO_MANY_REQUESTS its caller has too many */
+  admit(request: FastifyRequest, reply: FastifyReply, count = 1): void {
+    this.#limits.openStream(request, reply, count);
   }
 
   /** Runs a pump for a stream; whatever way it ends, the response is ended or destroyed. */

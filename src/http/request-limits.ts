@@ -48,15 +48,20 @@ export class RequestLimits {
     this.#doneAt.set(caller, doneAt);
   }
 
-  /** Takes a place for a stream until its response is over. @throws OncefleetError TOO_MANY_REQUESTS */
-  openStream({ caller }: FastifyRequest, reply: FastifyReply): void {
+  /**
+   * Takes places for the streams of a response until it is over.
+   *
+   * @param count how many jobs it follows: each costs the process as much as a response by itself
+   * @throws OncefleetError TOO_MANY_REQUESTS
+   */
+  openStream({ caller }: FastifyRequest, reply: FastifyReply, count: number): void {
     if (this.#streams === 0) return;
     const open = this.#open.get(caller) ?? 0;
-    if (open >= this.#streams)
-      throw refusal(reply, STREAM_RETRY_S, `This caller has ${open} streams open, as many as it may have`);
-    this.#open.set(caller, open + 1);
+    if (open + count > this.#streams)
+      throw refusal(reply, STREAM_RETRY_S, `This caller has ${open} streams open, and may have ${this.#streams}`);
+    this.#open.set(caller, open + count);
     reply.raw.once('close', () => {
-      const left = (this.#open.get(caller) ?? 1) - 1;
+      const left = (this.#open.get(caller) ?? count) - count;
       if (left === 0) this.#open.delete(caller);
       else this.#open.set(caller, left);
     });

@@ -140,6 +140,28 @@ it('a caller has as many streams open as it may, and a place is free when one en
   for (const one of again) one.close();
 });
 
+it('a response that follows several jobs takes a place for each', { timeout: 120_000 }, async () => {
+  const port = await listenLocally(harness.another({ tokens: TOKENS, streamsPerCaller: 3 }));
+  const ids = await Promise.all(
+    [0, 1, 2, 3].map(async () => {
+      const input = { gate: 'several', steps: 1 };
+      return (await harness.fleet.enqueue('stepper', input, { tenant: 'acme' })).id;
+    }),
+  );
+  const stop = new AbortController();
+  const open = async (count: number) => {
+    const url = `http://127.0.0.1:${port}/v1/events?streams=${ids.slice(0, count)}`;
+    return (await fetch(url, { headers: bearer(ACME), signal: stop.signal })).status;
+  };
+  expect(await open(4)).toBe(429);
+  expect(await open(2)).toBe(200);
+  expect(await open(2)).toBe(429);
+  expect(await open(1)).toBe(200);
+  expect(await open(1)).toBe(429);
+  stop.abort();
+  gate.open('several', 4);
+});
+
 describe('every answer', () => {
   it('has the headers that keep browsers from making something else of it', async () => {
     const app = harness.another({ tokens: TOKENS, adminToken: ADMIN });

@@ -613,6 +613,7 @@ export const elsewhere: Readonly<Record<string, readonly string[]>> = {
     'requests-by-address',
     'streams-counted',
     'streams-given-back',
+    'streams-each',
     'headers-not-framed',
   ],
   'what a caller may do: of its tenant, within its scopes, until its token ends (promise 10)': [

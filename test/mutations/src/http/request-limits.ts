@@ -13,7 +13,7 @@ export default [
   },
   {
     name: 'streams-counted',
-    find: 'if (open >= this.#streams)',
+    find: 'if (open + count > this.#streams)',
     replace: 'if (open > this.#streams)',
     mechanism: 'a caller has no more streams open than it may',
     test: TEST,
@@ -21,10 +21,18 @@ export default [
   },
   {
     name: 'streams-given-back',
-    find: 'const left = (this.#open.get(caller) ?? 1) - 1;',
-    replace: 'const left = this.#open.get(caller) ?? 1;',
+    find: 'const left = (this.#open.get(caller) ?? count) - count;',
+    replace: 'const left = this.#open.get(caller) ?? count;',
     mechanism: 'a stream that ends gives its place back',
     test: TEST,
     title: 'a caller has as many streams open as it may, and a place is free when one ends',
+  },
+  {
+    name: 'streams-each',
+    find: 'this.#open.set(caller, open + count);',
+    replace: 'this.#open.set(caller, open + 1);',
+    mechanism: 'a response with several streams takes a place for each',
+    test: TEST,
+    title: 'a response that follows several jobs takes a place for each',
   },
 ] satisfies readonly Change[];
