@@ -29,6 +29,8 @@ const WORDS = String.raw`to_tsvector('pg_catalog.simple', left(regexp_replace(
 
 // biome-ignore lint/suspicious/noExplicitAny: a migration must not follow later changes of the schema types.
 export async function up(db: Kysely<any>): Promise<void> {
+  // Backslashes of the patterns below stand for themselves, whatever the database has set.
+  await sql`set local standard_conforming_strings = on`.execute(db);
   await sql`
     create table failed_jobs (
       job_id uuid primary key,
@@ -42,7 +44,7 @@ export async function up(db: Kysely<any>): Promise<void> {
   // Dynamic, for the tables may be moved to another schema.
   await sql`
     create function note_failed_job() returns trigger language plpgsql
-    security definer set search_path = pg_catalog, pg_temp as $$
+    security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
     begin
       if tg_op <> 'INSERT' then
         execute format('delete from %I.failed_jobs where job_id = $1', tg_table_schema) using old.id;

@@ -2,6 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { Redis } from 'ioredis';
 import { sql } from 'kysely';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { StreamEvent } from '../../src/index.ts';
@@ -29,8 +30,9 @@ const FAKETIME = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/u
 async function startWorkerProcess(
   prefix: string,
   env: Record<string, string> = {},
+  more: Partial<WorkerProcessOptions> = {},
 ): Promise<{ child: ChildProcess; message(type: string): Promise<Message> }> {
-  const options: WorkerProcessOptions = { databaseUrl: file.url, redisUrl: testRedisUrl(), prefix, ...LEASE };
+  const options: WorkerProcessOptions = { databaseUrl: file.url, redisUrl: testRedisUrl(), prefix, ...LEASE, ...more };
   const child = fork(WORKER, [JSON.stringify(options)], {
     execArgv: ['--conditions=oncefleet-source'],
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
@@ -105,7 +107,10 @@ describe('a worker killed with SIGKILL', () => {
       for await (const event of handle.events()) live.push(event);
     })();
     // Started once somebody follows: what is not committed is seen live or never.
-    const worker = await startWorkerProcess(prefix);
+    const redis = new Redis(testRedisUrl());
+    onTestFinished(async () => void (await redis.quit()));
+    await expect.poll(() => redis.pubsub('CHANNELS', `*${handle.id}*`)).toHaveLength(1);
+    const worker = await startWorkerProcess(prefix, {}, { lingerMs: 60_000 });
     await expect.poll(() => live.length).toBe(10);
     worker.child.kill('SIGKILL');
     await once(worker.child, 'exit');

@@ -1,4 +1,4 @@
-/** The documents of an ingest job: as text in its input, as an upload that it names, or at a URL. */
+/** The documents of an ingest job: as text in its input, or as an upload that it names. */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { asOwn } from '../../db/own-schema.ts';
