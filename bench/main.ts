@@ -17,6 +17,7 @@ import { dialectsBench } from './dialects/bench.ts';
 import { fairnessBench } from './fairness/bench.ts';
 import { fanoutBench } from './fanout/bench.ts';
 import { importBench } from './import/bench.ts';
+import { ingestBench } from './ingest/bench.ts';
 import { jobSearchBench } from './job-search/bench.ts';
 import { jobsBench } from './jobs/bench.ts';
 import { journalBench } from './journal/bench.ts';
@@ -40,6 +41,7 @@ const BENCHES: readonly Bench[] = [
   importBench,
   bulkBench,
   retrievalBench,
+  ingestBench,
   abuseBench,
   fairnessBench,
   dialectsBench,
